@@ -1,0 +1,22 @@
+"""A section of a recipe: a frozen dataclass that documents each field and refuses keys it does not know."""
+
+from __future__ import annotations
+
+from typing import TypeVar, dataclass_transform
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+T = TypeVar("T")
+
+_CONFIG = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def section(cls: type[T]) -> type[T]:
+    """Make `cls` a recipe section.
+
+    Every field carries a docstring on the line below it: `foreloom show` prints it beside the value. Checks that span
+    several fields go into `__post_init__` and raise `ValueError` with a sentence; the loader adds file and line.
+    """
+    return dataclass(frozen=True, kw_only=True, config=_CONFIG)(cls)

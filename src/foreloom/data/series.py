@@ -1,0 +1,52 @@
+"""A series as readers and evaluators see it, and the protocol of a source of series.
+
+Axes: V target variates, T time steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Series:
+    """One item with everything known about it. NaN is missing."""
+
+    item_id: str
+    target_VT: np.ndarray
+    """float32 or float64, (variates, T)."""
+    start: np.datetime64 | None = None
+    freq: str | None = None
+    past: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Covariates observed only, each (T,): floats, or strings (categorical)."""
+    future: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Covariates known ahead, each (T,)."""
+    static: Mapping[str, Any] = field(default_factory=dict)
+    timestamps: np.ndarray | None = None
+    """datetime64 (T,), where the source states them one by one."""
+
+    @property
+    def length(self) -> int:
+        return self.target_VT.shape[-1]
+
+
+class Source(Protocol):
+    """Random access to a collection of series on disk. Opening one is O(files); nothing is read before it is asked."""
+
+    name: str
+    lengths: np.ndarray
+    """int64 (num_series,), time steps of each series."""
+    num_rows: np.ndarray
+    """int32 (num_series,), variates + covariates of each series."""
+    fingerprint: str
+    """Changes when the data change: files, sizes, layout."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, item: int) -> Series:
+        """Series `item`, whole."""
+        ...

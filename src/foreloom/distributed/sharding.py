@@ -1,0 +1,19 @@
+"""What a model family tells the parallel path: names of modules, never code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """The names by which `parallelize` finds what to shard, recompute and compile.
+
+    `blocks` are fnmatch patterns over `model.named_modules()`: each match is one FSDP unit, one activation-checkpointing
+    unit and one `torch.compile` region. `experts` name modules whose parameters are stacked over experts (dim 0).
+    `tied` are groups of parameter names that share storage.
+    """
+
+    blocks: tuple[str, ...]
+    experts: tuple[str, ...] = ()
+    tied: tuple[tuple[str, ...], ...] = ()

@@ -1,0 +1,82 @@
+"""The contract of a model family: one record that says how to build, feed, shard, store and ask a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from foreloom.data.windows import ForecastInput, Windows
+from foreloom.distributed.sharding import Sharding
+
+
+class Forecaster(Protocol):
+    """Answers forecasts in the data's own units. Built from a module, so it also serves the benchmark during training."""
+
+    quantile_levels: tuple[float, ...]
+    """The levels the model was trained for."""
+    context_length: int
+    """The most context steps the model uses."""
+
+    def predict_quantiles(
+        self,
+        inputs: Sequence[ForecastInput],
+        prediction_length: int,
+        quantile_levels: Sequence[float],
+        *,
+        batch_size: int = 256,
+        context_length: int | None = None,
+        cross_learning: bool = False,
+    ) -> list[np.ndarray]:
+        """One float32 array (num_targets, prediction_length, len(quantile_levels)) an input, in the order given.
+
+        `batch_size` counts rows. `context_length` keeps the newest steps only; more than the model's own is an error.
+        """
+        ...
+
+    def embed(self, inputs: Sequence[ForecastInput], *, batch_size: int = 256) -> list[np.ndarray]:
+        """Hidden states (rows, tokens, d_model) an input."""
+        ...
+
+
+@dataclass(frozen=True)
+class ModelFamily:
+    """All the rest of foreloom knows of a family. Nothing outside `models/` names one."""
+
+    name: str
+    """As in `model.family`."""
+    config: type
+    """The recipe's `model` section (see `config.section`): `family`, `size`, `pretrained`, and the architecture."""
+    build: Callable[..., nn.Module]
+    """build(config, *, context_length, prediction_length) -> module on CPU with no values set beyond shapes
+    (`initialize` sets them); for a `pretrained` config, the loaded module with its limits raised to the two lengths,
+    each change logged as `context_length: 2048 -> 8192`."""
+    initialize: Callable[[nn.Module, int], None]
+    """initialize(module, seed): random values, seeded by parameter name, equal on every world size."""
+    batch: Callable[[Windows, torch.device], Mapping[str, Any]]
+    """Windows -> keyword arguments of the module's forward, on the device (pinned, non-blocking copies on CUDA)."""
+    sharding: Sharding
+    recognises: Callable[[Mapping[str, Any]], bool]
+    """Does this config.json (Hugging Face folder) belong to the family?"""
+    load: Callable[..., nn.Module]
+    """load(folder) -> module with the published weights; ValueError names what does not fit."""
+    save: Callable[[nn.Module, Mapping[str, Tensor], Path], None]
+    """save(module, state_dict, folder): config.json + model.safetensors that the reference library loads. The state
+    dict is handed in because a sharded module's own is not whole."""
+    forecaster: Callable[[nn.Module], Forecaster]
+    flops_per_row: Callable[[nn.Module, int, int], float]
+    """flops_per_row(module, context_length, horizon): forward + backward FLOPs of one row, for MFU and the ladder."""
+
+
+class ModelOutput(Protocol):
+    """What a module's forward returns when targets are given."""
+
+    loss: Tensor | None
+    """Scalar, as the reference implementation reports it."""
+    objective: Any
+    """`objectives.loss.Loss`: what the trainer sums over micro-batches and ranks."""

@@ -1,0 +1,33 @@
+"""What the trainer tells the monitor: plain numbers, read from the device at logging steps only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One logging step, already reduced over ranks. Means are over the steps since the previous record."""
+
+    step: int
+    loss: float
+    """Loss of this step's global batch (sum / count)."""
+    grad_norm: float
+    """Global gradient norm before clipping."""
+    learning_rate: float
+    """Used for this step's update."""
+    samples: int
+    """Rows seen since the run began."""
+    samples_per_step: float
+    steps_per_second: float
+    """Since the previous record, evaluation and checkpoint time left out."""
+    seconds: float
+    """Wall time since the run began, earlier sessions of a resumed run included."""
+    memory_bytes: int | None = None
+    memory_total_bytes: int | None = None
+    data_wait_share: float = 0.0
+    """Share of the time since the previous record spent waiting for data."""
+    flops: float = 0.0
+    """Model FLOPs spent since the run began."""
+    num_skipped_steps: int = 0
+    """Non-finite steps skipped since the run began."""
