@@ -1,0 +1,266 @@
+"""Recipes: one YAML file is one run. Reads, extends, overrides and validates it, and reports every error at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from foreloom.config.located import Located, RecipeError, merge, read_yaml
+
+SectionChoice = type | Callable[[Mapping[str, Any]], type]
+"""A section's class, or a function that picks it from the section's raw values."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A validated recipe. `sections` holds one instance a section; `located` says where each value came from."""
+
+    path: Path
+    sections: Mapping[str, Any]
+    located: Located
+
+    def where(self, key: str) -> str:
+        """`file:line` (or `command line`) of a dotted key, for errors found after validation."""
+        return self.located.where(key)
+
+    def to_yaml(self) -> str:
+        """The resolved run, every setting spelled out; loading it again gives the same run."""
+        values = {name: dataclasses.asdict(section) for name, section in self.sections.items()}
+        return yaml.safe_dump(_plain(values), sort_keys=False, allow_unicode=True, width=120)
+
+
+def shipped_recipes() -> Path:
+    """The folder of the recipes that come with foreloom."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "recipes"
+    return installed if installed.is_dir() else package.parents[1] / "recipes"
+
+
+def find_recipe(name: str | Path) -> Path:
+    """A path as given, or the shipped recipe of that name (`chronos2-test`)."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    folder = shipped_recipes()
+    shipped = sorted(p.stem for p in folder.glob("*.yaml"))
+    if str(name) in shipped:
+        return folder / f"{name}.yaml"
+    close = difflib.get_close_matches(path.stem, shipped, n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    raise RecipeError([f"{name}: no such file, and no shipped recipe of that name ({', '.join(shipped)}).{hint}"])
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str], sections: Mapping[str, SectionChoice]) -> Recipe:
+    """Read a recipe, apply `extends` and dotted overrides, and validate it.
+
+    `overrides` are `section.key=value` with the value in YAML (`data.sources.0.weight=0.5`). `sections` maps each
+    allowed section to its class, or to a function that picks the class. A section that is absent takes its defaults.
+
+    Raises `RecipeError` listing every problem as `file:line: key: what was expected`.
+    """
+    path = find_recipe(path)
+    located = _read_extended(path, ())
+    located = merge(located, parse_overrides(overrides, located.values))
+    problems: list[str] = []
+    validated: dict[str, Any] = {}
+    for name in located.values:
+        if name not in sections:
+            problems.append(f"{located.where(name)}: {name}: unknown section.{_nearest(name, sections)}")
+    for name, choice in sections.items():
+        raw = located.values.get(name)
+        raw = {} if raw is None else raw
+        if not isinstance(raw, Mapping):
+            problems.append(f"{located.where(name)}: {name}: expected a section of settings, got {raw!r}.")
+            continue
+        try:
+            cls = choice if isinstance(choice, type) else choice(raw)
+        except ValueError as error:
+            problems.extend(f"{located.where(name)}: {line}" for line in str(error).splitlines())
+            continue
+        instance, wrong = validate(cls, raw, located, name)
+        problems.extend(wrong)
+        if not wrong:
+            validated[name] = instance
+    if problems:
+        raise RecipeError(sorted(problems, key=_line))
+    return Recipe(path, validated, located)
+
+
+def validate(cls: type, raw: Any, located: Located, prefix: str) -> tuple[Any, list[str]]:
+    """`raw` as an instance of section `cls`, and what is wrong with it: a line a problem, with file and line."""
+    try:
+        return TypeAdapter(cls).validate_python(raw), []
+    except ValidationError as error:
+        return None, [_explain(cls, problem, located, prefix) for problem in error.errors()]
+
+
+def parse_overrides(overrides: Iterable[str], values: Any = None) -> Located:
+    """`a.b.c=value` strings as values. An index into a list (`data.sources.0.path`) changes that entry of `values`."""
+    located = Located({}, {})
+    problems: list[str] = []
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        key = key.strip()
+        if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", key):
+            problems.append(f"command line: {text!r}: write an override as section.setting=value.")
+            continue
+        try:
+            parsed = yaml.safe_load(value) if value.strip() else None
+        except yaml.YAMLError:
+            problems.append(f"command line: {key}: {value!r} is not a YAML value.")
+            continue
+        problem = _place(located.values, key.split("."), parsed, values)
+        if problem:
+            problems.append(f"command line: {key}: {problem}")
+        located.origins[key] = "command line"
+    if problems:
+        raise RecipeError(problems)
+    return located
+
+
+def _place(tree: dict[str, Any], keys: list[str], value: Any, existing: Any) -> str | None:
+    """Set tree[keys] = value; lists are copied from `existing` first, so that one entry can change."""
+    node: Any = tree
+    for i, key in enumerate(keys):
+        last = i == len(keys) - 1
+        below = existing.get(key) if isinstance(existing, Mapping) else None
+        if isinstance(existing, list):
+            below = existing[int(key)] if key.isdigit() and int(key) < len(existing) else None
+        if isinstance(node, list):
+            if not key.isdigit() or int(key) >= len(node):
+                return f"{key} is not an entry of a list of {len(node)}."
+            slot: Any = int(key)
+        else:
+            slot = key
+        if last:
+            node[slot] = value
+            return None
+        present = node[slot] if isinstance(node, list) or slot in node else None
+        if not isinstance(present, dict | list):
+            node[slot] = _copy(below) if isinstance(below, list) else {}
+        node, existing = node[slot], below
+    return None
+
+
+def _read_extended(path: Path, seen: tuple[Path, ...]) -> Located:
+    if path.resolve() in seen:
+        raise RecipeError([f"{path}: extends itself ({' -> '.join(p.name for p in (*seen, path))})."])
+    located = read_yaml(path)
+    if located.values is None:
+        located.values = {}
+    if not isinstance(located.values, Mapping):
+        raise RecipeError([f"{path}: expected sections (model, data, training, ...), got {located.values!r}."])
+    base = located.values.pop("extends", None)
+    if base is None:
+        return located
+    where = located.origins.pop("extends")
+    beside = path.parent / str(base)
+    candidates = [beside, beside.with_name(f"{beside.name}.yaml")]
+    found = next((c for c in candidates if c.is_file()), None)
+    if found is None:
+        try:
+            found = find_recipe(str(base))
+        except RecipeError as error:
+            raise RecipeError([f"{where}: extends: {error}"]) from None
+    return merge(_read_extended(found, (*seen, path.resolve())), located)
+
+
+def _explain(cls: type, problem: Any, located: Located, prefix: str) -> str:
+    loc = [str(part) for part in problem["loc"] if not _is_union_tag(part)]
+    key = ".".join([prefix, *loc] if prefix else loc)
+    where = located.where(key)
+    kind, context = problem["type"], problem.get("ctx", {})
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        owner = _class_at(cls, loc[:-1])
+        known = [f.name for f in dataclasses.fields(owner)] if owner else []
+        sentence = f"unknown setting.{_nearest(loc[-1], known)}"
+    elif kind in ("missing", "missing_argument"):
+        sentence = "is required and not given."
+    elif kind == "value_error":
+        sentence = str(context.get("error", problem["msg"]))
+    elif kind == "literal_error":
+        options = re.findall(r"'([^']*)'", str(context["expected"]))
+        hint = _nearest(problem["input"], options, list_all=False)
+        sentence = f"expected {context['expected']}, got {problem['input']!r}.{hint}"
+    else:
+        expected = _EXPECTED[kind].format_map(context) if kind in _EXPECTED else problem["msg"]
+        sentence = f"expected {expected}, got {problem['input']!r}."
+    return f"{where}: {key}: {sentence}" if where else f"{key}: {sentence}"
+
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dataclass_type": "a group of settings (key: value)",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "a number of at least {ge}",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "a number of at most {le}",
+}
+
+
+def _line(problem: str) -> int:
+    found = re.match(r".*?:(\d+): ", problem)
+    return int(found.group(1)) if found else 0
+
+
+def _nearest(name: Any, known: Iterable[str], *, list_all: bool = True) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
+    if close:
+        return f" Did you mean {close[0]}?"
+    return f" Known: {', '.join(known)}." if list_all and known else ""
+
+
+def _is_union_tag(part: Any) -> bool:
+    """Pydantic adds the tried member of a union (`list[...]`, `float`) to an error's place."""
+    return isinstance(part, str) and (not part.isidentifier() or part in ("float", "int", "str", "bool"))
+
+
+def _class_at(cls: Any, loc: Sequence[str]) -> type | None:
+    """The section class that holds the setting at `loc` below `cls`."""
+    for part in loc:
+        if part.isdigit():
+            continue
+        if not dataclasses.is_dataclass(cls):
+            return None
+        cls = next(iter(_dataclasses_in(typing.get_type_hints(cls).get(part))), None)
+    return cls if dataclasses.is_dataclass(cls) and isinstance(cls, type) else None
+
+
+def _dataclasses_in(hint: Any) -> Iterable[type]:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        yield hint
+    for inner in typing.get_args(hint):
+        yield from _dataclasses_in(inner)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _copy(v) for k, v in value.items()}
+    return [_copy(v) for v in value] if isinstance(value, list) else value
