@@ -1,0 +1,179 @@
+"""The verbs: `foreloom train | evaluate | forecast | show | report | data`. Parses, calls, prints; does nothing itself.
+
+Heavy imports stand inside the verbs, so that `foreloom --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="foreloom",
+    help="Trains, evaluates and serves sequence foundation models, time series first.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+data_app = typer.Typer(help="Look at and convert data sets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one (chronos2-test).")]
+OverridesArgument = Annotated[
+    list[str] | None, typer.Argument(help="Settings on top: training.steps=100 optimizer.learning_rate=1e-4")
+]
+ModelArgument = Annotated[str, typer.Argument(help="A run folder, a checkpoint, a model folder or a hub id.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+
+
+@app.command()
+def train(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder (default: runs/<recipe>).")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest whole checkpoint in the folder.")
+    ] = False,
+) -> None:
+    """Train or fine-tune the model a recipe describes. Starts alone or under torchrun."""
+    from foreloom import run
+
+    result = run.train(recipe, overrides or [], out=out, resume=resume)
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def show(
+    recipe: Annotated[str | None, typer.Argument(help="A recipe file, or the name of a shipped one.")] = None,
+    overrides: OverridesArgument = None,
+    from_tsm: Annotated[Path | None, typer.Option(help="Translate a flat TSM-Trainer YAML into a recipe.")] = None,
+    devices: Annotated[int, typer.Option(min=1, help="With --from-tsm: on how many devices it was run.")] = 1,
+) -> None:
+    """Print a recipe as it will run, with a sentence a setting; or translate an old one."""
+    from foreloom import run
+
+    if (recipe is None) == (from_tsm is None):
+        raise ValueError("Give either a recipe or --from-tsm FILE.")
+    if from_tsm is not None:
+        typer.echo(run.translate(from_tsm, devices=devices), nl=False)
+        return
+    typer.echo(run.describe(run.load(recipe, overrides or [])), nl=False)
+
+
+@app.command()
+def evaluate(
+    model: ModelArgument,
+    tasks: Annotated[Path, typer.Option(help="The tasks: data, horizon and windows, as YAML.")],
+    data_root: Annotated[Path | None, typer.Option(help="Where the tasks' relative paths start.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The CSV to write (default: in the run folder, or evaluation.csv).")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows of one forward.")] = 256,
+    device: DeviceOption = "auto",
+) -> None:
+    """Score a model on held-out windows beside Seasonal Naive."""
+    from foreloom.report.scores import evaluate_and_tabulate
+
+    evaluate_and_tabulate(model, tasks, data_root=data_root, out=out, batch_size=batch_size, device=device)
+
+
+@app.command()
+def forecast(
+    model: ModelArgument,
+    data: Annotated[Path, typer.Argument(help="CSV or Parquet: item_id, timestamp, target (or unique_id, ds, y).")],
+    horizon: Annotated[int, typer.Option(min=1, help="Steps to forecast.")],
+    out: Annotated[Path, typer.Option(help="Where to write: .parquet or .csv.")] = Path("forecast.parquet"),
+    future: Annotated[Path | None, typer.Option(help="Covariates known ahead, one row a future step.")] = None,
+    quantiles: Annotated[str, typer.Option(help="Quantile levels, comma separated.")] = "0.1,0.5,0.9",
+    target: Annotated[str | None, typer.Option(help="Target column(s), comma separated.")] = None,
+    id_column: Annotated[str, typer.Option(help="The column that names the series.")] = "item_id",
+    timestamp_column: Annotated[str, typer.Option(help="The column of times.")] = "timestamp",
+    context_length: Annotated[int | None, typer.Option(min=1, help="Use only the newest steps.")] = None,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw the forecast beside the output file.")] = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Forecast every series of a table."""
+    from foreloom.report.forecasts import forecast_file
+
+    forecast_file(
+        model,
+        data,
+        horizon=horizon,
+        out=out,
+        future=future,
+        quantile_levels=_levels(quantiles),
+        target=target.split(",") if target else None,
+        id_column=id_column,
+        timestamp_column=timestamp_column,
+        context_length=context_length,
+        plot=plot,
+        device=device,
+    )
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+    """Write report.html: one page about a run, with nothing outside it."""
+    from foreloom.report.page import write_page
+
+    typer.echo(f"wrote {write_page(run)}")
+
+
+@data_app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A data set in any layout foreloom reads.")],
+    context_length: Annotated[int, typer.Option(min=1, help="Context to count usable series for.")] = 512,
+    horizon: Annotated[int, typer.Option(min=1, help="Horizon to count usable series for.")] = 64,
+    plot: Annotated[Path | None, typer.Option(help="Draw examples and lengths into this PNG.")] = None,
+) -> None:
+    """Tell what a data set holds: series, lengths, gaps, duplicates, covariates."""
+    from foreloom.report.dataset import inspect_and_print
+
+    inspect_and_print(path, context_length=context_length, horizon=horizon, plot=plot)
+
+
+@data_app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A data set in any layout foreloom reads.")],
+    out: Annotated[Path, typer.Argument(help="Where to write: a folder (Arrow) or a .parquet file.")],
+) -> None:
+    """Write a data set as a memory-mappable Arrow folder, or as Parquet."""
+    from foreloom.data.convert import convert as write
+
+    write(source, out, form="parquet" if out.suffix == ".parquet" else "arrow")
+    typer.echo(f"wrote {out}")
+
+
+def _levels(text: str) -> list[float]:
+    try:
+        levels = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"--quantiles {text!r}: write levels between 0 and 1, comma separated, like 0.1,0.5,0.9."
+        ) from None
+    if not all(0 < level < 1 for level in levels):
+        raise ValueError(f"--quantiles {text!r}: every level must lie between 0 and 1.")
+    return levels
+
+
+def main() -> None:
+    """Run the command line. What users got wrong ends in a sentence and exit code 2.
+
+    FORELOOM_TRACEBACK=1 shows the traceback instead.
+    """
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        if os.environ.get("FORELOOM_TRACEBACK"):
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
