@@ -1,0 +1,84 @@
+"""The text a run prints: the log line and the boxes at its start and end, as pure functions from numbers to text."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+from foreloom.monitoring.record import StepRecord
+
+BOX_WIDTH = 74
+WARNING_MARK = "⚠"
+
+
+def log_line(record: StepRecord, *, total_steps: int, ema: float, best: float, surge: bool = False) -> str:
+    """One logging step on one line, fields parted by ` | `, ready for grep and for the eye.
+
+    `Step 1,000/200,000 | loss=9.6887 | ema=9.7102 | best=9.6432 | lr=4.99e-05 | mem=42.1/80GB | 9.3 stp/s |
+    7131 smp/s | eta=5h 52m | gnorm=1.243`. `mem` is there only where the device reports memory; GB are 2^30 bytes.
+    `surge` puts a warning mark behind the gradient norm.
+    """
+    remaining_seconds = (total_steps - record.step) / record.steps_per_second if record.steps_per_second else math.inf
+    fields = [
+        f"Step {record.step:,}/{total_steps:,}",
+        f"loss={record.loss:.4f}",
+        f"ema={ema:.4f}",
+        f"best={best:.4f}",
+        f"lr={record.learning_rate:.2e}",
+    ]
+    if record.memory_bytes is not None and record.memory_total_bytes is not None:
+        fields.append(f"mem={record.memory_bytes / 2**30:.1f}/{record.memory_total_bytes / 2**30:.0f}GB")
+    fields += [
+        f"{record.steps_per_second:.{1 if record.steps_per_second >= 1 else 3}f} stp/s",
+        f"{record.steps_per_second * record.samples_per_step:.0f} smp/s",
+        f"eta={duration(remaining_seconds)}",
+        f"gnorm={record.grad_norm:.3f}" + (f" {WARNING_MARK}" if surge else ""),
+    ]
+    return " | ".join(fields)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the two units that matter: `45s`, `3m 20s`, `5h 52m`, `2d 4h`; `unknown` where they are infinite."""
+    if not math.isfinite(seconds):
+        return "unknown"
+    minutes, whole_seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d {hours}h"
+    if hours:
+        return f"{hours}h {minutes}m"
+    if minutes:
+        return f"{minutes}m {whole_seconds}s"
+    return f"{whole_seconds}s"
+
+
+def box(sections: Mapping[str, Mapping[str, Any]]) -> str:
+    """A box of `BOX_WIDTH` columns: titled sections, a label and its value a row, long values wrapped."""
+    label_width = max((len(label) for rows in sections.values() for label in rows), default=0)
+    value_width = BOX_WIDTH - label_width - 6
+    lines: list[str] = []
+    for title, rows in sections.items():
+        left, right = ("├", "┤") if lines else ("┌", "┐")
+        lines.append(f"{left}─ {title} ".ljust(BOX_WIDTH - 1, "─") + right)
+        for label, value in rows.items():
+            for i, part in enumerate(textwrap.wrap(_text(value), value_width, break_on_hyphens=False) or [""]):
+                lines.append(f"│ {'' if i else label:<{label_width}}  {part:<{value_width}} │")
+    lines.append("└" + "─" * (BOX_WIDTH - 2) + "┘")
+    return "\n".join(lines)
+
+
+def _text(value: Any) -> str:
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:g}"
+        case list() | tuple():
+            return ", ".join(_text(item) for item in value)
+        case _:
+            return str(value)

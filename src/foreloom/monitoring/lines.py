@@ -1,0 +1,72 @@
+"""Where the lines of the logger `foreloom` go: the console and training.log, neither of which can stop a run."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+LOG_NAME = "training.log"
+
+logger = logging.getLogger("foreloom")
+
+
+def open_lines(run_dir: Path, *, is_main: bool) -> list[logging.Handler]:
+    """Send the logger's lines to the console and, on the main rank, to `<run_dir>/training.log` (appended).
+
+    Ranks other than the main one print warnings only. Give the handlers to `close_lines` at the end.
+    """
+    logger.setLevel(logging.INFO)
+    screen = _Screen(sys.stdout)
+    screen.setLevel(logging.INFO if is_main else logging.WARNING)
+    handlers: list[logging.Handler] = [screen]
+    if is_main:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        handlers.append(_LogFile(run_dir / LOG_NAME, encoding="utf-8"))
+    for handler in handlers:
+        handler.setFormatter(_Line())
+        logger.addHandler(handler)
+    return handlers
+
+
+def close_lines(handlers: list[logging.Handler]) -> None:
+    for handler in handlers:
+        logger.removeHandler(handler)
+        with suppress(OSError):  # the lines a full disk refused, which were warned of
+            handler.close()
+
+
+class _Line(logging.Formatter):
+    """The bare message, so that log lines stay as they are documented; warnings and errors say what they are."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
+
+
+class _Lasting(logging.Handler):
+    """Where the operating system refuses a line (full disk, closed pipe), says so once and drops the lines."""
+
+    output: str
+    _warned = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._warned:
+            self._warned = True
+            print(f"warning: {self.output} cannot be written ({error}); the run goes on without it", file=sys.stderr)
+
+
+class _Screen(_Lasting, logging.StreamHandler):
+    output = "the console"
+
+    def format(self, record: logging.LogRecord) -> str:
+        encoding = self.stream.encoding or "utf-8"
+        return super().format(record).encode(encoding, "replace").decode(encoding)  # boxes on an ASCII console: ???
+
+
+class _LogFile(_Lasting, logging.FileHandler):
+    output = LOG_NAME

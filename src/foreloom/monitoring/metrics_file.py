@@ -1,0 +1,93 @@
+"""metrics.jsonl, the truth about a run: one JSON object a line, appended, readable while the run goes on."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+FILE_NAME = "metrics.jsonl"
+
+
+class MetricsFile:
+    """Appends records to the metrics.jsonl of a run folder. Opening it drops the broken last line of a killed run."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.path = run_dir / FILE_NAME
+        size_bytes = self.path.stat().st_size if self.path.exists() else 0
+        if size_bytes:
+            with self.path.open("rb") as file:
+                content = file.read(size_bytes)
+            if not content.endswith(b"\n"):
+                os.truncate(self.path, content.rfind(b"\n") + 1)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one line whole or not at all; non-finite numbers become null.
+
+        Raises OSError (a full disk, a folder that went away) and leaves the earlier lines intact.
+        """
+        line = json.dumps(_strict(record), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        size_bytes = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("ab") as file:
+                file.write(line)
+        except OSError:
+            with suppress(OSError):
+                os.truncate(self.path, size_bytes)
+            raise
+
+
+class Metrics(NamedTuple):
+    """What metrics.jsonl says, as plain dicts in the order of the run."""
+
+    steps: list[dict[str, Any]]
+    """The logging steps: the fields of `StepRecord` with `ema` and `best`, steps increasing."""
+    events: list[dict[str, Any]]
+    """Everything else, each with `kind`, `level` (info, warning), `sentence`, `step` and `time`."""
+
+
+def read_metrics(run_dir: str | Path) -> Metrics:
+    """Read a run's metrics, also while it is being written.
+
+    A run resumed from an earlier step overwrites what an earlier session logged from there on. A broken last line (the
+    run was killed, or is writing it now) is skipped. Raises ValueError naming file and line where another one is not a
+    JSON object, FileNotFoundError where the run has logged nothing.
+    """
+    path = Path(run_dir) / FILE_NAME
+    *lines, unfinished = path.read_bytes().split(b"\n")
+    del unfinished  # empty where the last line is whole
+    steps: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict) or "kind" not in record:
+            raise ValueError(f"{path}:{number}: not a record of a run; delete the line to read the rest")
+        if record["kind"] != "step":
+            events.append(record)
+            continue
+        while steps and steps[-1]["step"] >= record["step"]:
+            steps.pop()
+        steps.append(record)
+    return Metrics(steps, events)
+
+
+def _strict(value: Any) -> Any:
+    """`value` with everything JSON cannot say made null (non-finite) or text (paths, dates)."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case Mapping():
+            return {str(key): _strict(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_strict(item) for item in value]
+        case _:
+            return str(value)

@@ -1,0 +1,207 @@
+"""The monitor: turns what the trainer reports into log lines, metrics.jsonl and tracker points."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from foreloom.config.section import section
+from foreloom.monitoring import console
+from foreloom.monitoring.lines import close_lines, logger, open_lines
+from foreloom.monitoring.meters import GradNormMeter, LossMeter
+from foreloom.monitoring.metrics_file import MetricsFile
+from foreloom.monitoring.record import StepRecord
+from foreloom.monitoring.trackers import TRACKERS, Tracker, step_scalars
+
+
+@section
+class MonitoringConfig:
+    """What a run says about itself, and where. metrics.jsonl and training.log are always written."""
+
+    log_steps: Annotated[int, Field(ge=1)] = 100
+    """Steps between log lines; the device is read at these steps only."""
+    trackers: tuple[Literal["tensorboard", "none"], ...] = ("tensorboard",)
+    """Tools that mirror metrics.jsonl: a list of `tensorboard`, or `[none]`."""
+
+    def __post_init__(self) -> None:
+        if "none" in self.trackers and len(self.trackers) > 1:
+            raise ValueError(f"trackers: `none` stands alone, but the list is {list(self.trackers)}")
+        if len(set(self.trackers)) < len(self.trackers):
+            raise ValueError(f"trackers: each may be named once, but the list is {list(self.trackers)}")
+
+
+class Monitor:
+    """The voice of one run. Every rank makes one and tells it the same; only the main one writes.
+
+    Call `load_state_dict` (when resuming), `start`, then `log` and `event` as the run goes, `finish` at its end. All
+    messages of the logger `foreloom` and its children go the same way: INFO and above to the console and training.log
+    of the main rank, warnings only to the console of the others.
+
+    A file that cannot be written (a full disk) costs one warning, never the run.
+    """
+
+    def __init__(self, run_dir: str | Path, total_steps: int, config: MonitoringConfig, is_main: bool = True) -> None:
+        self.run_dir = Path(run_dir)
+        self.total_steps = total_steps
+        self.config = config
+        self.is_main = is_main
+        self._loss = LossMeter()
+        self._grad_norm = GradNormMeter()
+        self._last: StepRecord | None = None
+        self._peak_memory_bytes: int | None = None
+        self._file: MetricsFile | None = None
+        self._trackers: list[Tracker] = []
+        self._handlers: list[logging.Handler] = []
+        self._broken: set[str] = set()
+
+    @property
+    def first_step(self) -> int:
+        """The first step this session can log: one past the newest it knows of."""
+        return self._last.step + 1 if self._last else 1
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the run up to its newest log line, earlier sessions included."""
+        return self._last.seconds if self._last else 0.0
+
+    def start(self, banner: Mapping[str, Mapping[str, Any]]) -> None:
+        """Open the outputs and print the banner: a box of titled sections (Model, Optimization, Distributed, Data)."""
+        self._handlers = open_lines(self.run_dir, is_main=self.is_main)
+        if not self.is_main:
+            return
+        self._file = MetricsFile(self.run_dir)
+        for name in self.config.trackers:
+            if name in TRACKERS:
+                with self._lasting(name):
+                    self._trackers.append(TRACKERS[name](self.run_dir, self.first_step))
+        monitoring = {
+            "run folder": self.run_dir,
+            "log line": f"every {self.config.log_steps:,} steps",
+            "trackers": self.config.trackers,
+        }
+        logger.info(console.box({**banner, "Monitoring": monitoring}))
+        sentence = f"{'Resumed' if self._last else 'Started'} a run of {self.total_steps:,} steps."
+        self._write_event("start", "info", sentence, None, {"banner": banner})
+
+    def is_due(self, step: int) -> bool:
+        """Is `step` a logging step? Every `log_steps`-th is, and the last."""
+        return step % self.config.log_steps == 0 or step == self.total_steps
+
+    def log(self, record: StepRecord) -> None:
+        """Take in a logging step and, on the main rank, print and write it."""
+        self._loss.update(record.step, record.loss)
+        surge = self._grad_norm.update(record.grad_norm)
+        self._last = record
+        if record.memory_bytes is not None:
+            self._peak_memory_bytes = max(record.memory_bytes, self._peak_memory_bytes or 0)
+        if not self.is_main:
+            return
+        # Before the first finite loss there is nothing to smooth.
+        ema = math.nan if self._loss.ema is None else self._loss.ema
+        best = math.nan if self._loss.best is None else self._loss.best
+        logger.info(console.log_line(record, total_steps=self.total_steps, ema=ema, best=best, surge=surge))
+        self._write({"kind": "step", **dataclasses.asdict(record), "ema": ema, "best": best})
+        for tracker in self._trackers:
+            with self._lasting(tracker.name):
+                tracker.scalars(record.step, step_scalars(record, ema=ema))
+
+    def event(self, kind: str, sentence: str, *, step: int | None = None, **fields: Any) -> None:
+        """Say something that happened on every rank at once; `kind` and `fields` are for programs, the rest for people.
+
+        `step` is that of the newest log line where it is not given.
+        """
+        if self.is_main:
+            logger.info(sentence)
+            self._write_event(kind, "info", sentence, step, fields)
+
+    def warn(self, kind: str, sentence: str, *, step: int | None = None, **fields: Any) -> None:
+        """As `event`, for what the user should look at. Ranks other than the main one print it too."""
+        logger.warning(sentence)
+        self._write_event(kind, "warning", sentence, step, fields)
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Print the end box (the rows of `result`, such as the checkpoint's path, come last) and close the outputs."""
+        if self.is_main:
+            title = f"Finished at step {self.first_step - 1:,} of {self.total_steps:,}"
+            rows = {**self.summary(), **result}
+            logger.info(console.box({title: rows}))
+            self._write_event("finish", "info", f"{title}.", None, {"result": rows})
+        self.close()
+
+    def close(self) -> None:
+        """Close the outputs without a word, also after an error. Closing twice does nothing."""
+        for tracker in self._trackers:
+            with self._lasting(tracker.name):
+                tracker.close()
+        self._trackers = []
+        self._file = None
+        close_lines(self._handlers)
+        self._handlers = []
+
+    def summary(self) -> dict[str, Any]:
+        """The run in a few figures, ready for people: label -> text."""
+        loss, last = self._loss, self._last
+        if last is None:
+            return {"logged": "nothing yet"}
+        rows: dict[str, Any] = {
+            "time": console.duration(last.seconds),
+            "steps": last.step,
+            "samples": last.samples,
+        }
+        if loss.first is not None and loss.last is not None:
+            change = (loss.last - loss.first) / abs(loss.first) if loss.first else 0.0
+            rows["loss"] = f"{loss.first:.4f} -> {loss.last:.4f} ({change:+.1%})"
+            rows["best loss"] = f"{loss.best:.4f} at step {loss.best_step:,}"
+            rows["milestones"] = f"{loss.num_milestones} drops of {loss.MILESTONE_DROP:.0%} or more"
+        if last.seconds:
+            rows["mean speed"] = (
+                f"{last.step / last.seconds:.1f} stp/s, {last.samples / last.seconds:.0f} smp/s overall"
+            )
+        if self._peak_memory_bytes is not None:
+            rows["peak memory"] = f"{self._peak_memory_bytes / 2**30:.1f} GB"
+        rows["gradients"] = f"{self._grad_norm.num_explosions} explosions, {last.num_skipped_steps} steps skipped"
+        return rows
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers, equal on every rank: what the figures of later log lines depend on."""
+        return {
+            "loss": self._loss.state_dict(),
+            "grad_norm": self._grad_norm.state_dict(),
+            "last": dataclasses.asdict(self._last) if self._last else None,
+            "peak_memory_bytes": self._peak_memory_bytes,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._loss.load_state_dict(state["loss"])
+        self._grad_norm.load_state_dict(state["grad_norm"])
+        self._last = StepRecord(**state["last"]) if state["last"] else None
+        self._peak_memory_bytes = state["peak_memory_bytes"]
+
+    def _write_event(self, kind: str, level: str, sentence: str, step: int | None, fields: Mapping[str, Any]) -> None:
+        assert kind != "step", "records of this kind are logging steps"
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        step = self.first_step - 1 if step is None else step
+        self._write({"kind": kind, "level": level, "sentence": sentence, "step": step, "time": now, **fields})
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        if self._file:
+            with self._lasting(self._file.path.name):
+                self._file.append(record)
+
+    @contextmanager
+    def _lasting(self, output: str) -> Iterator[None]:
+        """Where the disk refuses, say so once an output and let the run go on."""
+        try:
+            yield
+        except OSError as error:
+            if output not in self._broken:
+                self._broken.add(output)
+                logger.warning(f"{output} cannot be written ({error}); the run goes on without it")
