@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from foreloom.config.section import section
-from foreloom.monitoring import console
+from foreloom.monitoring import console, environment
 from foreloom.monitoring.lines import close_lines, logger, open_lines
 from foreloom.monitoring.meters import GradNormMeter, LossMeter
 from foreloom.monitoring.metrics_file import MetricsFile
@@ -77,6 +77,8 @@ class Monitor:
         self._handlers = open_lines(self.run_dir, is_main=self.is_main)
         if not self.is_main:
             return
+        with self._lasting(environment.FILE_NAME):
+            environment.write_environment(self.run_dir)
         self._file = MetricsFile(self.run_dir)
         for name in self.config.trackers:
             if name in TRACKERS:

@@ -1,0 +1,73 @@
+"""The text of a run, against golden copies."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from foreloom.monitoring.console import BOX_WIDTH, box, duration, log_line
+from foreloom.monitoring.record import StepRecord
+
+
+def record(**changes) -> StepRecord:
+    values = {
+        "step": 1000,
+        "loss": 9.68871,
+        "grad_norm": 1.2434,
+        "learning_rate": 4.994e-05,
+        "samples": 768_000,
+        "samples_per_step": 768.0,
+        "steps_per_second": 9.285,
+        "seconds": 110.0,
+    }
+    return StepRecord(**(values | changes))
+
+
+def test_log_line_is_that_of_the_original():
+    gpu = record(memory_bytes=int(42.1 * 2**30), memory_total_bytes=80 * 2**30)
+    assert log_line(gpu, total_steps=200_000, ema=9.71021, best=9.64318) == (
+        "Step 1,000/200,000 | loss=9.6887 | ema=9.7102 | best=9.6432 | lr=4.99e-05 | mem=42.1/80GB | "
+        "9.3 stp/s | 7131 smp/s | eta=5h 57m | gnorm=1.243"
+    )
+
+
+def test_log_line_without_device_memory_and_with_a_surge():
+    assert log_line(record(steps_per_second=0.04), total_steps=1001, ema=9.7, best=9.6, surge=True) == (
+        "Step 1,000/1,001 | loss=9.6887 | ema=9.7000 | best=9.6000 | lr=4.99e-05 | "
+        "0.040 stp/s | 31 smp/s | eta=25s | gnorm=1.243 ⚠"
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (59.4, "59s"),
+        (59.6, "1m 0s"),
+        (200, "3m 20s"),
+        (5 * 3600 + 52 * 60 + 59, "5h 52m"),
+        (2 * 86400 + 4 * 3600 + 1, "2d 4h"),
+        (math.inf, "unknown"),
+    ],
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_box():
+    sections = {
+        "Model": {"family": "chronos2", "parameters": 119_477_664, "compile": False},
+        "Data": {"sources": ["tsmixup_10m at 0.9", "kernel_synth_1m at 0.1", "something_with_a_long_name at 0.0"]},
+    }
+    assert box(sections) == (
+        "┌─ Model ────────────────────────────────────────────────────────────────┐\n"
+        "│ family      chronos2                                                   │\n"
+        "│ parameters  119,477,664                                                │\n"
+        "│ compile     no                                                         │\n"
+        "├─ Data ─────────────────────────────────────────────────────────────────┤\n"
+        "│ sources     tsmixup_10m at 0.9, kernel_synth_1m at 0.1,                │\n"
+        "│             something_with_a_long_name at 0.0                          │\n"
+        "└────────────────────────────────────────────────────────────────────────┘"
+    )
+    assert {len(line) for line in box(sections).splitlines()} == {BOX_WIDTH}

@@ -1,0 +1,54 @@
+"""metrics.jsonl survives kills, resumes and numbers JSON cannot say."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from foreloom.monitoring.metrics_file import MetricsFile, read_metrics
+
+
+def step(number: int, loss: float = 1.0) -> dict:
+    return {"kind": "step", "step": number, "loss": loss}
+
+
+def test_a_broken_last_line_is_skipped_by_readers_and_dropped_by_the_next_session(tmp_path):
+    MetricsFile(tmp_path).append(step(1))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "step", "st')
+    assert [record["step"] for record in read_metrics(tmp_path).steps] == [1]
+    MetricsFile(tmp_path).append(step(2))
+    assert [record["step"] for record in read_metrics(tmp_path).steps] == [1, 2]
+
+
+def test_a_resumed_session_overwrites_what_lies_ahead_of_it(tmp_path):
+    file = MetricsFile(tmp_path)
+    for number in (10, 20, 30, 40):
+        file.append(step(number, loss=1.0))
+    file.append({"kind": "resume", "sentence": "Resumed after step 20.", "step": 20})
+    file.append(step(30, loss=2.0))
+    steps, events = read_metrics(tmp_path)
+    assert [(record["step"], record["loss"]) for record in steps] == [(10, 1.0), (20, 1.0), (30, 2.0)]
+    assert [event["kind"] for event in events] == ["resume"]
+
+
+def test_every_line_is_strict_json(tmp_path):
+    MetricsFile(tmp_path).append({"kind": "x", "a": math.nan, "b": [math.inf, {"c": tmp_path}], "d": True, "é": (1, 2)})
+    line = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
+    refuse = pytest.fail
+    assert json.loads(line, parse_constant=refuse) == {
+        "kind": "x",
+        "a": None,
+        "b": [None, {"c": str(tmp_path)}],
+        "d": True,
+        "é": [1, 2],
+    }
+
+
+@pytest.mark.parametrize("line", ["not json", "[1, 2]", '{"step": 3}'])
+def test_a_damaged_line_in_the_middle_is_named(tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_text(f"{json.dumps(step(1))}\n{line}\n{json.dumps(step(3))}\n")
+    with pytest.raises(ValueError, match=r"metrics\.jsonl:2: not a record"):
+        read_metrics(tmp_path)
