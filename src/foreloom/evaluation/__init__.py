@@ -1,0 +1,1 @@
+"""Scores forecasters: metrics as additive sums, tasks of rolling windows, naive baselines, the benchmark."""

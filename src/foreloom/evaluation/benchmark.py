@@ -1,0 +1,162 @@
+"""The benchmark: a forecaster scored on tasks, each rank taking every world_size-th batch of the same plan.
+
+Axes: S windows (one target of one cut), V targets, H horizon steps, Q quantile levels.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from foreloom.data.reader import open_source
+from foreloom.data.series import Source
+from foreloom.evaluation.baselines import SeasonalForecaster
+from foreloom.evaluation.metrics import MetricSums, metric_sums, window_errors
+from foreloom.evaluation.result import EvaluationResult, ForecastExample, TaskResult
+from foreloom.evaluation.tasks import EvaluationTask
+from foreloom.evaluation.windows import EvaluationWindow, PlannedWindow, plan_windows, window_reader
+from foreloom.models.family import Forecaster
+
+EXAMPLE_CONTEXT_LENGTH = 512
+"""Past steps kept with an example forecast, enough for a picture."""
+
+Reduce = Callable[[np.ndarray], np.ndarray]
+"""Sums a float64 vector over ranks."""
+Progress = Callable[[str, int, int], None]
+"""progress(task name, batches done, batches in all): called by every rank."""
+
+
+def evaluate(
+    forecaster: Forecaster,
+    tasks: Sequence[EvaluationTask],
+    *,
+    batch_size: int = 256,
+    rank: int = 0,
+    world_size: int = 1,
+    reduce: Reduce | None = None,
+    progress: Progress | None = None,
+) -> EvaluationResult:
+    """Score `forecaster` on `tasks`; every rank gets the whole result.
+
+    `batch_size` counts rows (targets and covariates of one forward). With `world_size` > 1, every rank calls this with
+    the same arguments but `rank`, and `reduce` sums over them. All ranks ask for equally many forecasts of the same
+    length, so a sharded module's collectives stay in step; batches, and so scores, do not depend on `world_size`.
+    Raises ValueError for a task without a window and for a forecast that is not finite.
+    """
+    assert world_size == 1 or reduce is not None
+    results = []
+    for task in tasks:
+        sources = [open_source(path) for path in task.paths]
+        run = _TaskRun(forecaster, task, sources, batch_size, rank, world_size, reduce or _alone, progress)
+        results.append(run.result())
+    return EvaluationResult(tuple(results))
+
+
+def _alone(vector: np.ndarray) -> np.ndarray:
+    return vector
+
+
+@dataclass
+class _TaskRun:
+    forecaster: Forecaster
+    task: EvaluationTask
+    sources: Sequence[Source]
+    batch_size: int
+    rank: int
+    world_size: int
+    reduce: Reduce
+    progress: Progress | None
+
+    def result(self) -> TaskResult:
+        start = time.perf_counter()
+        task = self.task
+        plan = plan_windows(task, self.sources, self.forecaster.context_length, self.batch_size)
+        self.read = window_reader(task, self.sources, self.forecaster.context_length)
+        sums, errors = self._score(plan.batches)
+        examples = self._examples([window for batch in plan.batches for window in batch], errors)
+        return TaskResult(
+            name=task.name,
+            prediction_length=task.prediction_length,
+            sums=sums,
+            num_series=plan.num_series,
+            num_skipped=plan.num_skipped,
+            seconds=time.perf_counter() - start,
+            examples=examples,
+        )
+
+    def _score(self, batches: Sequence[Sequence[PlannedWindow]]) -> tuple[MetricSums, np.ndarray]:
+        """Sums over all ranks, and the scaled error of each planned window (its mean over targets)."""
+        sums = MetricSums.zero(self.task.quantile_levels)
+        first_S = np.cumsum([0, *(len(batch) for batch in batches)])
+        errors_S = np.zeros(first_S[-1])
+        for turn in range(-(-len(batches) // self.world_size)):
+            index = turn * self.world_size + self.rank
+            # A rank with no batch left repeats the first one and drops it: forwards must stay in step across ranks.
+            idle = index >= len(batches)
+            windows = [self.read(planned) for planned in batches[0 if idle else index]]
+            forecasts = self._forecast(windows)
+            if not idle:
+                batch_sums, batch_errors = _score_batch(windows, forecasts, self.task.quantile_levels)
+                sums += batch_sums
+                errors_S[first_S[index] : first_S[index + 1]] = batch_errors
+            if self.progress:
+                self.progress(self.task.name, min((turn + 1) * self.world_size, len(batches)), len(batches))
+        total = self.reduce(np.concatenate([sums.vector(), errors_S]))
+        return sums.with_vector(total[: -len(errors_S)]), total[-len(errors_S) :]
+
+    def _forecast(self, windows: Sequence[EvaluationWindow]) -> list[np.ndarray]:
+        """(V, H, Q) a window, all in one forward, or one a season for forecasters that must know it."""
+        task = self.task
+        if not isinstance(self.forecaster, SeasonalForecaster):
+            num_rows = sum(len(window.input.context_RC) for window in windows)
+            inputs = [window.input for window in windows]
+            levels = task.quantile_levels
+            return self.forecaster.predict_quantiles(inputs, task.prediction_length, levels, batch_size=num_rows)
+        return [
+            self.forecaster.at_season(window.season_length).predict_quantiles(
+                [window.input], task.prediction_length, task.quantile_levels
+            )[0]
+            for window in windows
+        ]
+
+    def _examples(self, planned: Sequence[PlannedWindow], errors_S: np.ndarray) -> tuple[ForecastExample, ...]:
+        """The windows with the smallest, the median and the largest scaled error, forecast once more on every rank."""
+        ranked = np.argsort(errors_S, kind="stable")[: int(np.isfinite(errors_S).sum())]
+        if not len(ranked):
+            return ()
+        picked = {"best": ranked[0], "median": ranked[(len(ranked) - 1) // 2], "worst": ranked[-1]}
+        windows = [self.read(planned[s]) for s in picked.values()]
+        forecasts = [self._forecast([window])[0] for window in windows]
+        return tuple(
+            ForecastExample(
+                kind=kind,
+                name=window.name,
+                cut=window.cut,
+                scaled_error=float(errors_S[s]),
+                context_VL=window.input.context_RC[: window.input.num_targets, -EXAMPLE_CONTEXT_LENGTH:].copy(),
+                label_VH=window.label_VH,
+                forecast_VHQ=forecast,
+                quantile_levels=self.task.quantile_levels,
+            )
+            for (kind, s), window, forecast in zip(picked.items(), windows, forecasts, strict=True)
+        )
+
+
+def _score_batch(
+    windows: Sequence[EvaluationWindow], forecasts: Sequence[np.ndarray], quantile_levels: tuple[float, ...]
+) -> tuple[MetricSums, np.ndarray]:
+    forecast_SHQ = np.concatenate(forecasts)
+    label_SH = np.concatenate([window.label_VH for window in windows])
+    scale_S = np.concatenate([window.seasonal_error_V for window in windows])
+    owner_S = np.repeat(np.arange(len(windows)), [len(window.label_VH) for window in windows])
+    sums = metric_sums(
+        forecast_SHQ, label_SH, scale_S, quantile_levels, lambda s: f"series {windows[owner_S[s]].name!r}"
+    )
+    errors_S = window_errors(forecast_SHQ[..., quantile_levels.index(0.5)], label_SH, scale_S)
+    scored_S = np.isfinite(errors_S)
+    num = np.bincount(owner_S[scored_S], minlength=len(windows))
+    total = np.bincount(owner_S[scored_S], weights=errors_S[scored_S], minlength=len(windows))
+    return sums, np.divide(total, num, out=np.full(len(windows), np.nan), where=num > 0)

@@ -1,0 +1,179 @@
+"""Forecast metrics as sums that add: over batches, over ranks, over tasks; the division comes last.
+
+Axes: S windows (one target of one cut), H horizon steps, Q quantile levels, I central intervals, V variates, T time.
+Definitions are those of GluonTS's `gluonts.ev`: steps with a missing label are left out of every metric; scaled errors
+leave out windows whose seasonal error is zero or unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+
+def seasonal_error(past_VT: np.ndarray, season_length: int) -> np.ndarray:
+    """Mean |y_t - y_(t-m)| of each row of a past, (V,) float64: the in-sample error of the seasonal naive forecast.
+
+    Pairs with a missing value are skipped; m is 1 where the past has no pair m steps apart. NaN where no pair is left.
+    """
+    past_VT = np.asarray(past_VT, dtype=np.float64)
+    m = season_length if season_length < past_VT.shape[-1] else 1
+    error_VT = np.abs(past_VT[:, m:] - past_VT[:, :-m])
+    num_V = np.isfinite(error_VT).sum(axis=-1)
+    return np.divide(np.nansum(error_VT, axis=-1), num_V, out=np.full(len(past_VT), np.nan), where=num_V > 0)
+
+
+def central_intervals(quantile_levels: Sequence[float]) -> list[tuple[int, int, int]]:
+    """Pairs of levels around the median as (percent covered if calibrated, index of lower, index of upper)."""
+    pairs = []
+    for lower, level in enumerate(quantile_levels):
+        for upper, other in enumerate(quantile_levels):
+            if level < other and abs(level + other - 1) < 1e-9:
+                pairs.append((round(100 * (other - level)), lower, upper))
+    return sorted(pairs)
+
+
+@dataclass(frozen=True)
+class MetricSums:
+    """What a set of windows adds up to, float64. `a + b` is the sums of both sets; `scores()` divides."""
+
+    quantile_levels: tuple[float, ...]
+    num_windows: np.ndarray
+    num_points: np.ndarray
+    """Observed labels."""
+    abs_label: np.ndarray
+    abs_error: np.ndarray
+    """Of the median forecast, as are the next three."""
+    squared_error: np.ndarray
+    symmetric_error: np.ndarray
+    """2|y - f| / (|y| + |f|), steps where both are 0 left out."""
+    num_symmetric: np.ndarray
+    scaled_error: np.ndarray
+    num_scaled: np.ndarray
+    quantile_loss_Q: np.ndarray
+    """2 |(y - q)(1[y <= q] - level)|."""
+    scaled_quantile_loss_Q: np.ndarray
+    covered_I: np.ndarray
+    """Labels inside each central interval, its ends included."""
+
+    @classmethod
+    def zero(cls, quantile_levels: Sequence[float]) -> MetricSums:
+        """The sums of no windows: where every accumulation starts. The levels must hold 0.5."""
+        levels = tuple(quantile_levels)
+        if 0.5 not in levels:
+            raise ValueError(f"quantile_levels {list(levels)} lack 0.5: MASE, MAE, MSE and sMAPE score the median.")
+        sizes = {"Q": len(levels), "I": len(central_intervals(levels))}
+        return cls(levels, *(np.zeros(sizes.get(name[-1], ())) for name in _SUMMED))
+
+    def __add__(self, other: MetricSums) -> MetricSums:
+        assert self.quantile_levels == other.quantile_levels
+        return MetricSums(self.quantile_levels, *(getattr(self, n) + getattr(other, n) for n in _SUMMED))
+
+    def vector(self) -> np.ndarray:
+        """Every sum in one float64 vector, for one all-reduce."""
+        return np.concatenate([np.atleast_1d(getattr(self, name)) for name in _SUMMED])
+
+    def with_vector(self, vector: np.ndarray) -> MetricSums:
+        """The sums that `vector()` of this shape would give back as `vector`."""
+        shapes = [getattr(self, name).shape for name in _SUMMED]
+        ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
+        pieces = np.split(np.asarray(vector, dtype=np.float64), ends[:-1])
+        return MetricSums(self.quantile_levels, *(p.reshape(s) for p, s in zip(pieces, shapes, strict=True)))
+
+    def scores(self) -> dict[str, float]:
+        """WQL, MASE, MAE, MSE, RMSE, sMAPE, SQL, CRPS and coverage_<percent>; NaN where nothing can be scored.
+
+        WQL: mean over levels of the summed quantile loss over the summed |label|. MASE: mean over windows and steps of
+        |error| / seasonal error. SQL: the quantile loss scaled likewise, mean over levels. CRPS: mean over levels and
+        points of the quantile loss, in the data's units. Coverage: share of labels inside each central interval.
+        """
+        mse = _ratio(self.squared_error, self.num_points)
+        return {
+            "WQL": _ratio(self.quantile_loss_Q.mean(), self.abs_label),
+            "MASE": _ratio(self.scaled_error, self.num_scaled),
+            "MAE": _ratio(self.abs_error, self.num_points),
+            "MSE": mse,
+            "RMSE": mse**0.5,
+            "sMAPE": _ratio(self.symmetric_error, self.num_symmetric),
+            "SQL": _ratio(self.scaled_quantile_loss_Q.mean(), self.num_scaled),
+            "CRPS": _ratio(self.quantile_loss_Q.mean(), self.num_points),
+        } | {
+            f"coverage_{percent}": _ratio(covered, self.num_points)
+            for (percent, *_), covered in zip(central_intervals(self.quantile_levels), self.covered_I, strict=True)
+        }
+
+
+_SUMMED = [field.name for field in fields(MetricSums) if field.name != "quantile_levels"]
+
+
+def metric_sums(
+    forecast_SHQ: np.ndarray,
+    label_SH: np.ndarray,
+    seasonal_error_S: np.ndarray,
+    quantile_levels: Sequence[float],
+    name: Callable[[int], str] = "window {}".format,
+) -> MetricSums:
+    """The sums of S windows, computed in float64.
+
+    `seasonal_error_S` is of each window's whole past. `name(s)` says which series window s is of, for the ValueError
+    raised when a forecast holds NaN or infinity.
+    """
+    zero = MetricSums.zero(quantile_levels)
+    levels_Q = np.asarray(quantile_levels, dtype=np.float64)
+    forecast_SHQ = np.asarray(forecast_SHQ, dtype=np.float64)
+    broken_SH = ~np.isfinite(forecast_SHQ).all(axis=-1)
+    if broken_SH.any():
+        s, step = np.argwhere(broken_SH)[0]
+        raise ValueError(
+            f"The forecast of {name(int(s))} is not finite at step {step + 1} of the horizon "
+            f"({forecast_SHQ[s, step].tolist()}), so it cannot be scored. Look at the model's weights and that series."
+        )
+    label_SH = np.asarray(label_SH, dtype=np.float64)
+    observed_SH = np.isfinite(label_SH)
+    label_SH = np.where(observed_SH, label_SH, 0.0)
+    median_SH = forecast_SHQ[..., zero.quantile_levels.index(0.5)]
+    error_SH = np.where(observed_SH, np.abs(label_SH - median_SH), 0.0)
+    size_SH = np.where(observed_SH, np.abs(label_SH) + np.abs(median_SH), 0.0)
+    scale_S1 = _scale(seasonal_error_S)[:, None]
+    inverse_S1 = np.divide(1.0, scale_S1, out=np.zeros_like(scale_S1), where=scale_S1 > 0)
+
+    below_SHQ = label_SH[..., None] <= forecast_SHQ
+    loss_SHQ = 2 * np.abs((label_SH[..., None] - forecast_SHQ) * (below_SHQ - levels_Q)) * observed_SH[..., None]
+    covered = [
+        ((forecast_SHQ[..., lower] <= label_SH) & (label_SH <= forecast_SHQ[..., upper]) & observed_SH).sum()
+        for _, lower, upper in central_intervals(zero.quantile_levels)
+    ]
+    return MetricSums(
+        zero.quantile_levels,
+        num_windows=np.float64(len(label_SH)),
+        num_points=observed_SH.sum(dtype=np.float64),
+        abs_label=np.abs(label_SH).sum(),
+        abs_error=error_SH.sum(),
+        squared_error=np.square(error_SH).sum(),
+        symmetric_error=np.divide(2 * error_SH, size_SH, out=np.zeros_like(size_SH), where=size_SH > 0).sum(),
+        num_symmetric=(size_SH > 0).sum(dtype=np.float64),
+        scaled_error=(error_SH * inverse_S1).sum(),
+        num_scaled=(observed_SH & (scale_S1 > 0)).sum(dtype=np.float64),
+        quantile_loss_Q=loss_SHQ.sum(axis=(0, 1)),
+        scaled_quantile_loss_Q=(loss_SHQ * inverse_S1[..., None]).sum(axis=(0, 1)),
+        covered_I=np.asarray(covered, dtype=np.float64),
+    )
+
+
+def window_errors(median_SH: np.ndarray, label_SH: np.ndarray, seasonal_error_S: np.ndarray) -> np.ndarray:
+    """MASE of each window alone, (S,); NaN where it has no observed label or no scale."""
+    error_SH = np.abs(np.asarray(label_SH, dtype=np.float64) - median_SH)
+    num_S = np.isfinite(error_SH).sum(axis=-1)
+    divisor_S = num_S * _scale(seasonal_error_S)
+    return np.divide(np.nansum(error_SH, axis=-1), divisor_S, out=np.full(len(error_SH), np.nan), where=divisor_S > 0)
+
+
+def _scale(seasonal_error_S: np.ndarray) -> np.ndarray:
+    """Unknown scales as 0, which is left out like a true 0."""
+    return np.nan_to_num(np.asarray(seasonal_error_S, dtype=np.float64), nan=0.0)
+
+
+def _ratio(total: np.ndarray, count: np.ndarray) -> float:
+    return float(total / count) if count > 0 else float("nan")

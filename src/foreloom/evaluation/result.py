@@ -1,0 +1,141 @@
+"""What an evaluation found: scores a task, example forecasts, CSV rows, and scores relative to a baseline.
+
+Axes: V targets, L context steps, H horizon steps, Q quantile levels.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from foreloom.evaluation.metrics import MetricSums
+
+METRICS = ("WQL", "MASE", "MAE", "MSE", "RMSE", "sMAPE", "SQL", "CRPS")
+"""Every metric but coverage; lower is better for all of them."""
+
+
+@dataclass(frozen=True)
+class ForecastExample:
+    """One window with its forecast, for pictures."""
+
+    kind: Literal["best", "median", "worst"]
+    name: str
+    cut: int
+    """Steps of the series before the window."""
+    scaled_error: float
+    """MASE of this window."""
+    context_VL: np.ndarray
+    label_VH: np.ndarray
+    forecast_VHQ: np.ndarray
+    quantile_levels: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One task of an evaluation."""
+
+    name: str
+    prediction_length: int
+    sums: MetricSums
+    num_series: int
+    num_skipped: int
+    """Windows left out because their series is too short."""
+    seconds: float
+    examples: tuple[ForecastExample, ...] = ()
+
+    @cached_property
+    def scores(self) -> dict[str, float]:
+        """See `MetricSums.scores`."""
+        return self.sums.scores()
+
+
+@dataclass(frozen=True)
+class RelativeScores:
+    """Scores divided by a baseline's: below 1 is better than the baseline."""
+
+    metrics: tuple[str, ...]
+    by_task: dict[str, dict[str, float]]
+
+    @property
+    def geometric_mean(self) -> dict[str, float]:
+        """Over tasks, a metric at a time; NaN if a task's ratio is unknown."""
+        return {m: geometric_mean([ratios[m] for ratios in self.by_task.values()]) for m in self.metrics}
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """The tasks of one evaluation, in the order asked for."""
+
+    tasks: tuple[TaskResult, ...]
+
+    def mean(self, metric: str) -> float:
+        """Plain mean of a metric over tasks."""
+        return float(np.mean([task.scores[metric] for task in self.tasks]))
+
+    def relative_to(self, baseline: EvaluationResult, metrics: Sequence[str] = ("WQL", "MASE")) -> RelativeScores:
+        """Each task's score over the baseline's score on the task of the same name."""
+        base = {task.name: task.scores for task in baseline.tasks}
+        missing = [task.name for task in self.tasks if task.name not in base]
+        if missing:
+            raise ValueError(f"the baseline was not scored on {', '.join(missing)}. Evaluate it on the same tasks.")
+        return RelativeScores(
+            tuple(metrics),
+            {task.name: {m: _quotient(task.scores[m], base[task.name][m]) for m in metrics} for task in self.tasks},
+        )
+
+    def rows(self, model: str) -> list[dict[str, Any]]:
+        """A row a task: `model`, `task`, the metrics, the counts, the seconds, then each coverage. NaN is NaN.
+
+        Columns are the same in every row; the fixed ones come first and never move.
+        """
+        coverages = sorted({name for task in self.tasks for name in task.scores if name not in METRICS}, key=_percent)
+        return [
+            {
+                "model": model,
+                "task": task.name,
+                **{metric: task.scores[metric] for metric in METRICS},
+                "prediction_length": task.prediction_length,
+                "num_series": task.num_series,
+                "num_windows": int(task.sums.num_windows),
+                "num_skipped": task.num_skipped,
+                "num_points": int(task.sums.num_points),
+                "seconds": round(task.seconds, 3),
+                **{name: task.scores.get(name, math.nan) for name in coverages},
+            }
+            for task in self.tasks
+        ]
+
+    def write_csv(self, path: str | Path, model: str) -> None:
+        """Write `rows` as CSV, whole or not at all."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = self.rows(model)
+        beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        with beside.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        beside.replace(path)
+
+
+def geometric_mean(ratios: Sequence[float]) -> float:
+    """exp(mean(log r)): 0 if one ratio is 0, NaN if one is NaN or there is none."""
+    if not ratios or any(math.isnan(r) for r in ratios):
+        return math.nan
+    return math.exp(math.fsum(map(math.log, ratios)) / len(ratios)) if min(ratios) > 0 else 0.0
+
+
+def _quotient(score: float, base: float) -> float:
+    return score / base if base else math.nan
+
+
+def _percent(coverage: str) -> int:
+    return int(coverage.rpartition("_")[2])
