@@ -7,7 +7,7 @@ leave out windows whose seasonal error is zero or unknown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -113,12 +113,12 @@ def metric_sums(
     label_SH: np.ndarray,
     seasonal_error_S: np.ndarray,
     quantile_levels: Sequence[float],
-    name: Callable[[int], str] = "window {}".format,
+    names_S: Sequence[str],
 ) -> MetricSums:
     """The sums of S windows, computed in float64.
 
-    `seasonal_error_S` is of each window's whole past. `name(s)` says which series window s is of, for the ValueError
-    raised when a forecast holds NaN or infinity.
+    `seasonal_error_S` is of each window's whole past. `names_S` say which series each window is of, for the
+    ValueError raised when a forecast holds NaN or infinity.
     """
     zero = MetricSums.zero(quantile_levels)
     levels_Q = np.asarray(quantile_levels, dtype=np.float64)
@@ -127,7 +127,7 @@ def metric_sums(
     if broken_SH.any():
         s, step = np.argwhere(broken_SH)[0]
         raise ValueError(
-            f"The forecast of {name(int(s))} is not finite at step {step + 1} of the horizon "
+            f"The forecast of {names_S[s]} is not finite at step {step + 1} of the horizon "
             f"({forecast_SHQ[s, step].tolist()}), so it cannot be scored. Look at the model's weights and that series."
         )
     label_SH = np.asarray(label_SH, dtype=np.float64)

@@ -6,9 +6,10 @@ import difflib
 import re
 
 _SEASONS = {"s": 3600, "min": 1440, "h": 24, "B": 5, "ME": 12, "MS": 12, "QE": 4, "QS": 4}
-_NO_SEASON = (
-    "D W YE YS BYE BYS BME BMS BQE BQS SME SMS C CBME CBMS bh cbh ms us ns REQ FY5253 FY5253Q WOM LWOM"  # fmt: skip
-).split()
+_NO_SEASON = {
+    "D", "W", "YE", "YS", "BYE", "BYS", "BME", "BMS", "BQE", "BQS", "SME", "SMS", "C", "CBME", "CBMS", "bh", "cbh",
+    "ms", "us", "ns", "REQ", "FY5253", "FY5253Q", "WOM", "LWOM",
+}  # fmt: skip
 _OLD_SPELLINGS = {
     "S": "s", "T": "min", "H": "h", "L": "ms", "U": "us", "N": "ns", "M": "ME", "Q": "QE", "BM": "BME", "BQ": "BQE",
     "SM": "SME", "CBM": "CBME", "BH": "bh", "CBH": "cbh", "Y": "YE", "A": "YE", "AS": "YS", "BY": "BYE", "BA": "BYE",

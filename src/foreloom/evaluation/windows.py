@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from foreloom.data.encoding import forecast_input
+from foreloom.data.forecast_input import forecast_input
 from foreloom.data.series import Series, Source
 from foreloom.data.windows import ForecastInput
 from foreloom.evaluation.metrics import seasonal_error
