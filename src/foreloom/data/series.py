@@ -1,13 +1,13 @@
 """A series as readers and evaluators see it, and the protocol of a source of series.
 
-Axes: V target variates, T time steps.
+Axes: V target variates, T time steps, R rows (targets, past covariates, known-future covariates), C context, H horizon.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -22,7 +22,7 @@ class Series:
     start: np.datetime64 | None = None
     freq: str | None = None
     past: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Covariates observed only, each (T,): floats, or strings (categorical)."""
+    """Covariates observed only, each (T,): floats, or strings (categorical; object dtype, None is missing)."""
     future: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Covariates known ahead, each (T,)."""
     static: Mapping[str, Any] = field(default_factory=dict)
@@ -32,6 +32,18 @@ class Series:
     @property
     def length(self) -> int:
         return self.target_VT.shape[-1]
+
+    @property
+    def counts(self) -> RowCounts:
+        return RowCounts(len(self.target_VT), len(self.past), len(self.future))
+
+
+class RowCounts(NamedTuple):
+    """How many rows of each role a series has, in row order."""
+
+    num_targets: int
+    num_past: int
+    num_future: int
 
 
 class Source(Protocol):
@@ -43,10 +55,21 @@ class Source(Protocol):
     num_rows: np.ndarray
     """int32 (num_series,), variates + covariates of each series."""
     fingerprint: str
-    """Changes when the data change: files, sizes, layout."""
+    """Changes when the data change: files, sizes, layout. Equal for a copy in another place."""
+    num_bytes: int
+    """Bytes mapped from disk."""
 
     def __len__(self) -> int: ...
 
     def read(self, item: int) -> Series:
         """Series `item`, whole."""
+        ...
+
+    def fill_window(self, item: int, cut: int, context_RC: np.ndarray, future_RH: np.ndarray) -> RowCounts:
+        """Write the window of series `item` at `cut` into two float32 arrays that hold NaN.
+
+        `context_RC` gets the last C steps before the cut, right-aligned; `future_RH` the H steps from the cut on, as
+        far as the series goes. Rows: targets, past covariates, known-future covariates, each role sorted by name. The
+        cost does not depend on the length of the series.
+        """
         ...

@@ -5,10 +5,15 @@ Axes: R rows (one row = one variate of one sample), C context steps, H horizon s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
+
+from foreloom.data.encoding import encode
+from foreloom.data.series import RowCounts, Series, Source
+from foreloom.data.stream import Samples
 
 
 class Role(IntEnum):
@@ -20,6 +25,9 @@ class Role(IntEnum):
     """A covariate known up to the cut only."""
     FUTURE = 2
     """A covariate known over the horizon too."""
+
+
+_ROLES = np.array([Role.TARGET, Role.PAST, Role.FUTURE], dtype=np.int8)
 
 
 @dataclass(frozen=True)
@@ -57,3 +65,82 @@ class ForecastInput:
     num_targets: int
     num_past: int = 0
     num_future: int = 0
+
+
+def gather(
+    sources: Sequence[Source],
+    samples: Samples,
+    positions: np.ndarray,
+    *,
+    context_length: int,
+    prediction_length: int,
+    allow_missing: bool = True,
+) -> Windows:
+    """Cut the samples at `positions` out of their series, as one micro-batch.
+
+    A sample's members are one group. Infinite values count as missing. Raises ValueError where a value is missing and
+    `allow_missing` is false.
+    """
+    num_rows = int(samples.num_rows_N[positions].sum())
+    num_steps = int(samples.num_steps_N[positions].max(initial=0))
+    context_RC = np.full((num_rows, min(num_steps, context_length)), np.nan, dtype=np.float32)
+    future_RH = np.full((num_rows, prediction_length), np.nan, dtype=np.float32)
+    role_R = np.empty(num_rows, dtype=np.int8)
+    item_R = np.empty(num_rows, dtype=np.int64)
+    row = 0
+    for position in positions:
+        source = sources[samples.source_N[position]]
+        for member in range(samples.offsets_N[position], samples.offsets_N[position + 1]):
+            item, cut = int(samples.item_M[member]), int(samples.cut_M[member])
+            end = row + int(source.num_rows[item])
+            counts = source.fill_window(item, cut, context_RC[row:end], future_RH[row:end])
+            role_R[row:end] = np.repeat(_ROLES, counts)
+            item_R[row:end] = item
+            if not allow_missing:
+                _refuse_missing(source, item, cut, context_RC[row:end], future_RH[row:end])
+            row = end
+    for values in (context_RC, future_RH):
+        values[np.isinf(values)] = np.nan
+    rows_of_sample = samples.num_rows_N[positions]
+    return Windows(
+        context_RC=context_RC,
+        future_RH=future_RH,
+        role_R=role_R,
+        group_R=np.repeat(np.arange(len(positions)), rows_of_sample),
+        sample_R=np.repeat(samples.first + positions, rows_of_sample),
+        source_R=np.repeat(samples.source_N[positions], rows_of_sample),
+        item_R=item_R,
+    )
+
+
+def fill_from_series(series: Series, cut: int, context_RC: np.ndarray, future_RH: np.ndarray) -> RowCounts:
+    """`Source.fill_window` for a source that holds whole series."""
+    num_steps = min(cut, context_RC.shape[1])
+    num_ahead = min(series.length - cut, future_RH.shape[1])
+    past, ahead = slice(cut - num_steps, cut), slice(cut, cut + num_ahead)
+    context = context_RC[:, context_RC.shape[1] - num_steps :]
+    future = future_RH[:, :num_ahead]
+
+    num_targets = len(series.target_VT)
+    context[:num_targets] = series.target_VT[:, past]
+    future[:num_targets] = series.target_VT[:, ahead]
+    row = num_targets
+    for role in (series.past, series.future):
+        for name in sorted(role):
+            values = role[name]
+            if values.dtype.kind in "fiub":
+                context[row], future[row] = values[past], values[ahead]
+            else:
+                context[row], future[row] = encode(values[past], context[:num_targets], values[ahead])
+            row += 1
+    return series.counts
+
+
+def _refuse_missing(source: Source, item: int, cut: int, context_RC: np.ndarray, future_RH: np.ndarray) -> None:
+    num_steps = min(cut, context_RC.shape[1])
+    observed = np.isfinite(context_RC[:, context_RC.shape[1] - num_steps :]).all() and np.isfinite(future_RH).all()
+    if not observed:
+        raise ValueError(
+            f"{source.name}: series {source.read(item).item_id!r} (row {item}) has missing values around step {cut}, "
+            "and data.allow_missing is false. Fill them, or set data.allow_missing=true for a family that takes them."
+        )

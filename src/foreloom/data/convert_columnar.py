@@ -1,0 +1,90 @@
+"""Columnar files that cannot be mapped where they lie (Parquet, compressed Arrow) as plain Arrow, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from foreloom.data import tables
+from foreloom.data.arrow import FILE_MAGIC
+from foreloom.data.convert_text import write_tables
+from foreloom.data.progress import conversion_bar
+
+_BATCH_BYTES = 64 * 2**20
+
+
+def parquet_to_arrow(paths: Sequence[Path], out: Path) -> None:
+    """One series a row as it is, column by column; a table with one observation a row as `data/tables.py` says."""
+    schema = read_parquet_schema(paths[0])
+    if tables.is_long(schema) or tables.is_wide(schema):
+        write_tables((tables.series_table(pq.read_table(path), str(path)) for path in paths), out)
+    else:
+        _rewrite(_parquet_batches(paths), paths, out)
+
+
+def arrow_to_plain(paths: Sequence[Path], out: Path) -> None:
+    """The same rows, uncompressed and aligned, with numbers of a type numpy has."""
+    _rewrite(_arrow_batches(paths), paths, out)
+
+
+def read_parquet_schema(path: Path) -> pa.Schema:
+    try:
+        return pq.read_schema(path)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path}: not a readable Parquet file ({error}). Copy or write it again.") from error
+
+
+def _rewrite(batches: Iterator[pa.RecordBatch], paths: Sequence[Path], out: Path) -> None:
+    total_bytes = sum(path.stat().st_size for path in paths)
+    with conversion_bar(paths[0].name, total_bytes) as advance, pa.OSFile(str(out), "wb") as sink:
+        schema, writer = None, None
+        for batch in batches:
+            if schema is None or writer is None:
+                schema = pa.schema([field.with_type(_mappable(field.type)) for field in batch.schema])
+                writer = pa.ipc.new_stream(sink, schema)
+            writer.write_batch(batch.cast(schema) if batch.schema != schema else batch)
+            advance(min(batch.nbytes, total_bytes))
+        if writer is None:
+            raise ValueError(f"{paths[0]}: the data set is empty, it has no series. Check how it was written.")
+        writer.close()
+
+
+def _parquet_batches(paths: Sequence[Path]) -> Iterator[pa.RecordBatch]:
+    for path in paths:
+        with pq.ParquetFile(path) as file:
+            num_rows = file.metadata.num_rows
+            num_bytes = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
+            rows_per_batch = max(1, _BATCH_BYTES * num_rows // max(num_bytes, 1))
+            yield from file.iter_batches(batch_size=min(rows_per_batch, 2**16))
+
+
+def _arrow_batches(paths: Sequence[Path]) -> Iterator[pa.RecordBatch]:
+    for path in paths:
+        with pa.memory_map(str(path)) as file:
+            is_file = file.read(len(FILE_MAGIC)) == FILE_MAGIC
+            file.seek(0)
+            if is_file:
+                reader = pa.ipc.open_file(file)
+                yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
+            else:
+                yield from pa.ipc.open_stream(file)
+
+
+def _mappable(type_: pa.DataType) -> pa.DataType:
+    """The same nesting of lists over numbers that numpy has; any other type as it is."""
+    if isinstance(type_, pa.BaseExtensionType):
+        return _mappable(type_.storage_type)
+    if pa.types.is_fixed_size_list(type_):
+        return pa.list_(_mappable(type_.value_type), type_.list_size)
+    if pa.types.is_large_list(type_):
+        return pa.large_list(_mappable(type_.value_type))
+    if pa.types.is_list(type_):
+        return pa.list_(_mappable(type_.value_type))
+    if pa.types.is_boolean(type_) or pa.types.is_null(type_):
+        return pa.float32()
+    if pa.types.is_decimal(type_):
+        return pa.float64()
+    return type_

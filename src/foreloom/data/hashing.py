@@ -1,0 +1,44 @@
+"""Counter-based random numbers: a value is a pure function of (seed, stream, use, index), whole arrays at a time.
+
+Axes: N indices.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from hashlib import blake2b
+
+import numpy as np
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+
+
+@lru_cache(maxsize=4096)
+def _keys(seed: int, stream: str, use: str) -> tuple[np.uint64, np.uint64]:
+    digest = blake2b(f"{seed}/{stream}/{use}".encode(), digest_size=16).digest()
+    return np.uint64(int.from_bytes(digest[:8], "little")), np.uint64(int.from_bytes(digest[8:], "little"))
+
+
+def _mix(bits_N: np.ndarray) -> np.ndarray:
+    """The finaliser of splitmix64 (Steele, Lea and Flood 2014): every input bit changes all output bits."""
+    bits_N = (bits_N ^ (bits_N >> np.uint64(30))) * _MIX_1
+    bits_N = (bits_N ^ (bits_N >> np.uint64(27))) * _MIX_2
+    return bits_N ^ (bits_N >> np.uint64(31))
+
+
+def random_bits(seed: int, stream: str, use: str, index_N: np.ndarray) -> np.ndarray:
+    """uint64 (N,). `use` names the decision drawn ("source", "cut", ...): decisions are independent of one another."""
+    first, second = _keys(seed, stream, use)
+    return _mix(_mix(index_N.astype(np.uint64) * _GOLDEN + first) ^ second)
+
+
+def uniform(seed: int, stream: str, use: str, index_N: np.ndarray) -> np.ndarray:
+    """float64 (N,) in [0, 1), with 53 random bits."""
+    return (random_bits(seed, stream, use, index_N) >> np.uint64(11)) * 2.0**-53
+
+
+def integers(seed: int, stream: str, use: str, index_N: np.ndarray, below: np.ndarray | int) -> np.ndarray:
+    """int64 (N,), uniform in [0, below); `below` is one number or one an index, at most 2**40 (bias under 2**-13)."""
+    return (uniform(seed, stream, use, index_N) * below).astype(np.int64)

@@ -1,0 +1,230 @@
+"""Global batches of windows, the same on every world size, each rank reading its own share.
+
+Axes: N samples of one global batch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from foreloom.data.mixture import DataConfig
+from foreloom.data.plan import plan_micro_batches
+from foreloom.data.read_ahead import ReadAhead
+from foreloom.data.reader import open_source
+from foreloom.data.selection import select
+from foreloom.data.series import Source
+from foreloom.data.stream import Samples, SampleStream
+from foreloom.data.windows import Windows, gather
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """One rank's share of one global batch."""
+
+    first_sample: int
+    """Stream index of the global batch's first sample."""
+    next_sample: int
+    """Stream index after its last sample: where the next batch begins."""
+    num_rows: int
+    """Rows of the global batch."""
+    micro_batches: list[Windows]
+    """This rank's, as many on every rank. One that is a masked copy has sample_R = -1 and an all-NaN horizon."""
+
+    @property
+    def samples(self) -> np.ndarray:
+        """Stream indices this rank reads, sorted; the ranks' sets are disjoint."""
+        found = np.unique(np.concatenate([windows.sample_R for windows in self.micro_batches]))
+        return found[found >= 0]
+
+
+@dataclass(frozen=True)
+class SourceStatistics:
+    """One source of the mixture."""
+
+    name: str
+    probability: float
+    num_series: int
+    num_short: int
+    """Left out: shorter than min_past + prediction_length."""
+    num_drawn: int
+    """Series the stream draws from."""
+    num_bytes: int
+    """Mapped from disk."""
+
+
+@dataclass(frozen=True)
+class LoaderStatistics:
+    """For the health report; counts are of this rank since the loader was made."""
+
+    sources: tuple[SourceStatistics, ...]
+    num_batches: int
+    num_windows: int
+    """Rows cut out of series, masked copies left out."""
+    wait_seconds: float
+    """Time the training loop waited for a batch."""
+
+
+class WindowLoader:
+    """Iterates over `StepBatch`es without end, from where it stands.
+
+    A global batch takes samples in stream order until their rows reach `batch_size`. `sources` replaces the opened
+    `config.sources` (a test, series in memory), in the same order.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        *,
+        seed: int,
+        batch_size: int,
+        micro_batch_size: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        stream: str = "train",
+        sources: Sequence[Source] | None = None,
+    ):
+        assert 0 <= rank < world_size and batch_size > 0
+        self._config = config
+        self._batch_size = batch_size
+        self._micro_batch_size = micro_batch_size
+        self._rank = rank
+        self._world_size = world_size
+        self._sources = [open_source(one.path) for one in config.sources] if sources is None else list(sources)
+        self._selections = [
+            select(source, config.min_length, one.max_series)
+            for source, one in zip(self._sources, config.sources, strict=True)
+        ]
+        self._stream = SampleStream(self._sources, self._selections, config, seed=seed, stream=stream)
+        self._fingerprint = _fingerprint(self._sources, config, seed, stream)
+        self._next_sample = 0
+        self._num_batches = 0
+        self._num_windows = 0
+        self._wait_seconds = 0.0
+        self._ahead: list[ReadAhead[StepBatch]] = []
+
+    def batch(self, first_sample: int) -> StepBatch:
+        """The global batch that starts at a sample: a pure function, whatever was read before."""
+        # A sample has one row at least, so `batch_size` samples are enough.
+        samples = self._stream.draw(first_sample, self._batch_size)
+        rows_after_N = np.cumsum(samples.num_rows_N)
+        count = int(np.searchsorted(rows_after_N, self._batch_size)) + 1
+        plan = plan_micro_batches(
+            samples.num_rows_N[:count],
+            samples.num_steps_N[:count],
+            world_size=self._world_size,
+            micro_batch_size=self._micro_batch_size,
+        )
+        shortest = int(np.argmin(samples.num_steps_N[:count]))
+        return StepBatch(
+            first_sample=first_sample,
+            next_sample=first_sample + count,
+            num_rows=int(rows_after_N[count - 1]),
+            micro_batches=[
+                self._gather(samples, positions) if len(positions) else self._masked_copy(samples, shortest)
+                for positions in plan[self._rank]
+            ],
+        )
+
+    def __iter__(self) -> Iterator[StepBatch]:
+        batches = self._batches(self._next_sample)
+        ahead = ReadAhead(batches, self._config.num_prefetch) if self._config.num_prefetch else None
+        if ahead is not None:
+            self._ahead.append(ahead)
+        try:
+            while True:
+                began = time.perf_counter()
+                batch = next(ahead or batches, None)
+                self._wait_seconds += time.perf_counter() - began
+                if batch is None:
+                    return
+                self._next_sample = batch.next_sample
+                self._num_batches += 1
+                self._num_windows += sum(int((windows.sample_R >= 0).sum()) for windows in batch.micro_batches)
+                yield batch
+        finally:
+            if ahead is not None:
+                ahead.close()
+                self._ahead.remove(ahead)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Position after the batch last handed out, and what the data are."""
+        return {"next_sample": self._next_sample, "fingerprint": self._fingerprint}
+
+    def load_state_dict(self, state: Mapping[str, Any], *, allow_other_data: bool = False) -> None:
+        """Go on from a position; the next iterator starts there. Another world or batch size is fine."""
+        if state["fingerprint"] != self._fingerprint and not allow_other_data:
+            raise ValueError(
+                "The data are not those this run was stopped with: a file, the mixture, a window length or the seed "
+                f"has changed (fingerprint {state['fingerprint']}, now {self._fingerprint}). Restore them to go on in "
+                "the same order, start a new run, or allow other data explicitly."
+            )
+        self._next_sample = int(state["next_sample"])
+
+    def statistics(self) -> LoaderStatistics:
+        weights = np.array([one.weight for one in self._config.sources])
+        return LoaderStatistics(
+            sources=tuple(
+                SourceStatistics(
+                    name=source.name,
+                    probability=float(probability),
+                    num_series=len(source),
+                    num_short=selection.num_short,
+                    num_drawn=len(selection.items),
+                    num_bytes=source.num_bytes,
+                )
+                for source, selection, probability in zip(
+                    self._sources, self._selections, weights / weights.sum(), strict=True
+                )
+            ),
+            num_batches=self._num_batches,
+            num_windows=self._num_windows,
+            wait_seconds=self._wait_seconds,
+        )
+
+    def close(self) -> None:
+        """Stop reading ahead; iterators end."""
+        for ahead in list(self._ahead):
+            ahead.close()
+
+    def _batches(self, first_sample: int) -> Iterator[StepBatch]:
+        while True:
+            batch = self.batch(first_sample)
+            yield batch
+            first_sample = batch.next_sample
+
+    def _gather(self, samples: Samples, positions: np.ndarray) -> Windows:
+        return gather(
+            self._sources,
+            samples,
+            positions,
+            context_length=self._config.context_length,
+            prediction_length=self._config.prediction_length,
+            allow_missing=self._config.allow_missing,
+        )
+
+    def _masked_copy(self, samples: Samples, position: int) -> Windows:
+        """Something to run where a rank has nothing left: one sample without a target, so it counts 0."""
+        windows = self._gather(samples, np.array([position]))
+        return replace(
+            windows,
+            future_RH=np.full_like(windows.future_RH, np.nan),
+            sample_R=np.full_like(windows.sample_R, -1),
+        )
+
+
+def _fingerprint(sources: Sequence[Source], config: DataConfig, seed: int, stream: str) -> str:
+    """Of all that decides what sample i is. Paths do not, nor does reading ahead."""
+    described = replace(
+        config,
+        num_prefetch=0,
+        sources=tuple(
+            replace(one, path=source.fingerprint) for one, source in zip(config.sources, sources, strict=True)
+        ),
+    )
+    return blake2b(f"{described}|{seed}|{stream}".encode(), digest_size=16).hexdigest()

@@ -1,0 +1,71 @@
+"""The `data` section of a recipe: which sources, in which proportion, cut into which windows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from foreloom.config.section import section
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+@section
+class SourceConfig:
+    """One data set of the mixture."""
+
+    path: Annotated[str, Field(min_length=1)]
+    """Folder or file: save_to_disk, Arrow, Parquet, JSONL or CSV. Relative to the recipe's folder."""
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Share of the samples drawn from this source, relative to the other weights; the size of the data has no say."""
+    max_series: Positive | None = None
+    """Use only so many of the usable series, a fixed pseudo-random choice (the same for every seed); unset: all."""
+
+
+@section
+class GroupConfig:
+    """The multivariatizer: univariate series put side by side, so that group attention has something to learn."""
+
+    probability: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the samples drawn as one univariate series that become a group."""
+    min_size: Annotated[int, Field(ge=2)] = 2
+    """Fewest series in a group."""
+    max_size: Annotated[int, Field(ge=2)] = 8
+    """Most series in a group; sizes are uniform between the two, less where the source has not so many."""
+
+    def __post_init__(self) -> None:
+        if self.max_size < self.min_size:
+            raise ValueError(f"group.max_size {self.max_size} is less than group.min_size {self.min_size}")
+
+
+@section
+class DataConfig:
+    """What a run reads and how series become windows."""
+
+    sources: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
+    """The data sets of the mixture."""
+    context_length: Positive
+    """Most steps before the cut that a sample holds."""
+    prediction_length: Positive
+    """Steps after the cut, the horizon to be learned."""
+    min_past: Positive | None = None
+    """Fewest steps before the cut; unset: prediction_length. Series shorter than both together are left out."""
+    series_choice: Literal["uniform", "length"] = "uniform"
+    """Within a source: every series equally likely, or every possible cut of every series equally likely."""
+    group: GroupConfig = GroupConfig()
+    """Put univariate series of one source side by side."""
+    allow_missing: bool = True
+    """Take windows with missing values; false makes one an error that names the series."""
+    num_prefetch: Annotated[int, Field(ge=0)] = 2
+    """Global batches read ahead in the background; 0 reads each when it is asked for."""
+
+    @property
+    def min_length(self) -> int:
+        """Fewest steps of a usable series."""
+        return self.least_past + self.prediction_length
+
+    @property
+    def least_past(self) -> int:
+        """`min_past` with its default filled in."""
+        return self.prediction_length if self.min_past is None else self.min_past

@@ -1,0 +1,46 @@
+"""Which series of a source a run may draw: those long enough, cut down to `max_series` by a fixed choice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from foreloom.data.hashing import random_bits
+from foreloom.data.series import Source
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The usable series of one source."""
+
+    items: np.ndarray
+    """int64, sorted rows of the source."""
+    num_short: int
+    """Series left out because they are too short for one window."""
+
+
+def select(source: Source, min_length: int, max_series: int | None = None) -> Selection:
+    """Leave out series under `min_length` steps, then keep `max_series` of the rest.
+
+    The choice is by a hash of the row's number, so it does not depend on the run's seed. Raises ValueError, with the
+    lengths found, where nothing is left.
+    """
+    items = np.flatnonzero(source.lengths >= min_length)
+    num_short = len(source) - len(items)
+    if not len(items):
+        raise ValueError(
+            f"{source.name}: all {len(source)} series are shorter than {min_length} steps "
+            f"(min_past + prediction_length); their lengths are {_describe(source.lengths)}. "
+            "Lower data.prediction_length or data.min_past, or take the source out."
+        )
+    if max_series is not None and max_series < len(items):
+        bits = random_bits(0, "selection", "series", items)
+        items = np.sort(items[np.argpartition(bits, max_series - 1)[:max_series]])
+    return Selection(items, num_short)
+
+
+def _describe(lengths: np.ndarray) -> str:
+    longest = np.sort(lengths)[::-1]
+    shown = ", ".join(str(length) for length in longest[:10])
+    return shown if len(longest) <= 10 else f"{shown}, ... {longest[-1]} (longest first)"

@@ -1,0 +1,152 @@
+"""The sample stream: sample i is a pure function of (seed, stream, i), drawn for whole arrays of indices at once.
+
+Axes: N samples, K places for the series of one sample, M series of all samples together (members, in sample order).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from foreloom.data.hashing import integers, uniform
+from foreloom.data.mixture import DataConfig
+from foreloom.data.selection import Selection
+from foreloom.data.series import Source
+
+
+@dataclass(frozen=True)
+class Samples:
+    """N consecutive samples: where to cut which series of which source."""
+
+    first: int
+    """Stream index of the first sample."""
+    source_N: np.ndarray
+    """int32."""
+    num_rows_N: np.ndarray
+    """int64, rows of all members together."""
+    num_steps_N: np.ndarray
+    """int64, context steps of the longest member."""
+    offsets_N: np.ndarray
+    """int64 (N + 1,): members of sample n are offsets_N[n] to offsets_N[n + 1]."""
+    item_M: np.ndarray
+    """int64, row of the series in its source."""
+    cut_M: np.ndarray
+    """int64, first step of the horizon."""
+
+    def __len__(self) -> int:
+        return len(self.source_N)
+
+
+class SampleStream:
+    """Draws samples from a mixture of sources.
+
+    A sample's source follows the mixture weights exactly, whatever the sizes; its series follows
+    `config.series_choice`; its cut is uniform in [min_past, length - prediction_length]. A group's members are distinct
+    univariate series of the same source, at one distance from their ends: the members of a panel that ends on one day
+    stay aligned in time, and none shows another's horizon.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        selections: Sequence[Selection],
+        config: DataConfig,
+        *,
+        seed: int,
+        stream: str = "train",
+    ):
+        self._sources = sources
+        self._config = config
+        self._seed = seed
+        self._stream = stream
+        weights = np.array([source.weight for source in config.sources])
+        self._cumulative_weights = np.cumsum(weights / weights.sum())
+        self._choices = [
+            _SeriesChoice(source, selection.items, config)
+            for source, selection in zip(sources, selections, strict=True)
+        ]
+
+    def draw(self, first: int, count: int) -> Samples:
+        """Samples first, ..., first + count - 1."""
+        index_N = np.arange(first, first + count, dtype=np.int64)
+        # The cumulative weights may end a rounding error below 1.
+        last_source = len(self._choices) - 1
+        source_N = np.searchsorted(self._cumulative_weights, self._uniform("source", index_N), side="right")
+        source_N = np.minimum(source_N, last_source).astype(np.int32)
+
+        group = self._config.group
+        num_places = group.max_size if group.probability else 1
+        item_NK = np.full((count, num_places), -1, dtype=np.int64)
+        length_NK = np.zeros((count, num_places), dtype=np.int64)
+        rows_NK = np.zeros((count, num_places), dtype=np.int64)
+        for number, choice in enumerate(self._choices):
+            here = np.flatnonzero(source_N == number)
+            item_nK = item_NK[here]
+            item_nK[:, 0] = choice.pick(self._uniform("series", index_N[here]))
+            if group.probability:
+                self._add_members(choice, index_N[here], item_nK)
+            present_nK = item_nK >= 0
+            item_NK[here] = item_nK
+            length_NK[here] = np.where(present_nK, self._sources[number].lengths[item_nK], np.iinfo(np.int64).max)
+            rows_NK[here] = np.where(present_nK, self._sources[number].num_rows[item_nK], 0)
+
+        present_NK = item_NK >= 0
+        num_cuts_N = length_NK.min(axis=1) - self._config.min_length + 1
+        distance_N = integers(self._seed, self._stream, "cut", index_N, num_cuts_N)
+        cut_NK = length_NK - self._config.prediction_length - distance_N[:, None]
+        steps_NK = np.where(present_NK, np.minimum(cut_NK, self._config.context_length), 0)
+        return Samples(
+            first=first,
+            source_N=source_N,
+            num_rows_N=rows_NK.sum(axis=1),
+            num_steps_N=steps_NK.max(axis=1),
+            offsets_N=np.concatenate([[0], np.cumsum(present_NK.sum(axis=1))]),
+            item_M=item_NK[present_NK],
+            cut_M=cut_NK[present_NK],
+        )
+
+    def _add_members(self, choice: _SeriesChoice, index_N: np.ndarray, item_NK: np.ndarray) -> None:
+        """Give some samples more series, distinct ones, by Floyd's algorithm (Bentley and Floyd 1987)."""
+        group = self._config.group
+        num_others = len(choice.univariate) - 1
+        if num_others < 1 or not len(index_N):
+            return
+        first_N = np.searchsorted(choice.univariate, item_NK[:, 0])
+        grouped_N = self._uniform("grouped", index_N) < group.probability
+        grouped_N &= choice.univariate[np.minimum(first_N, num_others)] == item_NK[:, 0]
+        spread = group.max_size - group.min_size + 1
+        size_N = group.min_size + integers(self._seed, self._stream, "group size", index_N, spread)
+        num_more_N = np.where(grouped_N, np.minimum(size_N - 1, num_others), 0)
+
+        other_NK = np.full((len(index_N), group.max_size - 1), -1, dtype=np.int64)
+        for place in range(other_NK.shape[1]):
+            last_N = num_others - num_more_N + place
+            drawn_N = integers(self._seed, self._stream, f"member {place}", index_N, last_N + 1)
+            taken_N = (other_NK[:, :place] == drawn_N[:, None]).any(axis=1)
+            other_N = np.where(taken_N, last_N, drawn_N)
+            other_NK[:, place] = np.where(place < num_more_N, other_N, -1)
+        # Numbers count the univariate series without the first, so step over it.
+        skipped_NK = other_NK + (other_NK >= first_N[:, None])
+        item_NK[:, 1:] = np.where(other_NK >= 0, choice.univariate[np.minimum(skipped_NK, num_others)], -1)
+
+    def _uniform(self, use: str, index_N: np.ndarray) -> np.ndarray:
+        return uniform(self._seed, self._stream, use, index_N)
+
+
+class _SeriesChoice:
+    """Picks series of one source."""
+
+    def __init__(self, source: Source, items: np.ndarray, config: DataConfig):
+        self.items = items
+        self.univariate = items[source.num_rows[items] == 1] if config.group.probability else items[:0]
+        self.cumulative_cuts = None
+        if config.series_choice == "length":
+            self.cumulative_cuts = np.cumsum(source.lengths[items] - config.min_length + 1)
+
+    def pick(self, uniform_N: np.ndarray) -> np.ndarray:
+        if self.cumulative_cuts is None:
+            return self.items[(uniform_N * len(self.items)).astype(np.int64)]
+        cut_N = (uniform_N * self.cumulative_cuts[-1]).astype(np.int64)
+        return self.items[np.searchsorted(self.cumulative_cuts, cut_N, side="right")]

@@ -1,0 +1,175 @@
+"""Tables with one observation a row, long or wide, as one series a row: sorted, grouped and split without a loop.
+
+Long: a time column and a value column (item_id/timestamp/target or unique_id/ds/y), an id column where there are
+several series; every other column of numbers or text is a past covariate. Wide: a date column and columns of numbers,
+read as one multivariate series, as the ETT and LTSF files are meant.
+
+Axes: N observations.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+
+from foreloom.data import columns
+
+_VALUE_NAMES = ("target", "y")
+_DATE_NAMES = ("timestamp", "ds", "date", "datetime", "time")
+
+
+def is_long(schema: pa.Schema) -> bool:
+    """One observation of one series a row?"""
+    return any(_is_scalar(schema, name) for name in _VALUE_NAMES) and _first(schema, _DATE_NAMES) is not None
+
+
+def is_wide(schema: pa.Schema) -> bool:
+    """One moment a row, one variate a column?"""
+    return _first(schema, _DATE_NAMES) is not None and not any(columns.is_list(field.type) for field in schema)
+
+
+def series_table(table: pa.Table, origin: str, first_line: int = 0) -> pa.Table:
+    """One series a row. `first_line` is the number by which errors call the table's first row.
+
+    Series keep the order in which their ids first appear, values are sorted by time. Raises ValueError for text among
+    the numbers, a missing or repeated time.
+    """
+    if is_long(table.schema):
+        return _from_long(table, origin, first_line)
+    assert is_wide(table.schema)
+    return _from_wide(table, origin, first_line)
+
+
+def _from_long(table: pa.Table, origin: str, first_line: int) -> pa.Table:
+    id_name = _first(table.schema, columns.ID_NAMES)
+    date_name = _first(table.schema, _DATE_NAMES)
+    value_name = next(name for name in _VALUE_NAMES if name in table.schema.names)
+    time_N = _times(table, date_name, origin, first_line)
+    if id_name is None:
+        code_N, ids = np.zeros(len(table), dtype=np.int64), [origin.rsplit("/", 1)[-1].rsplit(".", 1)[0]]
+    else:
+        encoded = table.column(id_name).combine_chunks().dictionary_encode(null_encoding="encode")
+        code_N = encoded.indices.to_numpy(zero_copy_only=False)
+        ids = [str(value) for value in encoded.dictionary.to_pylist()]
+    order_N = np.lexsort((time_N, code_N))
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(code_N, minlength=len(ids)))])
+    code_N, time_N = code_N[order_N], time_N[order_N]
+    repeated = np.flatnonzero((code_N[1:] == code_N[:-1]) & (time_N[1:] == time_N[:-1]))
+    if len(repeated):
+        row = int(order_N[repeated[0] + 1])
+        raise ValueError(
+            f"{origin}: row {row + first_line}: series {ids[code_N[repeated[0]]]!r} has the time {time_N[repeated[0]]} "
+            "twice. Keep one row a series and time."
+        )
+
+    arrays: dict[str, pa.Array] = {"item_id": pa.array(ids, pa.string()), **_clock(time_N, offsets)}
+    list_offsets = pa.array(offsets, pa.int64())
+    for name in table.schema.names:
+        if name in (id_name, date_name):
+            continue
+        if name != value_name and columns.is_text(table.schema.field(name).type):
+            labels = table.column(name).combine_chunks().cast(pa.string()).take(pa.array(order_N))
+            arrays[f"past_cat__{name}"] = pa.LargeListArray.from_arrays(list_offsets, labels)
+            continue
+        values_N = _numbers(table, name, origin, first_line)[order_N]
+        column_name = "target" if name == value_name else f"past__{name}"
+        arrays[column_name] = pa.LargeListArray.from_arrays(list_offsets, pa.array(values_N))
+    return pa.table(arrays)
+
+
+def _from_wide(table: pa.Table, origin: str, first_line: int) -> pa.Table:
+    date_name = _first(table.schema, _DATE_NAMES)
+    time_N = _times(table, date_name, origin, first_line)
+    order_N = np.argsort(time_N, kind="stable")
+    names = [name for name in table.schema.names if name != date_name]
+    if not names:
+        raise ValueError(f"{origin}: there is no column beside {date_name!r}. Add the columns that hold the series.")
+    values = np.concatenate([_numbers(table, name, origin, first_line)[order_N] for name in names])
+    inner = pa.LargeListArray.from_arrays(pa.array(np.arange(len(names) + 1) * len(table)), pa.array(values))
+    arrays = {
+        "item_id": pa.array([origin.rsplit("/", 1)[-1].rsplit(".", 1)[0]]),
+        **_clock(time_N[order_N], np.array([0, len(table)])),
+        "target": pa.LargeListArray.from_arrays(pa.array([0, len(names)], pa.int64()), inner),
+        "static__variates": pa.array([", ".join(names)]),
+    }
+    return pa.table(arrays)
+
+
+def _times(table: pa.Table, name: str | None, origin: str, first_line: int) -> np.ndarray:
+    """datetime64[us] (N,), or int64 where the column counts steps."""
+    assert name is not None
+    column = table.column(name).combine_chunks()
+    if column.null_count:
+        row = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+        raise ValueError(f"{origin}: row {row + first_line}: {name!r} is empty. Every observation needs its time.")
+    if pa.types.is_integer(column.type):
+        return column.to_numpy()
+    if columns.is_text(column.type):
+        import pandas as pd
+
+        parsed = pd.to_datetime(pd.Series(column.to_pylist()), errors="coerce", format="mixed")
+        wrong = np.flatnonzero(parsed.isna().to_numpy())
+        if len(wrong):
+            row = int(wrong[0])
+            raise ValueError(
+                f"{origin}: row {row + first_line}: {name!r} is {column[row].as_py()!r}, not a time. "
+                "Write it as 2024-01-31 12:00:00."
+            )
+        return parsed.to_numpy(dtype="datetime64[us]")
+    return column.to_numpy(zero_copy_only=False).astype("datetime64[us]")
+
+
+def _numbers(table: pa.Table, name: str, origin: str, first_line: int) -> np.ndarray:
+    """float64 (N,), null as NaN."""
+    column = table.column(name).combine_chunks()
+    if columns.is_text(column.type):
+        import pandas as pd
+
+        text = pd.Series(column.to_pylist())
+        numbers = pd.to_numeric(text, errors="coerce")
+        row = int(np.flatnonzero((numbers.isna() & text.notna()).to_numpy())[0])
+        raise ValueError(
+            f"{origin}: row {row + first_line}: column {name!r} is {text[row]!r}, a number is wanted. "
+            "Correct the row; leave the cell empty where the value is missing."
+        )
+    return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+
+
+def _clock(time_N: np.ndarray, offsets: np.ndarray) -> dict[str, pa.Array]:
+    """Columns start and freq, and timestamp where a series is not regular."""
+    if time_N.dtype.kind != "M":
+        return {}
+    freqs: list[str | None] = []
+    known: dict[bytes, str | None] = {}
+    regular = True
+    for begin, end in pairwise(offsets):
+        stamps = time_N[begin:end]
+        steps = np.diff(stamps)
+        even = len(steps) > 0 and bool((steps == steps[0]).all())
+        # An evenly spaced clock is known by its first stamps; a calendar (months, business days) needs them all.
+        stamps = stamps[:30] if even else stamps
+        key = stamps.tobytes()
+        if key not in known:
+            known[key] = _infer_freq(stamps)
+        freqs.append(known[key])
+        regular &= len(stamps) < 3 or known[key] is not None
+    arrays = {"start": pa.array(time_N[offsets[:-1]]), "freq": pa.array(freqs, pa.string())}
+    if not regular:
+        arrays["timestamp"] = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(time_N))
+    return arrays
+
+
+def _infer_freq(stamps: np.ndarray) -> str | None:
+    import pandas as pd
+
+    return pd.infer_freq(pd.DatetimeIndex(stamps)) if len(stamps) >= 3 else None
+
+
+def _first(schema: pa.Schema, names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if _is_scalar(schema, name)), None)
+
+
+def _is_scalar(schema: pa.Schema, name: str) -> bool:
+    return name in schema.names and not columns.is_list(schema.field(name).type)
