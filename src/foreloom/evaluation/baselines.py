@@ -16,7 +16,7 @@ import numpy as np
 from foreloom.data.windows import ForecastInput
 from foreloom.models.family import Forecaster
 
-_WHOLE_PAST = 2**62
+_NO_LIMIT = 2**62
 
 
 @runtime_checkable
@@ -30,7 +30,8 @@ class _PointForecaster(ABC):
     """What the naive forecasters share: they read the whole past and give one value a step."""
 
     quantile_levels: tuple[float, ...] = (0.5,)
-    context_length: int = _WHOLE_PAST
+    context_length: int = _NO_LIMIT
+    prediction_length: int = _NO_LIMIT
 
     @abstractmethod
     def point_forecast(self, filled_RL: np.ndarray, prediction_length: int) -> np.ndarray:

@@ -22,6 +22,8 @@ class Forecaster(Protocol):
     """The levels the model was trained for."""
     context_length: int
     """The most context steps the model uses."""
+    prediction_length: int
+    """The longest horizon of one forward; longer ones are unrolled."""
 
     def predict_quantiles(
         self,
