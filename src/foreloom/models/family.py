@@ -16,7 +16,7 @@ from foreloom.distributed.sharding import Sharding
 
 
 class Forecaster(Protocol):
-    """Answers forecasts in the data's own units. Built from a module, so it also serves the benchmark during training."""
+    """Answers forecasts in the data's own units. Built from a module, so it serves the benchmark in training too."""
 
     quantile_levels: tuple[float, ...]
     """The levels the model was trained for."""

@@ -1,0 +1,175 @@
+"""The Chronos-2 encoder: time attention within a row, group attention across rows, feed-forward.
+
+Axes: B rows, T tokens, D model width, H heads, K width of a head, I = H*K; G groups of S rows each.
+Module names are those of the published state dict.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from foreloom.models.chronos2.architecture import Architecture
+from foreloom.models.chronos2.layout import Layout
+from foreloom.models.common.attention import attend
+from foreloom.models.common.dropout import dropout
+from foreloom.models.common.feed_forward import FeedForward
+from foreloom.models.common.norm import RMSNorm
+from foreloom.models.common.rope import rotate
+
+SCORE_SCALE = 1.0
+"""T5 leaves attention scores unscaled; the initialisation of q carries the 1/sqrt(K)."""
+
+
+class Projections(nn.Module):
+    """The four projections of an attention, no biases."""
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.q = nn.Linear(arch.d_model, arch.inner_width, bias=False)
+        self.k = nn.Linear(arch.d_model, arch.inner_width, bias=False)
+        self.v = nn.Linear(arch.d_model, arch.inner_width, bias=False)
+        self.o = nn.Linear(arch.inner_width, arch.d_model, bias=False)
+
+
+class TimeAttention(nn.Module):
+    """Tokens of one row attend to each other, rotary positions, padded patches hidden."""
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.layer_norm = RMSNorm(arch.d_model, arch.layer_norm_epsilon)
+        self.self_attention = Projections(arch)
+        self.num_heads = arch.num_heads
+        self.dropout_rate = arch.dropout_rate
+
+    def forward(
+        self, h_BTD: Tensor, rotary: tuple[Tensor, Tensor], valid_BT: Tensor | None, num_last: int | None
+    ) -> Tensor:
+        """The residual stream after this layer; of the last `num_last` tokens only where a number is given."""
+        cos, sin = rotary
+        projections = self.self_attention
+        x = self.layer_norm(h_BTD)
+        start = 0 if num_last is None else x.shape[1] - num_last
+        heads = lambda y: y.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        q = rotate(heads(projections.q(x[:, start:])), cos[start:], sin[start:])
+        k = rotate(heads(projections.k(x)), cos, sin)
+        mask = None if valid_BT is None else valid_BT[:, None, None, :]
+        attention_dropout = self.dropout_rate if self.training else 0.0
+        mixed = attend(q, k, heads(projections.v(x)), mask=mask, scale=SCORE_SCALE, dropout=attention_dropout)
+        out = projections.o(mixed.transpose(1, 2).flatten(2))
+        return h_BTD[:, start:] + dropout(out, self.dropout_rate, self.training)
+
+
+class GroupAttention(nn.Module):
+    """Rows of one group attend to each other, token position by token position, no order among them.
+
+    A row that is alone sees only itself: its softmax is 1, so q and k are not computed and get no gradient.
+    """
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.layer_norm = RMSNorm(arch.d_model, arch.layer_norm_epsilon)
+        self.self_attention = Projections(arch)
+        self.num_heads = arch.num_heads
+        self.dropout_rate = arch.dropout_rate
+
+    def forward(self, h_BTD: Tensor, valid_BT: Tensor | None, layout: Layout) -> Tensor:
+        x = self.layer_norm(h_BTD)
+        mixed = self.mix(x, self.self_attention.v(x), valid_BT, layout)
+        return h_BTD + dropout(self.self_attention.o(mixed), self.dropout_rate, self.training)
+
+    def mix(self, x_BTD: Tensor, v_BTI: Tensor, valid_BT: Tensor | None, layout: Layout) -> Tensor:
+        """Values mixed over the rows of each group, (B, T, I)."""
+        alone = layout.num_single
+        parts = []
+        if alone:
+            v = v_BTI[:alone].unflatten(-1, (self.num_heads, -1))
+            # The weight of the one key is 1 before dropout, and dropout takes it away with its probability.
+            weight = dropout(v.new_ones(*v.shape[:-1], 1), self.dropout_rate, self.training)
+            parts.append((v * weight).flatten(-2))
+        if layout.blocks:
+            q, k = self.self_attention.q(x_BTD[alone:]), self.self_attention.k(x_BTD[alone:])
+            row = 0
+            for num_groups, size in layout.blocks:
+                rows = slice(row, row + num_groups * size)
+                valid = None if valid_BT is None else valid_BT[alone:][rows]
+                parts.append(self.attend_block(q[rows], k[rows], v_BTI[alone:][rows], valid, size))
+                row = rows.stop
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def attend_block(self, q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None, size: int) -> Tensor:
+        """(G*S, T, I) each -> (G*S, T, I), attending over S."""
+        num_tokens = q.shape[1]
+
+        def to_blocks(y: Tensor) -> Tensor:
+            y_GSTHK = y.unflatten(0, (-1, size)).unflatten(-1, (self.num_heads, -1))
+            return y_GSTHK.permute(0, 2, 3, 1, 4).flatten(0, 1)
+
+        mask = None
+        if valid is not None:
+            mask = valid.unflatten(0, (-1, size)).transpose(1, 2).flatten(0, 1)
+            # Where no row of the group has a patch, nobody reads the result: look anywhere, so that it stays finite.
+            mask = (mask | ~mask.any(-1, keepdim=True))[:, None, None, :]
+        rate = self.dropout_rate if self.training else 0.0
+        mixed = attend(to_blocks(q), to_blocks(k), to_blocks(v), mask=mask, scale=SCORE_SCALE, dropout=rate)
+        return mixed.unflatten(0, (-1, num_tokens)).permute(0, 3, 1, 2, 4).flatten(3).flatten(0, 1)
+
+
+class FeedForwardLayer(nn.Module):
+    """Norm and feed-forward, added to the residual stream."""
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.layer_norm = RMSNorm(arch.d_model, arch.layer_norm_epsilon)
+        self.mlp = FeedForward(arch.d_model, arch.d_ff, arch.feed_forward_proj, arch.dropout_rate)
+        self.dropout_rate = arch.dropout_rate
+
+    def forward(self, h_BTD: Tensor) -> Tensor:
+        return h_BTD + dropout(self.mlp(self.layer_norm(h_BTD)), self.dropout_rate, self.training)
+
+
+class Block(nn.Module):
+    """One encoder block: the unit of sharding, recomputation and compilation."""
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList([TimeAttention(arch), GroupAttention(arch), FeedForwardLayer(arch)])
+
+    def forward(
+        self,
+        h_BTD: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        valid_BT: Tensor | None,
+        layout: Layout,
+        num_last: int | None = None,
+    ) -> Tensor:
+        """(B, T, D) -> (B, T, D), or (B, num_last, D): the last block need not finish tokens that nobody reads."""
+        time, group, feed_forward = self.layer
+        h_BTD = time(h_BTD, rotary, valid_BT, num_last)
+        # The last tokens are those of the future, always valid.
+        return feed_forward(group(h_BTD, valid_BT if num_last is None else None, layout))
+
+
+class Encoder(nn.Module):
+    """Blocks and a final norm."""
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.block = nn.ModuleList([Block(arch) for _ in range(arch.num_layers)])
+        self.final_layer_norm = RMSNorm(arch.d_model, arch.layer_norm_epsilon)
+        self.dropout_rate = arch.dropout_rate
+
+    def forward(
+        self,
+        h_BTD: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        valid_BT: Tensor | None,
+        layout: Layout,
+        num_last: int | None,
+    ) -> Tensor:
+        """Hidden states of all tokens, or of the last `num_last`."""
+        h_BTD = dropout(h_BTD, self.dropout_rate, self.training)
+        for index, block in enumerate(self.block):
+            is_last = index == len(self.block) - 1
+            h_BTD = block(h_BTD, rotary, valid_BT, layout, num_last if is_last else None)
+        return dropout(self.final_layer_norm(h_BTD), self.dropout_rate, self.training)

@@ -1,0 +1,174 @@
+"""Chronos-2 answers forecasts: rows in batches, horizons beyond one forward unrolled, any quantile level.
+
+Axes: B rows, L context steps, H horizon steps, Q levels of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from foreloom.data.windows import ForecastInput
+from foreloom.models.chronos2.architecture import Architecture
+from foreloom.models.chronos2.batch import to_device, without_leading_padding
+from foreloom.models.chronos2.layout import layout_of
+from foreloom.models.chronos2.unroll import interpolate_levels, unroll
+
+
+class Chronos2Forecaster:
+    """Forecasts with a Chronos-2 module; the module keeps its device and, outside the calls, its training mode."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.architecture: Architecture = module.architecture
+        self.quantile_levels = self.architecture.quantiles
+        self.context_length = self.architecture.context_length
+
+    def predict_quantiles(
+        self,
+        inputs: Sequence[ForecastInput],
+        prediction_length: int,
+        quantile_levels: Sequence[float],
+        *,
+        batch_size: int = 256,
+        context_length: int | None = None,
+        cross_learning: bool = False,
+    ) -> list[np.ndarray]:
+        """See `models.family.Forecaster`. `cross_learning` lets all rows of a batch see each other.
+
+        Levels the model was not trained for are interpolated, flat beyond its outermost. Horizons beyond
+        `max_output_patches` are unrolled. ValueError for a context beyond the limit where `context_length` does not
+        say how much of it to use.
+        """
+        contexts = self._contexts(inputs, context_length)
+        answers: list[np.ndarray] = []
+        with self._answering():
+            for rows in batches([len(context) for context in contexts], batch_size):
+                chunk = inputs[rows]
+                group_ids = group_ids_of(contexts[rows])
+                quantiles_BQH = self._predict(
+                    left_padded(contexts[rows]),
+                    stacked_futures(chunk, prediction_length),
+                    np.zeros_like(group_ids) if cross_learning else group_ids,
+                )
+                quantiles_BHQ = quantiles_BQH.transpose(1, 2)
+                values = interpolate_levels(quantiles_BHQ, self.quantile_levels, quantile_levels).cpu().numpy()
+                first_rows = np.flatnonzero(np.diff(group_ids, prepend=-1))
+                answers += [values[row : row + x.num_targets] for row, x in zip(first_rows, chunk, strict=True)]
+        return answers
+
+    def embed(self, inputs: Sequence[ForecastInput], *, batch_size: int = 256) -> list[np.ndarray]:
+        """Final hidden states (rows, N + R + 1, D) an input: context patches, register token, one future patch.
+
+        N counts the patches of the longest context in the batch; tokens of padding hold arbitrary values.
+        """
+        contexts = self._contexts(inputs, None)
+        answers: list[np.ndarray] = []
+        with self._answering():
+            for rows in batches([len(context) for context in contexts], batch_size):
+                group_ids = group_ids_of(contexts[rows])
+                layout = layout_of(group_ids, len(group_ids), self._device, all_observed=False)
+                context = to_device(left_padded(contexts[rows]), self._device)
+                output = self.module(context, num_output_patches=1, layout=layout, output_hidden_states=True)
+                hidden = output.last_hidden_state.float().cpu().numpy()
+                answers += np.split(hidden, np.flatnonzero(np.diff(group_ids)) + 1)
+        return answers
+
+    def _predict(self, context_BL: np.ndarray, future_BH: np.ndarray, group_ids: np.ndarray) -> Tensor:
+        """Quantiles (B, Q, H) of one batch."""
+        context_BL = without_leading_padding(context_BL)
+        has_covariates = not np.isnan(future_BH).all()
+        all_observed = not np.isnan(context_BL).any()
+        patch_size = self.architecture.input_patch_size
+
+        def forward(context: Tensor, future: Tensor, ids: Tensor, num_patches: int) -> Tensor:
+            output = self.module(
+                context,
+                future_covariates=future[:, : num_patches * patch_size] if has_covariates else None,
+                num_output_patches=num_patches,
+                layout=layout_of(ids.numpy(), len(ids), self._device, all_observed=all_observed),
+            )
+            return output.quantile_preds
+
+        return unroll(
+            forward,
+            to_device(context_BL, self._device),
+            to_device(future_BH, self._device),
+            torch.from_numpy(group_ids),
+            levels=self.quantile_levels,
+            patch_size=patch_size,
+            max_patches=self.architecture.max_output_patches,
+            context_length=self.context_length,
+        )
+
+    def _contexts(self, inputs: Sequence[ForecastInput], context_length: int | None) -> list[np.ndarray]:
+        """Each input's context, cut to `context_length` where that is given."""
+        if context_length is None:
+            longest = max((x.context_RC.shape[1] for x in inputs), default=0)
+            if longest > self.context_length:
+                raise ValueError(
+                    f"a context has {longest} steps and the model looks at {self.context_length} at most; pass "
+                    f"context_length={self.context_length} to use the newest ones only."
+                )
+            return [x.context_RC for x in inputs]
+        if not 1 <= context_length <= self.context_length:
+            raise ValueError(f"context_length is {context_length}; this model takes 1 to {self.context_length}.")
+        return [x.context_RC[:, -context_length:] for x in inputs]
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """No dropout and no graph. Not inference mode: a sharded module caches tensors that training uses again."""
+        was_training = self.module.training
+        self.module.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.module.train(was_training)
+
+
+def batches(num_rows: Sequence[int], batch_size: int) -> Iterator[slice]:
+    """Consecutive inputs, added until their rows reach `batch_size`; the rows of an input stay together."""
+    start = rows = 0
+    for index, count in enumerate(num_rows):
+        rows += count
+        if rows >= batch_size:
+            yield slice(start, index + 1)
+            start, rows = index + 1, 0
+    if start < len(num_rows):
+        yield slice(start, len(num_rows))
+
+
+def group_ids_of(contexts: Sequence[np.ndarray]) -> np.ndarray:
+    """int64 (B,): every row's input, counted from 0."""
+    return np.repeat(np.arange(len(contexts)), [len(context) for context in contexts])
+
+
+def left_padded(contexts: Sequence[np.ndarray]) -> np.ndarray:
+    """float32 (B, longest), NaN before the rows that are shorter."""
+    longest = max(context.shape[1] for context in contexts)
+    padded = np.full((sum(map(len, contexts)), longest), np.nan, np.float32)
+    row = 0
+    for context in contexts:
+        padded[row : row + len(context), longest - context.shape[1] :] = context
+        row += len(context)
+    return padded
+
+
+def stacked_futures(inputs: Sequence[ForecastInput], prediction_length: int) -> np.ndarray:
+    """float32 (B, prediction_length): known values, NaN where an input knows nothing (any more)."""
+    stacked = np.full((sum(len(x.future_RH) for x in inputs), prediction_length), np.nan, np.float32)
+    row = 0
+    for x in inputs:
+        known = x.future_RH[:, :prediction_length]
+        stacked[row : row + len(known), : known.shape[1]] = known
+        row += len(known)
+    return stacked

@@ -1,0 +1,45 @@
+"""Instance norm: each row is seen in units of its own context, missing steps left out.
+
+Axes: B rows, C context steps.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+SMALLEST_SCALE = 1e-5
+"""Stands in for the spread of a constant row."""
+
+
+class Standardizer(NamedTuple):
+    """A row's centre and spread, float32 (B, 1), and whether an arcsinh tames what is left."""
+
+    loc: Tensor
+    scale: Tensor
+    arcsinh: bool
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Data units -> model units, float32; NaN stays NaN."""
+        z = (x.float() - self.loc) / self.scale
+        return z.asinh() if self.arcsinh else z
+
+    def invert(self, z: Tensor) -> Tensor:
+        """Model units -> data units, float32."""
+        z = z.float()
+        return (z.sinh() if self.arcsinh else z) * self.scale + self.loc
+
+
+def standardizer_of(context_BC: Tensor, arcsinh: bool) -> Standardizer:
+    """Mean and population standard deviation of the observed steps; 0 and 1 for a row without any."""
+    x = context_BC.float()
+    observed = ~x.isnan()
+    count = observed.sum(-1, keepdim=True)
+    divisor = count.clamp(min=1)
+    loc = torch.where(observed, x, 0.0).sum(-1, keepdim=True) / divisor
+    deviation = torch.where(observed, x - loc, 0.0)
+    scale = (deviation.square().sum(-1, keepdim=True) / divisor).sqrt()
+    scale = scale.masked_fill(scale == 0, SMALLEST_SCALE).masked_fill(count == 0, 1.0)
+    return Standardizer(loc, scale, arcsinh)
