@@ -1,0 +1,217 @@
+"""Figures: forecasts, curves of a run and what a data set looks like. Plain arrays in, matplotlib figures out.
+
+Axes: L history steps, H horizon steps, Q quantile levels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from foreloom.report.style import BLUE, GRID, INK, MUTED, ORANGE, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BAND_COVERAGES = (0.5, 0.8)
+"""Shares of the central bands shaded around the median; the nearest a model offers are taken."""
+PANEL_INCHES = (4.2, 2.4)
+TITLE_LENGTH = 46
+
+
+@dataclass(frozen=True)
+class ForecastPanel:
+    """One forecast beside what was known and, where it is known by now, what came. NaN is missing."""
+
+    title: str
+    history: np.ndarray
+    """(L,)."""
+    actual: np.ndarray | None
+    """(H,), or None where the future is unknown."""
+    levels: Sequence[float]
+    """Q quantile levels, ascending."""
+    quantiles: np.ndarray
+    """(H, Q)."""
+    timestamps: np.ndarray | None = None
+    """datetime64 (L + H,); steps are counted from the cut without them."""
+
+    def __post_init__(self) -> None:
+        horizon, num_levels = self.quantiles.shape
+        if num_levels != len(self.levels):
+            raise ValueError(f"{self.title}: {len(self.levels)} quantile levels for {num_levels} forecasts a step")
+        if self.actual is not None and len(self.actual) != horizon:
+            raise ValueError(f"{self.title}: {len(self.actual)} actual values for a horizon of {horizon}")
+        if self.timestamps is not None and len(self.timestamps) != len(self.history) + horizon:
+            raise ValueError(
+                f"{self.title}: {len(self.timestamps)} timestamps for {len(self.history)} steps of history and a "
+                f"horizon of {horizon}"
+            )
+
+
+@styled
+def forecast_figure(panels: Sequence[ForecastPanel], *, history_length: int | None = None) -> Figure:
+    """A panel a forecast: the end of the history, the median, shaded central bands, and the actual values.
+
+    `history_length` is the steps of history shown, three horizons where not given. Raises ValueError for no panel.
+    """
+    if not panels:
+        raise ValueError("a forecast picture needs at least one panel")
+    num_columns = min(len(panels), 2)
+    num_rows = math.ceil(len(panels) / num_columns)
+    figure, axes = _grid(num_rows, num_columns, wide=len(panels) == 1)
+    handles: dict[str, Any] = {}
+    for ax, panel in zip(axes, panels, strict=False):
+        handles |= _draw_forecast(ax, panel, history_length or 3 * len(panel.quantiles))
+    for ax in axes[len(panels) :]:
+        ax.remove()
+    figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=len(handles))
+    return figure
+
+
+@styled
+def curve_figure(
+    title: str,
+    steps: Sequence[int],
+    values: Sequence[float],
+    *,
+    smooth: bool = False,
+    log: bool = False,
+) -> Figure:
+    """One quantity of a run over its steps, with its smoothed course on top if so wished. NaN leaves a gap."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    figure, (ax,) = _grid(1, 1)
+    _title(ax, title)
+    marker = "o" if len(steps) < 3 else None
+    if smooth:
+        ax.plot(steps, values, color=MUTED, linewidth=0.8, alpha=0.55)
+    ax.plot(steps, centred_mean(values) if smooth else values, color=BLUE, linewidth=1.7, marker=marker)
+    if log:
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.xaxis.get_major_locator().set_params(integer=True, nbins=6)
+    ax.margins(x=0.01)
+    return figure
+
+
+@styled
+def dataset_figure(examples: Mapping[str, np.ndarray], lengths: np.ndarray) -> Figure:
+    """What a data set looks like: up to eight series, (T,) each by name, above the histogram of all lengths (N,)."""
+    names = list(examples)[:8]
+    num_rows = math.ceil(len(names) / 2)
+    figure, axes = _grid(num_rows + 1, 2, panel_inches=(PANEL_INCHES[0], 1.45))
+    for ax, name in zip(axes, names, strict=False):
+        ax.plot(examples[name], color=BLUE, linewidth=0.9)
+        _title(ax, name)
+        ax.margins(x=0.01)
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+    for ax in axes[len(names) :]:
+        ax.remove()
+    ax = figure.add_subplot(axes[0].get_gridspec()[num_rows, :])
+    low, high = max(int(lengths.min()), 1), int(lengths.max())
+    is_wide = high > 50 * low
+    bins = np.geomspace(low, high + 1, 41) if is_wide else np.linspace(low - 0.5, high + 0.5, min(41, high - low + 2))
+    ax.hist(lengths, bins=bins, color=BLUE, alpha=0.75)
+    _title(ax, f"Lengths of {len(lengths):,} series (time steps)")
+    if is_wide:
+        ax.set_xscale("log")
+    else:
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    return figure
+
+
+def centred_mean(values: Sequence[float]) -> np.ndarray:
+    """Means over windows of a 20th of the values, (N,) -> (N,), narrower at the ends so that nothing is delayed."""
+    array = np.asarray(values, dtype=np.float64)
+    half = len(array) // 40
+    sums = np.concatenate([[0.0], np.nancumsum(array)])
+    counts = np.concatenate([[0], np.cumsum(~np.isnan(array))])
+    i = np.arange(len(array))
+    reach = np.minimum(np.minimum(half, i), len(array) - 1 - i)
+    low, high = i - reach, i + reach + 1
+    num = counts[high] - counts[low]
+    return np.divide(sums[high] - sums[low], num, out=np.full(len(array), np.nan), where=num > 0)
+
+
+def central_bands(levels: Sequence[float]) -> list[tuple[int, int]]:
+    """Indices (lower, upper) of the levels that bound each band of `BAND_COVERAGES`, widest first.
+
+    Of the pairs symmetric about the median the nearest in coverage is taken, so fewer bands come back where levels
+    are few.
+    """
+    pairs = {
+        levels[upper] - levels[lower]: (lower, upper)
+        for lower in range(len(levels))
+        for upper in range(lower + 1, len(levels))
+        if math.isclose(levels[lower] + levels[upper], 1.0, abs_tol=1e-6)
+    }
+    nearest = {min(pairs, key=lambda coverage: abs(coverage - wanted)) for wanted in BAND_COVERAGES if pairs}
+    return [pairs[coverage] for coverage in sorted(nearest, reverse=True)]
+
+
+def _draw_forecast(ax: Axes, panel: ForecastPanel, history_length: int) -> dict[str, Any]:
+    """Draw one panel; the handles of its legend by label."""
+    horizon = len(panel.quantiles)
+    shown = min(history_length, len(panel.history))
+    if panel.timestamps is None:
+        x = np.arange(-shown + 1, horizon + 1)
+    else:
+        x = np.asarray(panel.timestamps, dtype="datetime64[s]")[-(shown + horizon) :]
+    history = panel.history[len(panel.history) - shown :]
+    handles: dict[str, Any] = {}
+    _title(ax, panel.title)
+    if shown:
+        (handles["history"],) = ax.plot(x[:shown], history, color=INK, linewidth=1.1)
+        ax.axvline(x[shown - 1], color=GRID, linewidth=1.0, zorder=0)
+    future = x[shown:]
+    for alpha, (lower, upper) in zip((0.2, 0.3), central_bands(panel.levels), strict=False):
+        percent = round(100 * (panel.levels[upper] - panel.levels[lower]))
+        handles[f"{percent} %"] = ax.fill_between(
+            future, panel.quantiles[:, lower], panel.quantiles[:, upper], color=BLUE, alpha=alpha, linewidth=0
+        )
+    middle = min(range(len(panel.levels)), key=lambda i: abs(panel.levels[i] - 0.5))
+    label = "median" if panel.levels[middle] == 0.5 else f"quantile {panel.levels[middle]:g}"
+    marker = "o" if horizon == 1 else None
+    (handles[label],) = ax.plot(future, panel.quantiles[:, middle], color=BLUE, linewidth=1.8, marker=marker)
+    if panel.actual is not None:
+        # The line of what was observed goes on through the cut.
+        (handles["actual"],) = ax.plot(
+            x[max(shown - 1, 0) :], [*history[-1:], *panel.actual], color=ORANGE, linewidth=1.3
+        )
+    if panel.timestamps is not None:
+        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+        locator = AutoDateLocator(minticks=3, maxticks=6)
+        ax.xaxis.set_major_locator(locator)
+        ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    ax.margins(x=0.01)
+    return handles
+
+
+def _grid(
+    num_rows: int, num_columns: int, *, wide: bool = False, panel_inches: tuple[float, float] = PANEL_INCHES
+) -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure
+
+    width, height = panel_inches
+    figure = Figure(figsize=(width * (1.6 if wide else num_columns), height * num_rows), layout="constrained")
+    axes = figure.subplots(num_rows, num_columns, squeeze=False).ravel().tolist()
+    for ax in axes:
+        ax.yaxis.set_major_formatter("{x:,g}")
+        ax.yaxis.get_major_locator().set_params(nbins=5)
+    return figure, axes
+
+
+def _title(ax: Axes, text: str) -> None:
+    """Names of series are shown as they are: cut short, and a dollar sign is no mathematics."""
+    short = text if len(text) <= TITLE_LENGTH else text[: TITLE_LENGTH - 1] + "…"
+    ax.set_title(short).set_parse_math(False)

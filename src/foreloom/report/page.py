@@ -1,0 +1,265 @@
+"""report.html: one page a run, self-contained, made from what lies in the run folder."""
+
+from __future__ import annotations
+
+import base64
+import html
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from foreloom.monitoring.console import duration
+from foreloom.report.run_folder import RunFolder, read_run_folder
+from foreloom.report.tables import BASELINE, ScoreTable, cell_text, score_table
+
+PAGE_NAME = "report.html"
+MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
+
+NARROW_POINTS = 360
+"""An SVG up to this width holds one panel."""
+
+escape = html.escape
+
+
+def write_page(run_dir: str | Path, pictures: Sequence[Path] = ()) -> Path:
+    """Write `<run_dir>/report.html` from what the run has left so far, whole or not at all; its path is returned.
+
+    The page needs nothing outside it. `pictures` (SVG, PNG) are shown before those found in the run folder. Raises
+    ValueError where the folder is not that of a run.
+    """
+    run = read_run_folder(run_dir, pictures)
+    path = run.path / PAGE_NAME
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(page(run), encoding="utf-8")
+    return beside.replace(path)
+
+
+def page(run: RunFolder) -> str:
+    """The page as HTML."""
+    name = run.path.resolve().name
+    tables = {title: score_table(rows) for title, rows in run.evaluations.items()}
+    sections = {
+        "Training": _curves(run),
+        "Evaluation": "".join(_scores(title, table) for title, table in tables.items()),
+        "Forecasts": _pictures(run.pictures),
+        "Set-up": _setup(run),
+        "What happened": _events(run),
+        "Checkpoints": _checkpoints(run),
+        "How to reproduce": _reproduce(run),
+        "Environment": _environment(run.environment),
+    }
+    body = "".join(f"<section><h2>{title}</h2>{content}</section>\n" for title, content in sections.items() if content)
+    style = files("foreloom.report").joinpath("page.css").read_text(encoding="utf-8")
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(name)} · foreloom</title>
+<style>
+{style}</style>
+</head>
+<body>
+<main>
+<header>
+<div class="brand">foreloom</div>
+<h1>{escape(name)}</h1>
+<p class="muted">{escape(_state(run))}</p>
+{_facts(run, tables)}
+</header>
+{body}</main>
+</body>
+</html>
+"""
+
+
+def _state(run: RunFolder) -> str:
+    """The newest of start and finish tells whether the run has ended; a killed run looks as one that goes on."""
+    newest = next((event for event in reversed(run.metrics.events) if event["kind"] in ("start", "finish")), None)
+    last_step = run.metrics.steps[-1]["step"] if run.metrics.steps else 0
+    if newest and newest["kind"] == "finish":
+        return f"{newest['sentence']} {_date(newest)}"
+    return f"Not finished: the newest log line is that of step {last_step:,}."
+
+
+def _facts(run: RunFolder, tables: Mapping[str, ScoreTable]) -> str:
+    facts: list[tuple[str, str]] = []
+    if run.metrics.steps:
+        first, last = run.metrics.steps[0], run.metrics.steps[-1]
+        facts += [
+            ("steps", f"{last['step']:,}"),
+            ("samples", f"{last['samples']:,}"),
+            ("time", duration(last["seconds"])),
+            ("loss, first to last", f"{_loss(first)} → {_loss(last)}"),
+        ]
+    for title, table in tables.items():
+        *_, means = table.summary
+        for column, mean, is_relative in zip(table.columns, means, table.relative, strict=True):
+            if is_relative and isinstance(mean, float):
+                where = f", {title}" if len(tables) > 1 else ""
+                facts.append((f"{column.removesuffix(' relative')} relative to {BASELINE}{where}", f"{mean:.3f}"))
+    tiles = "".join(
+        f'<div class="card"><b>{escape(value)}</b><span>{escape(label)}</span></div>' for label, value in facts
+    )
+    return f'<div class="facts">{tiles}</div>' if tiles else ""
+
+
+def _curves(run: RunFolder) -> str:
+    from foreloom.report.figures import curve_figure
+    from foreloom.report.style import figure_svg
+
+    records = run.metrics.steps
+    if not records:
+        return ""
+    steps = [record["step"] for record in records]
+
+    def column(name: str) -> list[float]:
+        return [math.nan if record.get(name) is None else record[name] for record in records]
+
+    grad_norm = column("grad_norm")
+    figures = {
+        "Loss": curve_figure("Loss", steps, column("loss"), smooth=True),
+        "Learning rate": curve_figure("Learning rate", steps, column("learning_rate")),
+        "Gradient norm": curve_figure(
+            "Gradient norm before clipping", steps, grad_norm, log=any(norm > 0 for norm in grad_norm)
+        ),
+        "Speed": curve_figure("Steps per second", steps, column("steps_per_second")),
+    }
+    images = "".join(_image(figure_svg(figure).encode(), ".svg", alt) for alt, figure in figures.items())
+    return f'<div class="grid">{images}</div>'
+
+
+def _scores(title: str, table: ScoreTable) -> str:
+    is_text = [name in ("Task", "Model") for name in table.columns]
+
+    def line(row: Sequence[Any]) -> str:
+        cells = []
+        for cell, text, is_relative in zip(row, is_text, table.relative, strict=True):
+            kind = "text" if text else ""
+            if is_relative and isinstance(cell, float):
+                kind = "better" if cell < 1 else "worse"
+            cells.append(f'<td class="{kind}">{escape(cell_text(cell))}</td>')
+        return f"<tr>{''.join(cells)}</tr>"
+
+    head = "".join(
+        f'<th class="{"text" if text else ""}">{escape(name)}</th>'
+        for name, text in zip(table.columns, is_text, strict=True)
+    )
+    body, foot = ("".join(map(line, rows)) for rows in (table.rows, table.summary))
+    note = "Lower is better. Relative: the score over that of the baseline, below 1 is better than it."
+    return (
+        f'<div class="card"><h3>{escape(_title(title))}</h3><div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody><tfoot>{foot}</tfoot></table></div>"
+        f"<figcaption>{note if any(table.relative) else 'Lower is better.'}</figcaption></div>"
+    )
+
+
+def _pictures(paths: Iterable[Path]) -> str:
+    """Pictures of one panel stand beside each other; wider ones get a row, to be swiped through on a phone."""
+    images = []
+    for path in paths:
+        content = path.read_bytes()
+        width = re.search(rb'<svg[^>]* width="([\d.]+)pt"', content)
+        is_wide = not width or float(width[1]) > NARROW_POINTS
+        images.append(_image(content, path.suffix, _title(path.stem), kind="card wide scroll" if is_wide else "card"))
+    return f'<div class="grid">{"".join(images)}</div>' if images else ""
+
+
+def _setup(run: RunFolder) -> str:
+    """The boxes of the newest start banner (model, optimization, distributed, data)."""
+    banner = next((event["banner"] for event in reversed(run.metrics.events) if event["kind"] == "start"), {})
+    cards = [f'<div class="card"><h3>{escape(title)}</h3>{_list(rows)}</div>' for title, rows in banner.items()]
+    return f'<div class="grid">{"".join(cards)}</div>' if cards else ""
+
+
+def _events(run: RunFolder) -> str:
+    items = "".join(
+        f'<li class="{escape(event["level"])}"><span title="{escape(event["time"])}">step {event["step"]:,}</span>'
+        f"<div>{escape(event['sentence'])}</div></li>"
+        for event in run.metrics.events
+    )
+    return f'<div class="card"><ol class="events">{items}</ol></div>' if items else ""
+
+
+def _checkpoints(run: RunFolder) -> str:
+    if not run.manifests:
+        return ""
+    scores = sorted({name for manifest in run.manifests for name in manifest.get("scores") or {}})
+    head = "".join(f"<th>{escape(name)}</th>" for name in ("step", "samples", *scores))
+    lines = []
+    for manifest in run.manifests:
+        numbers = [
+            manifest.get("step"),
+            manifest.get("samples"),
+            *((manifest.get("scores") or {}).get(s) for s in scores),
+        ]
+        cells = "".join(f"<td>{escape(_value(number))}</td>" for number in numbers)
+        lines.append(f'<tr><td class="text">{escape(manifest["folder"])}</td>{cells}</tr>')
+    return (
+        f'<div class="card scroll"><table><thead><tr><th class="text">folder</th>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _reproduce(run: RunFolder) -> str:
+    git = run.environment.get("git")
+    commit = f"git checkout {git['commit']}{'   # with local changes' if git['dirty'] else ''}\n" if git else ""
+    command = run.environment.get("command")
+    asked = f"<p class='muted'>This run was started with <code>{escape(command)}</code>.</p>" if command else ""
+    recipe = (
+        f'<details class="card"><summary>recipe.yaml, as it was run</summary><pre>{escape(run.recipe)}</pre></details>'
+        if run.recipe
+        else ""
+    )
+    again = escape(f"{commit}foreloom train recipe.yaml --out again")
+    return f'{asked}<div class="card"><pre>{again}</pre></div><p></p>{recipe}'
+
+
+def _environment(environment: Mapping[str, Any]) -> str:
+    parts = {"Hardware": dict(environment.get("hardware") or {}), "Versions": environment.get("versions") or {}}
+    if size_bytes := parts["Hardware"].pop("memory_bytes", None):
+        parts["Hardware"]["memory"] = f"{size_bytes / 2**30:.0f} GB"
+    cards = [f'<div class="card"><h3>{title}</h3>{_list(rows)}</div>' for title, rows in parts.items() if rows]
+    return f'<div class="grid">{"".join(cards)}</div>' if cards else ""
+
+
+def _image(content: bytes, suffix: str, alt: str, kind: str = "card") -> str:
+    """As a data URL: an SVG shown so cannot run scripts, and its ids cannot clash with another's."""
+    source = f"data:{MEDIA_TYPES[suffix.lower()]};base64,{base64.b64encode(content).decode()}"
+    return f'<figure class="{kind}"><img src="{source}" alt="{escape(alt)}"></figure>'
+
+
+def _list(rows: Mapping[str, Any]) -> str:
+    return "<dl>" + "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(_value(v))}</dd>" for k, v in rows.items()) + "</dl>"
+
+
+def _value(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:.4g}"
+        case list():
+            return ", ".join(map(_value, value))
+        case dict():
+            return ", ".join(f"{key} {_value(item)}" for key, item in value.items())
+        case _:
+            return str(value)
+
+
+def _loss(record: Mapping[str, Any]) -> str:
+    return "not finite" if record["loss"] is None else f"{record['loss']:#.3g}"
+
+
+def _title(stem: str) -> str:
+    return stem.replace("_", " ").replace("-", " ").strip().capitalize()
+
+
+def _date(event: Mapping[str, Any]) -> str:
+    return event["time"].replace("T", " ").removesuffix("+00:00") + " UTC"

@@ -1,0 +1,92 @@
+"""Score tables: what is beside what, and the means below."""
+
+from __future__ import annotations
+
+import csv
+import math
+
+import pytest
+from rich.console import Console
+
+from foreloom.report.tables import cell_text, geometric_mean, score_table, to_csv, to_markdown, to_rich
+
+ROWS = [
+    {"task": "births", "model": "ours", "WQL": 0.02, "MASE": 0.5, "coverage_80": 0.8},
+    {"task": "births", "model": "seasonal-naive", "WQL": 0.04, "MASE": 1.0},
+    {"task": "sun|spots", "model": "ours", "WQL": 0.4, "MASE": 3.0},
+    {"task": "sun|spots", "model": "seasonal-naive", "WQL": 0.2, "MASE": 1.5},
+    {"task": "flat", "model": "ours", "WQL": 0.3, "MASE": math.nan},
+    {"task": "flat", "model": "seasonal-naive", "WQL": 0.3, "MASE": math.nan},
+]
+
+
+def test_model_beside_baseline():
+    table = score_table(ROWS)
+    assert table.columns == [
+        "Task",
+        "WQL",
+        "WQL seasonal-naive",
+        "WQL relative",
+        "MASE",
+        "MASE seasonal-naive",
+        "MASE relative",
+    ]
+    assert table.rows[0] == ["births", 0.02, 0.04, 0.5, 0.5, 1.0, 0.5]
+    assert table.rows[2] == ["flat", 0.3, 0.3, 1.0, None, None, None]
+    average, geometric = table.summary
+    assert average[:4] == ["Average", pytest.approx(0.24), pytest.approx(0.18), None]
+    assert average[4:] == [pytest.approx(1.75), pytest.approx(1.25), None]
+    assert geometric == ["Geometric mean", None, None, pytest.approx(1.0), None, None, pytest.approx(1.0)]
+
+
+def test_markdown():
+    assert to_markdown(score_table(ROWS, metrics=["MASE"])) == (
+        "| Task | MASE | MASE seasonal-naive | MASE relative |\n"
+        "|:---|---:|---:|---:|\n"
+        "| births | 0.5000 | 1.000 | **0.5000** |\n"
+        "| sun\\|spots | 3.000 | 1.500 | 2.000 |\n"
+        "| flat |  |  |  |\n"
+        "| **Average** | **1.750** | **1.250** |  |\n"
+        "| **Geometric mean** |  |  | **1.000** |\n"
+    )
+
+
+def test_csv_reads_back():
+    table = score_table(ROWS)
+    header, *rows = csv.reader(to_csv(table).splitlines())
+    assert header == table.columns
+    assert rows[0] == ["births", "0.02", "0.04", "0.5", "0.5", "1.0", "0.5"]
+    assert rows[2][4:] == ["", "", ""]
+
+
+def test_console():
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(to_rich(score_table(ROWS), title="Held-out windows"))
+    text = console.export_text()
+    assert "Held-out windows" in text
+    assert text.split("births")[1].split()[:3] == ["0.02000", "0.04000", "0.5000"]
+
+
+def test_several_models_are_named_and_a_lone_baseline_stands_for_itself():
+    more = [*ROWS, {"task": "births", "model": "theirs", "WQL": 0.03, "MASE": 0.75}]
+    table = score_table(more, metrics=["WQL"])
+    assert table.columns[:2] == ["Task", "Model"]
+    assert table.rows[-1] == ["births", "theirs", 0.03, 0.04, pytest.approx(0.75)]
+    assert [row[1] for row in table.summary] == ["ours", "ours", "theirs", "theirs"]
+
+    alone = score_table([row for row in ROWS if row["model"] == "seasonal-naive"], metrics=["WQL"])
+    assert alone.columns == ["Task", "WQL"]
+    assert alone.summary == [["Average", pytest.approx(0.18)]]
+
+
+def test_rows_that_make_no_table_are_named():
+    with pytest.raises(ValueError, match="row 2: `task` and `model`"):
+        score_table([ROWS[0], {"task": "x", "WQL": 1.0}])
+    with pytest.raises(ValueError, match="row 2: task 'births' of model 'ours' is there twice"):
+        score_table([ROWS[0], ROWS[0]])
+
+
+def test_geometric_mean_and_digits():
+    assert geometric_mean([0.5, 2.0, None, math.nan, 0.0]) == pytest.approx(1.0)
+    assert geometric_mean([None]) is None
+    assert [cell_text(value) for value in (0.0, 0.012345, 12.3456, 123456.7)] == ["0", "0.01235", "12.35", "123,457"]
