@@ -1,0 +1,243 @@
+"""Checkpoints of a run: folders that are whole or absent, verified before they are used."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, TextIO
+
+import torch.distributed.checkpoint as dcp
+from pydantic import Field
+from torch.distributed.checkpoint.api import CheckpointException
+
+from foreloom.checkpoint.manifest import Manifest, file_record, find_damage, sync_folder, write_json
+from foreloom.checkpoint.retention import Candidate, steps_to_keep
+from foreloom.checkpoint.run_folder import claim
+from foreloom.config.section import section
+from foreloom.distributed.process import Process
+from foreloom.distributed.reduce import from_rank_zero, gather_objects
+
+_UNFINISHED = ".saving-"
+
+
+@section
+class CheckpointConfig:
+    """Which checkpoints are kept beside the newest (`training.save_total_limit`) and the final one."""
+
+    keep_best: Annotated[int, Field(ge=0)] = 3
+    """Checkpoints of the best scores kept; only steps at which the benchmark ran have one."""
+    best_metric: str = "wql"
+    """The score that decides, by its name in the benchmark's result; lower is better."""
+    export: Literal["all", "final"] = "all"
+    """Which checkpoints get hf/, the folder that the reference library loads."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that could not be written or read, in a sentence."""
+
+
+@dataclass(frozen=True)
+class CheckpointFolder:
+    path: Path
+    manifest: Manifest
+
+    @property
+    def step(self) -> int:
+        return self.manifest.step
+
+
+class Checkpointer:
+    """Writes and finds `run_dir/checkpoints/step-00000200/` with `state/`, `hf/` and `manifest.json`.
+
+    All ranks construct one and call every method together. `checkpoints/final` points at the final one.
+
+        checkpointer = Checkpointer(run_dir, recipe.checkpoint, process, save_total_limit=3, resume=False)
+        folder = checkpointer.newest()              # None in a fresh run
+        position = checkpointer.load(folder, state) # fills the tensors of `state` in place
+        checkpointer.save(manifest, state, position, export=lambda hf: family.save(...))
+        checkpointer.close()
+
+    Construct it before anything writes to the run folder: it refuses a folder that belongs to another run
+    (ValueError), and removes what a killed save left behind.
+    """
+
+    def __init__(
+        self,
+        run_dir: str | Path,
+        config: CheckpointConfig,
+        process: Process,
+        *,
+        save_total_limit: int = 3,
+        resume: bool = False,
+    ) -> None:
+        self.run_dir = Path(run_dir)
+        self.folder = self.run_dir / "checkpoints"
+        self.config = config
+        self.save_total_limit = save_total_limit
+        self._process = process
+        self.notices: list[str] = []
+        """On rank 0: what the user should know of damaged checkpoints and of saves cut short."""
+        self._lock: TextIO | None = None
+        from_rank_zero(lambda: self._open(resume), process)
+
+    def save(
+        self,
+        manifest: Manifest,
+        state: Mapping[str, Any],
+        position: Mapping[str, Any],
+        *,
+        export: Callable[[Path], None] | None = None,
+    ) -> CheckpointFolder:
+        """Write a checkpoint beside the others, rename it when it is whole, then delete those that need not stay.
+
+        `state` holds (possibly sharded) tensors, `position` plain JSON values equal on all ranks; `export(folder)`
+        writes hf/ and is called on rank 0. The manifest's `files` are filled in here. Raises CheckpointError on every
+        rank where the disk refuses; the checkpoints already there are then untouched.
+        """
+        target = self.folder / f"step-{manifest.step:08d}"
+        unfinished = self.folder / (_UNFINISHED + target.name)
+        try:
+            from_rank_zero(lambda: _make_empty(unfinished), self._process)
+            dcp.save(dict(state), checkpoint_id=unfinished / "state", no_dist=self._process.world_size == 1)
+            from_rank_zero(lambda: self._write_rest(unfinished, position, export), self._process)
+            files = self._record_files(unfinished)
+            manifest = replace(manifest, files=files)
+            from_rank_zero(lambda: self._finish(unfinished, target, manifest), self._process)
+        except (OSError, CheckpointException) as error:
+            from_rank_zero(lambda: shutil.rmtree(unfinished, ignore_errors=True), self._process)
+            raise CheckpointError(
+                f"the checkpoint of step {manifest.step:,} could not be written to {self.folder} ({_reason(error)}); "
+                "the earlier checkpoints are intact"
+            ) from error
+        return CheckpointFolder(target, manifest)
+
+    def newest(self) -> CheckpointFolder | None:
+        """The newest checkpoint whose files are all as written; damaged ones are set aside with a warning."""
+        while (found := from_rank_zero(self._newest_readable, self._process)) is not None:
+            mine = sorted(found.manifest.files)[self._process.rank :: self._process.world_size]
+            of_ranks = gather_objects(find_damage(found.path, found.manifest.files, mine), self._process)
+            damage = [sentence for sentences in of_ranks for sentence in sentences]
+            if not damage:
+                return found
+            from_rank_zero(lambda path=found.path, why=damage[0]: self._set_aside(path, why), self._process)
+        return None
+
+    def load(self, folder: CheckpointFolder, state: dict[str, Any]) -> dict[str, Any]:
+        """Fill the tensors of `state` in place, whatever the world size was, and return the position saved with them.
+
+        Raises CheckpointError where the checkpoint is of another model.
+        """
+        try:
+            dcp.load(state, checkpoint_id=folder.path / "state", no_dist=self._process.world_size == 1)
+        except (CheckpointException, RuntimeError, ValueError) as error:
+            raise CheckpointError(
+                f"{folder.path} does not fit this run's model or optimizer ({_reason(error)}); resume with the recipe "
+                "it was written with, or start in another folder"
+            ) from error
+        return from_rank_zero(lambda: _read_position(folder.path), self._process)
+
+    def close(self) -> None:
+        """Give up the claim on the run folder."""
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+    def _open(self, resume: bool) -> None:
+        self._lock = claim(self.run_dir, resume=resume)
+        self.folder.mkdir(exist_ok=True)
+        for leftover in self.folder.glob(f"{_UNFINISHED}*"):
+            self.notices.append(f"{leftover} was removed: its save was cut short.")
+            if leftover.is_symlink():
+                leftover.unlink()
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def _write_rest(self, unfinished: Path, position: Mapping[str, Any], export: Callable[[Path], None] | None) -> None:
+        write_json(unfinished / "state" / "position.json", position)
+        if export:
+            export(unfinished / "hf")
+
+    def _record_files(self, unfinished: Path) -> dict[str, Any]:
+        """Every file's record; the ranks share the reading."""
+        paths = from_rank_zero(lambda: sorted(p for p in unfinished.rglob("*") if p.is_file()), self._process)
+        records: dict[str, Any] | OSError
+        try:
+            mine = paths[self._process.rank :: self._process.world_size]
+            records = {path.relative_to(unfinished).as_posix(): file_record(path) for path in mine}
+        except OSError as error:
+            records = error
+        of_ranks = gather_objects(records, self._process)
+        for of_rank in of_ranks:
+            if isinstance(of_rank, OSError):
+                raise of_rank
+        return dict(sorted(item for of_rank in of_ranks for item in of_rank.items()))
+
+    def _finish(self, unfinished: Path, target: Path, manifest: Manifest) -> None:
+        manifest.write(unfinished)
+        for folder in (unfinished, *(path for path in unfinished.rglob("*") if path.is_dir())):
+            sync_folder(folder)
+        replaced = self.folder / f"{_UNFINISHED}replaced-{target.name}"
+        if target.exists():
+            target.rename(replaced)
+        unfinished.rename(target)
+        if manifest.final:
+            link = self.folder / f"{_UNFINISHED}final"
+            link.unlink(missing_ok=True)
+            link.symlink_to(target.name)
+            link.replace(self.folder / "final")
+        sync_folder(self.folder)
+        shutil.rmtree(replaced, ignore_errors=True)
+        self._prune()
+
+    def _prune(self) -> None:
+        manifests = {}
+        for path in self.folder.glob("step-*[0-9]"):
+            try:
+                manifests[path] = Manifest.read(path)
+            except ValueError as error:
+                self._set_aside(path, str(error))
+        keep = steps_to_keep(
+            (Candidate(m.step, m.scores.get(self.config.best_metric), m.final) for m in manifests.values()),
+            num_latest=self.save_total_limit,
+            num_best=self.config.keep_best,
+        )
+        for path, manifest in manifests.items():
+            if manifest.step not in keep:
+                condemned = self.folder / f"{_UNFINISHED}removed-{path.name}"
+                path.rename(condemned)  # so that a kill never leaves half a checkpoint under its name
+                shutil.rmtree(condemned, ignore_errors=True)
+
+    def _newest_readable(self) -> CheckpointFolder | None:
+        for path in sorted(self.folder.glob("step-*[0-9]"), reverse=True):
+            try:
+                return CheckpointFolder(path, Manifest.read(path))
+            except ValueError as error:
+                self._set_aside(path, str(error))
+        return None
+
+    def _set_aside(self, path: Path, why: str) -> None:
+        aside = path.with_name(path.name + ".damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+        self.notices.append(f"{path} is damaged ({why}); it is now {aside.name} and the one before it is used.")
+
+
+def _make_empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def _read_position(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "state" / "position.json").read_text())
+
+
+def _reason(error: BaseException) -> str:
+    """The sentence inside: DCP wraps what went wrong on each rank."""
+    if isinstance(error, CheckpointException):
+        error = next(iter(error.failures.values()))[0]
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "the disk is full"
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,24 @@
+"""Which checkpoints stay: a pure function of their steps and scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Candidate:
+    step: int
+    score: float | None = None
+    """Lower is better; None or NaN where the step was not scored."""
+    final: bool = False
+
+
+def steps_to_keep(checkpoints: Iterable[Candidate], *, num_latest: int, num_best: int) -> set[int]:
+    """The `num_latest` newest (0: all), the `num_best` of lowest score (the newer of equals), and every final one."""
+    newest_first = sorted(checkpoints, key=lambda c: c.step, reverse=True)
+    latest = newest_first[:num_latest] if num_latest else newest_first
+    scored = [c for c in newest_first if c.score is not None and not math.isnan(c.score)]
+    best = sorted(scored, key=lambda c: c.score)[:num_best]
+    return {c.step for c in (*latest, *best, *(c for c in newest_first if c.final))}

@@ -1,0 +1,59 @@
+"""How ranks share a model: the recipe's `parallel` section and the mesh (dp_replicate, dp_shard) it leads to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from foreloom.config.section import section
+
+# Below this many parameters the model, its gradients and AdamW's moments fit any training GPU whole.
+SHARD_FROM_PARAMETERS = 1_000_000_000
+
+
+@section
+class ParallelConfig:
+    """How the ranks share the model. With one rank nothing here has an effect."""
+
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """ddp keeps the model whole on every rank; fsdp shards it by block (FSDP2); auto shards from 1B parameters on."""
+    dp_replicate: Annotated[int, Field(ge=0)] = 0
+    """Copies of the model under fsdp, each shared by dp_shard ranks; 0: as many as dp_shard leaves."""
+    dp_shard: Annotated[int, Field(ge=0)] = 0
+    """Ranks that share one copy under fsdp; 0: all that dp_replicate leaves."""
+
+    def __post_init__(self) -> None:
+        if self.strategy == "ddp" and (self.dp_replicate or self.dp_shard):
+            raise ValueError("dp_replicate and dp_shard have no effect with strategy: ddp; remove them, or use fsdp")
+
+
+@dataclass(frozen=True)
+class MeshShape:
+    """Sizes of the mesh axes. `dp_shard` 1 means plain data parallelism."""
+
+    strategy: Literal["ddp", "fsdp"]
+    dp_replicate: int
+    dp_shard: int
+
+
+def mesh_shape(config: ParallelConfig, *, world_size: int, num_parameters: int) -> MeshShape:
+    """Settle the strategy and the axes. Raises ValueError where the axes do not multiply to `world_size`."""
+    strategy = config.strategy
+    if strategy == "auto":
+        axes_given = config.dp_replicate or config.dp_shard
+        strategy = "fsdp" if axes_given or num_parameters >= SHARD_FROM_PARAMETERS else "ddp"
+    if strategy == "ddp":
+        return MeshShape("ddp", world_size, 1)
+    replicate, shard = config.dp_replicate, config.dp_shard
+    if not replicate:
+        replicate = world_size // shard if shard else 1
+    if not shard:
+        shard = world_size // replicate
+    if replicate * shard != world_size:
+        raise ValueError(
+            f"parallel: dp_replicate x dp_shard is {replicate} x {shard}, but there are {world_size} ranks; "
+            "leave one of the two at 0 or make the product fit"
+        )
+    return MeshShape("fsdp", replicate, shard)

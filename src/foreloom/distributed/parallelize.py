@@ -1,0 +1,172 @@
+"""The one parallel path: a single-device model in, the same model ready to train on all ranks out."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from foreloom.distributed.mesh import MeshShape, ParallelConfig, mesh_shape
+from foreloom.distributed.process import Process
+from foreloom.distributed.sharding import Sharding
+
+
+@dataclass(frozen=True)
+class ParallelModel:
+    """A model on its device, wrapped for its mesh. Gradients are *sums* over ranks, never means."""
+
+    module: nn.Module
+    """To be called. Its state dict goes through `torch.distributed.checkpoint.state_dict`, which knows the wrappers."""
+    mesh: MeshShape
+    autocast_dtype: torch.dtype | None
+
+    @contextlib.contextmanager
+    def micro_batch(self, *, is_last: bool) -> Iterator[None]:
+        """Surrounds forward and backward of one micro-batch: ranks exchange gradients in the last one only."""
+        if isinstance(self.module, FSDPModule):
+            self.module.set_requires_gradient_sync(is_last)
+            self.module.set_is_last_backward(is_last)
+        if isinstance(self.module, DistributedDataParallel) and not is_last:
+            with self.module.no_sync():
+                yield
+        else:
+            yield
+
+    def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+        """Surrounds forward: matrix products in the compute precision, everything delicate in fp32."""
+        return torch.autocast(device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None)
+
+
+def parallelize(
+    model: nn.Module,
+    sharding: Sharding,
+    parallel: ParallelConfig,
+    process: Process,
+    *,
+    activation_checkpointing: bool = False,
+    compile_blocks: bool = False,
+    autocast_dtype: torch.dtype | None = None,
+) -> ParallelModel:
+    """Move `model` to the process's device and prepare it: activation checkpointing -> compile -> FSDP2 or DDP.
+
+    The values of the parameters must be equal on all ranks. They stay fp32; `autocast_dtype` is for compute. Raises
+    ValueError for a mesh that does not fit the ranks, and where a setting that works by block finds none.
+    """
+    num_parameters = sum(p.numel() for p in model.parameters())
+    shape = mesh_shape(parallel, world_size=process.world_size, num_parameters=num_parameters)
+    model.to(process.device)
+    blocks = _blocks(model, sharding)
+    if not blocks and (activation_checkpointing or compile_blocks or shape.strategy == "fsdp"):
+        raise ValueError(
+            "this model names no blocks, so training.activation_checkpointing, training.compile and parallel.strategy: "
+            "fsdp have nothing to work on; turn them off"
+        )
+    if activation_checkpointing:
+        blocks = [_replace(model, name, checkpoint_wrapper(block)) for name, block in blocks]
+    if compile_blocks:
+        for _, block in blocks:
+            block.compile()
+    if process.world_size == 1:
+        return ParallelModel(model, shape, autocast_dtype)
+    if shape.strategy == "fsdp":
+        return ParallelModel(_shard(model, blocks, shape, process, autocast_dtype), shape, autocast_dtype)
+    return ParallelModel(_replicate(model, process), shape, autocast_dtype)
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """This rank's share of a sharded tensor; any other tensor as it is."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _blocks(model: nn.Module, sharding: Sharding) -> list[tuple[str, nn.Module]]:
+    """The outermost modules that a pattern names (a `*` also matches what lies inside them)."""
+    found: list[tuple[str, nn.Module]] = []
+    for name, module in model.named_modules():
+        inside = found and name.startswith(found[-1][0] + ".")
+        if not inside and any(fnmatch.fnmatchcase(name, pattern) for pattern in sharding.blocks):
+            found.append((name, module))
+    return found
+
+
+def _replace(model: nn.Module, name: str, wrapped: nn.Module) -> tuple[str, nn.Module]:
+    parent, _, attribute = name.rpartition(".")
+    model.get_submodule(parent).register_module(attribute, wrapped)
+    return name, wrapped
+
+
+def _replicate(model: nn.Module, process: Process) -> nn.Module:
+    # Which parameters take part differs by micro-batch (a batch of singletons skips the group attention's q and k).
+    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+    devices = [process.device] if process.device.type == "cuda" else None
+    replicated = DistributedDataParallel(
+        model, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=True
+    )
+    replicated.register_comm_hook(None, _sum_bucket)
+    return replicated
+
+
+def _sum_bucket(state: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    future = dist.all_reduce(bucket.buffer(), async_op=True).get_future()
+    return future.then(lambda done: done.value()[0])
+
+
+def _shard(
+    model: nn.Module,
+    blocks: list[tuple[str, nn.Module]],
+    shape: MeshShape,
+    process: Process,
+    autocast_dtype: torch.dtype | None,
+) -> nn.Module:
+    mesh = init_device_mesh(
+        process.device.type, (shape.dp_replicate, shape.dp_shard), mesh_dim_names=("dp_replicate", "dp_shard")
+    )
+    # Inputs stay as they are: a series scaled in bf16 has lost its digits before the model can standardise it.
+    compute = MixedPrecisionPolicy(param_dtype=autocast_dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for _, block in blocks:
+        block.register_forward_hook(_reach_every_parameter)
+        fully_shard(block, mesh=mesh, mp_policy=compute)
+    model.register_forward_hook(_reach_every_parameter)
+    fully_shard(model, mesh=mesh, mp_policy=MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False))
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)  # gloo has no pre-multiplied sum
+    return model
+
+
+class _Reach(torch.autograd.Function):
+    """The identity on its first argument; the others get a gradient of zero."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.shapes = [(p.shape, p.dtype, p.device) for p in parameters]
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        zeros = (torch.zeros((), dtype=dtype, device=device).expand(shape) for shape, dtype, device in ctx.shapes)
+        return grad, *zeros
+
+
+def _reach_every_parameter(module: nn.Module, inputs: Any, output: Any) -> Any:
+    """Forward hook: ranks reduce-scatter the gradients they have, so all must have the same ones, zeros included."""
+    if not torch.is_grad_enabled():
+        return output
+    parameters = [p for p in module.parameters() if p.requires_grad and not isinstance(p, DTensor)]
+    if isinstance(output, Tensor):
+        return _Reach.apply(output, *parameters)
+    if (objective := getattr(output, "objective", None)) is not None:  # the model itself; a named tuple
+        return output._replace(objective=objective._replace(sum=_Reach.apply(objective.sum, *parameters)))
+    return (_Reach.apply(output[0], *parameters), *output[1:])

@@ -1,0 +1,61 @@
+"""What ranks tell each other: sums of tensors, facts, and decisions taken on rank 0.
+
+Every function is collective: all ranks call it, in the same order. With one rank each is the identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from foreloom.distributed.process import Process
+
+T = TypeVar("T")
+
+
+def sum_over_ranks(tensor: Tensor, process: Process) -> Tensor:
+    """Add `tensor` over all ranks, in place, on its own device; every rank gets the same bits."""
+    if process.world_size > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def gather_objects(value: T, process: Process) -> list[T]:
+    """Every rank's `value`, in order of rank, on every rank."""
+    if process.world_size == 1:
+        return [value]
+    values: list[T | None] = [None] * process.world_size
+    dist.all_gather_object(values, value)
+    return values  # type: ignore[return-value]
+
+
+def from_rank_zero(decide: Callable[[], T], process: Process) -> T:
+    """Call `decide` on rank 0 only and give its answer, or its `ValueError` or `OSError`, to every rank.
+
+    So that no rank waits for another that has given up.
+    """
+    if process.world_size == 1:
+        return decide()
+    answer: list[T | ValueError | OSError | None] = [None]
+    if process.is_main:
+        try:
+            answer = [decide()]
+        except (ValueError, OSError) as error:
+            answer = [error]
+    dist.broadcast_object_list(answer, src=0, device=torch.device("cpu"))
+    if isinstance(answer[0], ValueError | OSError):
+        raise answer[0]
+    return answer[0]  # type: ignore[return-value]
+
+
+def max_over_ranks(value: int, process: Process) -> int:
+    """The largest `value` of all ranks, by way of the host: it does not wait for the device."""
+    if process.world_size == 1:
+        return value
+    shared = torch.tensor(value)
+    dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+    return int(shared)

@@ -1,0 +1,49 @@
+"""The recipe's `training` section."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+
+from foreloom.config.section import section
+
+
+@section
+class TrainingConfig:
+    """How long, on how much and where a run trains."""
+
+    steps: Annotated[int, Field(ge=1)]
+    """Optimizer steps of the whole run, resumed parts included."""
+    batch_size: Annotated[int, Field(ge=1)] = 256
+    """Rows of the global batch, over all ranks and micro-batches. A row is one variate of one sample."""
+    micro_batch_size: Annotated[int, Field(ge=0)] = 0
+    """Most rows of one forward on one device; 0: a rank's whole share. Changes memory and speed, not results."""
+    seed: Annotated[int, Field(ge=0)] = 42
+    """Of the initial weights, the order of the data and dropout."""
+    output_dir: str = ""
+    """The run folder; empty: runs/ and the recipe's name."""
+    save_steps: Annotated[int, Field(ge=1)] = 5000
+    """Steps between checkpoints. The last step, and a run that is told to stop, write one anyway."""
+    save_total_limit: Annotated[int, Field(ge=0)] = 3
+    """Newest checkpoints kept (0: all). The best and the final one are kept besides."""
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Gradients whose global norm is above this are scaled down to it; 0: never."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of compute; weights and optimizer are fp32 always. auto: bf16 on CUDA devices that have it, fp32 elsewhere."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """auto: MPS, else CUDA, else the CPU."""
+    compile: bool = False
+    """torch.compile each block."""
+    activation_checkpointing: bool = False
+    """Recompute each block in the backward pass instead of keeping its activations: less memory, more compute."""
+
+
+def autocast_dtype(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype | None:
+    """The dtype of matrix products, None for fp32."""
+    if precision == "auto":
+        precision = (
+            "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        )
+    return torch.bfloat16 if precision == "bf16" else None

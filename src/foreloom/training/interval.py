@@ -1,0 +1,111 @@
+"""What happens between two log lines: counts and clocks on the host, losses on the device until they are read."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foreloom.monitoring.record import StepRecord
+from foreloom.training.state import Progress
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """One step as read from the device."""
+
+    step: int
+    first_sample: int
+    next_sample: int
+    loss: float
+    grad_norm: float
+    count: float
+    """Loss terms of the global batch."""
+
+    @property
+    def skipped(self) -> str:
+        """Why the step changed nothing; empty where it did."""
+        if self.count == 0:
+            return "none of its samples has an observed target"
+        finite = math.isfinite(self.loss) and math.isfinite(self.grad_norm)
+        return "" if finite else f"loss {self.loss}, gradient norm {self.grad_norm}"
+
+
+class Interval:
+    """The steps since the previous log line."""
+
+    def __init__(self) -> None:
+        self._on_device: list[Tensor] = []
+        self._steps: list[tuple[int, int, int]] = []
+        self.reset()
+
+    def reset(self) -> None:
+        self._began = time.perf_counter()
+        self._wait_seconds = 0.0
+        self._pause_seconds = 0.0
+        self._num_rows = 0
+        self._num_steps = 0
+
+    def add(self, step: int, first_sample: int, next_sample: int, num_rows: int, outcome: Tensor) -> None:
+        """Note a step; `outcome` is (loss, gradient norm, count) on the device and is not looked at."""
+        self._on_device.append(outcome)
+        self._steps.append((step, first_sample, next_sample))
+        self._num_rows += num_rows
+        self._num_steps += 1
+
+    def read(self) -> list[StepOutcome]:
+        """The outcomes not read yet. Waits for the device."""
+        if not self._on_device:
+            return []
+        values = torch.stack(self._on_device).tolist()
+        outcomes = [StepOutcome(*where, *figures) for where, figures in zip(self._steps, values, strict=True)]
+        self._on_device, self._steps = [], []
+        return outcomes
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time spent here counts as waiting for data."""
+        began = time.perf_counter()
+        yield
+        self._wait_seconds += time.perf_counter() - began
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time spent here (checkpoints, the benchmark) does not count as training."""
+        began = time.perf_counter()
+        yield
+        self._pause_seconds += time.perf_counter() - began
+
+    def record(self, progress: Progress, *, grad_norm: float, learning_rate: float, device: torch.device) -> StepRecord:
+        """The log line's figures; a new interval begins."""
+        seconds = max(time.perf_counter() - self._began - self._pause_seconds, 1e-9)
+        used, total = _memory(device)
+        record = StepRecord(
+            step=progress.step,
+            loss=progress.loss,
+            grad_norm=grad_norm,
+            learning_rate=learning_rate,
+            samples=progress.samples,
+            samples_per_step=self._num_rows / self._num_steps,
+            steps_per_second=self._num_steps / seconds,
+            seconds=progress.seconds,
+            memory_bytes=used,
+            memory_total_bytes=total,
+            data_wait_share=min(1.0, self._wait_seconds / seconds),
+            flops=progress.flops,
+            num_skipped_steps=progress.num_skipped_steps,
+        )
+        self.reset()
+        return record
+
+
+def _memory(device: torch.device) -> tuple[int | None, int | None]:
+    """Peak bytes allocated on a CUDA device and the bytes it has."""
+    if device.type != "cuda":
+        return None, None
+    return torch.cuda.max_memory_allocated(device), torch.cuda.get_device_properties(device).total_memory

@@ -1,0 +1,44 @@
+"""The state of a run: tensors for the checkpoint, and the few numbers that say how far it has come."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+
+
+@dataclass
+class Progress:
+    """How far a run has come, earlier sessions included. Equal on every rank."""
+
+    step: int = 0
+    samples: int = 0
+    """Rows seen."""
+    flops: float = 0.0
+    seconds: float = 0.0
+    num_skipped_steps: int = 0
+    loss: float = float("nan")
+    """Of the newest logged step."""
+    best_loss: float = float("inf")
+    """The lowest logged."""
+
+
+def read_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Model and optimizer state by parameter name, sharded as the model is, named as without wrappers."""
+    model_state, optimizer_state = get_state_dict(module, optimizer)
+    return {"model": model_state, "optimizer": optimizer_state}
+
+
+def write_tensors(module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Put back what `read_tensors` gave."""
+    set_state_dict(module, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seed torch for one step (dropout): a function of the three, so a resumed run needs no generator's state."""
+    digest = hashlib.blake2b(f"{seed} {step} {rank}".encode(), digest_size=7).digest()
+    torch.manual_seed(int.from_bytes(digest))

@@ -1,0 +1,282 @@
+"""The training loop: one global batch a step, the same on one device and on many."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from foreloom.checkpoint.checkpointer import Checkpointer, CheckpointError, CheckpointFolder
+from foreloom.checkpoint.export import whole_state_dict, write_folder
+from foreloom.checkpoint.manifest import Manifest, installed_versions
+from foreloom.data.loader import StepBatch, WindowLoader
+from foreloom.data.windows import Windows
+from foreloom.distributed.agreement import check_agreement, check_disjoint, code_hash
+from foreloom.distributed.mesh import ParallelConfig
+from foreloom.distributed.parallelize import parallelize
+from foreloom.distributed.process import Process
+from foreloom.distributed.reduce import max_over_ranks
+from foreloom.models.family import ModelFamily
+from foreloom.monitoring.monitor import Monitor
+from foreloom.training.config import TrainingConfig, autocast_dtype
+from foreloom.training.dry_run import out_of_memory_sentence, worst_case
+from foreloom.training.gradients import fill_missing, global_totals, update
+from foreloom.training.interval import Interval
+from foreloom.training.optimizer import OptimizerConfig, build_optimizer
+from foreloom.training.signals import StopRequest, exit_code
+from foreloom.training.state import Progress, read_tensors, seed_step, write_tensors
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run, or this part of it, ended. Counts and seconds are since the run began, earlier sessions included."""
+
+    step: int
+    samples: int
+    loss: float
+    best_loss: float
+    seconds: float
+    exit_code: int
+    """0, or 130 / 143 where Ctrl-C / SIGTERM ended it early."""
+    checkpoint: Path
+    """The newest: the final one where `exit_code` is 0."""
+
+
+class Trainer:
+    """Trains a model from where its run folder stands to `config.steps`.
+
+    All ranks construct one with the same arguments (their own `loader` share and `process`) and call `train` once:
+
+        process = start(recipe.training.device)
+        checkpointer = Checkpointer(run_dir, recipe.checkpoint, process, save_total_limit=..., resume=resume)
+        monitor = Monitor(run_dir, recipe.training.steps, recipe.monitoring, process.is_main)
+        model = family.build(...); family.initialize(model, seed)         # on the CPU, equal on all ranks
+        loader = WindowLoader(recipe.data, ..., rank=process.rank, world_size=process.world_size)
+        trainer = Trainer(recipe.training, recipe.optimizer, recipe.parallel, model, family, loader, process,
+                          checkpointer, monitor, context_length=..., prediction_length=...)
+        result = trainer.train()
+
+    `benchmark(step, model)` is called on all ranks every `benchmark_steps` with the model in eval mode and returns
+    scores by metric. `banner` is shown by the monitor; `config_hash` must agree between ranks.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        optimizer_config: OptimizerConfig,
+        parallel_config: ParallelConfig,
+        model: nn.Module,
+        family: ModelFamily,
+        loader: WindowLoader,
+        process: Process,
+        checkpointer: Checkpointer,
+        monitor: Monitor,
+        *,
+        context_length: int,
+        prediction_length: int,
+        benchmark: Callable[[int, nn.Module], Mapping[str, float]] | None = None,
+        benchmark_steps: int = 0,
+        banner: Mapping[str, Mapping[str, Any]] | None = None,
+        config_hash: str = "",
+    ) -> None:
+        optimizer_config.learning_rate_of(1, config.steps)  # a schedule that does not fit is told before any work
+        self.config, self.optimizer_config = config, optimizer_config
+        self.model, self.family, self.loader, self.process = model, family, loader, process
+        self.checkpointer, self.monitor = checkpointer, monitor
+        self.lengths = {"context_length": context_length, "prediction_length": prediction_length}
+        self.benchmark, self.benchmark_steps = benchmark, benchmark_steps
+        self.banner, self.config_hash = banner or {}, config_hash
+        self.flops_per_row = family.flops_per_row(model, context_length, prediction_length)
+        self.parallel = parallelize(
+            model,
+            family.sharding,
+            parallel_config,
+            process,
+            activation_checkpointing=config.activation_checkpointing,
+            compile_blocks=config.compile,
+            autocast_dtype=autocast_dtype(config.precision, process.device),
+        )
+        self.optimizer = build_optimizer(optimizer_config, model)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.progress = Progress()
+        self.interval = Interval()
+        self.saved: CheckpointFolder | None = None
+
+    def train(self) -> TrainResult:
+        """Resume if there is something to resume, train, save. Collective.
+
+        Raises ValueError where ranks disagree, a micro-batch does not fit or the last checkpoint cannot be written.
+        """
+        with StopRequest() as stop:
+            self._resume()
+            self.model.train()
+            if self.progress.step < self.config.steps:
+                self._check_ranks()
+                self._dry_run()
+            self._began = time.perf_counter() - self.progress.seconds
+            stopped_by = self._loop(stop)
+            if not self.saved or (self._is_over and not self.saved.manifest.final):
+                self._save({})
+        assert self.saved
+        if stopped_by:
+            sentence = f"Stopped by signal {stopped_by} after step {self.progress.step:,}; --resume goes on from here."
+            self.monitor.warn("stop", sentence)
+        self.monitor.finish({"checkpoint": str(self.saved.path)})
+        self.checkpointer.close()
+        p = self.progress
+        return TrainResult(p.step, p.samples, p.loss, p.best_loss, p.seconds, exit_code(stopped_by), self.saved.path)
+
+    @property
+    def _is_over(self) -> bool:
+        return self.progress.step >= self.config.steps
+
+    def _loop(self, stop: StopRequest) -> int:
+        """Step until the end, or until a rank is told to stop; gives the signal's number, 0 for none."""
+        self.interval.reset()
+        batches = iter(self.loader)
+        stopped_by = 0
+        while not self._is_over and not stopped_by:
+            with self.interval.waiting():
+                batch = next(batches)
+            self._step(batch)
+            step = self.progress.step
+            if step % self.monitor.config.log_steps == 0 or self._is_over:
+                self._log()
+            stopped_by = max_over_ranks(stop.signal_number, self.process)
+            with self.interval.paused():
+                is_due = self.benchmark_steps and (step % self.benchmark_steps == 0 or self._is_over)
+                scores = self._benchmark() if is_due and not stopped_by else {}
+                if step % self.config.save_steps == 0 or scores or stopped_by or self._is_over:
+                    self._save(scores, must_succeed=self._is_over or bool(stopped_by))
+        return stopped_by
+
+    def _step(self, batch: StepBatch) -> None:
+        """One global batch: gradients of the loss sum over micro-batches and ranks, then one update."""
+        step = self.progress.step + 1
+        seed_step(self.config.seed, step, self.process.rank)
+        self._learning_rate = self.optimizer_config.learning_rate_of(step, self.config.steps)
+        totals = self._gradients(batch.micro_batches)
+        update(self.optimizer, totals, self._learning_rate, self.config.max_grad_norm)
+        self.interval.add(step, batch.first_sample, batch.next_sample, batch.num_rows, totals)
+        self.progress.step = step
+        self.progress.samples += batch.num_rows
+        self.progress.flops += batch.num_rows * self.flops_per_row
+
+    def _gradients(self, micro_batches: Sequence[Windows]) -> Tensor:
+        """Fill every parameter's gradient; returns (loss, gradient norm, count) of the global batch, on the device."""
+        device = self.process.device
+        self.optimizer.zero_grad()
+        sum_and_count = torch.zeros(2, device=device, dtype=torch.float32 if device.type == "mps" else torch.float64)
+        for i, windows in enumerate(micro_batches, start=1):
+            with self.parallel.micro_batch(is_last=i == len(micro_batches)):
+                with self.parallel.autocast(device):
+                    objective = self.parallel.module(**self.family.batch(windows, device)).objective
+                objective.sum.backward()
+            sum_and_count += torch.stack([objective.sum.detach(), objective.count])
+        fill_missing(self.parameters)
+        return global_totals(sum_and_count, self.parameters, self.parallel.mesh.dp_replicate, self.process)
+
+    def _check_ranks(self) -> None:
+        position = self.loader.state_dict()
+        facts = {
+            "code": code_hash(),
+            "recipe": self.config_hash,
+            "data": position["fingerprint"],
+            "torch": torch.__version__,
+        }
+        check_agreement(facts, self.process)
+        self._first = self.loader.batch(position["next_sample"])
+        check_disjoint(self._first.samples.tolist(), self.process)
+
+    def _dry_run(self) -> None:
+        """Forward, backward and a skipped update on the largest micro-batch there can be; no state changes."""
+        share = -(-self.config.batch_size // self.process.world_size)
+        largest = max(self._first.micro_batches, key=lambda windows: windows.num_rows)
+        windows = worst_case(largest, num_rows=self.config.micro_batch_size or share, **self.lengths)
+        try:
+            totals = self._gradients([windows])
+            update(self.optimizer, torch.full_like(totals, torch.nan), 0.0, self.config.max_grad_norm)
+        except torch.OutOfMemoryError as error:
+            raise ValueError(out_of_memory_sentence(error, windows, self.process)) from error
+        self.optimizer.zero_grad()
+
+    def _read_device(self) -> float:
+        """Wait for the steps under way, note their losses, tell of skipped ones; the newest gradient norm."""
+        outcomes = self.interval.read()
+        for outcome in outcomes:
+            if outcome.skipped:
+                self.progress.num_skipped_steps += 1
+                samples = (outcome.first_sample, outcome.next_sample - 1)
+                sentence = (
+                    f"Step {outcome.step:,} changed nothing: {outcome.skipped} (samples {samples[0]} to {samples[1]})."
+                )
+                self.monitor.event("skipped_step", sentence, step=outcome.step, samples=samples)
+            self.progress.loss = outcome.loss
+        self.progress.seconds = time.perf_counter() - self._began
+        return outcomes[-1].grad_norm if outcomes else 0.0
+
+    def _log(self) -> None:
+        grad_norm = self._read_device()
+        self.progress.best_loss = min(self.progress.loss, self.progress.best_loss)
+        record = self.interval.record(
+            self.progress, grad_norm=grad_norm, learning_rate=self._learning_rate, device=self.process.device
+        )
+        self.monitor.log(record)
+
+    def _benchmark(self) -> Mapping[str, float]:
+        assert self.benchmark
+        self.model.eval()
+        scores = self.benchmark(self.progress.step, self.model)
+        self.model.train()
+        return scores
+
+    def _save(self, scores: Mapping[str, float], *, must_succeed: bool = True) -> None:
+        self._read_device()
+        position = {
+            "trainer": asdict(self.progress),
+            "loader": self.loader.state_dict(),
+            "monitor": self.monitor.state_dict(),
+        }
+        manifest = Manifest(
+            step=self.progress.step,
+            samples=self.progress.samples,
+            flops=self.progress.flops,
+            final=self._is_over,
+            scores=scores,
+            fingerprint=position["loader"]["fingerprint"],
+            config_hash=self.config_hash,
+            world_size=self.process.world_size,
+            versions=installed_versions(),
+        )
+        export = None
+        if self._is_over or self.checkpointer.config.export == "all":
+            weights = whole_state_dict(self.parallel.module)
+            export = lambda folder: write_folder(self.family, self.model, weights, folder)
+        tensors = read_tensors(self.parallel.module, self.optimizer)
+        try:
+            self.saved = self.checkpointer.save(manifest, tensors, position, export=export)
+        except CheckpointError as error:
+            if must_succeed:
+                raise
+            self.monitor.warn("checkpoint_failed", f"{error}. The run goes on.")
+
+    def _resume(self) -> None:
+        """Put everything where the newest checkpoint says, if there is one."""
+        self.saved = self.checkpointer.newest()
+        if self.saved:
+            tensors = read_tensors(self.parallel.module, self.optimizer)
+            position = self.checkpointer.load(self.saved, tensors)
+            write_tensors(self.parallel.module, self.optimizer, tensors)
+            self.progress = Progress(**position["trainer"])
+            self.loader.load_state_dict(position["loader"])
+            self.monitor.load_state_dict(position["monitor"])
+        self.monitor.start(self.banner)
+        for notice in self.checkpointer.notices:
+            self.monitor.warn("checkpoint", notice)
+        if self.saved:
+            self.monitor.event("resume", f"Resumed from {self.saved.path}.")
