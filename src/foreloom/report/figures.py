@@ -63,7 +63,7 @@ def forecast_figure(panels: Sequence[ForecastPanel], *, history_length: int | No
         raise ValueError("a forecast picture needs at least one panel")
     num_columns = min(len(panels), 2)
     num_rows = math.ceil(len(panels) / num_columns)
-    figure, axes = _grid(num_rows, num_columns, wide=len(panels) == 1)
+    figure, axes = _grid(num_rows, num_columns)
     handles: dict[str, Any] = {}
     for ax, panel in zip(axes, panels, strict=False):
         handles |= _draw_forecast(ax, panel, history_length or 3 * len(panel.quantiles))
@@ -198,12 +198,12 @@ def _draw_forecast(ax: Axes, panel: ForecastPanel, history_length: int) -> dict[
 
 
 def _grid(
-    num_rows: int, num_columns: int, *, wide: bool = False, panel_inches: tuple[float, float] = PANEL_INCHES
+    num_rows: int, num_columns: int, panel_inches: tuple[float, float] = PANEL_INCHES
 ) -> tuple[Figure, list[Axes]]:
     from matplotlib.figure import Figure
 
     width, height = panel_inches
-    figure = Figure(figsize=(width * (1.6 if wide else num_columns), height * num_rows), layout="constrained")
+    figure = Figure(figsize=(width * num_columns, height * num_rows), layout="constrained")
     axes = figure.subplots(num_rows, num_columns, squeeze=False).ravel().tolist()
     for ax in axes:
         ax.yaxis.set_major_formatter("{x:,g}")
