@@ -1,0 +1,65 @@
+"""Forecasts from file to file: CSV or Parquet in, CSV or Parquet out, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from foreloom.forecast.model import Model
+
+
+def forecast_file(
+    model: Model, data: str | Path, out: str | Path, *, future: str | Path | None = None, **options: Any
+) -> pd.DataFrame:
+    """Forecast every series of the table in `data` and write the result to `out`; returns it too.
+
+    `future` is a file with the covariates known ahead; `options` are those of `Model.predict_df`.
+    """
+    _suffix(Path(out))  # before the forecast is paid for
+    result = model.predict_df(read_table(data), None if future is None else read_table(future), **options)
+    write_table(result, out)
+    return result
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """A .csv (also .csv.gz, .tsv) or .parquet file as a frame; ValueError for one that cannot be read."""
+    import pandas as pd
+    import pyarrow as pa
+
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no file {path}.")
+    try:
+        if _suffix(path) == ".parquet":
+            return pd.read_parquet(path)
+        return pd.read_csv(path, sep="\t" if ".tsv" in path.suffixes else ",")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, pa.ArrowInvalid) as error:
+        raise ValueError(f"{path} cannot be read as a table: {error}.") from None
+
+
+def write_table(df: pd.DataFrame, path: str | Path) -> None:
+    """Write a frame as .csv or .parquet: beside, then renamed, so that `path` is never half a file."""
+    path = Path(path)
+    suffix = _suffix(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    try:
+        if suffix == ".parquet":
+            df.to_parquet(beside, index=False)
+        else:
+            df.to_csv(beside, index=False, sep="\t" if ".tsv" in path.suffixes else ",")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _suffix(path: Path) -> str:
+    """.csv, .tsv or .parquet, compression aside."""
+    known = [suffix for suffix in path.suffixes if suffix in (".csv", ".tsv", ".parquet")]
+    if not known:
+        raise ValueError(f"{path}: foreloom reads and writes tables as .csv, .tsv and .parquet.")
+    return known[-1]

@@ -1,0 +1,158 @@
+"""A pretrained model as people use it: arrays or tables in, quantile forecasts out."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from foreloom.distributed.process import DeviceSetting, choose_device, read_launch
+from foreloom.forecast.folder import find_model_folder
+from foreloom.forecast.inputs import as_forecast_inputs
+from foreloom.models.family import Forecaster, ModelFamily
+from foreloom.models.registry import recognise
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEFAULT_LEVELS = (0.1, 0.5, 0.9)
+
+
+def from_pretrained(path_or_hub_id: str | Path, device: DeviceSetting | str = "auto") -> Model:
+    """Load a model of any forecasting family.
+
+    `path_or_hub_id`: a folder with config.json and weights, a run folder or one of its checkpoints, or a Hugging Face
+    id such as amazon/chronos-2 (downloaded once). `device`: auto (MPS, then CUDA, then CPU), cpu, cuda, mps or cuda:1.
+    Raises ValueError with a sentence for a folder that is missing, damaged or of no known family.
+    """
+    folder = find_model_folder(path_or_hub_id)
+    family = recognise(folder)
+    return Model(family, family.load(folder).to(_device(device)).eval())
+
+
+class Model:
+    """A module with its forecaster."""
+
+    def __init__(self, family: ModelFamily, module: nn.Module) -> None:
+        self.family = family
+        self.module = module
+        """The network itself, a `torch.nn.Module`."""
+        self.forecaster: Forecaster = family.forecaster(module)
+
+    def predict(
+        self,
+        inputs: Any,
+        prediction_length: int | None = None,
+        quantile_levels: Sequence[float] = DEFAULT_LEVELS,
+        *,
+        batch_size: int = 256,
+        context_length: int | None = None,
+        cross_learning: bool = False,
+        limit_prediction_length: bool = False,
+    ) -> list[np.ndarray]:
+        """One float32 array (targets, prediction_length, levels) an input, in the data's units.
+
+        `inputs` is one of: an array (L,), one series; (N, L), N series; (N, V, L), N series of V targets; a list of
+        arrays (L,) or (V, L); a list of dicts (or one) with `target` (L,) or (V, L), `past_covariates` {name: (L,)}
+        and `future_covariates` {name: (prediction_length,)}, whose names are among the past ones. NaN is missing; text
+        and booleans are categories.
+
+        `prediction_length` defaults to the longest horizon the model gives in one forward; a longer one is unrolled
+        with a warning, or refused with `limit_prediction_length`. `batch_size` counts rows, covariates included.
+        `context_length` keeps only the newest steps (default: as many as the model uses). `cross_learning` lets the
+        series of a batch inform each other. ValueError says which input is wrong and how.
+        """
+        length = self._horizon(prediction_length, limit_prediction_length)
+        return self._quantiles(
+            as_forecast_inputs(inputs, length), length, quantile_levels, batch_size, context_length, cross_learning
+        )
+
+    def predict_df(
+        self,
+        df: pd.DataFrame,
+        future_df: pd.DataFrame | None = None,
+        prediction_length: int | None = None,
+        quantile_levels: Sequence[float] = DEFAULT_LEVELS,
+        *,
+        id_column: str = "item_id",
+        timestamp_column: str = "timestamp",
+        target: str | Sequence[str] = "target",
+        freq: str | None = None,
+        batch_size: int = 256,
+        context_length: int | None = None,
+        cross_learning: bool = False,
+        limit_prediction_length: bool = False,
+    ) -> pd.DataFrame:
+        """Forecast every series of a long table; other columns are covariates.
+
+        `df` has a row a series and time step, in any order. Columns also in `future_df`, which holds the
+        `prediction_length` steps after each series, are known ahead; the rest are known over the past only. Without
+        the default column names, Nixtla's unique_id, ds and y are taken. `freq` (a pandas alias) is inferred when not
+        given. Returns the columns id, timestamp, target_name, predictions (the median) and one a level ("0.1"), rows
+        ordered by series (as first met), target, time. ValueError names the column, series or row that is wrong.
+        """
+        from foreloom.forecast.table import Table
+
+        length = self._horizon(prediction_length, limit_prediction_length)
+        table = Table.read(df, future_df, length, id_column, timestamp_column, target, freq)
+        levels = [*quantile_levels, *([] if 0.5 in quantile_levels else [0.5])]
+        forecasts = self._quantiles(table.inputs(), length, levels, batch_size, context_length, cross_learning)
+        return table.result(forecasts, levels, len(quantile_levels))
+
+    def embed(self, inputs: Any, *, batch_size: int = 256) -> list[np.ndarray]:
+        """Hidden states (rows, tokens, d_model) an input, in the forms `predict` takes."""
+        return self.forecaster.embed(as_forecast_inputs(inputs, 1), batch_size=batch_size)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors, loadable here and by the library the family comes from."""
+        self.family.save(self.module, self.module.state_dict(), Path(folder))
+
+    def _quantiles(
+        self,
+        inputs: list,
+        length: int,
+        quantile_levels: Sequence[float],
+        batch_size: int,
+        context_length: int | None,
+        cross_learning: bool,
+    ) -> list[np.ndarray]:
+        wrong = [level for level in quantile_levels if not 0 < level < 1]
+        if wrong or not len(quantile_levels):
+            raise ValueError(f"quantile_levels must lie between 0 and 1, got {list(quantile_levels)}.")
+        return self.forecaster.predict_quantiles(
+            inputs,
+            length,
+            quantile_levels,
+            batch_size=batch_size,
+            context_length=self.forecaster.context_length if context_length is None else context_length,
+            cross_learning=cross_learning,
+        )
+
+    def _horizon(self, prediction_length: int | None, limited: bool) -> int:
+        trained = self.forecaster.prediction_length
+        if prediction_length is None:
+            return trained
+        if prediction_length < 1:
+            raise ValueError(f"prediction_length must be at least 1, got {prediction_length}.")
+        if prediction_length > trained:
+            sentence = f"prediction_length {prediction_length} is beyond the {trained} steps the model gives at once"
+            if limited:
+                raise ValueError(
+                    f"{sentence}. Ask for {trained} or less, or let it unroll (limit_prediction_length=False)."
+                )
+            warnings.warn(f"{sentence}: the forecast is unrolled and less sure.", stacklevel=3)
+        return prediction_length
+
+
+def _device(device: str) -> torch.device:
+    if device in ("auto", "cpu", "cuda", "mps"):
+        launch = read_launch(os.environ)
+        has_mps, num_cuda = torch.backends.mps.is_available(), torch.cuda.device_count()
+        return torch.device(choose_device(device, launch, has_mps=has_mps, num_cuda=num_cuda))
+    return torch.device(device)
