@@ -27,6 +27,7 @@ class Chronos2Forecaster:
         self.architecture: Architecture = module.architecture
         self.quantile_levels = self.architecture.quantiles
         self.context_length = self.architecture.context_length
+        self.prediction_length = self.architecture.max_output_patches * self.architecture.input_patch_size
 
     def predict_quantiles(
         self,
