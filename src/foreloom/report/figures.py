@@ -83,7 +83,7 @@ def curve_figure(
     log: bool = False,
 ) -> Figure:
     """One quantity of a run over its steps, with its smoothed course on top if so wished. NaN leaves a gap."""
-    from matplotlib.ticker import LogLocator, NullLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     figure, (ax,) = _grid(1, 1)
     _title(ax, title)
@@ -97,7 +97,7 @@ def curve_figure(
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter("{x:,.0f}")
-    ax.xaxis.get_major_locator().set_params(integer=True, nbins=6)
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     ax.margins(x=0.01)
     return figure
 
@@ -105,27 +105,34 @@ def curve_figure(
 @styled
 def dataset_figure(examples: Mapping[str, np.ndarray], lengths: np.ndarray) -> Figure:
     """What a data set looks like: up to eight series, (T,) each by name, above the histogram of all lengths (N,)."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
     names = list(examples)[:8]
-    num_rows = math.ceil(len(names) / 2)
-    figure, axes = _grid(num_rows + 1, 2, panel_inches=(PANEL_INCHES[0], 1.45))
-    for ax, name in zip(axes, names, strict=False):
-        ax.plot(examples[name], color=BLUE, linewidth=0.9)
-        _title(ax, name)
-        ax.margins(x=0.01)
+    num_columns = min(len(names), 2)
+    cells: list[int | str] = [*range(len(names)), *["."] * (len(names) % num_columns)]
+    rows = [cells[i : i + num_columns] for i in range(0, len(cells), num_columns)]
+    figure = Figure(figsize=(PANEL_INCHES[0] * num_columns, 1.4 * (len(rows) + 1)), layout="constrained")
+    axes = figure.subplot_mosaic([*rows, ["lengths"] * num_columns])
+    for ax in axes.values():
+        _plain_ticks(ax)
         ax.xaxis.set_major_formatter("{x:,.0f}")
-    for ax in axes[len(names) :]:
-        ax.remove()
-    ax = figure.add_subplot(axes[0].get_gridspec()[num_rows, :])
+        ax.margins(x=0.01)
+    for i, name in enumerate(names):
+        axes[i].plot(examples[name], color=BLUE, linewidth=0.9)
+        _title(axes[i], name)
+
+    ax = axes["lengths"]
     low, high = max(int(lengths.min()), 1), int(lengths.max())
-    is_wide = high > 50 * low
-    bins = np.geomspace(low, high + 1, 41) if is_wide else np.linspace(low - 0.5, high + 0.5, min(41, high - low + 2))
-    ax.hist(lengths, bins=bins, color=BLUE, alpha=0.75)
-    _title(ax, f"Lengths of {len(lengths):,} series (time steps)")
-    if is_wide:
+    if high > 50 * low:
         ax.set_xscale("log")
+        bins = np.geomspace(low, high + 1, 41)
     else:
-        ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.xaxis.set_major_formatter("{x:,.0f}")
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+        bins = np.linspace(low - 0.5, high + 0.5, min(41, high - low + 2))
+    ax.hist(lengths, bins=bins.tolist(), color=BLUE, alpha=0.75)
+    ax.margins(x=4.0 if low == high else 0.01)
+    _title(ax, f"Lengths of {len(lengths):,} series (time steps)")
     return figure
 
 
@@ -197,18 +204,21 @@ def _draw_forecast(ax: Axes, panel: ForecastPanel, history_length: int) -> dict[
     return handles
 
 
-def _grid(
-    num_rows: int, num_columns: int, panel_inches: tuple[float, float] = PANEL_INCHES
-) -> tuple[Figure, list[Axes]]:
+def _grid(num_rows: int, num_columns: int) -> tuple[Figure, list[Axes]]:
     from matplotlib.figure import Figure
 
-    width, height = panel_inches
+    width, height = PANEL_INCHES
     figure = Figure(figsize=(width * num_columns, height * num_rows), layout="constrained")
     axes = figure.subplots(num_rows, num_columns, squeeze=False).ravel().tolist()
     for ax in axes:
-        ax.yaxis.set_major_formatter("{x:,g}")
-        ax.yaxis.get_major_locator().set_params(nbins=5)
+        _plain_ticks(ax)
     return figure, axes
+
+
+def _plain_ticks(ax: Axes) -> None:
+    """At most five, as numbers one can read aloud."""
+    ax.yaxis.set_major_formatter("{x:,g}")
+    ax.locator_params(axis="y", nbins=5)
 
 
 def _title(ax: Axes, text: str) -> None:

@@ -133,27 +133,28 @@ def _curves(run: RunFolder) -> str:
 
 
 def _scores(title: str, table: ScoreTable) -> str:
-    is_text = [name in ("Task", "Model") for name in table.columns]
+    kinds = [
+        "text" if name in ("Task", "Model") else "baseline" if name.endswith(BASELINE) else "" for name in table.columns
+    ]
 
     def line(row: Sequence[Any]) -> str:
         cells = []
-        for cell, text, is_relative in zip(row, is_text, table.relative, strict=True):
-            kind = "text" if text else ""
+        for cell, kind, is_relative in zip(row, kinds, table.relative, strict=True):
             if is_relative and isinstance(cell, float):
                 kind = "better" if cell < 1 else "worse"
             cells.append(f'<td class="{kind}">{escape(cell_text(cell))}</td>')
         return f"<tr>{''.join(cells)}</tr>"
 
-    head = "".join(
-        f'<th class="{"text" if text else ""}">{escape(name)}</th>'
-        for name, text in zip(table.columns, is_text, strict=True)
-    )
+    names = zip(table.columns, kinds, strict=True)
+    head = "".join(f'<th class="{kind}">{escape(name)}</th>' for name, kind in names)
     body, foot = ("".join(map(line, rows)) for rows in (table.rows, table.summary))
-    note = "Lower is better. Relative: the score over that of the baseline, below 1 is better than it."
+    note = (
+        f" Relative: divided by the score of {BASELINE}, so below 1 is better than it." if any(table.relative) else ""
+    )
     return (
         f'<div class="card"><h3>{escape(_title(title))}</h3><div class="scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody><tfoot>{foot}</tfoot></table></div>"
-        f"<figcaption>{note if any(table.relative) else 'Lower is better.'}</figcaption></div>"
+        f'<p class="note">Lower is better.{note}</p></div>'
     )
 
 
@@ -181,7 +182,7 @@ def _events(run: RunFolder) -> str:
         f"<div>{escape(event['sentence'])}</div></li>"
         for event in run.metrics.events
     )
-    return f'<div class="card"><ol class="events">{items}</ol></div>' if items else ""
+    return f'<div class="card events-box"><ol class="events">{items}</ol></div>' if items else ""
 
 
 def _checkpoints(run: RunFolder) -> str:
