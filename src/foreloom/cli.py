@@ -62,7 +62,7 @@ def show(
     if from_tsm is not None:
         typer.echo(run.translate(from_tsm, devices=devices), nl=False)
         return
-    typer.echo(run.describe(run.load(recipe, overrides or [])), nl=False)
+    typer.echo(run.describe(run.load(recipe, overrides or [], need_data=False)), nl=False)
 
 
 @app.command()

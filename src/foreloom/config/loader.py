@@ -34,8 +34,7 @@ class Recipe:
 
     def to_yaml(self) -> str:
         """The resolved run, every setting spelled out; loading it again gives the same run."""
-        values = {name: dataclasses.asdict(section) for name, section in self.sections.items()}
-        return yaml.safe_dump(_plain(values), sort_keys=False, allow_unicode=True, width=120)
+        return yaml.safe_dump(plain(self.sections), sort_keys=False, allow_unicode=True, width=120)
 
 
 def shipped_recipes() -> Path:
@@ -252,11 +251,14 @@ def _dataclasses_in(hint: Any) -> Iterable[type]:
         yield from _dataclasses_in(inner)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Sections, tuples and paths as what YAML can say: mappings, lists and text."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     return str(value) if isinstance(value, Path) else value
 
 

@@ -26,7 +26,9 @@ class Located:
     origins: dict[str, str] = field(default_factory=dict)
 
     def where(self, key: str) -> str:
-        """The place of `key`, or of the nearest thing around it that was written down."""
+        """The place of `key`, or of the nearest thing inside or around it that was written down."""
+        if key not in self.origins:
+            key = next((known for known in self.origins if known.startswith(f"{key}.")), key)
         while key and key not in self.origins:
             key = key.rpartition(".")[0]
         return self.origins.get(key, "")

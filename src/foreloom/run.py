@@ -1,0 +1,236 @@
+"""A run: a recipe becomes a trainer here and nowhere else. `train` is what `foreloom train` calls."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer
+from foreloom.config.loader import Recipe, SectionChoice, load_recipe, plain
+from foreloom.config.located import RecipeError, read_yaml
+from foreloom.data.loader import WindowLoader
+from foreloom.data.mixture import DataConfig
+from foreloom.distributed.mesh import ParallelConfig
+from foreloom.distributed.process import Process, start, stop
+from foreloom.distributed.reduce import from_rank_zero
+from foreloom.models import registry, tsm
+from foreloom.monitoring.monitor import Monitor, MonitoringConfig
+from foreloom.training.config import TrainingConfig
+from foreloom.training.optimizer import OptimizerConfig
+from foreloom.training.trainer import Trainer, TrainResult
+
+RECIPE_NAME = "recipe.yaml"
+
+
+def _model_section(raw: Mapping[str, Any]) -> type:
+    if "family" not in raw:
+        raise ValueError(f"model.family: is required and not given. Known: {', '.join(registry.names())}.")
+    return registry.get(raw["family"]).config
+
+
+SECTIONS: dict[str, SectionChoice] = {
+    "model": _model_section,
+    "data": DataConfig,
+    "training": TrainingConfig,
+    "optimizer": OptimizerConfig,
+    "parallel": ParallelConfig,
+    "checkpoint": CheckpointConfig,
+    "monitoring": MonitoringConfig,
+}
+"""What a recipe is made of."""
+
+
+def load(path: str | Path, overrides: Sequence[str] = (), *, need_data: bool = True) -> Recipe:
+    """Read a recipe and find the files it names; `RecipeError` lists everything that is wrong with it.
+
+    A relative path is looked for beside the file that names it, then in the working directory. `need_data` makes data
+    that are not there an error.
+    """
+    recipe = load_recipe(path, overrides, SECTIONS)
+    sections = dict(recipe.sections)
+    problems: list[str] = []
+    sources = []
+    for i, source in enumerate(sections["data"].sources):
+        key = f"data.sources.{i}.path"
+        found = _find(source.path, recipe.where(key))
+        if found is None and need_data:
+            problems.append(f"{recipe.where(key)}: {key}: no such file or folder: {source.path}.")
+        sources.append(dataclasses.replace(source, path=str(found or source.path)))
+    sections["data"] = dataclasses.replace(sections["data"], sources=tuple(sources))
+    pretrained = getattr(sections["model"], "pretrained", None)
+    if pretrained is not None and (found := _find(pretrained, recipe.where("model.pretrained"))):
+        sections["model"] = dataclasses.replace(sections["model"], pretrained=str(found))
+    if problems:
+        raise RecipeError(problems)
+    return dataclasses.replace(recipe, sections=sections)
+
+
+def train(
+    path: str | Path, overrides: Sequence[str] = (), *, out: str | Path | None = None, resume: bool = False
+) -> TrainResult:
+    """Run a recipe to its end, or go on with a run that was stopped (`resume`). Collective under torchrun.
+
+    `out` is the run folder (default: `training.output_dir`, else runs/<recipe's name>). Raises ValueError with a
+    sentence for whatever the recipe, the data or the folder do not allow; nothing has been written by then.
+    """
+    recipe = load(path, overrides)
+    training = recipe.sections["training"]
+    run_dir = Path(out or training.output_dir or Path("runs") / recipe.path.stem)
+    recipe = _settle(recipe, run_dir)
+    process = start(training.device)
+    try:
+        return build(recipe, run_dir, process, resume=resume).train()
+    finally:
+        stop()
+
+
+def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = False) -> Trainer:
+    """The composition root: sections in, a trainer ready to `train()` out."""
+    model_config, data, training = (recipe.sections[name] for name in ("model", "data", "training"))
+    lengths = {"context_length": data.context_length, "prediction_length": data.prediction_length}
+    loader = WindowLoader(
+        data,
+        seed=training.seed,
+        batch_size=training.batch_size,
+        micro_batch_size=training.micro_batch_size,
+        rank=process.rank,
+        world_size=process.world_size,
+    )
+    family = registry.get(model_config.family)
+    monitor = Monitor(run_dir, training.steps, recipe.sections["monitoring"], process.is_main)
+    model = family.build(model_config, **lengths)
+    if model_config.pretrained is None:
+        family.initialize(model, training.seed)
+    checkpointer = Checkpointer(
+        run_dir,
+        recipe.sections["checkpoint"],
+        process,
+        save_total_limit=training.save_total_limit,
+        resume=resume,
+    )
+    from_rank_zero(lambda: _write_recipe(recipe, run_dir), process)
+    num_parameters = sum(p.numel() for p in model.parameters())
+    return Trainer(
+        training,
+        recipe.sections["optimizer"],
+        recipe.sections["parallel"],
+        model,
+        family,
+        loader,
+        process,
+        checkpointer,
+        monitor,
+        **lengths,
+        banner=_banner(recipe, process, loader, num_parameters),
+        config_hash=_hash(recipe),
+    )
+
+
+def describe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML, a sentence above each setting, and where each value came from."""
+    lines = [f"# {recipe.path}: every setting of the run. This text is itself a recipe.", ""]
+    for name, section in recipe.sections.items():
+        lines += [f"{name}:"]
+        lines += _describe_section(section, name, recipe, indent="  ")
+        lines += [""]
+    return "\n".join(lines)
+
+
+def translate(path: Path, *, devices: int) -> str:
+    """A flat TSM-Trainer YAML as a recipe, with notes on what has no counterpart as comments above it."""
+    values, notes = tsm.translate(read_yaml(path), devices=devices)
+    header = [f"# Translated from {path.name} for {devices} device{'s' if devices > 1 else ''}."]
+    for note in notes:
+        header += textwrap.wrap(note, 116, initial_indent="# - ", subsequent_indent="#   ")
+    return "\n".join(header) + "\n\n" + yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _find(path: str, where: str) -> Path | None:
+    """An existing path: as given if absolute, else beside the file of `where` (file:line), else in the cwd."""
+    given = Path(path).expanduser()
+    folders = [Path(where.rpartition(":")[0]).parent, Path()] if where != "command line" else [Path()]
+    return next((found.resolve() for folder in folders if (found := folder / given).exists()), None)
+
+
+def _settle(recipe: Recipe, run_dir: Path) -> Recipe:
+    training = dataclasses.replace(recipe.sections["training"], output_dir=str(run_dir))
+    return dataclasses.replace(recipe, sections={**recipe.sections, "training": training})
+
+
+def _hash(recipe: Recipe) -> str:
+    """Of the settings that decide what is computed: where it is written and how it is watched does not count."""
+    computed = {name: dataclasses.asdict(section) for name, section in recipe.sections.items() if name != "monitoring"}
+    computed["training"].pop("output_dir")
+    return hashlib.sha256(repr(computed).encode()).hexdigest()[:16]
+
+
+def _write_recipe(recipe: Recipe, run_dir: Path) -> None:
+    target = run_dir / RECIPE_NAME
+    unfinished = target.with_suffix(".unfinished")
+    unfinished.write_text(f"# Resolved from {recipe.path.name}; training it again gives this run.\n{recipe.to_yaml()}")
+    unfinished.replace(target)
+
+
+def _banner(recipe: Recipe, process: Process, loader: WindowLoader, num_parameters: int) -> dict[str, dict[str, Any]]:
+    model, data, training = (recipe.sections[name] for name in ("model", "data", "training"))
+    optimizer, parallel = recipe.sections["optimizer"], recipe.sections["parallel"]
+    return {
+        "Model": {
+            "family": model.family,
+            "start": model.pretrained or f"random values, size {model.size}",
+            "parameters": num_parameters,
+        },
+        "Optimization": {
+            "steps": training.steps,
+            "global batch": f"{training.batch_size:,} rows",
+            "learning rate": f"{optimizer.learning_rate:g}, {optimizer.schedule}",
+            "weight decay": optimizer.weight_decay,
+        },
+        "Distributed": {
+            "device": str(process.device),
+            "ranks": process.world_size,
+            "strategy": parallel.strategy if process.world_size > 1 else "single process",
+            "precision": training.precision,
+        },
+        "Data": {
+            **{
+                source.name: f"{source.num_drawn:,} series, {source.probability:.0%} of the samples"
+                + (f" ({source.num_short:,} too short)" if source.num_short else "")
+                for source in loader.statistics().sources
+            },
+            "window": f"{data.context_length:,} context, {data.prediction_length:,} horizon",
+        },
+    }
+
+
+def _beside(origin: str) -> str:
+    """`file:line` with the file named from the working directory, where it lies inside."""
+    file, colon, line = origin.rpartition(":")
+    return (
+        f"{Path(file).resolve().relative_to(Path.cwd())}:{line}"
+        if colon and Path(file).resolve().is_relative_to(Path.cwd())
+        else origin
+    )
+
+
+def _describe_section(section: Any, prefix: str, recipe: Recipe, indent: str) -> list[str]:
+    lines: list[str] = []
+    for field in dataclasses.fields(section):
+        value = getattr(section, field.name)
+        key = f"{prefix}.{field.name}"
+        sentence = " ".join((section.__pydantic_fields__[field.name].description or "").split())
+        origin = _beside(recipe.located.origins.get(key, "default"))
+        lines += textwrap.wrap(f"{sentence} ({origin})", 118 - len(indent), initial_indent=f"{indent}# ",
+                               subsequent_indent=f"{indent}# ")  # fmt: skip
+        if dataclasses.is_dataclass(value):
+            lines += [f"{indent}{field.name}:", *_describe_section(value, key, recipe, indent + "  ")]
+            continue
+        text = yaml.safe_dump({field.name: plain(value)}, sort_keys=False, allow_unicode=True, width=1000)
+        lines += textwrap.indent(text, indent).splitlines()
+    return lines
