@@ -6,7 +6,7 @@ Axes: L history steps, H horizon steps, Q quantile levels.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -108,12 +108,13 @@ def dataset_figure(examples: Mapping[str, np.ndarray], lengths: np.ndarray) -> F
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
+    assert examples, "an empty data set is refused where it is opened"
     names = list(examples)[:8]
     num_columns = min(len(names), 2)
-    cells: list[int | str] = [*range(len(names)), *["."] * (len(names) % num_columns)]
-    rows = [cells[i : i + num_columns] for i in range(0, len(cells), num_columns)]
-    figure = Figure(figsize=(PANEL_INCHES[0] * num_columns, 1.4 * (len(rows) + 1)), layout="constrained")
-    axes = figure.subplot_mosaic([*rows, ["lengths"] * num_columns])
+    cells: list[Hashable] = [*range(len(names)), *["."] * (len(names) % num_columns), *["lengths"] * num_columns]
+    mosaic: list[list[Any]] = [cells[i : i + num_columns] for i in range(0, len(cells), num_columns)]
+    figure = Figure(figsize=(PANEL_INCHES[0] * num_columns, 1.4 * len(mosaic)), layout="constrained")
+    axes = figure.subplot_mosaic(mosaic)
     for ax in axes.values():
         _plain_ticks(ax)
         ax.xaxis.set_major_formatter("{x:,.0f}")
@@ -126,6 +127,7 @@ def dataset_figure(examples: Mapping[str, np.ndarray], lengths: np.ndarray) -> F
     low, high = max(int(lengths.min()), 1), int(lengths.max())
     if high > 50 * low:
         ax.set_xscale("log")
+        ax.xaxis.set_major_formatter("{x:,.0f}")
         bins = np.geomspace(low, high + 1, 41)
     else:
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))

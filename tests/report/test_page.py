@@ -1,0 +1,143 @@
+"""report.html is self-contained, escapes everything and shows what a run has left so far."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+
+import pytest
+
+from foreloom.monitoring.monitor import Monitor, MonitoringConfig
+from foreloom.monitoring.record import StepRecord
+from foreloom.report.figures import curve_figure
+from foreloom.report.page import write_page
+from foreloom.report.style import save_figure
+
+VOID = {"meta", "img", "link", "br", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and collects text, sections and addresses."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.headings: list[str] = []
+        self.addresses: list[str] = []
+        self.alts: list[str] = []
+        self.words: list[str] = []
+        self.tags: set[str] = set()
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href")]
+        self.alts += [value for name, value in attrs if name == "alt"]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+
+def run_for(run_dir, steps: int, *, finish: bool) -> None:
+    monitor = Monitor(run_dir, 40, MonitoringConfig(log_steps=10, trackers=("none",)))
+    monitor.start({"Model": {"family": "chronos2", "parameters": 3_118_496}, "Data": {"sources": ["<b>a</b> & c"]}})
+    for step in range(10, steps + 1, 10):
+        loss = float("nan") if step == 20 else 10.0 - step / 10
+        monitor.log(
+            StepRecord(
+                step=step,
+                loss=loss,
+                grad_norm=1.0,
+                learning_rate=1e-4,
+                samples=step * 16,
+                samples_per_step=16.0,
+                steps_per_second=2.0,
+                seconds=step / 2,
+            )
+        )
+    monitor.warn("data", "Series <script>alert(1)</script> is constant.")
+    if finish:
+        monitor.finish({})
+    monitor.close()
+
+
+def test_a_whole_run(tmp_path):
+    run_dir = tmp_path / "my <run>"
+    run_for(run_dir, 40, finish=True)
+    (run_dir / "recipe.yaml").write_text("model:\n  family: chronos2  # <i>\n")
+    for step in (20, 40):
+        folder = run_dir / "checkpoints" / f"step-{step:08d}"
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text(json.dumps({"step": step, "samples": step * 16, "scores": {"wql": 0.25}}))
+    (run_dir / "evaluation").mkdir()
+    (run_dir / "evaluation" / "held_out.csv").write_text(
+        "task,model,WQL,MASE\nbirths,ours,0.02,0.5\nbirths,seasonal-naive,0.04,1.0\n"
+        "<u>sun</u>,ours,0.3,\n<u>sun</u>,seasonal-naive,0.2,1.0\n"
+    )
+    (run_dir / "evaluation" / "windows.csv").write_text("item,error\na,1\n")
+    save_figure(curve_figure("births", [1, 2, 3], [1.0, 2.0, 3.0]), run_dir / "forecast.svg")
+    save_figure(curve_figure("births", [1, 2, 3], [1.0, 2.0, 3.0]), run_dir / "forecast.png")
+
+    path = write_page(run_dir)
+    assert path == run_dir / "report.html"
+    page = Page(path.read_text(encoding="utf-8"))
+    assert page.headings == [
+        "Training",
+        "Evaluation",
+        "Forecasts",
+        "Set-up",
+        "What happened",
+        "Checkpoints",
+        "How to reproduce",
+        "Environment",
+    ]
+    assert all(address.startswith("data:image/") for address in page.addresses)
+    assert page.alts == ["Loss", "Learning rate", "Gradient norm", "Speed", "Forecast"]
+    assert not page.tags & {"script", "link", "i", "u"}
+    for words in (
+        "my <run>",
+        "Finished at step 40 of 40.",
+        "9.00 → 6.00",
+        "3,118,496",
+        "<b>a</b> & c",
+        "<u>sun</u>",
+        "0.5000",
+        "Series <script>alert(1)</script> is constant.",
+        "checkpoints/step-00000040",
+        "family: chronos2  # <i>",
+    ):
+        assert words in page.text
+    assert "@import" not in path.read_text(encoding="utf-8")
+
+
+def test_a_run_that_has_only_begun(tmp_path):
+    run_for(tmp_path, 0, finish=False)
+    page = Page(write_page(tmp_path).read_text(encoding="utf-8"))
+    assert "Training" not in page.headings
+    assert "Not finished: the newest log line is that of step 0." in page.text
+    run_for(tmp_path, 10, finish=False)
+    assert "Training" in Page(write_page(tmp_path).read_text(encoding="utf-8")).headings
+
+
+def test_folders_that_are_no_run_or_are_damaged_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"no metrics\.jsonl: give the folder of a run"):
+        write_page(tmp_path)
+    run_for(tmp_path, 10, finish=False)
+    (tmp_path / "environment.json").write_text("{")
+    with pytest.raises(ValueError, match=r"environment\.json is damaged"):
+        write_page(tmp_path)
+    assert not (tmp_path / "report.html").exists()
