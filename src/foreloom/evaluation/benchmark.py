@@ -152,9 +152,8 @@ def _score_batch(
     label_SH = np.concatenate([window.label_VH for window in windows])
     scale_S = np.concatenate([window.seasonal_error_V for window in windows])
     owner_S = np.repeat(np.arange(len(windows)), [len(window.label_VH) for window in windows])
-    sums = metric_sums(
-        forecast_SHQ, label_SH, scale_S, quantile_levels, lambda s: f"series {windows[owner_S[s]].name!r}"
-    )
+    names = [f"series {windows[owner].name!r}" for owner in owner_S]
+    sums = metric_sums(forecast_SHQ, label_SH, scale_S, quantile_levels, names)
     errors_S = window_errors(forecast_SHQ[..., quantile_levels.index(0.5)], label_SH, scale_S)
     scored_S = np.isfinite(errors_S)
     num = np.bincount(owner_S[scored_S], minlength=len(windows))

@@ -6,6 +6,8 @@ import difflib
 import re
 from pathlib import Path
 
+from foreloom.models.common.files import resolve_folder
+
 _MODEL_FILES = ("config.json", "adapter_config.json")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -28,21 +30,7 @@ def find_model_folder(path_or_hub_id: str | Path) -> Path:
     if path.is_file():
         raise ValueError(f"{path} is a file. Give the folder with config.json and model.safetensors.")
     if not path.parent.is_dir() and _HUB_ID.fullmatch(str(path_or_hub_id)):
-        return _download(str(path_or_hub_id))
+        return resolve_folder(str(path_or_hub_id))
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, beside, n=1)
     raise ValueError(f"no folder {path}.{f' Did you mean {path.parent / close[0]}?' if close else ''}")
-
-
-def _download(hub_id: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors"]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ValueError(
-            f"{hub_id} is neither a folder here nor a model that could be fetched from the Hugging Face hub "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}). Check the name and the network; a private model "
-            "needs HF_TOKEN."
-        ) from None

@@ -1,0 +1,57 @@
+"""Results: CSV with stable columns, relative scores, geometric mean."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from foreloom.evaluation.metrics import metric_sums
+from foreloom.evaluation.result import METRICS, EvaluationResult, TaskResult, geometric_mean
+
+FIXED = ["model", "task", *METRICS]
+FIXED += ["prediction_length", "num_series", "num_windows", "num_skipped", "num_points", "seconds"]
+
+
+def result(**error_by_task):
+    """Tasks whose every forecast is off by so much; labels are 2, the scale 1."""
+    tasks = []
+    for i, (name, error) in enumerate(error_by_task.items()):
+        levels = (0.1, 0.5, 0.9) if i else (0.25, 0.5, 0.75)
+        forecast = np.full((1, 2, 3), 2.0 + error)
+        sums = metric_sums(forecast, np.full((1, 2), 2.0), [1.0], levels, ["a"])
+        tasks.append(TaskResult(name, 2, sums, num_series=1, num_skipped=0, seconds=0.1234))
+    return EvaluationResult(tuple(tasks))
+
+
+def test_csv_columns_stay_where_they_are(tmp_path):
+    both = result(one=1.0, two=2.0)
+    both.write_csv(tmp_path / "new" / "scores.csv", "mine")
+    with (tmp_path / "new" / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [*FIXED, "coverage_50", "coverage_80"]
+    assert [(r["model"], r["task"], r["MASE"], r["num_points"]) for r in rows] == [
+        ("mine", "one", "1.0", "2"),
+        ("mine", "two", "2.0", "2"),
+    ]
+    assert rows[0]["coverage_80"] == "nan"
+    assert list(result(one=1.0).rows("m")[0])[: len(FIXED)] == FIXED
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["scores.csv"]
+
+
+def test_relative_scores_and_their_geometric_mean():
+    relative = result(one=1.0, two=8.0).relative_to(result(two=2.0, one=4.0), ["MASE"])
+    assert relative.by_task == {"one": {"MASE": 0.25}, "two": {"MASE": 4.0}}
+    assert relative.geometric_mean == {"MASE": pytest.approx(1.0)}
+    assert result(one=1.0, two=8.0).mean("MASE") == 4.5
+
+
+def test_a_task_that_the_baseline_lacks_is_named():
+    with pytest.raises(ValueError, match="not scored on two"):
+        result(one=1.0, two=8.0).relative_to(result(one=1.0))
+
+
+def test_geometric_mean_of_nothing_of_zero_and_of_the_unknown():
+    assert np.isnan(geometric_mean([]))
+    assert geometric_mean([0.0, 4.0]) == 0
+    assert np.isnan(geometric_mean([1.0, float("nan")]))
+    assert np.isnan(result(one=1.0).relative_to(result(one=0.0)).geometric_mean["MASE"])

@@ -1,0 +1,101 @@
+"""tasks.yaml: paths, windows, and every error at once with its line."""
+
+import pytest
+
+from foreloom.config.located import RecipeError
+from foreloom.evaluation.tasks import EvaluationTask, read_tasks, select_tasks
+
+
+def write(folder, text):
+    file = folder / "tasks.yaml"
+    file.write_text(text)
+    return file
+
+
+def test_paths_start_at_the_file_or_at_the_data_root(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "elsewhere" / "a").mkdir(parents=True)
+    file = write(tmp_path, "tasks:\n  - {name: one, path: a, prediction_length: 3}\n")
+    assert read_tasks(file)[0].paths == (tmp_path / "a",)
+    assert read_tasks(file, tmp_path / "elsewhere")[0].paths == (tmp_path / "elsewhere" / "a",)
+
+
+def test_several_paths_are_one_task(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    file = write(tmp_path, "tasks:\n  - {name: one, path: [a, b], prediction_length: 3, quantile_levels: [0.2, 0.5]}\n")
+    (task,) = read_tasks(file)
+    assert task.paths == (tmp_path / "a", tmp_path / "b")
+    assert task.quantile_levels == (0.2, 0.5)
+
+
+def test_all_errors_at_once_with_file_line_and_suggestion(tmp_path):
+    (tmp_path / "nn5").mkdir()
+    file = write(
+        tmp_path,
+        """tasks:
+  - name: one
+    path: nn5
+    predicton_length: 3
+  - name: two
+    path: nn55
+    prediction_length: 3
+  - name: two
+    path: nn5
+    prediction_length: 0
+    variates: splt
+  - name: two
+    path: nn5
+    prediction_length: 5
+    offset: -4
+  - name: two
+    path: nn5
+    prediction_length: 5
+""",
+    )
+    with pytest.raises(RecipeError) as caught:
+        read_tasks(file)
+    problems = caught.value.problems
+    expected = {
+        f"{file}:4: tasks.0.predicton_length: unknown setting. Did you mean prediction_length?",
+        f"{file}:2: tasks.0.prediction_length: is required and not given.",
+        f"{file}:6: no data at {tmp_path / 'nn55'}. Did you mean nn5?",
+        f"{file}:10: tasks.2.prediction_length: expected a number of at least 1, got 0.",
+        f"{file}:11: tasks.2.variates: expected 'split' or 'joint', got 'splt'. Did you mean split?",
+        f"{file}:16: a task named 'two' is already listed above.",
+    }
+    assert expected <= set(problems)
+    assert [p for p in problems if "window 1 would end after the series: offset -4" in p and f"{file}:12" in p]
+    assert len(problems) == len(expected) + 1
+
+
+@pytest.mark.parametrize("text", ["", "tasks: []", "- name: a", "tasks: 3"])
+def test_a_file_without_a_list_of_tasks_is_refused(tmp_path, text):
+    with pytest.raises(RecipeError, match="expected a list of tasks"):
+        read_tasks(write(tmp_path, text))
+
+
+def test_an_unknown_top_level_key_is_refused(tmp_path):
+    with pytest.raises(RecipeError, match=r"tasks.yaml:1: name: unknown key"):
+        read_tasks(write(tmp_path, "name: x\ntasks:\n  - {name: one, path: a, prediction_length: 3}\n"))
+
+
+def test_where_windows_begin():
+    last = EvaluationTask(name="t", path="x", prediction_length=4, num_rolls=3)
+    assert last.cuts(20) == [8, 12, 16]
+    assert last.cuts(10) == [2, 6]  # the oldest has no past
+    assert EvaluationTask(name="t", path="x", prediction_length=24, offset=-96).cuts(100) == [4]
+    assert EvaluationTask(name="t", path="x", prediction_length=4, num_rolls=3, stride=1).cuts(20) == [14, 15, 16]
+
+
+@pytest.mark.parametrize("levels", [(0.1, 0.9), (0.5, 0.1), (0.5, 0.5), (0.0, 0.5), (0.5, 1.0)])
+def test_levels_ascend_and_hold_the_median(levels):
+    with pytest.raises(ValueError, match="quantile_levels must ascend"):
+        EvaluationTask(name="t", path="x", prediction_length=4, quantile_levels=levels)
+
+
+def test_tasks_are_selected_by_name():
+    tasks = [EvaluationTask(name=name, path="x", prediction_length=4) for name in ("nn5", "m4_hourly")]
+    assert select_tasks(tasks, ["m4_hourly"]) == tasks[1:]
+    with pytest.raises(ValueError, match=r"no task is called 'm4_hourli'. Did you mean m4_hourly\?"):
+        select_tasks(tasks, ["m4_hourli"])
