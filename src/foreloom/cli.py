@@ -90,7 +90,7 @@ def forecast(
     out: Annotated[Path, typer.Option(help="Where to write: .parquet or .csv.")] = Path("forecast.parquet"),
     future: Annotated[Path | None, typer.Option(help="Covariates known ahead, one row a future step.")] = None,
     quantiles: Annotated[str, typer.Option(help="Quantile levels, comma separated.")] = "0.1,0.5,0.9",
-    target: Annotated[str | None, typer.Option(help="Target column(s), comma separated.")] = None,
+    target: Annotated[str, typer.Option(help="Target column(s), comma separated.")] = "target",
     id_column: Annotated[str, typer.Option(help="The column that names the series.")] = "item_id",
     timestamp_column: Annotated[str, typer.Option(help="The column of times.")] = "timestamp",
     context_length: Annotated[int | None, typer.Option(min=1, help="Use only the newest steps.")] = None,
@@ -98,22 +98,24 @@ def forecast(
     device: DeviceOption = "auto",
 ) -> None:
     """Forecast every series of a table."""
-    from foreloom.report.forecasts import forecast_file
+    from foreloom.report.forecasts import forecast_and_draw, parse_levels
 
-    forecast_file(
+    written = forecast_and_draw(
         model,
         data,
-        horizon=horizon,
-        out=out,
+        out,
+        plot=plot,
+        device=device,
         future=future,
-        quantile_levels=_levels(quantiles),
-        target=target.split(",") if target else None,
+        prediction_length=horizon,
+        quantile_levels=parse_levels(quantiles),
+        target=_names(target),
         id_column=id_column,
         timestamp_column=timestamp_column,
         context_length=context_length,
-        plot=plot,
-        device=device,
     )
+    for path in written:
+        typer.echo(f"wrote {path}")
 
 
 @app.command()
@@ -149,16 +151,9 @@ def convert(
     typer.echo(f"wrote {out}")
 
 
-def _levels(text: str) -> list[float]:
-    try:
-        levels = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(
-            f"--quantiles {text!r}: write levels between 0 and 1, comma separated, like 0.1,0.5,0.9."
-        ) from None
-    if not all(0 < level < 1 for level in levels):
-        raise ValueError(f"--quantiles {text!r}: every level must lie between 0 and 1.")
-    return levels
+def _names(text: str) -> str | list[str]:
+    names = [part.strip() for part in text.split(",")]
+    return names[0] if len(names) == 1 else names
 
 
 def main() -> None:

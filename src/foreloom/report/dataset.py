@@ -16,7 +16,7 @@ def inspect_and_print(path: Path, *, context_length: int, horizon: int, plot: Pa
     from foreloom.data.inspect import inspect
     from foreloom.data.reader import open_source
     from foreloom.report.figures import dataset_figure
-    from foreloom.report.style import write_figure
+    from foreloom.report.style import save_figure
 
     report = inspect(path, context_length=context_length, prediction_length=horizon)
     console = Console()
@@ -25,7 +25,7 @@ def inspect_and_print(path: Path, *, context_length: int, horizon: int, plot: Pa
         console.print(f"[bold]{label:<{width}}[/]  {text}", highlight=False, soft_wrap=True)
     if plot is not None:
         examples = {example.item_id: example.values for example in report.examples}
-        write_figure(dataset_figure(examples, open_source(path).lengths), plot)
+        save_figure(dataset_figure(examples, open_source(path).lengths), plot)
         console.print(f"wrote {plot}", highlight=False, soft_wrap=True)
 
 

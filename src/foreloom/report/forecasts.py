@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from foreloom.report.figures import ForecastPanel, forecast_figure
-from foreloom.report.style import write_figure
+from foreloom.report.style import save_figure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +38,7 @@ def forecast_and_draw(
     if plot:
         picture = Path(out).with_suffix(".png")
         panels = panels_of(read_table(data), result)
-        write_figure(forecast_figure(panels), picture)
+        save_figure(forecast_figure(panels), picture)
         written.append(picture)
     return written
 
@@ -83,7 +82,3 @@ def parse_levels(text: str) -> list[float]:
 
 def _is_level(column: str) -> bool:
     return column.replace(".", "", 1).isdigit()
-
-
-def _names(text: str | None) -> Sequence[str] | None:
-    return [part.strip() for part in text.split(",")] if text else None

@@ -41,7 +41,7 @@ def evaluate_and_tabulate(
     from foreloom.evaluation.tasks import read_tasks
     from foreloom.forecast import from_pretrained
     from foreloom.report.figures import forecast_figure
-    from foreloom.report.style import write_figure
+    from foreloom.report.style import save_figure
     from foreloom.report.tables import score_table, to_rich
 
     console = Console()
@@ -58,7 +58,7 @@ def evaluate_and_tabulate(
     for task in results[name].tasks:
         if task.examples:
             figure = forecast_figure([panel_of(task.name, example) for example in task.examples])
-            write_figure(figure, csv_path.with_name(f"{csv_path.stem}-{task.name}.svg"))
+            save_figure(figure, csv_path.with_name(f"{csv_path.stem}-{task.name}.svg"))
     console.print(to_rich(score_table(rows), title=f"{name} on {Path(tasks).name}"))
     console.print(f"wrote {csv_path} and {len(task_list)} forecast pictures beside it", highlight=False, soft_wrap=True)
     return csv_path

@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import rich.table
@@ -20,16 +20,28 @@ Cell = str | float | None
 
 
 @dataclass(frozen=True)
+class Column:
+    """What a column holds: a text, the scores of a metric, the baseline's scores, or the first over the second."""
+
+    name: str
+    kind: Literal["text", "score", "baseline", "relative"]
+    metric: str = ""
+
+
+@dataclass(frozen=True)
 class ScoreTable:
     """Scores a task and their summary. Numbers are raw; the writers below round them."""
 
-    columns: list[str]
+    columns: list[Column]
     rows: list[list[Cell]]
     """A task and model each."""
     summary: list[list[Cell]]
     """Per model: the average of each score, and the geometric mean of each relative score."""
-    relative: list[bool]
-    """Which columns are relative to the baseline: below 1 is better than it."""
+
+    @property
+    def is_relative(self) -> bool:
+        """Is there a baseline to compare with?"""
+        return any(column.kind == "relative" for column in self.columns)
 
 
 def score_table(
@@ -44,31 +56,32 @@ def score_table(
     scores = _by_model_and_task(rows)
     base = scores.get(baseline, {})
     models = {model: tasks for model, tasks in scores.items() if model != baseline} or scores
-    compared = bool(base) and baseline not in models
-    kinds = ["{}", "{} " + baseline, "{} relative"] if compared else ["{}"]
-    names = ["Task", *(["Model"] if len(models) > 1 else [])]
-    columns = [*names, *(kind.format(metric) for metric in metrics for kind in kinds)]
-    relative = [False] * len(names) + [kind.endswith("relative") for _ in metrics for kind in kinds]
+    is_relative = bool(base) and baseline not in models
 
-    def label(task: str, model: str) -> list[Cell]:
-        return [task, model] if len(models) > 1 else [task]
+    labels = [Column("Task", "text")]
+    if len(models) > 1:
+        labels.append(Column("Model", "text"))
+    columns: list[Column] = []
+    for metric in metrics:
+        columns.append(Column(metric, "score", metric))
+        if is_relative:
+            columns.append(Column(f"{metric} {baseline}", "baseline", metric))
+            columns.append(Column(f"{metric} relative", "relative", metric))
 
     body: list[list[Cell]] = []
     summary: list[list[Cell]] = []
     for model, tasks in models.items():
-        numbers = [
-            [cell for metric in metrics for cell in _cells(of_task, base.get(task, {}), metric)[: len(kinds)]]
-            for task, of_task in tasks.items()
-        ]
-        body += [[*label(task, model), *row] for task, row in zip(tasks, numbers, strict=True)]
-        pillars = list(zip(relative[len(names) :], zip(*numbers, strict=True), strict=True))
-        summary.append(
-            [*label("Average", model), *(None if is_ratio else _mean(pillar) for is_ratio, pillar in pillars)]
-        )
-        if compared:
-            means = [geometric_mean(pillar) if is_ratio else None for is_ratio, pillar in pillars]
-            summary.append([*label("Geometric mean", model), *means])
-    return ScoreTable(columns, body, summary, relative)
+        cells = [[_cell(column, own, base.get(task, {})) for column in columns] for task, own in tasks.items()]
+        averages: list[Cell] = []
+        geometric_means: list[Cell] = []
+        for column, values in zip(columns, zip(*cells, strict=True), strict=True):
+            averages.append(None if column.kind == "relative" else _mean(values))
+            geometric_means.append(geometric_mean(values) if column.kind == "relative" else None)
+        body += [[*[task, model][: len(labels)], *row] for task, row in zip(tasks, cells, strict=True)]
+        summary.append([*["Average", model][: len(labels)], *averages])
+        if is_relative:
+            summary.append([*["Geometric mean", model][: len(labels)], *geometric_means])
+    return ScoreTable([*labels, *columns], body, summary)
 
 
 def geometric_mean(values: Iterable[Cell]) -> float | None:
@@ -78,20 +91,22 @@ def geometric_mean(values: Iterable[Cell]) -> float | None:
 
 
 def to_rich(table: ScoreTable, title: str | None = None) -> rich.table.Table:
-    """For the console: relative scores green below 1 and red above."""
+    """For the console: relative scores green below 1 and red from 1 on."""
     import rich.box
     import rich.table
+    from rich.text import Text
 
     grid = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    for name in table.columns:
-        is_text = name in ("Task", "Model")
-        grid.add_column(name, justify="left" if is_text else "right", overflow="fold")
+    for column in table.columns:
+        # A long name breaks once, so that the columns of numbers stay narrow.
+        grid.add_column(column.name.replace(" ", "\n", 1), justify="left" if column.kind == "text" else "right")
+    colours = {True: "green", False: "red", None: ""}
     for group in (table.rows, table.summary):
         for row in group:
-            texts = []
-            for cell, is_ratio in zip(row, table.relative, strict=True):
-                style = "" if not is_ratio or not isinstance(cell, float) else "green" if cell < 1 else "red"
-                texts.append(rich.table.Text(cell_text(cell), style=style))
+            texts = [
+                Text(cell_text(cell), style=colours[is_better(column, cell)])
+                for column, cell in zip(table.columns, row, strict=True)
+            ]
             grid.add_row(*texts, style="bold" if group is table.summary else None)
         grid.add_section()
     return grid
@@ -99,17 +114,16 @@ def to_rich(table: ScoreTable, title: str | None = None) -> rich.table.Table:
 
 def to_markdown(table: ScoreTable) -> str:
     """A GitHub table; relative scores below 1 and the summary are bold."""
-    text_columns = [name in ("Task", "Model") for name in table.columns]
     lines = [
-        "| " + " | ".join(table.columns) + " |",
-        "|" + "|".join(":---" if is_text else "---:" for is_text in text_columns) + "|",
+        "| " + " | ".join(column.name for column in table.columns) + " |",
+        "|" + "|".join(":---" if column.kind == "text" else "---:" for column in table.columns) + "|",
     ]
     for group in (table.rows, table.summary):
         for row in group:
             texts = []
-            for cell, is_ratio in zip(row, table.relative, strict=True):
+            for column, cell in zip(table.columns, row, strict=True):
                 text = cell_text(cell).replace("|", "\\|")
-                is_bold = group is table.summary or (is_ratio and isinstance(cell, float) and cell < 1)
+                is_bold = group is table.summary or is_better(column, cell)
                 texts.append(f"**{text}**" if is_bold and text else text)
             lines.append("| " + " | ".join(texts) + " |")
     return "\n".join(lines) + "\n"
@@ -119,9 +133,14 @@ def to_csv(table: ScoreTable) -> str:
     """The rows without their summary, numbers in full."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(table.columns)
+    writer.writerow([column.name for column in table.columns])
     writer.writerows([["" if cell is None else cell for cell in row] for row in table.rows])
     return text.getvalue()
+
+
+def is_better(column: Column, cell: Cell) -> bool | None:
+    """Does a relative score beat the baseline? None for every other cell."""
+    return cell < 1 if column.kind == "relative" and isinstance(cell, float) else None
 
 
 def cell_text(cell: Cell) -> str:
@@ -150,10 +169,15 @@ def _by_model_and_task(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str,
     return scores
 
 
-def _cells(scores: Mapping[str, float], base: Mapping[str, float], metric: str) -> list[Cell]:
-    value, reference = _finite(scores.get(metric)), _finite(base.get(metric))
-    ratio = value / reference if value is not None and reference else None
-    return [value, reference, ratio]
+def _cell(column: Column, own: Mapping[str, float], base: Mapping[str, float]) -> float | None:
+    value, reference = _finite(own.get(column.metric)), _finite(base.get(column.metric))
+    match column.kind:
+        case "score":
+            return value
+        case "baseline":
+            return reference
+        case _:
+            return value / reference if value is not None and reference else None
 
 
 def _finite(value: float | None) -> float | None:
