@@ -1,0 +1,125 @@
+"""Chronos-2 beside the chronos-forecasting package: training steps and forecasts, interleaved in one run.
+
+    OMP_NUM_THREADS=2 python benchmarks/chronos2.py            # a few minutes
+    OMP_NUM_THREADS=2 python benchmarks/chronos2.py --quick    # does it still run?
+
+Both sides hold the same weights, see the same batches (univariate rows without missing values, context 512, horizon 64)
+and use fused AdamW. The two take turns step by step, so a busy machine slows both; medians and their ratio are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from chronos import Chronos2Pipeline
+
+from foreloom.data.windows import ForecastInput, Windows
+from foreloom.models.chronos2.family import FAMILY, Chronos2Config
+from foreloom.models.chronos2.forecast import Chronos2Forecaster
+
+CONTEXT, HORIZON = 512, 64
+CONFIG = {"size": "test", "num_layers": 8, "dropout_rate": 0.1}
+"""8 layers, 256 wide, 4 heads of 64, feed-forward 1024, 21 levels."""
+SEED = 0
+
+
+def both_sides(folder: Path) -> tuple[torch.nn.Module, Chronos2Pipeline]:
+    """Our module and their pipeline on the same weights; theirs is loaded from the folder that we write."""
+    model = FAMILY.build(Chronos2Config(**CONFIG), context_length=CONTEXT, prediction_length=HORIZON)
+    FAMILY.initialize(model, SEED)
+    FAMILY.save(model, model.state_dict(), folder)
+    return model, Chronos2Pipeline.from_pretrained(folder)
+
+
+def random_walks(num_rows: int) -> np.ndarray:
+    """float32 (rows, CONTEXT + HORIZON)."""
+    steps = np.random.default_rng(SEED).normal(size=(num_rows, CONTEXT + HORIZON))
+    return steps.cumsum(1).astype(np.float32)
+
+
+def training_step(model: torch.nn.Module, batch: dict) -> Callable[[], float]:
+    """A closure that does forward, backward and update once and returns the loss."""
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0, fused=True)
+
+    def step() -> float:
+        loss = model(**batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.item()
+
+    return step
+
+
+def training_pair(num_rows: int, folder: Path) -> tuple[Callable[[], float], Callable[[], float]]:
+    ours, pipeline = both_sides(folder)
+    walks = random_walks(num_rows)
+    zeros = np.zeros(num_rows, np.int64)
+    windows = Windows(walks[:, :CONTEXT], walks[:, CONTEXT:], zeros.astype(np.int8), np.arange(num_rows), zeros,
+                      zeros.astype(np.int32), zeros)  # fmt: skip
+    batch = dict(FAMILY.batch(windows, torch.device("cpu")))
+    theirs = {
+        "context": batch["context"],
+        "future_target": batch["future_target"],
+        "group_ids": torch.arange(num_rows),
+        "num_output_patches": HORIZON // 16,
+    }
+    return training_step(ours, batch), training_step(pipeline.model, theirs)
+
+
+def forecasting_pair(num_rows: int, folder: Path) -> tuple[Callable[[], float], Callable[[], float]]:
+    ours, pipeline = both_sides(folder)
+    contexts = random_walks(num_rows)[:, :CONTEXT]
+    unknown = np.full((1, HORIZON), np.nan, np.float32)
+    inputs = [ForecastInput(context[None], unknown, num_targets=1) for context in contexts]
+    forecaster, levels = Chronos2Forecaster(ours), [0.1, 0.5, 0.9]
+    return (
+        lambda: float(forecaster.predict_quantiles(inputs, HORIZON, levels)[0].sum()),
+        lambda: float(pipeline.predict_quantiles(list(contexts), HORIZON, levels)[0][0].sum()),
+    )
+
+
+def seconds(call: Callable[[], float]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def compare(name: str, pair: Sequence[Callable[[], float]], num_repeats: int) -> None:
+    """Warm both up, take turns, print medians and ratio."""
+    for call in pair:
+        call()
+    times = [(seconds(pair[0]), seconds(pair[1])) for _ in range(num_repeats)]
+    ours, theirs = (statistics.median(column) for column in zip(*times, strict=True))
+    ratio = statistics.median(b / a for a, b in times)
+    print(f"{name:<28} foreloom {ours * 1e3:8.0f} ms   chronos-forecasting {theirs * 1e3:8.0f} ms   {ratio:5.2f}x")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one turn of small batches")
+    parser.add_argument("--only", choices=["train", "forecast"], help="one of the two")
+    parser.add_argument("--rows", type=int, nargs="+", help="batch sizes in place of the standard ones")
+    arguments = parser.parse_args()
+    rows = arguments.rows or ([4] if arguments.quick else [32, 256])
+    repeats = {size: 1 if arguments.quick else max(5, 640 // size) for size in rows}
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians of interleaved turns")
+    for size in rows:
+        if arguments.only != "forecast":
+            with tempfile.TemporaryDirectory() as folder:
+                compare(f"training step, batch {size}", training_pair(size, Path(folder)), repeats[size])
+        if arguments.only != "train":
+            with tempfile.TemporaryDirectory() as folder:
+                compare(f"forecast, {size} rows", forecasting_pair(size, Path(folder)), repeats[size])
+
+
+if __name__ == "__main__":
+    main()
