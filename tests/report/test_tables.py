@@ -22,7 +22,7 @@ ROWS = [
 
 def test_model_beside_baseline():
     table = score_table(ROWS)
-    assert table.columns == [
+    assert [column.name for column in table.columns] == [
         "Task",
         "WQL",
         "WQL seasonal-naive",
@@ -54,7 +54,7 @@ def test_markdown():
 def test_csv_reads_back():
     table = score_table(ROWS)
     header, *rows = csv.reader(to_csv(table).splitlines())
-    assert header == table.columns
+    assert header == [column.name for column in table.columns]
     assert rows[0] == ["births", "0.02", "0.04", "0.5", "0.5", "1.0", "0.5"]
     assert rows[2][4:] == ["", "", ""]
 
@@ -70,12 +70,12 @@ def test_console():
 def test_several_models_are_named_and_a_lone_baseline_stands_for_itself():
     more = [*ROWS, {"task": "births", "model": "theirs", "WQL": 0.03, "MASE": 0.75}]
     table = score_table(more, metrics=["WQL"])
-    assert table.columns[:2] == ["Task", "Model"]
+    assert [column.name for column in table.columns[:2]] == ["Task", "Model"]
     assert table.rows[-1] == ["births", "theirs", 0.03, 0.04, pytest.approx(0.75)]
     assert [row[1] for row in table.summary] == ["ours", "ours", "theirs", "theirs"]
 
     alone = score_table([row for row in ROWS if row["model"] == "seasonal-naive"], metrics=["WQL"])
-    assert alone.columns == ["Task", "WQL"]
+    assert [column.name for column in alone.columns] == ["Task", "WQL"]
     assert alone.summary == [["Average", pytest.approx(0.18)]]
 
 

@@ -164,9 +164,7 @@ class Monitor:
             rows["best loss"] = f"{loss.best:.4f} at step {loss.best_step:,}"
             rows["milestones"] = f"{loss.num_milestones} drops of {loss.MILESTONE_DROP:.0%} or more"
         if last.seconds:
-            rows["mean speed"] = (
-                f"{last.step / last.seconds:.1f} stp/s, {last.samples / last.seconds:.0f} smp/s overall"
-            )
+            rows["mean speed"] = f"{last.step / last.seconds:.1f} stp/s, {last.samples / last.seconds:.0f} smp/s"
         if self._peak_memory_bytes is not None:
             rows["peak memory"] = f"{self._peak_memory_bytes / 2**30:.1f} GB"
         rows["gradients"] = f"{self._grad_norm.num_explosions} explosions, {last.num_skipped_steps} steps skipped"

@@ -13,7 +13,7 @@ from typing import Any
 
 from foreloom.monitoring.console import duration
 from foreloom.report.run_folder import RunFolder, read_run_folder
-from foreloom.report.tables import BASELINE, ScoreTable, cell_text, score_table
+from foreloom.report.tables import BASELINE, Cell, ScoreTable, cell_text, is_better, score_table
 
 PAGE_NAME = "report.html"
 MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
@@ -96,15 +96,12 @@ def _facts(run: RunFolder, tables: Mapping[str, ScoreTable]) -> str:
             ("loss, first to last", f"{_loss(first)} → {_loss(last)}"),
         ]
     for title, table in tables.items():
-        *_, means = table.summary
-        for column, mean, is_relative in zip(table.columns, means, table.relative, strict=True):
-            if is_relative and isinstance(mean, float):
+        for column, mean in zip(table.columns, table.summary[-1], strict=True):
+            if column.kind == "relative" and isinstance(mean, float):
                 where = f", {title}" if len(tables) > 1 else ""
-                facts.append((f"{column.removesuffix(' relative')} relative to {BASELINE}{where}", f"{mean:.3f}"))
-    tiles = "".join(
-        f'<div class="card"><b>{escape(value)}</b><span>{escape(label)}</span></div>' for label, value in facts
-    )
-    return f'<div class="facts">{tiles}</div>' if tiles else ""
+                facts.append((f"{column.metric} relative to {BASELINE}{where}", f"{mean:.3f}"))
+    tiles = [f'<div class="card"><b>{escape(value)}</b><span>{escape(label)}</span></div>' for label, value in facts]
+    return f'<div class="facts">{"".join(tiles)}</div>' if tiles else ""
 
 
 def _curves(run: RunFolder) -> str:
@@ -133,24 +130,18 @@ def _curves(run: RunFolder) -> str:
 
 
 def _scores(title: str, table: ScoreTable) -> str:
-    kinds = [
-        "text" if name in ("Task", "Model") else "baseline" if name.endswith(BASELINE) else "" for name in table.columns
-    ]
+    classes = {True: "better", False: "worse"}
 
-    def line(row: Sequence[Any]) -> str:
-        cells = []
-        for cell, kind, is_relative in zip(row, kinds, table.relative, strict=True):
-            if is_relative and isinstance(cell, float):
-                kind = "better" if cell < 1 else "worse"
-            cells.append(f'<td class="{kind}">{escape(cell_text(cell))}</td>')
+    def line(row: Sequence[Cell]) -> str:
+        cells = [
+            f'<td class="{classes.get(is_better(column, cell), column.kind)}">{escape(cell_text(cell))}</td>'
+            for column, cell in zip(table.columns, row, strict=True)
+        ]
         return f"<tr>{''.join(cells)}</tr>"
 
-    names = zip(table.columns, kinds, strict=True)
-    head = "".join(f'<th class="{kind}">{escape(name)}</th>' for name, kind in names)
+    head = "".join(f'<th class="{column.kind}">{escape(column.name)}</th>' for column in table.columns)
     body, foot = ("".join(map(line, rows)) for rows in (table.rows, table.summary))
-    note = (
-        f" Relative: divided by the score of {BASELINE}, so below 1 is better than it." if any(table.relative) else ""
-    )
+    note = f" Relative: divided by the score of {BASELINE}; below 1 is better." if table.is_relative else ""
     return (
         f'<div class="card"><h3>{escape(_title(title))}</h3><div class="scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody><tfoot>{foot}</tfoot></table></div>"
