@@ -97,7 +97,7 @@ class WindowLoader:
         self._world_size = world_size
         self._sources = [open_source(one.path) for one in config.sources] if sources is None else list(sources)
         self._selections = [
-            select(source, config.min_length, one.max_series)
+            select(source, config.min_length, one.max_series, one.holdout)
             for source, one in zip(self._sources, config.sources, strict=True)
         ]
         self._stream = SampleStream(self._sources, self._selections, config, seed=seed, stream=stream)

@@ -19,6 +19,8 @@ class SourceConfig:
     """Folder or file: save_to_disk, Arrow, Parquet, JSONL or CSV. Relative to the recipe's folder."""
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """Share of the samples drawn from this source, relative to the other weights; the size of the data has no say."""
+    holdout: Annotated[int, Field(ge=0)] = 0
+    """Last steps of every series that training never sees, so that they can be forecast and scored."""
     max_series: Positive | None = None
     """Use only so many of the usable series, a fixed pseudo-random choice (the same for every seed); unset: all."""
 

@@ -18,26 +18,29 @@ class Selection:
     """int64, sorted rows of the source."""
     num_short: int
     """Series left out because they are too short for one window."""
+    lengths: np.ndarray
+    """int64, steps that may be drawn from each series of the source, its holdout taken off."""
 
 
-def select(source: Source, min_length: int, max_series: int | None = None) -> Selection:
-    """Leave out series under `min_length` steps, then keep `max_series` of the rest.
+def select(source: Source, min_length: int, max_series: int | None = None, holdout: int = 0) -> Selection:
+    """Take `holdout` steps off every end, leave out series under `min_length` steps, keep `max_series` of the rest.
 
     The choice is by a hash of the row's number, so it does not depend on the run's seed. Raises ValueError, with the
     lengths found, where nothing is left.
     """
-    items = np.flatnonzero(source.lengths >= min_length)
+    lengths = np.maximum(source.lengths - holdout, 0)
+    items = np.flatnonzero(lengths >= min_length)
     num_short = len(source) - len(items)
     if not len(items):
         raise ValueError(
-            f"{source.name}: all {len(source)} series are shorter than {min_length} steps "
-            f"(min_past + prediction_length); their lengths are {_describe(source.lengths)}. "
-            "Lower data.prediction_length or data.min_past, or take the source out."
+            f"{source.name}: all {len(source)} series are shorter than {min_length + holdout} steps "
+            f"(min_past + prediction_length{f' + holdout {holdout}' if holdout else ''}); their lengths are "
+            f"{_describe(source.lengths)}. Lower data.prediction_length or data.min_past, or take the source out."
         )
     if max_series is not None and max_series < len(items):
         bits = random_bits(0, "selection", "series", items)
         items = np.sort(items[np.argpartition(bits, max_series - 1)[:max_series]])
-    return Selection(items, num_short)
+    return Selection(items, num_short, lengths)
 
 
 def _describe(lengths: np.ndarray) -> str:

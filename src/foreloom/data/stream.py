@@ -63,9 +63,9 @@ class SampleStream:
         self._stream = stream
         weights = np.array([source.weight for source in config.sources])
         self._cumulative_weights = np.cumsum(weights / weights.sum())
+        self._selections = selections
         self._choices = [
-            _SeriesChoice(source, selection.items, config)
-            for source, selection in zip(sources, selections, strict=True)
+            _SeriesChoice(source, selection, config) for source, selection in zip(sources, selections, strict=True)
         ]
 
     def draw(self, first: int, count: int) -> Samples:
@@ -89,7 +89,7 @@ class SampleStream:
                 self._add_members(choice, index_N[here], item_nK)
             present_nK = item_nK >= 0
             item_NK[here] = item_nK
-            length_NK[here] = np.where(present_nK, self._sources[number].lengths[item_nK], np.iinfo(np.int64).max)
+            length_NK[here] = np.where(present_nK, self._selections[number].lengths[item_nK], np.iinfo(np.int64).max)
             rows_NK[here] = np.where(present_nK, self._sources[number].num_rows[item_nK], 0)
 
         present_NK = item_NK >= 0
@@ -138,12 +138,13 @@ class SampleStream:
 class _SeriesChoice:
     """Picks series of one source."""
 
-    def __init__(self, source: Source, items: np.ndarray, config: DataConfig):
+    def __init__(self, source: Source, selection: Selection, config: DataConfig):
+        items = selection.items
         self.items = items
         self.univariate = items[source.num_rows[items] == 1] if config.group.probability else items[:0]
         self.cumulative_cuts = None
         if config.series_choice == "length":
-            self.cumulative_cuts = np.cumsum(source.lengths[items] - config.min_length + 1)
+            self.cumulative_cuts = np.cumsum(selection.lengths[items] - config.min_length + 1)
 
     def pick(self, uniform_N: np.ndarray) -> np.ndarray:
         if self.cumulative_cuts is None:
