@@ -47,7 +47,10 @@ def forecast_input(
         future_H = None
         if future.get(name) is not None:
             future_H = _values(name, future[name], prediction_length, "future covariate", "the horizon")
-        if not _is_numeric(past_L) or (future_H is not None and not _is_numeric(future_H)):
+        if future_H is not None and _is_numeric(past_L) != _is_numeric(future_H):
+            kinds = ["numbers" if _is_numeric(values) else "categories" for values in (past_L, future_H)]
+            raise ValueError(f"covariate {name!r} holds {kinds[0]} over the past and {kinds[1]} over the horizon.")
+        if not _is_numeric(past_L):
             past_L, future_H = encode(past_L, target_VL, future_H)
         context_RL[row] = past_L
         if future_H is not None:

@@ -5,6 +5,7 @@ Axes: T rows of the table (sorted by series, then time), N series, H horizon ste
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,7 +45,7 @@ class Timeline:
                 f"the frequency cannot be inferred: the longest series, {names[longest]!r}, has {len(rows)} rows and 3 "
                 'are needed. Say it with freq="D" (or h, W, MS ...).'
             )
-        found = pd.infer_freq(rows)
+        found = _infer(rows)
         if found is None:
             raise _irregular(names[longest], rows, np.diff(_wall_clock(rows)))
         timeline = cls(timestamps_T, starts, names, found)
@@ -105,6 +106,13 @@ class Timeline:
     def _runs_in_utc(self) -> bool:
         offset = pd.tseries.frequencies.to_offset(self.freq)
         return isinstance(offset, pd.offsets.Tick) and not isinstance(offset, pd.offsets.Day)
+
+
+def _infer(rows: pd.DatetimeIndex) -> str | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # pandas 3 announces that pandas 4 returns an offset
+        found = pd.infer_freq(rows)
+    return getattr(found, "freqstr", found)
 
 
 def _fixed_step(freq: str) -> np.timedelta64 | None:

@@ -1,0 +1,87 @@
+"""Tables from and to files; where a model's folder is found."""
+
+import json
+
+import pandas as pd
+import pytest
+from naive_model import naive_model
+
+from foreloom.forecast import forecast_file, read_table, write_table
+from foreloom.forecast.folder import find_model_folder
+
+
+def frame():
+    return pd.DataFrame(
+        {"item_id": "a", "timestamp": pd.date_range("2024-01-01", periods=4), "target": [1.0, 2.0, None, 4.0]}
+    )
+
+
+@pytest.mark.parametrize("ending", [".csv", ".csv.gz", ".tsv", ".parquet"])
+def test_forecast_from_file_to_file(tmp_path, ending):
+    write_table(frame(), tmp_path / f"data{ending}")
+    later = pd.DataFrame({"item_id": "a", "timestamp": pd.date_range("2024-01-05", periods=2)})
+    write_table(later, tmp_path / f"future{ending}")
+    out = tmp_path / "new" / f"out{ending}"
+    result = forecast_file(
+        naive_model(), tmp_path / f"data{ending}", out, future=tmp_path / f"future{ending}", prediction_length=2
+    )
+    back = read_table(out)
+    assert back["predictions"].tolist() == result["predictions"].tolist() == [4.5, 4.5]
+    assert pd.to_datetime(back["timestamp"]).tolist() == result["timestamp"].tolist()
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    out = tmp_path / "out.csv"
+    out.write_text("old")
+
+    def full(self, path, **options):
+        path.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", full)
+    with pytest.raises(OSError, match="No space"):
+        write_table(frame(), out)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("out.csv", "old")]
+
+
+def test_unreadable_tables_get_a_sentence(tmp_path):
+    (tmp_path / "broken.parquet").write_text("not parquet")
+    (tmp_path / "empty.csv").write_text("")
+    for name, sentence in {
+        "broken.parquet": "broken.parquet cannot be read as a table",
+        "empty.csv": "empty.csv cannot be read as a table",
+        "absent.csv": "no file .*absent.csv",
+    }.items():
+        with pytest.raises(ValueError, match=sentence):
+            read_table(tmp_path / name)
+    with pytest.raises(ValueError, match=r"out.xlsx: foreloom reads and writes tables as .csv, .tsv and .parquet"):
+        forecast_file(naive_model(), tmp_path / "absent.csv", tmp_path / "out.xlsx")
+
+
+def test_a_model_is_found_in_a_folder_a_checkpoint_or_a_run(tmp_path):
+    def model(folder):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps({}))
+        return folder
+
+    assert find_model_folder(model(tmp_path / "plain")) == tmp_path / "plain"
+    run = tmp_path / "run"
+    for step in (100, 200, 300):
+        hf = model(run / "checkpoints" / f"step-{step:08d}" / "hf")
+        if step < 300:  # the newest is not whole
+            (hf.parent / "manifest.json").write_text("{}")
+    newest = run / "checkpoints" / "step-00000200"
+    assert find_model_folder(newest) == newest / "hf"
+    assert find_model_folder(run) == newest / "hf"
+
+
+def test_no_model_gets_a_sentence(tmp_path):
+    (tmp_path / "my-run").mkdir()
+    with pytest.raises(ValueError, match="my-run holds no model: neither config.json"):
+        find_model_folder(tmp_path / "my-run")
+    with pytest.raises(ValueError, match=r"no folder .*my-rum. Did you mean .*my-run\?"):
+        find_model_folder(tmp_path / "my-rum")
+    (tmp_path / "model.safetensors").write_text("")
+    with pytest.raises(ValueError, match="is a file. Give the folder"):
+        find_model_folder(tmp_path / "model.safetensors")

@@ -1,0 +1,94 @@
+"""`Model.predict`: every form of input, the horizon's limits, refusals."""
+
+import numpy as np
+import pytest
+import torch
+from naive_model import naive_model
+
+from foreloom.data.windows import ForecastInput
+
+RAMP = np.arange(5.0)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "shapes"),
+    [
+        (RAMP, [(1, 5)]),
+        ([0.0, 1, 2, 3, 4], [(1, 5)]),
+        (torch.arange(5), [(1, 5)]),
+        (np.ones((3, 5)), [(1, 5)] * 3),
+        (np.ones((3, 2, 5)), [(2, 5)] * 3),
+        ([RAMP, np.ones((2, 7))], [(1, 5), (2, 7)]),
+        ([[1, 2, 3], [4, 5]], [(1, 3), (1, 2)]),
+        ({"target": RAMP}, [(1, 5)]),
+        ([{"target": np.ones((2, 5)), "past_covariates": {"a": RAMP}}], [(3, 5)]),
+    ],
+)
+def test_forms_of_input(inputs, shapes):
+    model = naive_model()
+    forecasts = model.predict(inputs, 3, [0.1, 0.5])
+    assert [one.context_RC.shape for one in model.forecaster.inputs] == shapes
+    num_targets = [one.num_targets for one in model.forecaster.inputs]
+    assert [f.shape for f in forecasts] == [(n, 3, 2) for n in num_targets]
+    assert [e.shape[0] for e in model.embed(inputs)] == [rows for rows, _ in shapes]
+
+
+def test_covariates_known_ahead():
+    model = naive_model()
+    entry = {
+        "target": RAMP,
+        "past_covariates": {"p": RAMP, "k": RAMP, "c": list("aabbb"), "later": RAMP},
+        "future_covariates": {"k": [1, 2], "c": ["b", "z"], "later": None},
+    }
+    model.predict(entry, 2)
+    (one,) = model.forecaster.inputs
+    assert (one.num_targets, one.num_past, one.num_future) == (1, 1, 3)
+    np.testing.assert_allclose(one.future_RH[2:], [[(2 + 9) / 4, 2], [1, 2], [np.nan, np.nan]])
+
+
+def test_defaults_and_options():
+    model = naive_model()
+    assert model.predict(RAMP)[0].shape == (1, 8, 3)
+    assert model.forecaster.options == {"batch_size": 256, "context_length": 16, "cross_learning": False}
+    model.predict(RAMP, 2, batch_size=3, context_length=4, cross_learning=True)
+    assert model.forecaster.options == {"batch_size": 3, "context_length": 4, "cross_learning": True}
+
+
+def test_a_horizon_beyond_the_model_warns_or_is_refused():
+    model = naive_model()
+    with pytest.warns(UserWarning, match="prediction_length 9 is beyond the 8 steps"):
+        assert model.predict(RAMP, 9)[0].shape == (1, 9, 3)
+    with pytest.raises(ValueError, match="beyond the 8 steps.*Ask for 8 or less"):
+        model.predict(RAMP, 9, limit_prediction_length=True)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "sentence"),
+    [
+        ([], "inputs is empty"),
+        (np.ones((1, 1, 1, 5)), r"shape \(1, 1, 1, 5\) cannot be forecast"),
+        ([RAMP, np.ones((1, 1, 5))], r"input 1: expected numbers of shape \(L,\) or \(V, L\), got shape \(1, 1, 5\)"),
+        ([RAMP, []], r"input 1: .* got shape \(0,\)"),
+        ([["a", "b"]], "input 0: expected numbers .* could not convert"),
+        ([[[1, 2], [3]]], "input 0: expected numbers"),
+        ([np.array([1, np.inf])], "input 0: step 1 is infinite"),
+        ([{"target": RAMP}, {"targets": RAMP}], "input 1: unknown key 'targets'. Did you mean 'target'"),
+        ([{"past_covariates": {}}], "input 0: the key 'target' is missing"),
+        ({"target": RAMP, "past_covariates": {"a": [1]}}, r"input 0: past covariate 'a' has shape \(1,\)"),
+        (ForecastInput(RAMP[None], np.ones((1, 4)), 1), "input 0: future_RH has 4 steps; the horizon has 2"),
+    ],
+)
+def test_what_cannot_be_forecast_is_refused_with_its_place(inputs, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        naive_model().predict(inputs, 2)
+
+
+@pytest.mark.parametrize("levels", [[], [0.5, 1.0], [0.0], [-0.1]])
+def test_levels_lie_between_0_and_1(levels):
+    with pytest.raises(ValueError, match="quantile_levels must lie between 0 and 1"):
+        naive_model().predict(RAMP, 2, levels)
+
+
+def test_a_horizon_has_a_step():
+    with pytest.raises(ValueError, match="prediction_length must be at least 1, got 0"):
+        naive_model().predict(RAMP, 0)
