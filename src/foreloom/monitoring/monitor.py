@@ -62,16 +62,6 @@ class Monitor:
         self._handlers: list[logging.Handler] = []
         self._broken: set[str] = set()
 
-    @property
-    def first_step(self) -> int:
-        """The first step this session can log: one past the newest it knows of."""
-        return self._last.step + 1 if self._last else 1
-
-    @property
-    def seconds(self) -> float:
-        """Wall time of the run up to its newest log line, earlier sessions included."""
-        return self._last.seconds if self._last else 0.0
-
     def start(self, banner: Mapping[str, Mapping[str, Any]]) -> None:
         """Open the outputs and print the banner: a box of titled sections (Model, Optimization, Distributed, Data)."""
         self._handlers = open_lines(self.run_dir, is_main=self.is_main)
@@ -83,22 +73,19 @@ class Monitor:
         for name in self.config.trackers:
             if name in TRACKERS:
                 with self._lasting(name):
-                    self._trackers.append(TRACKERS[name](self.run_dir, self.first_step))
+                    self._trackers.append(TRACKERS[name](self.run_dir, self._last_step + 1))
         monitoring = {
             "run folder": self.run_dir,
             "log line": f"every {self.config.log_steps:,} steps",
             "trackers": self.config.trackers,
         }
         logger.info(console.box({**banner, "Monitoring": monitoring}))
-        sentence = f"{'Resumed' if self._last else 'Started'} a run of {self.total_steps:,} steps."
-        self._write_event("start", "info", sentence, None, {"banner": banner})
-
-    def is_due(self, step: int) -> bool:
-        """Is `step` a logging step? Every `log_steps`-th is, and the last."""
-        return step % self.config.log_steps == 0 or step == self.total_steps
+        self._write_event(
+            "start", "info", f"Session began: {self.total_steps:,} steps in all.", None, {"banner": banner}
+        )
 
     def log(self, record: StepRecord) -> None:
-        """Take in a logging step and, on the main rank, print and write it."""
+        """Take in a logging step (every `log_steps`-th and the last) and, on the main rank, print and write it."""
         self._loss.update(record.step, record.loss)
         surge = self._grad_norm.update(record.grad_norm)
         self._last = record
@@ -129,13 +116,17 @@ class Monitor:
         logger.warning(sentence)
         self._write_event(kind, "warning", sentence, step, fields)
 
-    def finish(self, result: Mapping[str, Any]) -> None:
-        """Print the end box (the rows of `result`, such as the checkpoint's path, come last) and close the outputs."""
+    def finish(self, result: Mapping[str, Any], *, step: int | None = None) -> None:
+        """Print the end box (the rows of `result`, such as the checkpoint's path, come last) and close the outputs.
+
+        `step` is the last one made; that of the newest log line where it is not given.
+        """
         if self.is_main:
-            title = f"Finished at step {self.first_step - 1:,} of {self.total_steps:,}"
+            step = self._last_step if step is None else step
+            title = f"{'Finished' if step >= self.total_steps else 'Stopped'} at step {step:,} of {self.total_steps:,}"
             rows = {**self.summary(), **result}
             logger.info(console.box({title: rows}))
-            self._write_event("finish", "info", f"{title}.", None, {"result": rows})
+            self._write_event("finish", "info", f"{title}.", step, {"result": rows})
         self.close()
 
     def close(self) -> None:
@@ -185,10 +176,14 @@ class Monitor:
         self._last = StepRecord(**state["last"]) if state["last"] else None
         self._peak_memory_bytes = state["peak_memory_bytes"]
 
+    @property
+    def _last_step(self) -> int:
+        return self._last.step if self._last else 0
+
     def _write_event(self, kind: str, level: str, sentence: str, step: int | None, fields: Mapping[str, Any]) -> None:
         assert kind != "step", "records of this kind are logging steps"
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        step = self.first_step - 1 if step is None else step
+        step = self._last_step if step is None else step
         self._write({"kind": kind, "level": level, "sentence": sentence, "step": step, "time": now, **fields})
 
     def _write(self, record: Mapping[str, Any]) -> None:

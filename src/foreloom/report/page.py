@@ -130,7 +130,7 @@ def _curves(run: RunFolder) -> str:
 
 
 def _scores(title: str, table: ScoreTable) -> str:
-    classes = {True: "better", False: "worse"}
+    classes: dict[bool | None, str] = {True: "better", False: "worse"}
 
     def line(row: Sequence[Cell]) -> str:
         cells = [
