@@ -283,11 +283,8 @@ class ArrowSource:
                 if column.variates_N[item]:
                     found[short_name] = column.cut(item, 0, length)
                 continue
-            values_VT = column.cut(file, item, 0, length)
-            if "__" in column.name:
-                found.update(dict.fromkeys([short_name] * len(values_VT), values_VT[:1].squeeze(0)))
-            else:
-                found.update({f"{short_name}_{number:03d}": row for number, row in enumerate(values_VT)})
+            for number, row in enumerate(column.cut(file, item, 0, length)):
+                found[short_name if "__" in column.name else f"{short_name}_{number:03d}"] = row
         return found
 
     def _open_covariate(self, name: str) -> NumberColumn | LabelColumn:

@@ -1,6 +1,9 @@
 """Categories as numbers: by what the target did where there is one target, by their order where there are several.
 
-Axes: V targets, L context steps, H horizon steps. The encodings are Chronos-2's (chronos-forecasting 2.3).
+The encodings are Chronos-2's (chronos-forecasting 2.3) with one departure: they are fitted on the context alone, in
+training too. The reference fits them on the whole series when it trains, so the steps to be forecast leak into inputs.
+
+Axes: V targets, L context steps, H horizon steps.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ def _clock(time_N: np.ndarray, offsets: np.ndarray) -> dict[str, pa.Array]:
 def _infer_freq(stamps: np.ndarray) -> str | None:
     import pandas as pd
 
-    return pd.infer_freq(pd.DatetimeIndex(stamps)) if len(stamps) >= 3 else None
+    return pd.DatetimeIndex(stamps, freq="infer").freqstr if len(stamps) >= 3 else None
 
 
 def _first(schema: pa.Schema, names: tuple[str, ...]) -> str | None:
