@@ -54,6 +54,8 @@ def test_panels_without_actuals_history_or_median():
     figure = forecast_figure([lone])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["quantile 0.4"]
     assert len(forecast_figure([panel()] * 3).axes) == 3
+    one_column = forecast_figure([panel()] * 3, num_columns=1)
+    assert one_column.get_figheight() > 1.5 * one_column.get_figwidth()
 
 
 def test_timestamps_are_on_the_axis():

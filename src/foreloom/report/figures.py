@@ -54,14 +54,16 @@ class ForecastPanel:
 
 
 @styled
-def forecast_figure(panels: Sequence[ForecastPanel], *, history_length: int | None = None) -> Figure:
+def forecast_figure(
+    panels: Sequence[ForecastPanel], *, history_length: int | None = None, num_columns: int = 2
+) -> Figure:
     """A panel a forecast: the end of the history, the median, shaded central bands, and the actual values.
 
     `history_length` is the steps of history shown, three horizons where not given. Raises ValueError for no panel.
     """
     if not panels:
         raise ValueError("a forecast picture needs at least one panel")
-    num_columns = min(len(panels), 2)
+    num_columns = min(len(panels), num_columns)
     num_rows = math.ceil(len(panels) / num_columns)
     figure, axes = _grid(num_rows, num_columns)
     handles: dict[str, Any] = {}

@@ -207,7 +207,7 @@ def _reproduce(run: RunFolder) -> str:
         else ""
     )
     again = escape(f"{commit}foreloom train recipe.yaml --out again")
-    return f'{asked}<div class="card"><pre>{again}</pre></div><p></p>{recipe}'
+    return f'{asked}<div class="card"><pre>{again}</pre></div>{recipe}'
 
 
 def _environment(environment: Mapping[str, Any]) -> str:

@@ -57,7 +57,7 @@ def evaluate_and_tabulate(
     write_rows(rows, csv_path)
     for task in results[name].tasks:
         if task.examples:
-            figure = forecast_figure([panel_of(task.name, example) for example in task.examples])
+            figure = forecast_figure([panel_of(task.name, example) for example in task.examples], num_columns=1)
             save_figure(figure, csv_path.with_name(f"{csv_path.stem}-{task.name}.svg"))
     console.print(to_rich(score_table(rows), title=f"{name} on {Path(tasks).name}"))
     console.print(f"wrote {csv_path} and {len(task_list)} forecast pictures beside it", highlight=False, soft_wrap=True)
