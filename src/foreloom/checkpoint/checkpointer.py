@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +35,10 @@ class CheckpointConfig:
     """The score that decides, by its name in the benchmark's result; lower is better."""
     export: Literal["all", "final"] = "all"
     """Which checkpoints get hf/, the folder that the reference library loads."""
+
+
+# Said on every save and load of a single process, where it is meant.
+warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
 
 
 class CheckpointError(ValueError):

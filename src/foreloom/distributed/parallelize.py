@@ -109,6 +109,7 @@ def _replace(model: nn.Module, name: str, wrapped: nn.Module) -> tuple[str, nn.M
 def _replicate(model: nn.Module, process: Process) -> nn.Module:
     # Which parameters take part differs by micro-batch (a batch of singletons skips the group attention's q and k).
     warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")  # its successor is not in torch 2.11
     devices = [process.device] if process.device.type == "cuda" else None
     replicated = DistributedDataParallel(
         model, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=True
@@ -117,7 +118,8 @@ def _replicate(model: nn.Module, process: Process) -> nn.Module:
     return replicated
 
 
-def _sum_bucket(state: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+def _sum_bucket(state, bucket):  # no annotations: DDP refuses postponed ones
+    """DDP's communication hook; its default divides by the number of ranks."""
     future = dist.all_reduce(bucket.buffer(), async_op=True).get_future()
     return future.then(lambda done: done.value()[0])
 
@@ -129,6 +131,8 @@ def _shard(
     process: Process,
     autocast_dtype: torch.dtype | None,
 ) -> nn.Module:
+    # Where a model returns a view, as of its quantiles, nobody writes into it.
+    warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(
         process.device.type, (shape.dp_replicate, shape.dp_shard), mesh_dim_names=("dp_replicate", "dp_shard")
     )
@@ -146,27 +150,27 @@ def _shard(
     return model
 
 
-class _Reach(torch.autograd.Function):
-    """The identity on its first argument; the others get a gradient of zero."""
+class _Zero(torch.autograd.Function):
+    """The number 0, with a gradient of zero for every parameter."""
 
     @staticmethod
-    def forward(ctx: Any, output: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.shapes = [(p.shape, p.dtype, p.device) for p in parameters]
-        return output.view_as(output)
+    def forward(ctx: Any, *parameters: Tensor) -> Tensor:
+        ctx.like = [(p.shape, p.dtype, p.device) for p in parameters]
+        return parameters[0].new_zeros(())
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
-        zeros = (torch.zeros((), dtype=dtype, device=device).expand(shape) for shape, dtype, device in ctx.shapes)
-        return grad, *zeros
+        return tuple(torch.zeros((), dtype=dtype, device=device).expand(shape) for shape, dtype, device in ctx.like)
 
 
 def _reach_every_parameter(module: nn.Module, inputs: Any, output: Any) -> Any:
     """Forward hook: ranks reduce-scatter the gradients they have, so all must have the same ones, zeros included."""
-    if not torch.is_grad_enabled():
-        return output
     parameters = [p for p in module.parameters() if p.requires_grad and not isinstance(p, DTensor)]
+    if not parameters or not torch.is_grad_enabled():
+        return output
+    zero = _Zero.apply(*parameters)
     if isinstance(output, Tensor):
-        return _Reach.apply(output, *parameters)
+        return output + zero.to(output.dtype)
     if (objective := getattr(output, "objective", None)) is not None:  # the model itself; a named tuple
-        return output._replace(objective=objective._replace(sum=_Reach.apply(objective.sum, *parameters)))
-    return (_Reach.apply(output[0], *parameters), *output[1:])
+        return output._replace(objective=objective._replace(sum=objective.sum + zero))
+    return (output[0] + zero.to(output[0].dtype), *output[1:])

@@ -132,8 +132,9 @@ def start(device: DeviceSetting = "auto", *, timeout_seconds: float = 1800.0) ->
 
 
 def stop() -> None:
-    """Leave the group of ranks, if there is one."""
+    """Leave the group of ranks together, if there is one; for the end of a run that went well (collective)."""
     if dist.is_initialized():
+        dist.barrier()
         dist.destroy_process_group()
 
 

@@ -1,0 +1,34 @@
+"""Law: an initial weight is a function of the seed and the parameter's name; no rank, order or other layer matters."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from foreloom.models.registry import get
+
+
+def chronos2(num_layers: int, seed: int) -> nn.Module:
+    family = get("chronos2")
+    config = family.config(size="test", d_model=32, d_kv=8, d_ff=64, num_heads=4, num_layers=num_layers)
+    model = family.build(config, context_length=32, prediction_length=8)
+    family.initialize(model, seed)
+    return model
+
+
+@pytest.mark.parametrize("build", [chronos2])
+def test_weights_depend_on_seed_and_name_only(build) -> None:
+    torch.manual_seed(1)
+    two_layers = dict(build(2, seed=7).named_parameters())
+    torch.manual_seed(2)
+    three_layers = dict(build(3, seed=7).named_parameters())
+    assert two_layers.keys() < three_layers.keys()
+    for name, parameter in two_layers.items():
+        assert torch.equal(parameter, three_layers[name]), name
+    other_seed = dict(build(2, seed=8).named_parameters())
+    random = [name for name, parameter in two_layers.items() if parameter.unique().numel() > 2]
+    assert len(random) > 10
+    assert not any(torch.equal(two_layers[name], other_seed[name]) for name in random)
+    same_shape = [n for n in random if n.endswith("mlp.wi.weight")]
+    assert len(same_shape) == 2 and not torch.equal(*(two_layers[name] for name in same_shape))

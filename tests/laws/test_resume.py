@@ -1,0 +1,58 @@
+"""Law: a run that was killed and goes on is the run that was never stopped."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from toy_run import losses, start_rank, train_here, weights
+
+
+def kill_after(run: dict, step: int, how: signal.Signals) -> subprocess.Popen[str]:
+    """Train in a subprocess and send it `how` once `step` is logged."""
+    process = start_rank([run])
+    log = run["run_dir"] / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not log.is_file() or f'"step", "step": {step},' not in log.read_text():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(how)
+    process.communicate(timeout=60)
+    return process
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    first, second = weights(one), weights(other)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("family", ["toy", "chronos2"])
+def test_killed_at_a_random_step_goes_on_bit_for_bit(tmp_path: Path, family: str) -> None:
+    settings = {"family": family, "dropout": 0.1, "steps": 60, "save_steps": 7}
+    train_here(tmp_path / "whole", **settings)
+    step = random.randrange(8, 40)
+    killed = kill_after(settings | {"run_dir": tmp_path / "killed"}, step, signal.SIGKILL)
+    assert killed.returncode == -signal.SIGKILL
+    result = train_here(tmp_path / "killed", **settings, resume=True)
+    assert result.step == 60
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole"), f"killed after step {step}"
+    assert same_weights(tmp_path / "killed", tmp_path / "whole"), f"killed after step {step}"
+
+
+def test_sigterm_saves_and_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    settings = {"dropout": 0.1, "steps": 60}
+    train_here(tmp_path / "whole", **settings)
+    stopped = kill_after(settings | {"run_dir": tmp_path / "stopped"}, 5, signal.SIGTERM)
+    assert stopped.returncode == 143
+    saved = sorted(path.name for path in (tmp_path / "stopped" / "checkpoints").iterdir())
+    assert len(saved) == 1 and saved[0].startswith("step-")
+    assert train_here(tmp_path / "stopped", **settings, resume=True).exit_code == 0
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
+    assert same_weights(tmp_path / "stopped", tmp_path / "whole")

@@ -1,0 +1,63 @@
+"""Law: a run depends neither on how many ranks share it, nor on how, nor on their number staying the same."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+import torch
+
+from toy_run import launch, losses, train_here, weights
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    first, second = losses(one), losses(other)
+    assert list(first) == list(second) == [1, 2, 3, 4, 5, 6]
+    for step, loss in first.items():
+        assert math.isclose(loss, second[step], rel_tol=1e-6), (other.name, step, loss, second[step])
+    for name, tensor in weights(one).items():
+        torch.testing.assert_close(
+            weights(other)[name], tensor, rtol=1e-4, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def stopped_at_three(run_dir: Path, copy: Path) -> Path:
+    """The run as it was after step 3."""
+    shutil.copytree(run_dir, copy, symlinks=True)
+    shutil.rmtree(copy / "checkpoints" / "step-00000006")
+    (copy / "checkpoints" / "final").unlink()
+    return copy
+
+
+def test_one_two_and_four_ranks_train_alike_and_take_over_from_each_other(tmp_path: Path) -> None:
+    ddp, fsdp, hsdp = {"strategy": "ddp"}, {"strategy": "fsdp"}, {"strategy": "fsdp", "dp_replicate": 2}
+    cut, recompute = {"micro_batch_size": 5}, {"activation_checkpointing": True}
+    toy, chronos2 = ({"family": family, "steps": 6, "save_steps": 3} for family in ("toy", "chronos2"))
+    train_here(tmp_path / "toy", **toy)
+    train_here(tmp_path / "chronos2", **chronos2)
+
+    two = [
+        toy | ddp | cut | {"run_dir": tmp_path / "toy-2-ddp"},
+        toy | fsdp | cut | {"run_dir": tmp_path / "toy-2-fsdp"},
+        chronos2 | ddp | {"run_dir": tmp_path / "chronos2-2-ddp"},
+        chronos2 | fsdp | cut | recompute | {"run_dir": tmp_path / "chronos2-2-fsdp"},
+    ]
+    launch(2, two)
+    from_two = [
+        stopped_at_three(tmp_path / f"{family}-2-fsdp", tmp_path / f"{family}-2-1") for family in ("toy", "chronos2")
+    ]
+    train_here(from_two[0], **toy, resume=True)
+    train_here(from_two[1], **chronos2, resume=True)
+
+    four = [
+        toy | ddp | {"run_dir": tmp_path / "toy-4-ddp"},
+        toy | hsdp | {"run_dir": stopped_at_three(tmp_path / "toy-2-ddp", tmp_path / "toy-2-4"), "resume": True},
+        chronos2 | hsdp | {"run_dir": tmp_path / "chronos2-4-hsdp"},
+        chronos2
+        | ddp
+        | {"run_dir": stopped_at_three(tmp_path / "chronos2", tmp_path / "chronos2-1-4"), "resume": True},
+    ]
+    launch(4, four)
+    for run_dir in (*from_two, *(run["run_dir"] for run in (*two, *four))):
+        assert_same_run(tmp_path / run_dir.name.partition("-")[0], run_dir)

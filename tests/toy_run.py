@@ -1,0 +1,200 @@
+"""A small run through the real trainer, in this process or on several gloo ranks: what the laws and trainer tests use.
+
+`python toy_run.py '[{...}, ...]'` trains one run after another, each with its settings, as the rank its environment names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer
+from foreloom.data.loader import WindowLoader
+from foreloom.data.mixture import DataConfig, GroupConfig, SourceConfig
+from foreloom.data.windows import Windows
+from foreloom.distributed.mesh import ParallelConfig
+from foreloom.distributed.process import Process, start, stop
+from foreloom.distributed.sharding import Sharding
+from foreloom.models.family import ModelFamily
+from foreloom.models.registry import get
+from foreloom.monitoring.monitor import Monitor, MonitoringConfig
+from foreloom.objectives.loss import Loss
+from foreloom.training.config import TrainingConfig
+from foreloom.training.optimizer import OptimizerConfig
+from foreloom.training.trainer import Trainer, TrainResult
+
+torch.set_num_threads(1)  # ranks share the machine
+DATA = Path(__file__).resolve().parents[1] / "examples" / "data" / "m3_monthly.parquet"
+CONTEXT_LENGTH, PREDICTION_LENGTH = 32, 8
+
+
+class ToyOutput(NamedTuple):
+    loss: Tensor
+    objective: Loss
+
+
+class ToyBlock(nn.Module):
+    """Its `group` layer serves rows that have company; without any it takes no part, so gradients differ by rank."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(CONTEXT_LENGTH, CONTEXT_LENGTH)
+        self.group = nn.Linear(CONTEXT_LENGTH, CONTEXT_LENGTH, bias=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, h: Tensor, has_company: Tensor | None) -> Tensor:
+        h = h + self.dropout(torch.tanh(self.linear(h)))
+        return h if has_company is None else h + self.group(h) * has_company
+
+
+class ToyModel(nn.Module):
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(ToyBlock(dropout) for _ in range(2))
+        self.head = nn.Linear(CONTEXT_LENGTH, PREDICTION_LENGTH)
+        self.unused = nn.Parameter(torch.ones(3))
+
+    def forward(self, context: Tensor, target: Tensor, has_company: Tensor | None) -> ToyOutput:
+        h = context
+        for block in self.blocks:
+            h = block(h, has_company)
+        observed = ~target.isnan()
+        error = torch.where(observed, self.head(h) - target.nan_to_num(), 0.0)
+        loss = Loss((error**2).sum(), observed.sum())
+        return ToyOutput(loss.mean, loss)
+
+
+def toy_batch(windows: Windows, device: torch.device) -> Mapping[str, Any]:
+    context = np.zeros((windows.num_rows, CONTEXT_LENGTH), np.float32)
+    context[:, CONTEXT_LENGTH - windows.context_RC.shape[1] :] = np.nan_to_num(windows.context_RC)
+    _, group_R, size_of_group = np.unique(windows.group_R, return_inverse=True, return_counts=True)
+    has_company = torch.from_numpy(size_of_group[group_R] > 1)[:, None]
+    return {
+        "context": torch.from_numpy(context * 1e-4).to(device),
+        "target": torch.from_numpy(windows.future_RH * 1e-4).to(device),
+        "has_company": has_company.to(device) if has_company.any() else None,
+    }
+
+
+def toy_initialize(model: nn.Module, seed: int) -> None:
+    for index, parameter in enumerate(model.parameters()):
+        generator = torch.Generator().manual_seed(seed + index)
+        with torch.no_grad():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+
+
+TOY = ModelFamily(
+    name="toy",
+    config=dict,
+    build=lambda dropout=0.0: ToyModel(dropout),
+    initialize=toy_initialize,
+    batch=toy_batch,
+    sharding=Sharding(blocks=("blocks.*",)),
+    recognises=lambda config: False,
+    load=lambda folder: ToyModel(0.0),
+    save=lambda model, state, folder: save_file(dict(state), folder / "model.safetensors"),
+    forecaster=lambda model: None,  # type: ignore[arg-type, return-value]
+    flops_per_row=lambda model, context_length, horizon: 1e6,
+)
+
+
+def build_trainer(process: Process, run_dir: Path, settings: Mapping[str, Any], **more: Any) -> Trainer:
+    """`settings`: family, dropout, resume, and the fields of the sections by their names; the rest has small values."""
+    s = {"family": "toy", "dropout": 0.0, "resume": False, "steps": 6, "batch_size": 24, "micro_batch_size": 0} | dict(
+        settings
+    )
+    training = TrainingConfig(
+        steps=s["steps"], batch_size=s["batch_size"], micro_batch_size=s["micro_batch_size"], device="cpu",
+        save_steps=s.get("save_steps", 1000), activation_checkpointing=s.get("activation_checkpointing", False),
+        compile=s.get("compile", False), precision=s.get("precision", "auto"),
+        save_total_limit=s.get("save_total_limit", 0),
+    )  # fmt: skip
+    optimizer = OptimizerConfig(learning_rate=3e-3, warmup_steps=2, schedule="linear")
+    parallel = ParallelConfig(**{k: s[k] for k in ("strategy", "dp_replicate", "dp_shard") if k in s})
+    checkpointer = Checkpointer(
+        run_dir, CheckpointConfig(), process, save_total_limit=training.save_total_limit, resume=s["resume"]
+    )
+    monitor = Monitor(run_dir, s["steps"], MonitoringConfig(log_steps=1, trackers=("none",)), process.is_main)
+    data = DataConfig(
+        sources=(SourceConfig(path=str(DATA)),),
+        context_length=CONTEXT_LENGTH,
+        prediction_length=PREDICTION_LENGTH,
+        group=GroupConfig(probability=0.2, max_size=3),
+    )
+    loader = WindowLoader(
+        data, seed=5, batch_size=s["batch_size"], micro_batch_size=s["micro_batch_size"],
+        rank=process.rank, world_size=process.world_size,
+    )  # fmt: skip
+    if s["family"] == "toy":
+        family, model = TOY, TOY.build(dropout=s["dropout"])
+    else:
+        family = get("chronos2")
+        config = family.config(
+            size="test", d_model=32, d_kv=8, d_ff=64, num_heads=4, num_layers=2, dropout_rate=s["dropout"]
+        )
+        model = family.build(config, context_length=CONTEXT_LENGTH, prediction_length=PREDICTION_LENGTH)
+    family.initialize(model, training.seed)
+    return Trainer(
+        training, optimizer, parallel, model, family, loader, process, checkpointer, monitor,
+        context_length=CONTEXT_LENGTH, prediction_length=PREDICTION_LENGTH, **more,
+    )  # fmt: skip
+
+
+def train_here(run_dir: Path, **settings: Any) -> TrainResult:
+    """A run in this process."""
+    return build_trainer(Process(0, 1, 0, torch.device("cpu")), run_dir, settings).train()
+
+
+def launch(world_size: int, runs: Sequence[Mapping[str, Any]], timeout_seconds: float = 60) -> None:
+    """Train `runs` (settings with `run_dir`) one after another on `world_size` gloo ranks; fail if a rank does."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ranks = [start_rank(runs, rank=rank, world_size=world_size, port=port) for rank in range(world_size)]
+    try:
+        outputs = [rank.communicate(timeout=timeout_seconds)[0] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    failed = [output for rank, output in zip(ranks, outputs, strict=True) if rank.returncode]
+    assert not failed, failed[0]
+
+
+def start_rank(
+    runs: Sequence[Mapping[str, Any]], *, rank: int = 0, world_size: int = 1, port: int = 0
+) -> subprocess.Popen[str]:
+    own = {"RANK": rank, "WORLD_SIZE": world_size, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    environment = os.environ | {name: str(value) for name, value in own.items()} | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, json.dumps([dict(run, run_dir=str(run["run_dir"])) for run in runs])]
+    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def losses(run_dir: Path) -> dict[int, float]:
+    """Loss of each step, the newest entry where a step was done twice."""
+    records = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
+    return {record["step"]: record["loss"] for record in records if record["kind"] == "step"}
+
+
+def weights(run_dir: Path) -> dict[str, Tensor]:
+    """Of the final checkpoint."""
+    return load_file(run_dir / "checkpoints" / "final" / "hf" / "model.safetensors")
+
+
+if __name__ == "__main__":
+    this = start("cpu", timeout_seconds=30)
+    code = 0
+    for run in json.loads(sys.argv[1]):
+        code = build_trainer(this, Path(run.pop("run_dir")), run).train().exit_code
+    stop()
+    sys.exit(code)
