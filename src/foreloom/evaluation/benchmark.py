@@ -15,7 +15,7 @@ from foreloom.data.reader import open_source
 from foreloom.data.series import Source
 from foreloom.evaluation.baselines import SeasonalForecaster
 from foreloom.evaluation.metrics import MetricSums, metric_sums, window_errors
-from foreloom.evaluation.result import EvaluationResult, ForecastExample, TaskResult
+from foreloom.evaluation.result import EvaluationResult, ExampleKind, ForecastExample, TaskResult
 from foreloom.evaluation.tasks import EvaluationTask
 from foreloom.evaluation.windows import EvaluationWindow, PlannedWindow, plan_windows, window_reader
 from foreloom.models.family import Forecaster
@@ -127,7 +127,11 @@ class _TaskRun:
         ranked = np.argsort(errors_S, kind="stable")[: int(np.isfinite(errors_S).sum())]
         if not len(ranked):
             return ()
-        picked = {"best": ranked[0], "median": ranked[(len(ranked) - 1) // 2], "worst": ranked[-1]}
+        picked: dict[ExampleKind, int] = {
+            "best": int(ranked[0]),
+            "median": int(ranked[(len(ranked) - 1) // 2]),
+            "worst": int(ranked[-1]),
+        }
         windows = [self.read(planned[s]) for s in picked.values()]
         forecasts = [self._forecast([window])[0] for window in windows]
         return tuple(
@@ -152,7 +156,7 @@ def _score_batch(
     label_SH = np.concatenate([window.label_VH for window in windows])
     scale_S = np.concatenate([window.seasonal_error_V for window in windows])
     owner_S = np.repeat(np.arange(len(windows)), [len(window.label_VH) for window in windows])
-    names = [f"series {windows[owner].name!r}" for owner in owner_S]
+    names = [f"series {windows[owner].name!r}" for owner in owner_S.tolist()]
     sums = metric_sums(forecast_SHQ, label_SH, scale_S, quantile_levels, names)
     errors_S = window_errors(forecast_SHQ[..., quantile_levels.index(0.5)], label_SH, scale_S)
     scored_S = np.isfinite(errors_S)

@@ -147,7 +147,7 @@ def metric_sums(
     ]
     return MetricSums(
         zero.quantile_levels,
-        num_windows=np.float64(len(label_SH)),
+        num_windows=np.array(float(len(label_SH))),
         num_points=observed_SH.sum(dtype=np.float64),
         abs_label=np.abs(label_SH).sum(),
         abs_error=error_SH.sum(),

@@ -21,12 +21,14 @@ from foreloom.evaluation.metrics import MetricSums
 METRICS = ("WQL", "MASE", "MAE", "MSE", "RMSE", "sMAPE", "SQL", "CRPS")
 """Every metric but coverage; lower is better for all of them."""
 
+ExampleKind = Literal["best", "median", "worst"]
+
 
 @dataclass(frozen=True)
 class ForecastExample:
     """One window with its forecast, for pictures."""
 
-    kind: Literal["best", "median", "worst"]
+    kind: ExampleKind
     name: str
     cut: int
     """Steps of the series before the window."""

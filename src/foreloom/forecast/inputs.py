@@ -39,7 +39,7 @@ def _split_array(array: np.ndarray) -> Sequence[np.ndarray]:
             f"an array of shape {array.shape} cannot be forecast. Give (L,) for one series, (N, L) for N series, or "
             "(N, V, L) for N series of V targets each; a list of arrays for series of different lengths."
         )
-    return [array] if array.ndim == 1 else array
+    return [array] if array.ndim == 1 else list(array)
 
 
 def _one_input(entry: Any, where: str, prediction_length: int) -> ForecastInput:

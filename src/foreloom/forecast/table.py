@@ -56,7 +56,7 @@ class Table:
         asked = [target] if isinstance(target, str) else list(target)
         targets = tuple(_column(df, name, "df") for name in asked)
         rows = _SortedRows.read(df, id_column, timestamp_column, "df", ids=None)
-        timeline = Timeline.read(rows.timestamps, rows.starts, rows.ids, freq)
+        timeline = Timeline.read(rows.timestamps, rows.starts, rows.ids.tolist(), freq)
         ahead = timeline.ahead(prediction_length)
 
         covariates = [name for name in df.columns if name not in (id_column, timestamp_column, *targets)]
@@ -139,12 +139,12 @@ class _SortedRows:
             codes, ids = pd.factorize(df[id_column])
             ids = pd.Index(ids)
         else:
-            codes = ids.get_indexer(df[id_column])
+            codes = ids.get_indexer(pd.Index(df[id_column]))
             _check_same_ids(df[id_column], codes, ids, what)
-        order = np.lexsort([stamps.asi8, codes])
+        order = np.lexsort([_instants(stamps), codes])
         codes, stamps = codes[order], stamps.take(order)
         starts = np.searchsorted(codes, np.arange(len(ids) + 1))
-        twice = (np.diff(codes) == 0) & (np.diff(stamps.asi8) == 0)
+        twice = (np.diff(codes) == 0) & (np.diff(_instants(stamps)) == np.timedelta64(0))
         if twice.any():
             row = int(twice.argmax())
             raise ValueError(
@@ -170,9 +170,9 @@ def _column(df: pd.DataFrame, name: str, what: str) -> str:
 
 
 def _nearest(name: object, known: Iterable[object]) -> str:
-    known = [str(other) for other in known]
-    close = difflib.get_close_matches(str(name), known, n=1)
-    columns = f"Its columns: {', '.join(known)}."
+    names = [str(other) for other in known]
+    close = difflib.get_close_matches(str(name), names, n=1)
+    columns = f"Its columns: {', '.join(names)}."
     return f"Did you mean {close[0]!r}? {columns}" if close else columns
 
 
@@ -192,6 +192,10 @@ def _timestamps(df: pd.DataFrame, name: str, what: str) -> pd.DatetimeIndex:
     if column.isna().any():
         raise ValueError(f"{what}: column {name!r} is empty in row {int(column.isna().to_numpy().argmax())}.")
     return pd.DatetimeIndex(column)
+
+
+def _instants(timestamps: pd.DatetimeIndex) -> np.ndarray:
+    return (timestamps if timestamps.tz is None else timestamps.tz_convert(None)).to_numpy()
 
 
 def _numbers(column: pd.Series, name: str, rows: _SortedRows) -> np.ndarray:
@@ -224,7 +228,9 @@ def _covariate(column: pd.Series, name: str, rows: _SortedRows, like: np.ndarray
         numeric = _mostly_numbers(column)
     if numeric:
         return _numbers(column, name, rows)
-    return column.astype(object).where(column.notna(), None).to_numpy(dtype=object)
+    labels = column.to_numpy(dtype=object, copy=True)
+    labels[column.isna().to_numpy()] = None
+    return labels
 
 
 def _mostly_numbers(column: pd.Series) -> bool:

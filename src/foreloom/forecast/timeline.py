@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from pandas.tseries.offsets import BaseOffset
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _fixed_step(freq: str) -> np.timedelta64 | None:
     return None
 
 
-def _one_step(freq: str) -> tuple[pd.DateOffset, int]:
+def _one_step(freq: str) -> tuple[BaseOffset, int]:
     """A calendar frequency as its offset and the multiple of it: 2MS is (MS, 2)."""
     offset = pd.tseries.frequencies.to_offset(freq)
     return offset.base, offset.n
