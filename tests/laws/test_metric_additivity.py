@@ -1,12 +1,19 @@
 """The law of metrics: sums add, so N ranks score what one scores, however the windows were dealt out."""
 
+import json
+import os
+import socket
+import subprocess
+import sys
 import threading
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sharded_evaluation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -73,6 +80,37 @@ class Ranks:
         )
 
 
+class BrokenOnOneWindow(SeasonalNaive):
+    """NaN for the series that begins with 7."""
+
+    def point_forecast(self, filled_RL, prediction_length):
+        return super().point_forecast(np.where(filled_RL[:, :1] == 7, np.nan, filled_RL), prediction_length)
+
+
+def test_a_broken_forecast_on_one_rank_stops_all(tmp_path):
+    target = [[float(v), 1.0, 2.0, 3.0, 4.0] for v in range(9)]
+    pq.write_table(pa.table({"item_id": [str(i) for i in range(9)], "target": target}), tmp_path / "data.parquet")
+    task = EvaluationTask(name="t", path=tmp_path, prediction_length=1)
+    barrier, vectors, raised = threading.Barrier(2, timeout=60), [None] * 2, [None] * 2
+
+    def run(rank):
+        def reduce(vector):
+            vectors[rank] = vector
+            barrier.wait()
+            return np.sum(vectors, axis=0)
+
+        with pytest.raises(ValueError, match="not finite") as caught:
+            evaluate(BrokenOnOneWindow(), [task], batch_size=2, rank=rank, world_size=2, reduce=reduce)
+        raised[rank] = str(caught.value)
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted("series '7'" in message for message in raised) == [False, True]
+
+
 class CountingNaive:
     """A seasonal naive that notes its forwards and does not ask for a season."""
 
@@ -111,3 +149,36 @@ def alone_calls(task):
     calls = []
     evaluate(CountingNaive(calls), [task], batch_size=10)
     return calls
+
+
+def sharded(world_size, data, out):
+    """Scores by rank of `sharded_evaluation.py` on so many gloo ranks."""
+    out.mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+    script = [sys.executable, str(Path(__file__).with_name("sharded_evaluation.py")), str(data), str(out)]
+    sizes = {"WORLD_SIZE": str(world_size), "OMP_NUM_THREADS": "1"}
+    ranks = [
+        subprocess.Popen(script, env=os.environ | address | sizes | {"RANK": str(r), "LOCAL_RANK": str(r)})
+        for r in range(world_size)
+    ]
+    try:
+        assert [rank.wait(timeout=60) for rank in ranks] == [0] * world_size
+    finally:
+        for rank in ranks:
+            rank.kill()
+    return [json.loads((out / f"{r}.json").read_text()) for r in range(world_size)]
+
+
+def test_a_model_sharded_over_two_ranks_scores_as_on_one(tmp_path):
+    rng = np.random.default_rng(2)
+    target = [(np.sin(np.arange(n)) + rng.normal(size=(2, n))).tolist() for n in rng.integers(30, 80, 9)]
+    pq.write_table(pa.table({"item_id": [str(i) for i in range(9)], "target": target}), tmp_path / "data.parquet")
+    sharded_evaluation.main(str(tmp_path / "data.parquet"), str(tmp_path))
+    alone = json.loads((tmp_path / "0.json").read_text())
+    for rank in sharded(2, tmp_path / "data.parquet", tmp_path / "two"):
+        for task, scores in alone.items():
+            assert rank[task].pop("median") == scores["median"]
+            expected = {name: value for name, value in scores.items() if name != "median"}
+            assert rank[task] == pytest.approx(expected, rel=1e-6), task

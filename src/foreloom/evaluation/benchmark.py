@@ -14,7 +14,7 @@ import numpy as np
 from foreloom.data.reader import open_source
 from foreloom.data.series import Source
 from foreloom.evaluation.baselines import SeasonalForecaster
-from foreloom.evaluation.metrics import MetricSums, metric_sums, window_errors
+from foreloom.evaluation.metrics import BrokenForecastError, MetricSums, metric_sums, window_errors
 from foreloom.evaluation.result import EvaluationResult, ExampleKind, ForecastExample, TaskResult
 from foreloom.evaluation.tasks import EvaluationTask
 from foreloom.evaluation.windows import EvaluationWindow, PlannedWindow, plan_windows, window_reader
@@ -92,20 +92,28 @@ class _TaskRun:
         sums = MetricSums.zero(self.task.quantile_levels)
         first_S = np.cumsum([0, *(len(batch) for batch in batches)])
         errors_S = np.zeros(first_S[-1])
+        broken: BrokenForecastError | None = None
         for turn in range(-(-len(batches) // self.world_size)):
             index = turn * self.world_size + self.rank
             # A rank with no batch left repeats the first one and drops it: forwards must stay in step across ranks.
             idle = index >= len(batches)
             windows = [self.read(planned) for planned in batches[0 if idle else index]]
             forecasts = self._forecast(windows)
-            if not idle:
-                batch_sums, batch_errors = _score_batch(windows, forecasts, self.task.quantile_levels)
-                sums += batch_sums
-                errors_S[first_S[index] : first_S[index + 1]] = batch_errors
+            if not idle and not broken:
+                try:
+                    batch_sums, batch_errors = _score_batch(windows, forecasts, self.task.quantile_levels)
+                    sums += batch_sums
+                    errors_S[first_S[index] : first_S[index + 1]] = batch_errors
+                except BrokenForecastError as error:
+                    broken = error  # raised below, on all ranks together: none may wait for one that gave up
             if self.progress:
                 self.progress(self.task.name, min((turn + 1) * self.world_size, len(batches)), len(batches))
-        total = self.reduce(np.concatenate([sums.vector(), errors_S]))
-        return sums.with_vector(total[: -len(errors_S)]), total[-len(errors_S) :]
+        total = self.reduce(np.concatenate([[broken is not None], sums.vector(), errors_S]))
+        if total[0]:
+            raise broken or BrokenForecastError(
+                f"task {self.task.name!r}: another rank met a forecast that is not finite."
+            )
+        return sums.with_vector(total[1 : -len(errors_S)]), total[-len(errors_S) :]
 
     def _forecast(self, windows: Sequence[EvaluationWindow]) -> list[np.ndarray]:
         """(V, H, Q) a window, all in one forward, or one a season for forecasters that must know it."""

@@ -13,6 +13,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 
+class BrokenForecastError(ValueError):
+    """A forecast that holds NaN or infinity."""
+
+
 def seasonal_error(past_VT: np.ndarray, season_length: int) -> np.ndarray:
     """Mean |y_t - y_(t-m)| of each row of a past, (V,) float64: the in-sample error of the seasonal naive forecast.
 
@@ -118,7 +122,7 @@ def metric_sums(
     """The sums of S windows, computed in float64.
 
     `seasonal_error_S` is of each window's whole past. `names_S` say which series each window is of, for the
-    ValueError raised when a forecast holds NaN or infinity.
+    `BrokenForecastError` (a ValueError) raised when a forecast holds NaN or infinity.
     """
     zero = MetricSums.zero(quantile_levels)
     levels_Q = np.asarray(quantile_levels, dtype=np.float64)
@@ -126,7 +130,7 @@ def metric_sums(
     broken_SH = ~np.isfinite(forecast_SHQ).all(axis=-1)
     if broken_SH.any():
         s, step = np.argwhere(broken_SH)[0]
-        raise ValueError(
+        raise BrokenForecastError(
             f"The forecast of {names_S[s]} is not finite at step {step + 1} of the horizon "
             f"({forecast_SHQ[s, step].tolist()}), so it cannot be scored. Look at the model's weights and that series."
         )
