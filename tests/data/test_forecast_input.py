@@ -20,6 +20,12 @@ def test_rows_are_targets_then_past_then_future_covariates_by_name():
     assert rows.context_RC.dtype == rows.future_RH.dtype == np.float32
 
 
+def test_infinite_values_are_missing():
+    rows = forecast_input(np.array([[1, np.inf, 3]]), {"a": [1, 2, -np.inf]}, {"a": [np.inf, 1]}, 2)
+    np.testing.assert_array_equal(rows.context_RC, [[1, np.nan, 3], [1, 2, np.nan]])
+    np.testing.assert_array_equal(rows.future_RH[1], [np.nan, 1])
+
+
 @pytest.mark.parametrize(
     ("past", "future", "sentence"),
     [

@@ -33,6 +33,13 @@ def test_forms_of_input(inputs, shapes):
     assert [e.shape[0] for e in model.embed(inputs)] == [rows for rows, _ in shapes]
 
 
+def test_embeddings_are_of_the_newest_steps():
+    model = naive_model()
+    model.forecaster.embed = lambda inputs, *, batch_size: [one.context_RC for one in inputs]
+    assert model.embed([np.arange(40.0)])[0].tolist() == [list(range(24, 40))]  # as many as the model looks at
+    assert model.embed([np.arange(40.0)], context_length=2)[0].tolist() == [[38, 39]]
+
+
 def test_covariates_known_ahead():
     model = naive_model()
     entry = {

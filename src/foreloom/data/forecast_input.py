@@ -24,7 +24,8 @@ def forecast_input(
     """The rows of one group: targets, covariates known over the past only, covariates known ahead (names sorted).
 
     `past` holds every covariate over the past, (L,) each; `future` those known ahead, (H,) each, or None for values
-    not at hand. Numbers stay as they are; anything else, booleans included, is a category. Raises ValueError with the
+    not at hand. Numbers stay as they are but for infinite ones, which count as missing; anything else, booleans
+    included, is a category. Raises ValueError with the
     covariate's name for lengths that do not fit and for a `future` name that `past` lacks.
     """
     length = target_VL.shape[-1]
@@ -55,6 +56,8 @@ def forecast_input(
         context_RL[row] = past_L
         if future_H is not None:
             future_RH[row] = future_H
+    for values in (context_RL, future_RH):
+        values[np.isinf(values)] = np.nan
     return ForecastInput(context_RL, future_RH, len(target_VL), len(past) - len(future), len(future))
 
 

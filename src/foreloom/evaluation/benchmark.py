@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from foreloom.data.reader import open_source
-from foreloom.data.series import Source
 from foreloom.evaluation.baselines import SeasonalForecaster
 from foreloom.evaluation.metrics import BrokenForecastError, MetricSums, metric_sums, window_errors
 from foreloom.evaluation.result import EvaluationResult, ExampleKind, ForecastExample, TaskResult
@@ -49,9 +48,24 @@ def evaluate(
     assert world_size == 1 or reduce is not None
     results = []
     for task in tasks:
+        start = time.perf_counter()
         sources = [open_source(path) for path in task.paths]
-        run = _TaskRun(forecaster, task, sources, batch_size, rank, world_size, reduce or _alone, progress)
-        results.append(run.result())
+        plan = plan_windows(task, sources, forecaster.context_length, batch_size)
+        read = window_reader(task, sources, forecaster.context_length)
+        run = _TaskRun(forecaster, task, read, rank, world_size, reduce or _alone, progress)
+        sums, errors = run.score(plan.batches)
+        examples = run.examples([window for batch in plan.batches for window in batch], errors)
+        results.append(
+            TaskResult(
+                name=task.name,
+                prediction_length=task.prediction_length,
+                sums=sums,
+                num_series=plan.num_series,
+                num_skipped=plan.num_skipped,
+                seconds=time.perf_counter() - start,
+                examples=examples,
+            )
+        )
     return EvaluationResult(tuple(results))
 
 
@@ -59,35 +73,19 @@ def _alone(vector: np.ndarray) -> np.ndarray:
     return vector
 
 
-@dataclass
+@dataclass(frozen=True)
 class _TaskRun:
+    """One task on this rank."""
+
     forecaster: Forecaster
     task: EvaluationTask
-    sources: Sequence[Source]
-    batch_size: int
+    read: Callable[[PlannedWindow], EvaluationWindow]
     rank: int
     world_size: int
     reduce: Reduce
     progress: Progress | None
 
-    def result(self) -> TaskResult:
-        start = time.perf_counter()
-        task = self.task
-        plan = plan_windows(task, self.sources, self.forecaster.context_length, self.batch_size)
-        self.read = window_reader(task, self.sources, self.forecaster.context_length)
-        sums, errors = self._score(plan.batches)
-        examples = self._examples([window for batch in plan.batches for window in batch], errors)
-        return TaskResult(
-            name=task.name,
-            prediction_length=task.prediction_length,
-            sums=sums,
-            num_series=plan.num_series,
-            num_skipped=plan.num_skipped,
-            seconds=time.perf_counter() - start,
-            examples=examples,
-        )
-
-    def _score(self, batches: Sequence[Sequence[PlannedWindow]]) -> tuple[MetricSums, np.ndarray]:
+    def score(self, batches: Sequence[Sequence[PlannedWindow]]) -> tuple[MetricSums, np.ndarray]:
         """Sums over all ranks, and the scaled error of each planned window (its mean over targets)."""
         sums = MetricSums.zero(self.task.quantile_levels)
         first_S = np.cumsum([0, *(len(batch) for batch in batches)])
@@ -130,7 +128,7 @@ class _TaskRun:
             for window in windows
         ]
 
-    def _examples(self, planned: Sequence[PlannedWindow], errors_S: np.ndarray) -> tuple[ForecastExample, ...]:
+    def examples(self, planned: Sequence[PlannedWindow], errors_S: np.ndarray) -> tuple[ForecastExample, ...]:
         """The windows with the smallest, the median and the largest scaled error, forecast once more on every rank."""
         ranked = np.argsort(errors_S, kind="stable")[: int(np.isfinite(errors_S).sum())]
         if not len(ranked):

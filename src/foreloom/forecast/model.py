@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,9 +106,11 @@ class Model:
         forecasts = self._quantiles(table.inputs(), length, levels, batch_size, context_length, cross_learning)
         return table.result(forecasts, levels, len(quantile_levels))
 
-    def embed(self, inputs: Any, *, batch_size: int = 256) -> list[np.ndarray]:
-        """Hidden states (rows, tokens, d_model) an input, in the forms `predict` takes."""
-        return self.forecaster.embed(as_forecast_inputs(inputs, 1), batch_size=batch_size)
+    def embed(self, inputs: Any, *, batch_size: int = 256, context_length: int | None = None) -> list[np.ndarray]:
+        """Hidden states (rows, tokens, d_model) an input, in the forms `predict` takes, of the newest steps."""
+        newest = self.forecaster.context_length if context_length is None else context_length
+        cut = [replace(one, context_RC=one.context_RC[:, -newest:]) for one in as_forecast_inputs(inputs, 1)]
+        return self.forecaster.embed(cut, batch_size=batch_size)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors, loadable here and by the library the family comes from."""
