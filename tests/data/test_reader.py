@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -196,6 +197,35 @@ def test_long_tables(tmp_path, names, form) -> None:
     assert b.timestamps is None
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_long_table_in_several_files(tmp_path, form) -> None:
+    parts = [[("a", "2024-01-01", 1), ("b", "2024-01-01", 10)], [("a", "2024-01-02", 2), ("a", "2024-01-03", 2.5)]]
+    for number, rows in enumerate(parts):
+        frame = pd.DataFrame(rows, columns=["unique_id", "ds", "y"])
+        frame.to_csv(tmp_path / f"{number}.csv", index=False) if form == "csv" else frame.to_parquet(
+            tmp_path / f"{number}.parquet"
+        )
+    source = open_source(tmp_path)
+    assert [values(source, item) for item in range(2)] == [[[1, 2, 2.5]], [[10]]]
+
+
+def test_wide_tables_in_several_files_are_as_many_series(tmp_path) -> None:
+    (tmp_path / "north.csv").write_text("date,p,q\n2024-01-01,1,2\n2024-01-02,3,\n")
+    (tmp_path / "south.csv").write_text("date,p\n2024-01-01,5\n2024-01-02,6\n2024-01-04,7\n")
+    source = open_source(tmp_path)
+    assert source.num_rows.tolist() == [2, 1]
+    assert [source.read(item).item_id for item in range(2)] == ["north", "south"]
+    np.testing.assert_array_equal(source.read(0).target_VT, [[1, 3], [2, np.nan]])
+    assert source.read(0).timestamps is None
+    assert source.read(1).timestamps[-1] == np.datetime64("2024-01-04")
+
+
+def test_start_with_a_time_zone_is_read_as_utc(tmp_path, save_to_disk) -> None:
+    start = pa.array([np.datetime64("2024-01-01T12:00", "us")]).cast(pa.timestamp("us", "Europe/Berlin"))
+    source = open_source(save_to_disk(tmp_path / "set", pa.table({"target": [[1.0]], "start": start})))
+    assert source.read(0).start == np.datetime64("2024-01-01T12:00")
+
+
 def test_irregular_times_are_kept(tmp_path) -> None:
     path = tmp_path / "gaps.csv"
     path.write_text("ds,y\n2024-01-01,1\n2024-01-02,2\n2024-01-09,3\n2024-01-10,4\n")
@@ -277,3 +307,22 @@ def test_reading_maps_and_does_not_copy(tmp_path, save_to_disk) -> None:
     target_VT = source.read(7).target_VT
     assert not target_VT.flags.owndata
     assert not target_VT.flags.writeable
+
+
+@pytest.mark.parametrize("with_nulls", [False, True])
+def test_a_window_costs_what_it_holds_whatever_the_length_of_the_series(tmp_path, save_to_disk, with_nulls) -> None:
+    length = 4 * 2**20
+    values_T = np.arange(length, dtype=np.float32)
+    flat = pa.array(values_T, mask=values_T % 7 == 0) if with_nulls else pa.array(values_T)
+    expected = np.where(values_T % 7 == 0, np.nan, values_T) if with_nulls else values_T
+    target = pa.ListArray.from_arrays(pa.array([0, length], pa.int32()), flat)
+    source = open_source(save_to_disk(tmp_path / "set", pa.table({"target": target})))
+    context, future = np.empty((1, 1024), np.float32), np.empty((1, 64), np.float32)
+    tracemalloc.start()
+    for cut in np.linspace(2048, length - 64, 64).astype(int):
+        source.fill_window(0, int(cut), context, future)
+        np.testing.assert_array_equal(context[0], expected[cut - 1024 : cut])
+        np.testing.assert_array_equal(future[0], expected[cut : cut + 64])
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 2**18 < source.num_bytes / 50

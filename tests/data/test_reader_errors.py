@@ -65,7 +65,9 @@ def test_no_target(tmp_path, save_to_disk) -> None:
 
 
 def test_text_in_numbers(tmp_path, save_to_disk) -> None:
-    refused(save_to_disk(tmp_path / "hf", pa.table({"target": [["a", "b"]]})), "hf: column 'target' holds text")
+    refused(
+        save_to_disk(tmp_path / "hf", pa.table({"target": [["a", "b"]]})), "hf: row 0: column 'target' holds text ('a')"
+    )
     (tmp_path / "a.csv").write_text("unique_id,ds,y\na,2024-01-01,1\na,2024-01-02,oops\n")
     refused(tmp_path / "a.csv", "a.csv: row 3: column 'y' is 'oops'")
     (tmp_path / "wide.csv").write_text("date,p,q\n2024-01-01,1,2\n2024-01-02,3,four\n")
@@ -76,6 +78,24 @@ def test_text_in_numbers(tmp_path, save_to_disk) -> None:
     refused(tmp_path / "b.jsonl", "b.jsonl:2: 'target' holds '1' at step 0")
     (tmp_path / "c.jsonl").write_text('{"target": [1, 2]}\n{"target": [1, 2\n')
     refused(tmp_path / "c.jsonl", "c.jsonl:2: not JSON")
+
+
+def test_text_in_one_of_several_tables(tmp_path) -> None:
+    (tmp_path / "a.csv").write_text("unique_id,ds,y\na,2024-01-01,1\n")
+    (tmp_path / "b.csv").write_text("unique_id,ds,y\na,2024-01-02,1\na,2024-01-03,oops\n")
+    refused(tmp_path, "b.csv: row 3: column 'y' is 'oops'")
+    (tmp_path / "b.csv").write_text("unique_id,ds,y\na,2024-01-02,1\na,2024-01-01,2\n")
+    refused(tmp_path, "b.csv: row 3: series 'a' has the time 2024-01-01", "twice")
+
+
+def test_columns_that_hold_no_lists_of_numbers(tmp_path, save_to_disk) -> None:
+    refused(save_to_disk(tmp_path / "scalar", pa.table({"target": [1.0, 2.0]})), "'target' holds double", "time column")
+    refused(
+        save_to_disk(tmp_path / "cube", pa.table({"target": [[[[1.0]]]]})), "'target' holds list<", "a list of numbers"
+    )
+    table = pa.table({"target": [[1.0]], "past__x": [0.5]})
+    refused(save_to_disk(tmp_path / "covariate", table), "'past__x' holds double; a list of numbers a row")
+    refused(save_to_disk(tmp_path / "dicts", pa.table({"target": [[{"a": 1}]]})), "'target' holds struct<", "numbers")
 
 
 def test_times(tmp_path) -> None:

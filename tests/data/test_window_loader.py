@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -137,6 +139,23 @@ def test_threads_end_when_the_iterator_is_dropped_or_the_loader_closed() -> None
     ours.close()
     assert not read_ahead_threads()
     assert list(iterator) == []
+
+
+def test_a_process_that_forgets_to_close_ends(tmp_path) -> None:
+    script = tmp_path / "forgetful.py"
+    script.write_text(
+        "import numpy as np\n"
+        "from foreloom.data.loader import WindowLoader\n"
+        "from foreloom.data.memory import MemorySource\n"
+        "from foreloom.data.mixture import DataConfig, SourceConfig\n"
+        "from foreloom.data.series import Series\n"
+        "config = DataConfig(sources=(SourceConfig(path='a'),), context_length=8, prediction_length=4)\n"
+        "source = MemorySource([Series('a', np.zeros((1, 50)))])\n"
+        "batches = iter(WindowLoader(config, seed=0, batch_size=4, sources=[source]))\n"
+        "print(next(batches).num_rows)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "4\n", "")
 
 
 def test_read_ahead_stays_within_its_depth_and_ends() -> None:

@@ -1,16 +1,13 @@
-"""Series in memory-mapped Arrow files (IPC stream or file), one series a row: nothing is read before it is asked for.
+"""A source of series in memory-mapped Arrow files, one series a row: nothing is read before it is asked for.
 
-A whole file is one flat array of numbers a column; of each series we keep where in it its values start. So a window is
-a slice, whatever the length of the series and the number of rows.
-
-Axes: N series, V variates, T time steps, R rows of a window, C context, H horizon.
+Axes: R rows of a window, C context, H horizon, V variates, T time steps.
 """
 
 from __future__ import annotations
 
-import mmap
 from bisect import bisect_right
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,142 +17,11 @@ import pyarrow as pa
 from foreloom.data import columns
 from foreloom.data.columns import Kind
 from foreloom.data.encoding import encode
+from foreloom.data.mapped_columns import LabelColumn, NumberColumn
+from foreloom.data.mapped_file import MappedFile
 from foreloom.data.series import RowCounts, Series
 
-FILE_MAGIC = b"ARROW1"
-
-
-class NotMappable(Exception):
-    """The values cannot be used where they lie (compressed, bit-packed, unaligned): the file must be rewritten."""
-
-
-class MappedFile:
-    """One Arrow file in memory-mapped form."""
-
-    def __init__(self, path: Path):
-        with path.open("rb") as file:
-            try:
-                self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            except ValueError:
-                raise ValueError(f"{path}: the file is empty, not an Arrow file. Write it again.") from None
-        self.buffer = pa.py_buffer(self.map)
-        self.path = path
-        try:
-            if self.map[: len(FILE_MAGIC)] == FILE_MAGIC:
-                reader = pa.ipc.open_file(self.buffer)
-                batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
-            else:
-                reader = batches = pa.ipc.open_stream(self.buffer)
-            self.schema = reader.schema
-            self.batches = []
-            for batch in batches:
-                if not self.batches:
-                    self._refuse_compressed(batch)
-                self.batches.append(batch)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise ValueError(
-                f"{path}: not a readable Arrow file ({error}). It may be cut short: copy or write it again."
-            ) from error
-
-    def flat(self, dtype: np.dtype) -> np.ndarray:
-        """The whole file as numbers of one type; a remainder at the end is left out."""
-        return np.frombuffer(self.map, dtype=dtype, count=len(self.map) // dtype.itemsize)
-
-    def position(self, buffer: pa.Buffer, item_bytes: int) -> int:
-        """Where in `flat` a buffer starts."""
-        begin = buffer.address - self.buffer.address
-        if not 0 <= begin <= len(self.map) or begin % item_bytes:
-            raise NotMappable(f"{self.path}: a buffer is compressed or not aligned")
-        return begin // item_bytes
-
-    def _refuse_compressed(self, batch: pa.RecordBatch) -> None:
-        for column in batch.columns:
-            for buffer in column.buffers():
-                if buffer is not None and buffer.size:
-                    self.position(buffer, 1)
-
-    def forget_pages(self) -> None:
-        """Give back the pages read so far: the kernel keeps them cached, but they no longer count as ours."""
-        if hasattr(mmap, "MADV_DONTNEED"):
-            self.map.madvise(mmap.MADV_DONTNEED)
-
-
-class NumberColumn:
-    """A column of numbers over all files: where each series' values start, and how to cut a window out of them."""
-
-    def __init__(self, name: str, files: Sequence[MappedFile], origin: Path):
-        self.name = name
-        self._flat: list[np.ndarray] = []
-        self._bits: list[np.ndarray] = []
-        starts, variates, lengths, validities = [], [], [], []
-        num_rows = 0
-        for file in files:
-            type_ = columns.leaf_type(file.schema.field(name).type)[0]
-            dtype = _dtype(type_, origin, name)
-            self._flat.append(file.flat(dtype))
-            self._bits.append(file.flat(np.dtype(np.uint8)))
-            for batch in file.batches:
-                shape_name = name + columns.SHAPE_SUFFIX
-                shapes = batch.column(shape_name) if shape_name in batch.schema.names else None
-                extent = columns.locate(batch.column(name), shapes)
-                if extent.ragged_row is not None:
-                    row = num_rows + extent.ragged_row
-                    raise ValueError(
-                        f"{origin}: row {row}: the variates of {name!r} differ in length. "
-                        "Bring them to one length; NaN stands for missing values."
-                    )
-                validity, data = extent.values.buffers()[:2]
-                begin = extent.values.offset
-                position = file.position(data, dtype.itemsize) if data is not None and data.size else 0
-                starts.append(extent.start_N + (position + begin))
-                variates.append(extent.variates_N)
-                lengths.append(extent.length_N)
-                if extent.values.null_count and validity is not None:
-                    validities.append(extent.start_N + (file.position(validity, 1) * 8 + begin))
-                else:
-                    validities.append(None)
-                num_rows += len(batch)
-        self.start_N = _join(starts, np.int64)
-        self.variates_N = _join(variates, np.int32)
-        self.length_N = _join(lengths, np.int64)
-        self._validity_N = None
-        if any(validity is not None for validity in validities):
-            whole = [np.full(len(s), -1) if v is None else v for s, v in zip(starts, validities, strict=True)]
-            self._validity_N = _join(whole, np.int64)
-
-    def cut(self, file: int, item: int, begin: int, end: int) -> np.ndarray:
-        """(variates, end - begin): a view of the file, or a copy with NaN where values are null."""
-        length, num_variates, start = int(self.length_N[item]), int(self.variates_N[item]), int(self.start_N[item])
-        flat = self._flat[file]
-        values_VT = flat[start : start + num_variates * length].reshape(num_variates, length)[:, begin:end]
-        if self._validity_N is None or self._validity_N[item] < 0:
-            return values_VT
-        first_bit = int(self._validity_N[item])
-        values_VT = values_VT.astype(np.result_type(flat.dtype, np.float32))
-        for variate in range(num_variates):
-            low = first_bit + variate * length + begin
-            high = low + end - begin
-            bits = np.unpackbits(self._bits[file][low // 8 : -(-high // 8)], bitorder="little")
-            values_VT[variate, bits[low % 8 : low % 8 + end - begin] == 0] = np.nan
-        return values_VT
-
-
-class LabelColumn:
-    """A column of lists of labels (a categorical covariate), read through Arrow."""
-
-    def __init__(self, name: str, batches: Sequence[pa.RecordBatch], first_rows: Sequence[int]):
-        self.name = name
-        self._chunks = [batch.column(name) for batch in batches]
-        self._first_rows = first_rows
-        extents = [columns.locate(chunk) for chunk in self._chunks]
-        self.variates_N = _join([extent.variates_N for extent in extents], np.int32)
-        self.length_N = _join([extent.length_N for extent in extents], np.int64)
-
-    def cut(self, item: int, begin: int, end: int) -> np.ndarray:
-        """Object array (end - begin,), None is missing."""
-        chunk = bisect_right(self._first_rows, item) - 1
-        labels = self._chunks[chunk][item - self._first_rows[chunk]].values
-        return np.array(labels[begin:end].to_pylist(), dtype=object)
+_Covariates = list[tuple[str, NumberColumn | LabelColumn]]
 
 
 class ArrowSource:
@@ -179,15 +45,10 @@ class ArrowSource:
         self._target = NumberColumn(self._target_name, self._files, self._origin)
         self.lengths = self._target.length_N
         self.num_rows = self._target.variates_N.copy()
-        self._covariates: dict[Kind, list[NumberColumn | LabelColumn]] = {Kind.PAST: [], Kind.FUTURE: []}
-        for column_name in sorted(schema.names, key=lambda name: (columns.kind_of(name) or (Kind.TARGET, name))[1]):
-            kind = columns.kind_of(column_name)
-            if kind is None or kind[0] is Kind.TARGET or not columns.is_list(_storage(schema.field(column_name).type)):
-                continue
-            column = self._open_covariate(column_name)
-            self._check_lengths(column)
+        self._past = self._open_covariates(Kind.PAST)
+        self._future = self._open_covariates(Kind.FUTURE)
+        for _, column in (*self._past, *self._future):
             self.num_rows += column.variates_N
-            self._covariates[kind[0]].append(column)
         if not len(self.lengths):
             raise ValueError(f"{self._origin}: the data set is empty, it has no series. Check how it was written.")
         for file in self._files:
@@ -211,8 +72,8 @@ class ArrowSource:
             target_VT=target_VT,
             start=start,
             freq=self._cell("freq", item) if "freq" in self._schema.names else None,
-            past=self._read_covariates(Kind.PAST, file, item, length),
-            future=self._read_covariates(Kind.FUTURE, file, item, length),
+            past=self._read_covariates(self._past, file, item, length),
+            future=self._read_covariates(self._future, file, item, length),
             static={name.removeprefix("static__"): self._cell(name, item) for name in self._static_names},
             timestamps=stamps,
         )
@@ -231,8 +92,8 @@ class ArrowSource:
         future[:num_targets] = values_VT[:, num_steps:]
         row = num_targets
         counts = [num_targets]
-        for kind in (Kind.PAST, Kind.FUTURE):
-            for column in self._covariates[kind]:
+        for covariates in (self._past, self._future):
+            for _, column in covariates:
                 num_variates = int(column.variates_N[item])
                 if not num_variates:
                     continue
@@ -259,8 +120,8 @@ class ArrowSource:
         if "start" not in self._schema.names:
             return None
         value = self._cell("start", item)
-        if isinstance(value, list):
-            value = value[0]
+        if isinstance(value, datetime) and value.tzinfo is not None:
+            value = value.astimezone(UTC).replace(tzinfo=None)
         try:
             return None if value is None else np.datetime64(value, "us")
         except ValueError:
@@ -275,23 +136,36 @@ class ArrowSource:
         values = self._batches[batch].column("timestamp")[item - self._first_rows[batch]].values
         return None if values is None else values.to_numpy(zero_copy_only=False)
 
-    def _read_covariates(self, kind: Kind, file: int, item: int, length: int) -> dict[str, np.ndarray]:
+    def _read_covariates(self, covariates: _Covariates, file: int, item: int, length: int) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {}
-        for column in self._covariates[kind]:
-            short_name = columns.kind_of(column.name)[1]  # type: ignore[index]
-            if isinstance(column, LabelColumn):
-                if column.variates_N[item]:
-                    found[short_name] = column.cut(item, 0, length)
+        for name, column in covariates:
+            if not column.variates_N[item]:
                 continue
-            for number, row in enumerate(column.cut(file, item, 0, length)):
-                found[short_name if "__" in column.name else f"{short_name}_{number:03d}"] = row
+            if isinstance(column, LabelColumn):
+                found[name] = column.cut(item, 0, length)
+            elif "__" in column.name:
+                found[name] = column.cut(file, item, 0, length)[0]
+            else:
+                rows_VT = column.cut(file, item, 0, length)
+                found.update({f"{name}_{number:03d}": row for number, row in enumerate(rows_VT)})
         return found
 
-    def _open_covariate(self, name: str) -> NumberColumn | LabelColumn:
-        leaf = columns.leaf_type(self._schema.field(name).type)[0]
-        if columns.is_text(leaf) and name.startswith(("past_cat__", "future_cat__")):
-            return LabelColumn(name, self._batches, self._first_rows)
-        return NumberColumn(name, self._files, self._origin)
+    def _open_covariates(self, kind: Kind) -> _Covariates:
+        """Those of one role, sorted by the covariate's name."""
+        found: _Covariates = []
+        for column_name in self._schema.names:
+            meaning = columns.kind_of(column_name)
+            if meaning is None or meaning[0] is not kind:
+                continue
+            leaf = columns.leaf_type(self._schema.field(column_name).type)[0]
+            column: NumberColumn | LabelColumn
+            if columns.is_text(leaf) and column_name.startswith(("past_cat__", "future_cat__")):
+                column = LabelColumn(column_name, self._batches, self._first_rows)
+            else:
+                column = NumberColumn(column_name, self._files, self._origin)
+            self._check_lengths(column)
+            found.append((meaning[1], column))
+        return sorted(found, key=lambda named: named[0])
 
     def _check_lengths(self, column: NumberColumn | LabelColumn) -> None:
         wrong = np.flatnonzero((column.variates_N > 0) & (column.length_N != self.lengths))
@@ -301,14 +175,6 @@ class ArrowSource:
                 f"{self._origin}: row {row}: covariate {column.name!r} has {column.length_N[row]} steps, the target "
                 f"{self.lengths[row]}. A covariate must be as long as its target; NaN stands for missing values."
             )
-
-
-def _dtype(type_: pa.DataType, path: Path, name: str) -> np.dtype:
-    if columns.is_text(type_):
-        raise ValueError(f"{path}: column {name!r} holds text, numbers are wanted. Convert it, or drop the column.")
-    if not columns.is_number(type_):
-        raise NotMappable(f"{path}: column {name!r} holds {type_}")
-    return np.dtype(type_.to_pandas_dtype())
 
 
 def _common_schema(files: Sequence[MappedFile], origin: Path) -> pa.Schema:
@@ -327,13 +193,5 @@ def _common_schema(files: Sequence[MappedFile], origin: Path) -> pa.Schema:
     return schema
 
 
-def _storage(type_: pa.DataType) -> pa.DataType:
-    return type_.storage_type if isinstance(type_, pa.BaseExtensionType) else type_
-
-
 def _first_rows(sizes: Sequence[int]) -> list[int]:
     return [0, *np.cumsum(sizes).tolist()[:-1]] if len(sizes) else [0]
-
-
-def _join(parts: Sequence[np.ndarray], dtype: type) -> np.ndarray:
-    return np.concatenate(parts).astype(dtype, copy=False) if parts else np.empty(0, dtype)

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from foreloom.data import tables
-from foreloom.data.arrow import FILE_MAGIC
 from foreloom.data.convert_text import write_tables
+from foreloom.data.mapped_file import FILE_MAGIC
 from foreloom.data.progress import conversion_bar
 
 _BATCH_BYTES = 64 * 2**20
@@ -20,7 +20,7 @@ def parquet_to_arrow(paths: Sequence[Path], out: Path) -> None:
     """One series a row as it is, column by column; a table with one observation a row as `data/tables.py` says."""
     schema = read_parquet_schema(paths[0])
     if tables.is_long(schema) or tables.is_wide(schema):
-        write_tables((tables.series_table(pq.read_table(path), str(path)) for path in paths), out)
+        write_tables([pq.read_table(path) for path in paths], paths, out)
     else:
         _rewrite(_parquet_batches(paths), paths, out)
 
@@ -45,6 +45,11 @@ def _rewrite(batches: Iterator[pa.RecordBatch], paths: Sequence[Path], out: Path
             if schema is None or writer is None:
                 schema = pa.schema([field.with_type(_mappable(field.type)) for field in batch.schema])
                 writer = pa.ipc.new_stream(sink, schema)
+            if batch.schema.names != schema.names:
+                raise ValueError(
+                    f"{paths[0].parent}: the files have different columns, {schema.names} and {batch.schema.names}. "
+                    "Files of one data set have the same columns."
+                )
             writer.write_batch(batch.cast(schema) if batch.schema != schema else batch)
             advance(min(batch.nbytes, total_bytes))
         if writer is None:

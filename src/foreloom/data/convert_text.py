@@ -27,16 +27,14 @@ def jsonl_to_arrow(paths: Sequence[Path], out: Path) -> None:
 
 def csv_to_arrow(paths: Sequence[Path], out: Path) -> None:
     """Long or wide tables, see `data/tables.py`."""
-    write_tables((tables.series_table(_read_csv(path), str(path), first_line=2) for path in paths), out)
+    write_tables([_read_csv(path) for path in paths], paths, out, first_line=2)
 
 
-def write_tables(parts: Iterator[pa.Table], out: Path) -> None:
-    """One IPC stream of several tables of one schema."""
-    first = next(parts)
-    with pa.OSFile(str(out), "wb") as sink, pa.ipc.new_stream(sink, first.schema) as writer:
-        writer.write_table(first)
-        for part in parts:
-            writer.write_table(part.select(first.schema.names).cast(first.schema))
+def write_tables(parts: Sequence[pa.Table], paths: Sequence[Path], out: Path, first_line: int = 0) -> None:
+    """Tables with one observation a row as one IPC stream with one series a row, see `data/tables.py`."""
+    table = tables.series_table(parts, paths, first_line)
+    with pa.OSFile(str(out), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=4096)
 
 
 def _read_csv(path: Path) -> pa.Table:

@@ -26,7 +26,8 @@ def plan_micro_batches(
 
     num_micro_steps = -(-len(_cut(rows_before, steps, budget, np.inf)) // world_size)
     num_bins = num_micro_steps * world_size
-    low, high = 0, int(rows_before[-1] * max(int(steps[0]), 1))
+    low = int(num_rows_N @ num_steps_N) // num_bins
+    high = int(rows_before[-1] * max(int(steps[0]), 1))
     while low < high:
         middle = (low + high) // 2
         if len(_cut(rows_before, steps, budget, middle)) <= num_bins:

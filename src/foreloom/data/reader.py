@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
-from foreloom.data.arrow import ArrowSource, NotMappable
+from foreloom.data.arrow import ArrowSource
 from foreloom.data.cache import cached
 from foreloom.data.convert_columnar import arrow_to_plain, parquet_to_arrow
 from foreloom.data.convert_text import csv_to_arrow, jsonl_to_arrow
+from foreloom.data.mapped_file import NotMappable
 from foreloom.data.series import Source
 
 LAYOUTS = (
@@ -54,7 +55,10 @@ def open_source(path: str | Path, name: str | None = None) -> Source:
             plain = cached(files, lambda out: arrow_to_plain(files, out))
     else:
         plain = cached(files, lambda out: _CONVERTERS[layout](files, out))
-    return ArrowSource([plain], name=name, fingerprint=fingerprint, origin=path)
+    try:
+        return ArrowSource([plain], name=name, fingerprint=fingerprint, origin=path)
+    except NotMappable as reason:
+        raise ValueError(f"{path}: {reason}; numbers are wanted. Convert or drop the column.") from None
 
 
 def find_files(path: Path) -> tuple[str, list[Path]]:
