@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from foreloom.data.cache import cached
 from foreloom.data.reader import open_source
 
 UNIVARIATE = [[1.0, 2.0, 3.0], [4.0, float("nan"), 6.0, 7.0], [8.0], [9.0, 10.0]]
@@ -326,3 +329,19 @@ def test_a_window_costs_what_it_holds_whatever_the_length_of_the_series(tmp_path
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak_bytes < 2**18 < source.num_bytes / 50
+
+
+def test_ranks_that_open_at_once_convert_once(tmp_path) -> None:
+    path = tmp_path / "shared.jsonl"
+    path.write_text('{"target": [1, 2, 3]}\n')
+    calls = []
+
+    def write(out) -> None:
+        calls.append(out)
+        time.sleep(0.2)
+        out.write_bytes(b"whole")
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: cached([path], write), range(4)))
+    assert len(set(found)) == len(calls) == 1
+    assert found[0].read_bytes() == b"whole"

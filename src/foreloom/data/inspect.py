@@ -138,7 +138,7 @@ class _Tally:
         self.num_variates.append(len(values_VT))
         self.freqs[series.freq or "unknown"] += 1
         shape = str(values_VT.shape).encode()
-        self.contents[blake2b(np.ascontiguousarray(values_VT), digest_size=16, key=shape).digest()] += 1
+        self.contents[blake2b(values_VT.tobytes(), digest_size=16, key=shape).digest()] += 1
         self.names["static"] |= set(series.static)
         for role, covariates in (("past", series.past), ("future", series.future)):
             self.names[role] |= set(covariates)

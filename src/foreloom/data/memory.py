@@ -21,7 +21,7 @@ class MemorySource:
         self.num_rows = np.array([sum(one.counts) for one in series], dtype=np.int32)
         digest = blake2b(digest_size=16)
         for one in series:
-            digest.update(np.ascontiguousarray(one.target_VT))
+            digest.update(one.target_VT.tobytes())
         self.fingerprint = digest.hexdigest()
         self._series = series
 
