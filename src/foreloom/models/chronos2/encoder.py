@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from foreloom.models.chronos2.architecture import Architecture
 from foreloom.models.chronos2.layout import Layout
 from foreloom.models.common.attention import attend
-from foreloom.models.common.dropout import dropout
+from foreloom.models.common.dropout import add_dropped, dropout
 from foreloom.models.common.feed_forward import FeedForward
 from foreloom.models.common.norm import RMSNorm
 from foreloom.models.common.rope import rotate
@@ -57,7 +57,7 @@ class TimeAttention(nn.Module):
         attention_dropout = self.dropout_rate if self.training else 0.0
         mixed = attend(q, k, heads(projections.v(x)), mask=mask, scale=SCORE_SCALE, dropout=attention_dropout)
         out = projections.o(mixed.transpose(1, 2).flatten(2))
-        return h_BTD[:, start:] + dropout(out, self.dropout_rate, self.training)
+        return add_dropped(h_BTD[:, start:], out, self.dropout_rate, self.training)
 
 
 class GroupAttention(nn.Module):
@@ -76,7 +76,7 @@ class GroupAttention(nn.Module):
     def forward(self, h_BTD: Tensor, valid_BT: Tensor | None, layout: Layout) -> Tensor:
         x = self.layer_norm(h_BTD)
         mixed = self.mix(x, self.self_attention.v(x), valid_BT, layout)
-        return h_BTD + dropout(self.self_attention.o(mixed), self.dropout_rate, self.training)
+        return add_dropped(h_BTD, self.self_attention.o(mixed), self.dropout_rate, self.training)
 
     def mix(self, x_BTD: Tensor, v_BTI: Tensor, valid_BT: Tensor | None, layout: Layout) -> Tensor:
         """Values mixed over the rows of each group, (B, T, I)."""
@@ -125,7 +125,7 @@ class FeedForwardLayer(nn.Module):
         self.dropout_rate = arch.dropout_rate
 
     def forward(self, h_BTD: Tensor) -> Tensor:
-        return h_BTD + dropout(self.mlp(self.layer_norm(h_BTD)), self.dropout_rate, self.training)
+        return add_dropped(h_BTD, self.mlp(self.layer_norm(h_BTD)), self.dropout_rate, self.training)
 
 
 class Block(nn.Module):

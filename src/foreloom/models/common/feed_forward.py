@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foreloom.models.common.dropout import dropout
+from foreloom.models.common.dropout import add_dropped, dropout
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
 """By the names configs use; "gelu" is the exact one."""
@@ -40,4 +40,4 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.output_layer(self.activation(self.hidden_layer(x)))
-        return dropout(hidden, self.dropout_rate, self.training) + self.residual_layer(x)
+        return add_dropped(self.residual_layer(x), hidden, self.dropout_rate, self.training)
