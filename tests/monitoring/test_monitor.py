@@ -166,3 +166,13 @@ def test_trackers_that_make_no_sense_are_refused(trackers):
 def test_log_steps_must_be_positive():
     with pytest.raises(ValueError, match="log_steps"):
         MonitoringConfig(log_steps=0)
+
+
+def test_what_is_said_while_the_run_is_built_reaches_the_log(tmp_path):
+    monitor = Monitor(tmp_path, 10, MonitoringConfig(trackers=("none",)))
+    logging.getLogger("foreloom.models").info("context_length: 2048 -> 8192")
+    monitor.start({"Model": {"family": "toy"}})
+    monitor.close()
+    lines = (tmp_path / "training.log").read_text().splitlines()
+    assert lines[-1] == "context_length: 2048 -> 8192"
+    assert not logging.getLogger("foreloom").handlers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import logging.handlers
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,22 @@ from pathlib import Path
 LOG_NAME = "training.log"
 
 logger = logging.getLogger("foreloom")
+
+
+class EarlyLines(logging.handlers.MemoryHandler):
+    """Keeps the lines said while a run is being put together, until there is a log to write them to."""
+
+    def __init__(self) -> None:
+        super().__init__(capacity=1000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
+        logger.setLevel(logging.INFO)
+        logger.addHandler(self)
+
+    def pass_on(self) -> None:
+        """Stop keeping, and say what was kept."""
+        logger.removeHandler(self)
+        for record in list(self.buffer):
+            logger.handle(record)
+        self.close()
 
 
 def open_lines(run_dir: Path, *, is_main: bool) -> list[logging.Handler]:

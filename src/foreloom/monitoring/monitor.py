@@ -15,7 +15,7 @@ from pydantic import Field
 
 from foreloom.config.section import section
 from foreloom.monitoring import console, environment
-from foreloom.monitoring.lines import close_lines, logger, open_lines
+from foreloom.monitoring.lines import EarlyLines, close_lines, logger, open_lines, replay
 from foreloom.monitoring.meters import GradNormMeter, LossMeter
 from foreloom.monitoring.metrics_file import MetricsFile
 from foreloom.monitoring.record import StepRecord
@@ -41,6 +41,7 @@ class MonitoringConfig:
 class Monitor:
     """The voice of one run. Every rank makes one and tells it the same; only the main one writes.
 
+    Make it first: it keeps what the logger is told meanwhile (a model raising its limits, say) until it has started.
     Call `load_state_dict` (when resuming), `start`, then `log` and `event` as the run goes, `finish` at its end. All
     messages of the logger `foreloom` and its children go the same way: INFO and above to the console and training.log
     of the main rank, warnings only to the console of the others.
@@ -59,6 +60,7 @@ class Monitor:
         self._peak_memory_bytes: int | None = None
         self._file: MetricsFile | None = None
         self._trackers: list[Tracker] = []
+        self._early = EarlyLines()
         self._handlers: list[logging.Handler] = []
         self._broken: set[str] = set()
 
@@ -66,6 +68,7 @@ class Monitor:
         """Open the outputs and print the banner: a box of titled sections (Model, Optimization, Distributed, Data)."""
         self._handlers = open_lines(self.run_dir, is_main=self.is_main)
         if not self.is_main:
+            self._early.pass_on()
             return
         with self._lasting(environment.FILE_NAME):
             environment.write_environment(self.run_dir)
@@ -80,6 +83,7 @@ class Monitor:
             "trackers": self.config.trackers,
         }
         logger.info(console.box({**banner, "Monitoring": monitoring}))
+        replay(early)
         self._write_event(
             "start", "info", f"Session began: {self.total_steps:,} steps in all.", None, {"banner": banner}
         )
@@ -136,6 +140,7 @@ class Monitor:
                 tracker.close()
         self._trackers = []
         self._file = None
+        logger.removeHandler(self._early)
         close_lines(self._handlers)
         self._handlers = []
 
