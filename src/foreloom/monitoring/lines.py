@@ -21,12 +21,17 @@ class EarlyLines(logging.handlers.MemoryHandler):
         logger.setLevel(logging.INFO)
         logger.addHandler(self)
 
-    def pass_on(self) -> None:
-        """Stop keeping, and say what was kept."""
+    def take(self) -> list[logging.LogRecord]:
+        """Stop keeping; what was kept."""
         logger.removeHandler(self)
-        for record in list(self.buffer):
-            logger.handle(record)
-        self.close()
+        kept, self.buffer = self.buffer, []
+        return kept
+
+
+def replay(records: list[logging.LogRecord]) -> None:
+    """Say what was kept, now that there is a log."""
+    for record in records:
+        logger.handle(record)
 
 
 def open_lines(run_dir: Path, *, is_main: bool) -> list[logging.Handler]:

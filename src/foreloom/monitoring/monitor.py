@@ -66,9 +66,10 @@ class Monitor:
 
     def start(self, banner: Mapping[str, Mapping[str, Any]]) -> None:
         """Open the outputs and print the banner: a box of titled sections (Model, Optimization, Distributed, Data)."""
+        early = self._early.take()
         self._handlers = open_lines(self.run_dir, is_main=self.is_main)
         if not self.is_main:
-            self._early.pass_on()
+            replay(early)
             return
         with self._lasting(environment.FILE_NAME):
             environment.write_environment(self.run_dir)
