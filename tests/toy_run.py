@@ -1,6 +1,7 @@
 """A small run through the real trainer, in this process or on several gloo ranks: what the laws and trainer tests use.
 
-`python toy_run.py '[{...}, ...]'` trains one run after another, each with its settings, as the rank its environment names.
+`python toy_run.py '[{...}, ...]'` trains one run after another, each with its settings, as the rank its environment
+names.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -162,13 +164,17 @@ def launch(world_size: int, runs: Sequence[Mapping[str, Any]], timeout_seconds: 
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     ranks = [start_rank(runs, rank=rank, world_size=world_size, port=port) for rank in range(world_size)]
+    deadline = time.monotonic() + timeout_seconds
     try:
-        outputs = [rank.communicate(timeout=timeout_seconds)[0] for rank in ranks]
+        while any(rank.poll() is None for rank in ranks) and not any(rank.poll() for rank in ranks):
+            assert time.monotonic() < deadline, f"still running after {timeout_seconds} s"
+            time.sleep(0.05)
     finally:
         for rank in ranks:
             rank.kill()
-    failed = [output for rank, output in zip(ranks, outputs, strict=True) if rank.returncode]
-    assert not failed, failed[0]
+        outputs = [rank.communicate()[0] for rank in ranks]
+    failed = {number: outputs[number] for number, rank in enumerate(ranks) if rank.returncode}
+    assert not failed, failed
 
 
 def start_rank(

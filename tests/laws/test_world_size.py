@@ -31,33 +31,25 @@ def stopped_at_three(run_dir: Path, copy: Path) -> Path:
 
 
 def test_one_two_and_four_ranks_train_alike_and_take_over_from_each_other(tmp_path: Path) -> None:
+    toy, chronos2 = ({"family": family, "steps": 6, "save_steps": 3} for family in ("toy", "chronos2"))
     ddp, fsdp, hsdp = {"strategy": "ddp"}, {"strategy": "fsdp"}, {"strategy": "fsdp", "dp_replicate": 2}
     cut, recompute = {"micro_batch_size": 5}, {"activation_checkpointing": True}
-    toy, chronos2 = ({"family": family, "steps": 6, "save_steps": 3} for family in ("toy", "chronos2"))
     train_here(tmp_path / "toy", **toy)
     train_here(tmp_path / "chronos2", **chronos2)
 
     two = [
         toy | ddp | cut | {"run_dir": tmp_path / "toy-2-ddp"},
-        toy | fsdp | cut | {"run_dir": tmp_path / "toy-2-fsdp"},
-        chronos2 | ddp | {"run_dir": tmp_path / "chronos2-2-ddp"},
         chronos2 | fsdp | cut | recompute | {"run_dir": tmp_path / "chronos2-2-fsdp"},
     ]
     launch(2, two)
-    from_two = [
-        stopped_at_three(tmp_path / f"{family}-2-fsdp", tmp_path / f"{family}-2-1") for family in ("toy", "chronos2")
-    ]
-    train_here(from_two[0], **toy, resume=True)
-    train_here(from_two[1], **chronos2, resume=True)
+    two_then_one = stopped_at_three(tmp_path / "chronos2-2-fsdp", tmp_path / "chronos2-2-1")
+    train_here(two_then_one, **chronos2, resume=True)
 
+    two_then_four = stopped_at_three(tmp_path / "toy-2-ddp", tmp_path / "toy-2-4")
     four = [
-        toy | ddp | {"run_dir": tmp_path / "toy-4-ddp"},
-        toy | hsdp | {"run_dir": stopped_at_three(tmp_path / "toy-2-ddp", tmp_path / "toy-2-4"), "resume": True},
-        chronos2 | hsdp | {"run_dir": tmp_path / "chronos2-4-hsdp"},
-        chronos2
-        | ddp
-        | {"run_dir": stopped_at_three(tmp_path / "chronos2", tmp_path / "chronos2-1-4"), "resume": True},
+        toy | hsdp | {"run_dir": two_then_four, "resume": True},
+        chronos2 | ddp | {"run_dir": tmp_path / "chronos2-4-ddp"},
     ]
     launch(4, four)
-    for run_dir in (*from_two, *(run["run_dir"] for run in (*two, *four))):
+    for run_dir in (two_then_one, *(run["run_dir"] for run in (*two, *four))):
         assert_same_run(tmp_path / run_dir.name.partition("-")[0], run_dir)

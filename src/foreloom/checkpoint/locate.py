@@ -1,0 +1,36 @@
+"""Where a model's weights lie: a model folder, a checkpoint, a run folder, or the Hugging Face hub."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+
+from foreloom.models.common.files import resolve_folder
+
+_MODEL_FILES = ("config.json", "adapter_config.json")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def find_model_folder(path_or_hub_id: str | Path) -> Path:
+    """The folder that holds config.json: the path itself, its `hf/`, or that of a run's newest whole checkpoint.
+
+    Something that is no path but looks like owner/name is downloaded from the hub (cached). ValueError otherwise.
+    """
+    path = Path(path_or_hub_id).expanduser()
+    if path.is_dir():
+        checkpoints = (path / "checkpoints").glob("step-*/manifest.json")
+        newest_first = sorted((manifest.parent for manifest in checkpoints), reverse=True)
+        for folder in (path, path / "hf", *(checkpoint / "hf" for checkpoint in newest_first)):
+            if any((folder / name).is_file() for name in _MODEL_FILES):
+                return folder
+        raise ValueError(
+            f"{path} holds no model: neither config.json, nor hf/config.json, nor checkpoints/step-*/hf/config.json."
+        )
+    if path.is_file():
+        raise ValueError(f"{path} is a file. Give the folder with config.json and model.safetensors.")
+    if not path.parent.is_dir() and _HUB_ID.fullmatch(str(path_or_hub_id)):
+        return resolve_folder(str(path_or_hub_id))
+    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, beside, n=1)
+    raise ValueError(f"no folder {path}.{f' Did you mean {path.parent / close[0]}?' if close else ''}")

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer, CheckpointError
+from foreloom.checkpoint.manifest import Manifest
+from foreloom.distributed.process import Process
+
+PROCESS = Process(0, 1, 0, torch.device("cpu"))
+
+
+def manifest(step: int, *, final: bool = False, **scores: float) -> Manifest:
+    return Manifest(
+        step=step, samples=step * 8, flops=0.0, final=final, scores=scores, fingerprint="f", config_hash="c",
+        world_size=1, versions={},
+    )  # fmt: skip
+
+
+def state(value: float) -> dict:
+    return {"model": {"w": torch.full((4, 3), value)}, "optimizer": {"m": torch.full((4, 3), -value)}}
+
+
+@pytest.fixture
+def reopen(tmp_path: Path) -> Callable[..., Checkpointer]:
+    """A checkpointer on the test's run folder, as a new session opens it."""
+    opened: list[Checkpointer] = []
+
+    def reopen(**settings) -> Checkpointer:
+        for checkpointer in opened:
+            checkpointer.close()
+        opened.append(Checkpointer(tmp_path, CheckpointConfig(keep_best=1), PROCESS, **{"resume": True} | settings))
+        return opened[-1]
+
+    return reopen
+
+
+def names(run_dir: Path) -> list[str]:
+    return sorted(path.name for path in (run_dir / "checkpoints").iterdir())
+
+
+def test_round_trip_retention_and_final(tmp_path: Path, reopen) -> None:
+    checkpointer = reopen(save_total_limit=1, resume=False)
+    assert checkpointer.newest() is None
+    for step, score in ((1, 0.5), (2, 0.2), (3, 0.4), (4, 0.3)):
+        checkpointer.save(manifest(step, wql=score), state(step), {"trainer": {"step": step}})
+    assert names(tmp_path) == ["step-00000002", "step-00000004"]
+    checkpointer.save(
+        manifest(5, final=True), state(5.0), {"trainer": {"step": 5}}, export=lambda folder: folder.mkdir()
+    )
+    assert names(tmp_path) == ["final", "step-00000002", "step-00000005"]
+    assert (tmp_path / "checkpoints" / "final" / "hf").is_dir()
+
+    checkpointer = reopen()
+    folder = checkpointer.newest()
+    assert folder and folder.step == 5 and folder.manifest.final and folder.manifest.samples == 40
+    filled = state(0.0)
+    assert checkpointer.load(folder, filled) == {"trainer": {"step": 5}}
+    assert torch.equal(filled["model"]["w"], state(5.0)["model"]["w"])
+    assert torch.equal(filled["optimizer"]["m"], state(5.0)["optimizer"]["m"])
+    with pytest.raises(CheckpointError, match="does not fit this run's model"):
+        checkpointer.load(folder, {"model": {"other": torch.zeros(2)}})
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "manifest"])
+def test_damage_is_seen_and_the_one_before_is_used(tmp_path: Path, reopen, damage: str) -> None:
+    checkpointer = reopen(resume=False)
+    for step in (1, 2):
+        checkpointer.save(manifest(step), state(step), {})
+    newest = tmp_path / "checkpoints" / "step-00000002"
+    data = next((newest / "state").glob("*.distcp"))
+    content = data.read_bytes()
+    match damage:
+        case "truncated":
+            data.write_bytes(content[:-1])
+        case "flipped":
+            data.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        case "missing":
+            data.unlink()
+        case "manifest":
+            (newest / "manifest.json").write_text("{")
+    checkpointer = reopen()
+    folder = checkpointer.newest()
+    assert folder and folder.step == 1
+    assert len(checkpointer.notices) == 1 and "step-00000002 is damaged" in checkpointer.notices[0]
+    assert names(tmp_path) == ["step-00000001", "step-00000002.damaged"]
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, reopen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk fills up at each of the writes in turn, until there are none left to refuse."""
+    checkpointer = reopen(resume=False)
+    checkpointer.save(manifest(1), state(1.0), {})
+    real_fsync, refusals = os.fsync, 0
+    for allowed in range(100):
+        calls = 0
+
+        def fsync(descriptor: int, allowed: int = allowed) -> None:
+            nonlocal calls
+            calls += 1
+            if calls > allowed:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            real_fsync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        try:
+            checkpointer.save(manifest(2), state(2.0), {}, export=lambda folder: folder.mkdir())
+        except CheckpointError as error:
+            refusals += 1
+            assert "the disk is full" in str(error) and "earlier checkpoints are intact" in str(error)
+        else:
+            break
+        finally:
+            monkeypatch.setattr(os, "fsync", real_fsync)
+        assert not [name for name in names(tmp_path) if name.startswith(".saving-step")]
+        folder = checkpointer.newest()
+        assert folder is not None and not checkpointer.notices
+    assert refusals >= 5
+    assert names(tmp_path) == ["step-00000001", "step-00000002"]
+
+
+def test_one_run_a_folder(tmp_path: Path, reopen) -> None:
+    first = reopen(resume=False)
+    with pytest.raises(ValueError, match=rf"still going on \(process {os.getpid()} on "):
+        Checkpointer(tmp_path, CheckpointConfig(), PROCESS, resume=True)
+    first.save(manifest(7), state(1.0), {})
+    first.close()
+    with pytest.raises(ValueError, match="holds an earlier run .its newest checkpoint is step-00000007.*--resume"):
+        Checkpointer(tmp_path, CheckpointConfig(), PROCESS)
+    assert reopen().newest().step == 7
+
+
+def test_leftovers_of_a_killed_save_are_removed(tmp_path: Path, reopen) -> None:
+    checkpointer = reopen(resume=False)
+    checkpointer.save(manifest(1), state(1.0), {})
+    shutil.copytree(tmp_path / "checkpoints" / "step-00000001", tmp_path / "checkpoints" / ".saving-step-00000002")
+    (tmp_path / "checkpoints" / ".saving-final").symlink_to("step-00000001")
+    checkpointer = reopen()
+    assert names(tmp_path) == ["step-00000001"] and len(checkpointer.notices) == 2
+    assert checkpointer.newest().step == 1
