@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer
+from foreloom.checkpoint.locate import find_model_folder
 from foreloom.config.loader import Recipe, SectionChoice, load_recipe, plain
 from foreloom.config.located import RecipeError, read_yaml
 from foreloom.data.loader import WindowLoader
@@ -19,6 +20,7 @@ from foreloom.data.mixture import DataConfig
 from foreloom.distributed.mesh import ParallelConfig
 from foreloom.distributed.process import Process, start, stop
 from foreloom.distributed.reduce import from_rank_zero
+from foreloom.files import write_text
 from foreloom.models import registry, tsm
 from foreloom.monitoring.monitor import Monitor, MonitoringConfig
 from foreloom.training.config import TrainingConfig
@@ -102,6 +104,9 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         rank=process.rank,
         world_size=process.world_size,
     )
+    if model_config.pretrained is not None:
+        folder = find_model_folder(model_config.pretrained)
+        model_config = dataclasses.replace(model_config, pretrained=str(folder))
     family = registry.get(model_config.family)
     monitor = Monitor(run_dir, training.steps, recipe.sections["monitoring"], process.is_main)
     model = family.build(model_config, **lengths)
@@ -171,10 +176,8 @@ def _hash(recipe: Recipe) -> str:
 
 
 def _write_recipe(recipe: Recipe, run_dir: Path) -> None:
-    target = run_dir / RECIPE_NAME
-    unfinished = target.with_suffix(".unfinished")
-    unfinished.write_text(f"# Resolved from {recipe.path.name}; training it again gives this run.\n{recipe.to_yaml()}")
-    unfinished.replace(target)
+    header = f"# Resolved from {recipe.path.name}; training it again gives this run."
+    write_text(run_dir / RECIPE_NAME, f"{header}\n{recipe.to_yaml()}")
 
 
 def _banner(recipe: Recipe, process: Process, loader: WindowLoader, num_parameters: int) -> dict[str, dict[str, Any]]:
@@ -200,7 +203,7 @@ def _banner(recipe: Recipe, process: Process, loader: WindowLoader, num_paramete
         },
         "Data": {
             **{
-                source.name: f"{source.num_drawn:,} series, {source.probability:.0%} of the samples"
+                Path(source.name).name: f"{source.num_drawn:,} series, {source.probability:.0%} of the samples"
                 + (f" ({source.num_short:,} too short)" if source.num_short else "")
                 for source in loader.statistics().sources
             },

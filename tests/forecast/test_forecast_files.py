@@ -7,7 +7,7 @@ import pytest
 from naive_model import naive_model
 
 from foreloom.forecast import forecast_file, read_table, write_table
-from foreloom.forecast.folder import find_model_folder
+from foreloom.checkpoint.locate import find_model_folder
 
 
 def frame():

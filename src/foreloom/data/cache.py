@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 
+from foreloom.files import whole_or_absent
+
 FORMAT_VERSION = 1
 """Part of every key: raise it when a converter writes something else for the same file."""
 
@@ -37,17 +39,6 @@ def cached(paths: Sequence[Path], write: Callable[[Path], None]) -> Path:
             with whole_or_absent(target) as beside:
                 write(beside)
     return target
-
-
-@contextmanager
-def whole_or_absent(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to: renamed to `path` when the block ends, removed when it fails."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield beside
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 @contextmanager

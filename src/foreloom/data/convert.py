@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from foreloom.data.cache import whole_or_absent
 from foreloom.data.progress import conversion_bar
 from foreloom.data.reader import open_source
 from foreloom.data.series import Series
 from foreloom.data.writer import write_series
+from foreloom.files import whole_or_absent
 
 
 def convert(source_path: str | Path, out_path: str | Path, form: Literal["arrow", "parquet"] = "arrow") -> int:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from foreloom.evaluation.metrics import MetricSums
+from foreloom.files import whole_or_absent
 
 METRICS = ("WQL", "MASE", "MAE", "MSE", "RMSE", "sMAPE", "SQL", "CRPS")
 """Every metric but coverage; lower is better for all of them."""
@@ -117,15 +117,11 @@ class EvaluationResult:
 
     def write_csv(self, path: str | Path, model: str) -> None:
         """Write `rows` as CSV, whole or not at all."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         rows = self.rows(model)
-        beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        with beside.open("w", newline="", encoding="utf-8") as file:
+        with whole_or_absent(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
-        beside.replace(path)
 
 
 def geometric_mean(ratios: Sequence[float]) -> float:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from foreloom.files import whole_or_absent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,16 +46,11 @@ def write_table(df: pd.DataFrame, path: str | Path) -> None:
     """Write a frame as .csv or .parquet: beside, then renamed, so that `path` is never half a file."""
     path = Path(path)
     suffix = _suffix(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{os.getpid()}.partial.{path.name}")
-    try:
+    with whole_or_absent(path) as beside:
         if suffix == ".parquet":
             df.to_parquet(beside, index=False)
         else:
             df.to_csv(beside, index=False, sep="\t" if ".tsv" in path.suffixes else ",")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _suffix(path: Path) -> str:

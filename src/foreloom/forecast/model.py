@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from foreloom.checkpoint.locate import find_model_folder
 from foreloom.distributed.process import DeviceSetting, choose_device, read_launch
-from foreloom.forecast.folder import find_model_folder
 from foreloom.forecast.inputs import as_forecast_inputs
 from foreloom.models.family import Forecaster, ModelFamily
 from foreloom.models.registry import recognise

@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from foreloom.files import write_text
+
 FILE_NAME = "environment.json"
 PACKAGES = ("foreloom", "torch", "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "transformers")
 
@@ -33,10 +35,7 @@ def environment() -> dict[str, Any]:
 
 def write_environment(run_dir: Path) -> None:
     """Write `environment()` to `<run_dir>/environment.json`, whole or not at all."""
-    path = run_dir / FILE_NAME
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
-    beside.replace(path)
+    write_text(run_dir / FILE_NAME, json.dumps(environment(), indent=2) + "\n")
 
 
 def _git() -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from foreloom.files import write_text
 from foreloom.monitoring.console import duration
 from foreloom.report.run_folder import RunFolder, read_run_folder
 from foreloom.report.tables import BASELINE, Cell, ScoreTable, cell_text, is_better, score_table
@@ -32,9 +33,8 @@ def write_page(run_dir: str | Path, pictures: Sequence[Path] = ()) -> Path:
     """
     run = read_run_folder(run_dir, pictures)
     path = run.path / PAGE_NAME
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(page(run), encoding="utf-8")
-    return beside.replace(path)
+    write_text(path, page(run))
+    return path
 
 
 def page(run: RunFolder) -> str:

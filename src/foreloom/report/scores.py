@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foreloom.evaluation.result import EvaluationResult, ForecastExample
+from foreloom.files import whole_or_absent
 from foreloom.report.figures import ForecastPanel
 from foreloom.report.tables import BASELINE
 
@@ -84,13 +85,10 @@ def panel_of(task: str, example: ForecastExample) -> ForecastPanel:
 def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Rows of one or several models as one CSV, whole or not at all; columns in the order they first appear."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    with beside.open("w", newline="", encoding="utf-8") as file:
+    with whole_or_absent(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval=math.nan, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    beside.replace(path)
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
+from foreloom.files import whole_or_absent
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -86,10 +88,9 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     kind = path.suffix.lstrip(".").lower()
     if kind not in ("svg", "png", "pdf"):
         raise ValueError(f"{path}: a picture's name must end in .svg, .png or .pdf")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    beside.write_bytes(figure_svg(figure).encode() if kind == "svg" else _render(figure, kind))
-    return beside.replace(path)
+    with whole_or_absent(path) as beside:
+        beside.write_bytes(figure_svg(figure).encode() if kind == "svg" else _render(figure, kind))
+    return path
 
 
 def figure_svg(figure: Figure) -> str:

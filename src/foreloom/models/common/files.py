@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+
+from foreloom.files import whole_or_absent, write_text
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -73,13 +74,6 @@ def write_folder(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, 
     """Write model.safetensors and config.json, each whole or not at all. The config comes last: it marks the end."""
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f".{WEIGHTS_FILE}.{os.getpid()}"
-    try:
-        save_file({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, unfinished, {"format": "pt"})
-        unfinished.replace(folder / WEIGHTS_FILE)
-        unfinished = folder / f".{CONFIG_FILE}.{os.getpid()}"
-        unfinished.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        unfinished.replace(folder / CONFIG_FILE)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with whole_or_absent(folder / WEIGHTS_FILE) as beside:
+        save_file({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, beside, {"format": "pt"})
+    write_text(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
