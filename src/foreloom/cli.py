@@ -57,12 +57,12 @@ def show(
     """Print a recipe as it will run, with a sentence a setting; or translate an old one."""
     from foreloom import run
 
-    if (recipe is None) == (from_tsm is None):
-        raise ValueError("Give either a recipe or --from-tsm FILE.")
-    if from_tsm is not None:
+    if recipe is not None and from_tsm is None:
+        typer.echo(run.describe(run.load(recipe, overrides or [], need_data=False)), nl=False)
+    elif from_tsm is not None and recipe is None:
         typer.echo(run.translate(from_tsm, devices=devices), nl=False)
-        return
-    typer.echo(run.describe(run.load(recipe, overrides or [], need_data=False)), nl=False)
+    else:
+        raise ValueError("give either a recipe or --from-tsm FILE.")
 
 
 @app.command()

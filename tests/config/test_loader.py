@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field
 
-from foreloom.config.loader import load_recipe, parse_overrides
-from foreloom.config.located import RecipeError
+from foreloom.config.loader import apply_overrides, load_recipe
+from foreloom.config.located import Located, RecipeError
 from foreloom.config.section import section
 
 
@@ -95,15 +95,21 @@ def test_missing_recipe_names_the_nearest_shipped_one(tmp_path):
 
 
 def test_overrides_reach_into_lists_and_are_named_in_errors(tmp_path):
-    path = write(tmp_path, "a.yaml", "whole:\n  parts:\n    - path: x\n    - path: y\n")
+    path = write(tmp_path, "a.yaml", "whole:\n  kind: length\n  parts:\n    - path: x\n    - path: y\n")
     recipe = load_recipe(path, ["whole.parts.1.weight=1e-4", "whole.steps=5", "whole.limit=null"], SECTIONS)
-    assert recipe.sections["whole"] == Whole(parts=[Part(path="x"), Part(path="y", weight=1e-4)], steps=5)
+    assert recipe.sections["whole"] == Whole(
+        parts=[Part(path="x"), Part(path="y", weight=1e-4)], steps=5, kind="length"
+    )
     assert problems(path, "whole.parts.2.weight=1", "steps=4") == [
         "command line: whole.parts.2.weight: 2 is not an entry of a list of 2.",
         "command line: 'steps=4': write an override as section.setting=value.",
     ]
     assert problems(path, "whole.setps=4") == ["command line: whole.setps: unknown setting. Did you mean steps?"]
-    assert parse_overrides(["a.b=[1, {c: 2}]"]).values == {"a": {"b": [1, {"c": 2}]}}
+    changed = apply_overrides(Located({"a": {"b": 1}}), ["a.b=[1, {c: 2}]", "d.e=null"])
+    assert changed.values == {"a": {"b": [1, {"c": 2}]}, "d": {"e": None}}
+    assert problems(path, "whole.kind.x=4") == [
+        "command line: whole.kind.x: whole.kind is 'length', which holds no settings."
+    ]
 
 
 def test_extends_merges_sections_and_keeps_places(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import re
@@ -68,7 +69,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str], sections: Mapping[st
     """
     path = find_recipe(path)
     located = _read_extended(path, ())
-    located = merge(located, parse_overrides(overrides, located.values))
+    located = apply_overrides(located, overrides)
     problems: list[str] = []
     validated: dict[str, Any] = {}
     for name in located.values:
@@ -102,9 +103,9 @@ def validate(cls: type, raw: Any, located: Located, prefix: str) -> tuple[Any, l
         return None, [_explain(cls, problem, located, prefix) for problem in error.errors()]
 
 
-def parse_overrides(overrides: Iterable[str], values: Any = None) -> Located:
-    """`a.b.c=value` strings as values. An index into a list (`data.sources.0.path`) changes that entry of `values`."""
-    located = Located({}, {})
+def apply_overrides(located: Located, overrides: Iterable[str]) -> Located:
+    """Values with `a.b.c=value` settings put in; a number reaches into a list (`data.sources.0.path`)."""
+    values, origins = copy.deepcopy(located.values), dict(located.origins)
     problems: list[str] = []
     for text in overrides:
         key, equals, value = text.partition("=")
@@ -113,41 +114,35 @@ def parse_overrides(overrides: Iterable[str], values: Any = None) -> Located:
             problems.append(f"command line: {text!r}: write an override as section.setting=value.")
             continue
         try:
-            parsed = yaml.safe_load(value) if value.strip() else None
+            _put(values, key.split("."), yaml.safe_load(value))
         except yaml.YAMLError:
             problems.append(f"command line: {key}: {value!r} is not a YAML value.")
-            continue
-        problem = _place(located.values, key.split("."), parsed, values)
-        if problem:
-            problems.append(f"command line: {key}: {problem}")
-        located.origins[key] = "command line"
+        except ValueError as error:
+            problems.append(f"command line: {key}: {error}")
+        origins = {known: place for known, place in origins.items() if not known.startswith(f"{key}.")}
+        origins[key] = "command line"
     if problems:
         raise RecipeError(problems)
-    return located
+    return Located(values, origins)
 
 
-def _place(tree: dict[str, Any], keys: list[str], value: Any, existing: Any) -> str | None:
-    """Set tree[keys] = value; lists are copied from `existing` first, so that one entry can change."""
-    node: Any = tree
-    for i, key in enumerate(keys):
-        last = i == len(keys) - 1
-        below = existing.get(key) if isinstance(existing, Mapping) else None
-        if isinstance(existing, list):
-            below = existing[int(key)] if key.isdigit() and int(key) < len(existing) else None
+def _put(tree: Any, keys: Sequence[str], value: Any) -> None:
+    """tree[keys] = value, making sections on the way. ValueError where the way leads through a plain value."""
+    node = tree
+    for depth, key in enumerate(keys, start=1):
+        slot: Any = key
         if isinstance(node, list):
             if not key.isdigit() or int(key) >= len(node):
-                return f"{key} is not an entry of a list of {len(node)}."
-            slot: Any = int(key)
-        else:
-            slot = key
-        if last:
+                raise ValueError(f"{key} is not an entry of a list of {len(node)}.")
+            slot = int(key)
+        elif not isinstance(node, dict):
+            raise ValueError(f"{'.'.join(keys[: depth - 1])} is {node!r}, which holds no settings.")
+        if depth == len(keys):
             node[slot] = value
-            return None
-        present = node[slot] if isinstance(node, list) or slot in node else None
-        if not isinstance(present, dict | list):
-            node[slot] = _copy(below) if isinstance(below, list) else {}
-        node, existing = node[slot], below
-    return None
+            return
+        if isinstance(node, dict) and node.get(slot) is None:
+            node[slot] = {}
+        node = node[slot]
 
 
 def _read_extended(path: Path, seen: tuple[Path, ...]) -> Located:
@@ -156,7 +151,7 @@ def _read_extended(path: Path, seen: tuple[Path, ...]) -> Located:
     located = read_yaml(path)
     if located.values is None:
         located.values = {}
-    if not isinstance(located.values, Mapping):
+    if not isinstance(located.values, dict):
         raise RecipeError([f"{path}: expected sections (model, data, training, ...), got {located.values!r}."])
     base = located.values.pop("extends", None)
     if base is None:
@@ -260,9 +255,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _copy(v) for k, v in value.items()}
-    return [_copy(v) for v in value] if isinstance(value, list) else value

@@ -19,4 +19,4 @@ def section(cls: type[T]) -> type[T]:
     Every field carries a docstring on the line below it: `foreloom show` prints it beside the value. Checks that span
     several fields go into `__post_init__` and raise `ValueError` with a sentence; the loader adds file and line.
     """
-    return dataclass(frozen=True, kw_only=True, config=_CONFIG)(cls)
+    return dataclass(frozen=True, kw_only=True, config=_CONFIG)(cls)  # type: ignore[return-value]
