@@ -1,0 +1,105 @@
+"""TSM-Trainer files become recipes, and the guide's table says what the translation does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from foreloom import run
+from foreloom.config.located import RecipeError
+from foreloom.models import tsm
+
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "migration.md"
+
+STAGE_1 = """\
+random_init: true
+d_model: 512
+num_layers: 6
+num_heads: 8
+d_ff: 2048
+context_length: 2048
+prediction_length: 64
+input_patch_size: 16
+output_patch_size: 16
+time_encoding_scale: 8192
+quantiles: [0.1, 0.5, 0.9]
+training_data_paths: [a, b]
+probability: [0.9, 0.1]
+max_train_series: 1000
+max_steps: 20
+per_device_train_batch_size: 12
+gradient_accumulation_steps: 2
+learning_rate: 1e-4
+lr_scheduler_type: linear
+adam_beta2: 0.98
+fsdp: full_shard auto_wrap
+report_to: tensorboard
+health_report_interval: 1000
+gradient_checkpointing: true
+"""
+
+
+def translate(tmp_path: Path, text: str, devices: int = 1) -> str:
+    path = tmp_path / "old.yaml"
+    path.write_text(text)
+    return run.translate(path, devices=devices)
+
+
+def test_the_translation_is_a_valid_recipe_that_means_the_same(tmp_path):
+    text = translate(tmp_path, STAGE_1, devices=8)
+    (tmp_path / "new.yaml").write_text(text)
+    sections = run.load(tmp_path / "new.yaml", need_data=False).sections
+    assert (sections["model"].d_model, sections["model"].num_layers) == (512, 6)
+    assert sections["model"].quantiles == (0.1, 0.5, 0.9)
+    assert (sections["model"].context_length, sections["model"].time_encoding_scale) == (2048, 8192)
+    assert [(s.path, s.weight, s.max_series) for s in sections["data"].sources] == [("a", 0.9, 900), ("b", 0.1, 100)]
+    assert (sections["training"].batch_size, sections["training"].micro_batch_size) == (12 * 2 * 8, 12)
+    assert sections["training"].activation_checkpointing
+    assert (sections["optimizer"].schedule, sections["optimizer"].betas) == ("linear", (0.9, 0.98))
+    assert sections["parallel"].strategy == "fsdp"
+    assert "health_report_interval" in text.splitlines()[1]
+
+
+def test_the_time_scale_follows_the_context_where_it_was_not_given(tmp_path):
+    text = translate(tmp_path, STAGE_1.replace("time_encoding_scale: 8192\n", ""))
+    assert yaml.safe_load(text)["model"]["time_encoding_scale"] == 2048
+
+
+def test_fine_tuning_keeps_what_the_checkpoint_decides_out(tmp_path):
+    text = translate(tmp_path, STAGE_1.replace("random_init: true", "random_init: false\nmodel_id: amazon/chronos-2"))
+    assert yaml.safe_load(text)["model"] == {"family": "chronos2", "pretrained": "amazon/chronos-2"}
+    assert "d_model: the checkpoint decides" in text
+
+
+def test_errors_of_an_old_file_at_once(tmp_path):
+    with pytest.raises(RecipeError) as caught:
+        translate(
+            tmp_path,
+            "random_init: false\nlearning_rte: 1\ntraining_data_paths: [a, b]\nprobability: [1]\n"
+            "input_patch_size: 16\noutput_patch_size: 8\nlr_scheduler_type: cosinus\n",
+        )
+    problems = [problem.split("old.yaml:")[1] for problem in caught.value.problems]
+    assert problems == [
+        "2: learning_rte: not a TSM-Trainer key. Did you mean learning_rate?",
+        "1: random_init: false needs a model_id to start from.",
+        "4: probability: 1 numbers for 2 data paths.",
+        "5: the patch sizes must be equal, got {'input_patch_size': 16, 'output_patch_size': 8}.",
+        "7: lr_scheduler_type: 'cosinus' is not one of cosine, linear, constant, constant_with_warmup, "
+        "warmup_stable_decay.",
+    ]
+
+
+def test_the_guide_lists_every_key_with_its_place():
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", GUIDE.read_text(), flags=re.MULTILINE))
+    assert {key: text for key, text in rows.items() if key in tsm.RENAMED} == {
+        key: f"`{place}`" for key, place in tsm.RENAMED.items()
+    }
+    assert {key: text for key, text in rows.items() if key not in tsm.RENAMED} == tsm.FOLDED | tsm.DROPPED
+
+
+def test_the_guide_lists_the_fourteen_flags():
+    flags = re.findall(r"^\| `(--[\w-]+)", GUIDE.read_text(), flags=re.MULTILINE)
+    assert len(flags) == len(set(flags)) == 14

@@ -1,0 +1,99 @@
+"""The shipped recipes: each is valid, says what it will do, and builds the model it promises."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import yaml
+
+from foreloom import run
+from foreloom.config.loader import shipped_recipes
+from foreloom.config.located import RecipeError
+from foreloom.models import registry
+
+RECIPES = sorted(path.stem for path in shipped_recipes().glob("*.yaml"))
+
+
+def parameters(name: str) -> int:
+    sections = run.load(name, need_data=False).sections
+    data, model = sections["data"], sections["model"]
+    with torch.device("meta"):
+        module = registry.get(model.family).build(
+            model, context_length=data.context_length, prediction_length=data.prediction_length
+        )
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_the_five_recipes_of_the_original_are_there():
+    originals = {"test", "base", "base-stage2", "small", "finetune"}
+    assert {f"chronos2-{name}" for name in originals} | {"quickstart"} <= set(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_description_of_a_recipe_is_that_recipe(name, tmp_path):
+    recipe = run.load(name, need_data=False)
+    text = run.describe(recipe)
+    (tmp_path / "again.yaml").write_text(text)
+    assert run.load(tmp_path / "again.yaml", need_data=False).sections == recipe.sections
+    (tmp_path / "resolved.yaml").write_text(recipe.to_yaml())
+    assert run.load(tmp_path / "resolved.yaml", need_data=False).sections == recipe.sections
+    settings = sum(line.strip().startswith("#") for line in text.splitlines())
+    assert settings > 40, "a sentence a setting"
+
+
+def test_parameter_counts():
+    assert parameters("chronos2-base") == 119_477_664
+    assert parameters("chronos2-small") == 27_934_624
+    assert parameters("chronos2-test") == 3_118_496
+
+
+@pytest.mark.parametrize("name", [n for n in RECIPES if n in ("quickstart", "chronos2-test")])
+def test_recipes_on_example_data_find_it(name):
+    assert all(source.path for source in run.load(name).sections["data"].sources)
+
+
+def test_missing_data_are_named_with_their_place():
+    with pytest.raises(RecipeError) as caught:
+        run.load("chronos2-base")
+    assert len(caught.value.problems) == 2
+    assert caught.value.problems[0].endswith("data.sources.0.path: no such file or folder: data/tsmixup_10m.")
+    assert "chronos2-base.yaml:" in caught.value.problems[0]
+
+
+OVERRIDES_OF_THE_ORIGINAL = {
+    "model.pretrained=amazon/chronos-2": ("model", "pretrained", "amazon/chronos-2"),
+    "data.context_length=1024": ("data", "context_length", 1024),
+    "data.prediction_length=32": ("data", "prediction_length", 32),
+    "training.steps=7": ("training", "steps", 7),
+    "optimizer.learning_rate=3e-5": ("optimizer", "learning_rate", 3e-5),
+    "training.micro_batch_size=4": ("training", "micro_batch_size", 4),
+    "training.batch_size=32": ("training", "batch_size", 32),
+    "training.output_dir=elsewhere": ("training", "output_dir", "elsewhere"),
+    "training.seed=7": ("training", "seed", 7),
+}
+
+
+@pytest.mark.parametrize("override", OVERRIDES_OF_THE_ORIGINAL)
+def test_each_override_wins_over_the_recipe(override):
+    section, field, value = OVERRIDES_OF_THE_ORIGINAL[override]
+    sections = run.load("chronos2-finetune", [override], need_data=False).sections
+    assert getattr(sections[section], field) == value
+
+
+def test_max_series_and_random_start_by_override():
+    sections = run.load("chronos2-finetune", ["data.sources.0.max_series=9"], need_data=False).sections
+    assert sections["data"].sources[0].max_series == 9
+    start = ["model.pretrained=null", "model.size=small"]
+    assert run.load("chronos2-finetune", start, need_data=False).sections["model"].pretrained is None
+
+
+def test_a_recipe_without_a_family_or_with_a_misspelt_one(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text(yaml.safe_dump({"model": {"family": "chronos3"}, "data": {"sources": [{"path": "x"}]}}))
+    with pytest.raises(RecipeError) as caught:
+        run.load(path, need_data=False)
+    assert any("Did you mean chronos2?" in problem for problem in caught.value.problems)
+    assert any("data.context_length: is required" in problem for problem in caught.value.problems)
+    path.write_text(yaml.safe_dump({"model": {"size": "base"}}))
+    with pytest.raises(RecipeError, match=r"model.family: is required and not given. Known: chronos2"):
+        run.load(path, need_data=False)
