@@ -224,11 +224,14 @@ def _beside(origin: str) -> str:
 
 def _describe_section(section: Any, prefix: str, recipe: Recipe, indent: str) -> list[str]:
     lines: list[str] = []
+    implied = section.implied() if hasattr(section, "implied") else {}
     for field in dataclasses.fields(section):
         value = getattr(section, field.name)
         key = f"{prefix}.{field.name}"
         sentence = " ".join((section.__pydantic_fields__[field.name].description or "").split())
         origin = _beside(recipe.located.origins.get(key, "default"))
+        if value is None and field.name in implied:
+            origin = f"default, here {plain(implied[field.name])}"
         lines += textwrap.wrap(f"{sentence} ({origin})", 118 - len(indent), initial_indent=f"{indent}# ",
                                subsequent_indent=f"{indent}# ")  # fmt: skip
         if dataclasses.is_dataclass(value):

@@ -17,6 +17,7 @@ def section(cls: type[T]) -> type[T]:
     """Make `cls` a recipe section.
 
     Every field carries a docstring on the line below it: `foreloom show` prints it beside the value. Checks that span
-    several fields go into `__post_init__` and raise `ValueError` with a sentence; the loader adds file and line.
+    several fields go into `__post_init__` and raise `ValueError` with a sentence; the loader adds file and line. A
+    section whose empty fields stand for something has a method `implied()` that says for what.
     """
     return dataclass(frozen=True, kw_only=True, config=_CONFIG)(cls)  # type: ignore[return-value]

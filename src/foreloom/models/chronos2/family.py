@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import Any, Literal
 
@@ -81,6 +82,15 @@ class Chronos2Config:
                     f"{', '.join(fixed)} cannot be set beside pretrained: the checkpoint fixes it. Only "
                     f"{', '.join(CHANGEABLE_FIELDS)} and reduction may change."
                 )
+
+    def implied(self) -> dict[str, Any]:
+        """What fields that are left out stand for, as far as the size decides it."""
+        if self.size is None:
+            return {}
+        limits = ("context_length", "max_output_patches", "time_encoding_scale")  # these follow the data
+        reference = {f.name: f.default for f in dataclasses.fields(Architecture) if f.name in ARCHITECTURE_FIELDS}
+        known = {name: value for name, value in reference.items() if name not in limits}
+        return known | SIZE_DEFAULTS | SIZES[self.size]
 
 
 CHANGEABLE_FIELDS = ("context_length", "max_output_patches", "dropout_rate")
