@@ -7,6 +7,7 @@ Module names are those of the published state dict.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foreloom.models.chronos2.architecture import Architecture
@@ -75,6 +76,12 @@ class GroupAttention(nn.Module):
 
     def forward(self, h_BTD: Tensor, valid_BT: Tensor | None, layout: Layout) -> Tensor:
         x = self.layer_norm(h_BTD)
+        drops = self.training and self.dropout_rate > 0
+        num_tokens, width = x.shape[0] * x.shape[1], x.shape[2]
+        if not layout.blocks and not drops and num_tokens > 2 * width:
+            # Nothing stands between v and o: one product with o v, once there are rows enough to pay for composing it.
+            composed = self.self_attention.o.weight @ self.self_attention.v.weight
+            return h_BTD + F.linear(x, composed)
         mixed = self.mix(x, self.self_attention.v(x), valid_BT, layout)
         return add_dropped(h_BTD, self.self_attention.o(mixed), self.dropout_rate, self.training)
 

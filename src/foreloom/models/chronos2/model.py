@@ -104,7 +104,9 @@ class Chronos2Model(nn.Module):
         standardizer = standardizer_of(context, arch.use_arcsinh)
         future = self._future(future_covariates, future_covariates_mask, standardizer, horizon, layout)
 
-        h_BTD, valid_BT = self._embed(standardizer.apply(context), observed_BC, future)
+        # A step may be declared observed and still be NaN: it reads as the row's mean, 0.
+        value_BC = standardizer.apply_where(observed_BC & ~context.isnan(), context)
+        h_BTD, valid_BT = self._embed(value_BC, observed_BC, future)
         rotary = rotary_table(h_BTD.shape[1], arch.d_kv, arch.rope_theta, h_BTD.device)
         num_last = None if output_hidden_states else num_output_patches
         # Elsewhere than on the CPU, looking whether anything is masked would stall the device: the layout says it.
@@ -176,16 +178,15 @@ class Chronos2Model(nn.Module):
             known = ~covariates.isnan()
         if layout.order is not None:
             covariates, known = covariates[layout.order], known[layout.order]
-        value = torch.where(known, standardizer.apply(covariates), 0.0)
+        value = standardizer.apply_where(known, covariates)
         return Future(pad_right_to(value, horizon, 0.0), pad_right_to(known, horizon, False))
 
-    def _embed(self, context: Tensor, observed_BC: Tensor, future: Future) -> tuple[Tensor, Tensor]:
+    def _embed(self, value_BC: Tensor, observed_BC: Tensor, future: Future) -> tuple[Tensor, Tensor]:
         """Tokens [context N][REG][future n] (B, T, D), and which of them are valid, bool (B, T)."""
         arch = self.architecture
         patch = arch.input_patch_size
         observed = pad_left(observed_BC, patch, False)
-        # A step may be declared observed and still be NaN: it reads as the row's mean, 0.
-        value = pad_left(torch.where(observed_BC & ~context.isnan(), context, 0.0), patch, 0.0)
+        value = pad_left(value_BC, patch, 0.0)
         num_context, horizon = value.shape[1], future.value_BH.shape[1]
         step = torch.arange(-num_context, horizon, dtype=torch.float32, device=value.device) / arch.time_encoding_scale
         features_BT3P = torch.cat(

@@ -7,13 +7,19 @@ torch's own dropout is fused and stays in use.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 _LANES_PER_DRAW = 4
 _NUM_LANE_VALUES = 2**16
+_BLOCK = 2**17
+"""Elements a mask is made for at a time: half a megabyte, so that draws and mask stay in the cache."""
 
 
 def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
@@ -30,17 +36,51 @@ def add_dropped(h: Tensor, x: Tensor, rate: float, training: bool) -> Tensor:
     return h + dropout(x, rate, training)
 
 
-def keep_mask(shape: torch.Size, rate: float, dtype: torch.dtype) -> Tensor:
-    """A CPU tensor of 0 (with probability `rate`) and 1 / (1 - rate).
+def relu_dropout_(x: Tensor, rate: float, training: bool) -> Tensor:
+    """dropout(relu(x)), x being overwritten where that saves memory: pass a result that nothing else reads."""
+    if training and rate > 0 and _draws_lanes(x):
+        return _ReluDropout.apply(x, rate)
+    return dropout(F.relu(x), rate, training)
 
-    Its seed is drawn from torch's global generator, so a run that restores that generator repeats its masks.
-    """
-    seed = int(torch.randint(2**63 - 1, ()))
-    num_draws = -(-shape.numel() // _LANES_PER_DRAW)
-    lane = torch.from_numpy(np.random.SFC64(seed).random_raw(num_draws).view(np.int16))[: shape.numel()].view(shape)
-    lowest_kept = round(rate * _NUM_LANE_VALUES) - _NUM_LANE_VALUES // 2
+
+def keep_mask(shape: torch.Size, rate: float, dtype: torch.dtype) -> Tensor:
+    """A CPU tensor of 0 (with probability `rate`) and 1 / (1 - rate)."""
     mask = torch.empty(shape, dtype=dtype)
-    return torch.ge(lane, lowest_kept, out=mask).mul_(1 / (1 - rate))
+    for part, keep in _blocks(mask, rate):
+        torch.mul(keep, 1 / (1 - rate), out=part)
+    return mask
+
+
+class _ReluDropout(torch.autograd.Function):
+    """Remembers no mask: where the output is 0, so is the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rate: float) -> Tensor:
+        ctx.mark_dirty(x)
+        for part, keep in _blocks(x.relu_(), rate):
+            part.mul_(keep.mul_(1 / (1 - rate)))
+        ctx.save_for_backward(x)
+        ctx.rate = rate
+        return x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (y,) = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward(gradient, y, 0).mul_(1 / (1 - ctx.rate)), None
+
+
+def _blocks(x: Tensor, rate: float) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cache-sized parts of contiguous x, each with 0 (probability `rate`) or 1 for its elements.
+
+    The seed is drawn from torch's global generator, so a run that restores that generator repeats its masks.
+    """
+    generator = np.random.SFC64(int(torch.randint(2**63 - 1, ())))
+    lowest_kept = round(rate * _NUM_LANE_VALUES) - _NUM_LANE_VALUES // 2
+    for part in x.view(-1).split(_BLOCK):
+        draws = generator.random_raw(-(-len(part) // _LANES_PER_DRAW))
+        lanes = torch.from_numpy(draws.view(np.int16))[: len(part)]
+        yield part, torch.ge(lanes, lowest_kept, out=torch.empty_like(part))
 
 
 def _draws_lanes(x: Tensor) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foreloom.models.common.dropout import add_dropped, dropout
+from foreloom.models.common.dropout import add_dropped, dropout, relu_dropout_
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
 """By the names configs use; "gelu" is the exact one."""
@@ -24,7 +24,10 @@ class FeedForward(nn.Module):
         self.dropout_rate = dropout_rate
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.wo(dropout(self.activation(self.wi(x)), self.dropout_rate, self.training))
+        hidden = self.wi(x)
+        if self.activation is F.relu:
+            return self.wo(relu_dropout_(hidden, self.dropout_rate, self.training))
+        return self.wo(dropout(self.activation(hidden), self.dropout_rate, self.training))
 
 
 class ResidualBlock(nn.Module):

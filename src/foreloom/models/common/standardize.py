@@ -26,6 +26,10 @@ class Standardizer(NamedTuple):
         z = (x.float() - self.loc) / self.scale
         return z.asinh() if self.arcsinh else z
 
+    def apply_where(self, known: Tensor, x: Tensor) -> Tensor:
+        """Model units where known and 0 elsewhere; nothing flows from or to the rest, NaN or not."""
+        return torch.where(known, self.apply(torch.where(known, x, 0.0)), 0.0)
+
     def invert(self, z: Tensor) -> Tensor:
         """Model units -> data units, float32."""
         z = z.float()
@@ -40,6 +44,8 @@ def standardizer_of(context_BC: Tensor, arcsinh: bool) -> Standardizer:
     divisor = count.clamp(min=1)
     loc = torch.where(observed, x, 0.0).sum(-1, keepdim=True) / divisor
     deviation = torch.where(observed, x - loc, 0.0)
-    scale = (deviation.square().sum(-1, keepdim=True) / divisor).sqrt()
-    scale = scale.masked_fill(scale == 0, SMALLEST_SCALE).masked_fill(count == 0, 1.0)
+    variance = deviation.square().sum(-1, keepdim=True) / divisor
+    # The root is taken away from 0, where its slope is infinite.
+    scale = torch.where(variance > 0, variance, 1.0).sqrt()
+    scale = torch.where((variance > 0) | (count == 0), scale, SMALLEST_SCALE)
     return Standardizer(loc, scale, arcsinh)

@@ -1,0 +1,93 @@
+"""The forecaster's own rules: limits, levels, batches, the module left as it was."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from foreloom.data.windows import ForecastInput
+from foreloom.models.chronos2.family import FAMILY, Chronos2Config
+from foreloom.models.chronos2.forecast import Chronos2Forecaster, batches
+
+TINY = {"size": "test", "d_model": 32, "d_kv": 8, "d_ff": 64}
+
+
+def forecaster(**fields) -> Chronos2Forecaster:
+    config = Chronos2Config(**(TINY | {"initializer_factor": 1.0} | fields))
+    model = FAMILY.build(config, context_length=96, prediction_length=32)
+    FAMILY.initialize(model, 0)
+    return Chronos2Forecaster(model)
+
+
+def inputs(*lengths: int) -> list[ForecastInput]:
+    rng = np.random.default_rng(0)
+    unknown = np.full((1, 16), np.nan, np.float32)
+    return [
+        ForecastInput(rng.normal(size=(1, n)).cumsum(1).astype(np.float32), unknown, num_targets=1) for n in lengths
+    ]
+
+
+def test_a_context_beyond_the_limit_must_be_cut_on_purpose():
+    model = forecaster()
+    with pytest.raises(ValueError, match="has 120 steps and the model looks at 96.*pass context_length=96"):
+        model.predict_quantiles(inputs(40, 120), 16, [0.5])
+    with pytest.raises(ValueError, match="context_length is 97; this model takes 1 to 96"):
+        model.predict_quantiles(inputs(40), 16, [0.5], context_length=97)
+    (whole,) = model.predict_quantiles(inputs(120), 16, [0.5], context_length=50)
+    cut = ForecastInput(inputs(120)[0].context_RC[:, -50:], inputs(120)[0].future_RH, num_targets=1)
+    np.testing.assert_array_equal(whole, model.predict_quantiles([cut], 16, [0.5])[0])
+
+
+def test_quantile_sets_without_deciles():
+    model = forecaster(quantiles=(0.02, 0.33, 0.98))
+    (answer,) = model.predict_quantiles(inputs(50), 16, [0.02, 0.33, 0.5, 0.98])
+    low, third, middle, high = np.moveaxis(answer[0], -1, 0)
+    np.testing.assert_allclose(middle, third + (0.5 - 0.33) / (0.98 - 0.33) * (high - third), rtol=1e-4)
+    assert model.predict_quantiles(inputs(50), 100, [0.33])[0].shape == (1, 100, 1)
+    extremes = forecaster(quantiles=(0.02, 0.98))
+    assert extremes.predict_quantiles(inputs(50), 32, [0.02])[0].shape == (1, 32, 1)
+    with pytest.raises(ValueError, match="needs unrolling, and none of the model's levels"):
+        extremes.predict_quantiles(inputs(50), 33, [0.02])
+
+
+def test_levels_beyond_the_outermost_are_flat():
+    model = forecaster(quantiles=(0.2, 0.5, 0.8))
+    (answer,) = model.predict_quantiles(inputs(50), 16, [0.01, 0.2, 0.8, 0.99])
+    np.testing.assert_array_equal(answer[..., 0], answer[..., 1])
+    np.testing.assert_array_equal(answer[..., 3], answer[..., 2])
+
+
+def test_answers_do_not_depend_on_batches():
+    model, series = forecaster(), inputs(5, 96, 33, 16, 70)
+    together = model.predict_quantiles(series, 40, [0.1, 0.5])
+    for batch_size in (1, 2):
+        apart = model.predict_quantiles(series, 40, [0.1, 0.5], batch_size=batch_size)
+        for a, b in zip(together, apart, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_batches_keep_an_inputs_rows_together():
+    assert list(batches([1, 3, 2, 1, 1], 4)) == [slice(0, 2), slice(2, 5)]
+    assert list(batches([9, 1], 4)) == [slice(0, 1), slice(1, 2)]
+    assert list(batches([], 4)) == []
+
+
+def test_the_module_goes_back_to_training():
+    model = forecaster()
+    model.module.train()
+    first = model.predict_quantiles(inputs(50), 16, [0.5])[0]
+    assert model.module.training
+    np.testing.assert_array_equal(first, model.predict_quantiles(inputs(50), 16, [0.5])[0])
+
+
+def test_a_series_without_values_is_forecast_by_its_mean_zero():
+    nothing = ForecastInput(np.full((1, 20), np.nan, np.float32), np.full((1, 16), np.nan, np.float32), num_targets=1)
+    (answer,) = forecaster().predict_quantiles([nothing], 16, [0.5])
+    assert np.isfinite(answer).all()
+
+
+def test_embeddings_have_a_row_a_variate_and_a_token_a_patch():
+    two = ForecastInput(torch.randn(2, 50).numpy(), np.full((2, 0), np.nan, np.float32), num_targets=2)
+    first, second = forecaster().embed([two, *inputs(20)])
+    assert first.shape == (2, 4 + 1 + 1, 32) and second.shape == (1, 6, 32)
