@@ -33,4 +33,7 @@ def find_model_folder(path_or_hub_id: str | Path) -> Path:
         return resolve_folder(str(path_or_hub_id))
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, beside, n=1)
-    raise ValueError(f"no folder {path}.{f' Did you mean {path.parent / close[0]}?' if close else ''}")
+    wanted = (
+        f"Did you mean {path.parent / close[0]}?" if close else "Give a run, checkpoint or model folder, or a hub id."
+    )
+    raise ValueError(f"there is no folder {path}. {wanted}")

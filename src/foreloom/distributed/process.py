@@ -93,12 +93,12 @@ def choose_device(setting: DeviceSetting, launch: Launch, *, has_mps: bool, num_
         reason = (
             "this machine has none" if not has_mps else f"it serves one process and this run has {launch.world_size}"
         )
-        raise ValueError(f"training.device is mps, but {reason}; use auto or cpu")
+        raise ValueError(f"device mps was asked for, but {reason}; use auto or cpu")
     if setting != "cuda":
         return setting
     if not num_cuda:
         raise ValueError(
-            "training.device is cuda, but torch sees no CUDA device; use auto or cpu, or install a CUDA build"
+            "device cuda was asked for, but torch sees no CUDA device; use auto or cpu, or install a CUDA build"
         )
     if launch.local_rank >= num_cuda:
         raise ValueError(

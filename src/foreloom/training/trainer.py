@@ -112,22 +112,27 @@ class Trainer:
 
         Raises ValueError where ranks disagree, a micro-batch does not fit or the last checkpoint cannot be written.
         """
-        with StopRequest() as stop:
-            self._resume()
-            self.model.train()
-            if self.progress.step < self.config.steps:
-                self._check_ranks()
-                self._dry_run()
-            self._began = time.perf_counter() - self.progress.seconds
-            stopped_by = self._loop(stop)
-            if not self.saved or (self._is_over and not self.saved.manifest.final):
-                self._save({})
-        assert self.saved
-        if stopped_by:
-            sentence = f"Stopped by signal {stopped_by} after step {self.progress.step:,}; --resume goes on from here."
-            self.monitor.warn("stop", sentence)
-        self.monitor.finish({"checkpoint": str(self.saved.path)})
-        self.checkpointer.close()
+        try:
+            with StopRequest() as stop:
+                self._resume()
+                self.model.train()
+                if not self._is_over:
+                    self._check_ranks()
+                    self._dry_run()
+                self._began = time.perf_counter() - self.progress.seconds
+                stopped_by = self._loop(stop)
+                if not self.saved or (self._is_over and not self.saved.manifest.final):
+                    self._save({})
+            assert self.saved
+            if stopped_by:
+                sentence = (
+                    f"Stopped by signal {stopped_by} after step {self.progress.step:,}; --resume goes on from here."
+                )
+                self.monitor.warn("stop", sentence)
+            self.monitor.finish({"checkpoint": str(self.saved.path)})
+        finally:
+            self.monitor.close()
+            self.checkpointer.close()
         p = self.progress
         return TrainResult(p.step, p.samples, p.loss, p.best_loss, p.seconds, exit_code(stopped_by), self.saved.path)
 
