@@ -15,7 +15,7 @@ import torch.distributed.checkpoint as dcp
 from pydantic import Field
 from torch.distributed.checkpoint.api import CheckpointException
 
-from foreloom.checkpoint.manifest import Manifest, file_record, find_damage, sync_folder, write_json
+from foreloom.checkpoint.manifest import FileRecord, Manifest, file_record, find_damage, sync_folder, write_json
 from foreloom.checkpoint.retention import Candidate, steps_to_keep
 from foreloom.checkpoint.run_folder import claim
 from foreloom.config.section import section
@@ -165,20 +165,22 @@ class Checkpointer:
         if export:
             export(unfinished / "hf")
 
-    def _record_files(self, unfinished: Path) -> dict[str, Any]:
+    def _record_files(self, unfinished: Path) -> dict[str, FileRecord]:
         """Every file's record; the ranks share the reading."""
         paths = from_rank_zero(lambda: sorted(p for p in unfinished.rglob("*") if p.is_file()), self._process)
-        records: dict[str, Any] | OSError
+        records: dict[str, FileRecord] | OSError
         try:
             mine = paths[self._process.rank :: self._process.world_size]
             records = {path.relative_to(unfinished).as_posix(): file_record(path) for path in mine}
         except OSError as error:
             records = error
         of_ranks = gather_objects(records, self._process)
+        found: dict[str, FileRecord] = {}
         for of_rank in of_ranks:
             if isinstance(of_rank, OSError):
                 raise of_rank
-        return dict(sorted(item for of_rank in of_ranks for item in of_rank.items()))
+            found |= of_rank
+        return dict(sorted(found.items()))
 
     def _finish(self, unfinished: Path, target: Path, manifest: Manifest) -> None:
         manifest.write(unfinished)

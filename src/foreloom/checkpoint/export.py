@@ -16,7 +16,7 @@ def whole_state_dict(module: nn.Module) -> dict[str, Tensor]:
 
     Collective: every rank calls it.
     """
-    return get_model_state_dict(module, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    return get_model_state_dict(module, options=StateDictOptions(full_state_dict=True, cpu_offload=True))  # type: ignore[return-value]
 
 
 def write_folder(family: ModelFamily, model: nn.Module, state_dict: dict[str, Tensor], folder: Path) -> None:

@@ -19,6 +19,6 @@ def steps_to_keep(checkpoints: Iterable[Candidate], *, num_latest: int, num_best
     """The `num_latest` newest (0: all), the `num_best` of lowest score (the newer of equals), and every final one."""
     newest_first = sorted(checkpoints, key=lambda c: c.step, reverse=True)
     latest = newest_first[:num_latest] if num_latest else newest_first
-    scored = [c for c in newest_first if c.score is not None and not math.isnan(c.score)]
-    best = sorted(scored, key=lambda c: c.score)[:num_best]
-    return {c.step for c in (*latest, *best, *(c for c in newest_first if c.final))}
+    scored = [(c.score, -c.step) for c in newest_first if c.score is not None and not math.isnan(c.score)]
+    best = {-negative for _, negative in sorted(scored)[:num_best]}
+    return {c.step for c in latest} | best | {c.step for c in newest_first if c.final}

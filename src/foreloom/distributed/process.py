@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -132,9 +133,10 @@ def start(device: DeviceSetting = "auto", *, timeout_seconds: float = 1800.0) ->
 
 
 def stop() -> None:
-    """Leave the group of ranks together, if there is one; for the end of a run that went well (collective)."""
+    """Leave the group of ranks, if there is one: all together, or at once where an error is on its way out."""
     if dist.is_initialized():
-        dist.barrier()
+        if sys.exc_info()[0] is None:
+            dist.barrier()
         dist.destroy_process_group()
 
 

@@ -32,7 +32,7 @@ def global_totals(
 
     `parameters` hold gradients of the loss *sum*, already added over ranks; `num_copies` ranks hold the same ones.
     """
-    norm = torch.nn.utils.get_total_norm([local_part(p.grad) for p in parameters])
+    norm = torch.nn.utils.get_total_norm([local_part(p.grad) for p in parameters if p.grad is not None])
     squared = (norm.to(loss_sum_and_count.dtype) ** 2 / num_copies).reshape(1)
     loss_sum, count, squared = sum_over_ranks(torch.cat([loss_sum_and_count, squared]), process).unbind()
     divisor = count.clamp(min=1)
