@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -142,9 +143,9 @@ def inspect(
 @data_app.command()
 def convert(
     source: Annotated[Path, typer.Argument(help="A data set in any layout foreloom reads.")],
-    out: Annotated[Path, typer.Argument(help="Where to write: a folder (Arrow) or a .parquet file.")],
+    out: Annotated[Path, typer.Argument(help="The file to write: .arrow or .parquet.")],
 ) -> None:
-    """Write a data set as a memory-mappable Arrow folder, or as Parquet."""
+    """Write a data set as one Arrow file, which is memory-mapped, or as Parquet, which is smaller."""
     from foreloom.data.convert import convert as write
 
     write(source, out, form="parquet" if out.suffix == ".parquet" else "arrow")
@@ -156,11 +157,17 @@ def _names(text: str) -> str | list[str]:
     return names[0] if len(names) == 1 else names
 
 
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning as a sentence, without the line of source it came from."""
+    typer.echo(f"warning: {message}", err=True)
+
+
 def main() -> None:
-    """Run the command line. What users got wrong ends in a sentence and exit code 2.
+    """Run the command line. What users got wrong ends in a sentence and exit code 2, what they should know in one.
 
     FORELOOM_TRACEBACK=1 shows the traceback instead.
     """
+    warnings.showwarning = _warn
     try:
         app()
     except (ValueError, OSError) as error:

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from naive_model import naive_model
 
-from foreloom.forecast import forecast_file, read_table, write_table
 from foreloom.checkpoint.locate import find_model_folder
+from foreloom.forecast import forecast_file, read_table, write_table
 
 
 def frame():
@@ -57,6 +57,16 @@ def test_unreadable_tables_get_a_sentence(tmp_path):
             read_table(tmp_path / name)
     with pytest.raises(ValueError, match=r"out.xlsx: foreloom reads and writes tables as .csv, .tsv and .parquet"):
         forecast_file(naive_model(), tmp_path / "absent.csv", tmp_path / "out.xlsx")
+
+
+def test_sentences_name_the_file_and_the_row_in_it(tmp_path):
+    (tmp_path / "text.csv").write_text("item_id,timestamp,target\na,2024-01-01,1\na,2024-01-02,two\na,2024-01-03,3\n")
+    with pytest.raises(ValueError, match=r"text.csv: column 'target' holds 'two' in row 3 \(series 'a'\)"):
+        forecast_file(naive_model(), tmp_path / "text.csv", tmp_path / "out.csv", prediction_length=1)
+    table = read_table(tmp_path / "text.csv")
+    write_table(table, tmp_path / "again.parquet")
+    with pytest.raises(ValueError, match=r"again.parquet: column 'target' holds 'two' in row 1 "):
+        forecast_file(naive_model(), tmp_path / "again.parquet", tmp_path / "out.csv", prediction_length=1)
 
 
 def test_a_model_is_found_in_a_folder_a_checkpoint_or_a_run(tmp_path):

@@ -207,6 +207,8 @@ _EXPECTED = {
     "greater_than_equal": "a number of at least {ge}",
     "less_than": "a number below {lt}",
     "less_than_equal": "a number of at most {le}",
+    "too_short": "a list of at least {min_length}",
+    "string_too_short": "text",
 }
 
 

@@ -162,7 +162,7 @@ class WindowLoader:
             raise ValueError(
                 "The data are not those this run was stopped with: a file, the mixture, a window length or the seed "
                 f"has changed (fingerprint {state['fingerprint']}, now {self._fingerprint}). Restore them to go on in "
-                "the same order, start a new run, or allow other data explicitly."
+                "the same order, or start a new run."
             )
         self._next_sample = int(state["next_sample"])
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foreloom.files import whole_or_absent
+from foreloom.forecast.origin import mark
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,10 +37,10 @@ def read_table(path: str | Path) -> pd.DataFrame:
         raise ValueError(f"no file {path}.")
     try:
         if _suffix(path) == ".parquet":
-            return pd.read_parquet(path)
-        return pd.read_csv(path, sep="\t" if ".tsv" in path.suffixes else ",")
+            return mark(pd.read_parquet(path), path, first_row=0)
+        return mark(pd.read_csv(path, sep="\t" if ".tsv" in path.suffixes else ","), path, first_row=2)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, pa.ArrowInvalid) as error:
-        raise ValueError(f"{path} cannot be read as a table: {error}.") from None
+        raise ValueError(f"{path} cannot be read as a table: {str(error).rstrip('.')}.") from None
 
 
 def write_table(df: pd.DataFrame, path: str | Path) -> None:

@@ -158,4 +158,9 @@ def _device(device: str) -> torch.device:
         launch = read_launch(os.environ)
         has_mps, num_cuda = torch.backends.mps.is_available(), torch.cuda.device_count()
         return torch.device(choose_device(device, launch, has_mps=has_mps, num_cuda=num_cuda))
-    return torch.device(device)
+    try:
+        return torch.device(device)
+    except RuntimeError:
+        raise ValueError(
+            f"there is no device {device!r}; write auto, cpu, cuda, mps, or one by number: cuda:1."
+        ) from None

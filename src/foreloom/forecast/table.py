@@ -15,6 +15,7 @@ from pandas.api import types
 
 from foreloom.data.forecast_input import forecast_input
 from foreloom.data.windows import ForecastInput
+from foreloom.forecast.origin import Origin
 from foreloom.forecast.timeline import Timeline
 
 _NIXTLA = {"item_id": "unique_id", "timestamp": "ds", "target": "y"}
@@ -50,12 +51,13 @@ class Table:
         freq: str | None = None,
     ) -> Table:
         """Check and sort `df` and `future_df` (see `Model.predict_df`); ValueError is a sentence for their owner."""
+        origin = Origin.of(df, "df")
         if df.empty:
-            raise ValueError("the table has no rows: there is nothing to forecast.")
-        id_column, timestamp_column = _column(df, id_column, "df"), _column(df, timestamp_column, "df")
+            raise ValueError(f"{origin.name} has no rows: there is nothing to forecast.")
+        id_column, timestamp_column = _column(df, id_column, origin), _column(df, timestamp_column, origin)
         asked = [target] if isinstance(target, str) else list(target)
-        targets = tuple(_column(df, name, "df") for name in asked)
-        rows = _SortedRows.read(df, id_column, timestamp_column, "df", ids=None)
+        targets = tuple(_column(df, name, origin) for name in asked)
+        rows = _SortedRows.read(df, id_column, timestamp_column, origin, ids=None)
         timeline = Timeline.read(rows.timestamps, rows.starts, rows.ids.tolist(), freq)
         ahead = timeline.ahead(prediction_length)
 
@@ -64,7 +66,9 @@ class Table:
         future: dict[str, np.ndarray] = {}
         if future_df is not None:
             known = _known_ahead(df, future_df, id_column, timestamp_column, targets)
-            later = _SortedRows.read(future_df, id_column, timestamp_column, "future_df", ids=rows.ids)
+            later = _SortedRows.read(
+                future_df, id_column, timestamp_column, Origin.of(future_df, "future_df"), ids=rows.ids
+            )
             _check_future(later, ahead, prediction_length, timeline.freq)
             future = {name: _covariate(later.column(name), name, later, like=past[name]) for name in known}
         return cls(
@@ -117,8 +121,8 @@ class _SortedRows:
     """The rows of a frame by series, then time."""
 
     df: pd.DataFrame
-    what: str
-    """df or future_df, for sentences."""
+    origin: Origin
+    """What sentences call `df`."""
     order: np.ndarray
     ids: pd.Index
     codes: np.ndarray
@@ -128,19 +132,19 @@ class _SortedRows:
 
     @classmethod
     def read(
-        cls, df: pd.DataFrame, id_column: str, timestamp_column: str, what: str, ids: pd.Index | None
+        cls, df: pd.DataFrame, id_column: str, timestamp_column: str, origin: Origin, ids: pd.Index | None
     ) -> _SortedRows:
         """Sort by `ids` where given (then they must be the same set), else by first appearance."""
         if df[id_column].isna().any():
             row = int(df[id_column].isna().to_numpy().argmax())
-            raise ValueError(f"{what}: column {id_column!r} is empty in row {row}.")
-        stamps = _timestamps(df, timestamp_column, what)
+            raise ValueError(f"{origin.name}: column {id_column!r} is empty in {origin.row(row)}.")
+        stamps = _timestamps(df, timestamp_column, origin)
         if ids is None:
             codes, ids = pd.factorize(df[id_column])
             ids = pd.Index(ids)
         else:
             codes = ids.get_indexer(pd.Index(df[id_column]))
-            _check_same_ids(df[id_column], codes, ids, what)
+            _check_same_ids(df[id_column], codes, ids, origin)
         order = np.lexsort([_instants(stamps), codes])
         codes, stamps = codes[order], stamps.take(order)
         starts = np.searchsorted(codes, np.arange(len(ids) + 1))
@@ -148,25 +152,29 @@ class _SortedRows:
         if twice.any():
             row = int(twice.argmax())
             raise ValueError(
-                f"{what}: series {ids[codes[row]]!r} has {stamps[row]} twice (rows {order[row]} and {order[row + 1]}). "
-                "Keep one row a series and time step."
+                f"{origin.name}: series {ids[codes[row]]!r} has {stamps[row]} twice "
+                f"({origin.row(order[row])} and {origin.row(order[row + 1])}). Keep one row a series and time step."
             )
-        return cls(df, what, order, ids, codes, stamps, starts)
+        return cls(df, origin, order, ids, codes, stamps, starts)
+
+    @property
+    def name(self) -> str:
+        return self.origin.name
 
     def column(self, name: str) -> pd.Series:
         return self.df[name].iloc[self.order]
 
     def place(self, sorted_row: int) -> str:
-        return f"row {self.order[sorted_row]} (series {self.ids[self.codes[sorted_row]]!r})"
+        return f"{self.origin.row(self.order[sorted_row])} (series {self.ids[self.codes[sorted_row]]!r})"
 
 
-def _column(df: pd.DataFrame, name: str, what: str) -> str:
+def _column(df: pd.DataFrame, name: str, origin: Origin) -> str:
     """`name`, or Nixtla's word where a default name is absent."""
     if name in df.columns:
         return name
     if _NIXTLA.get(name) in df.columns:
         return _NIXTLA[name]
-    raise ValueError(f"{what} has no column {name!r}. {_nearest(name, df.columns)}")
+    raise ValueError(f"{origin.name} has no column {name!r}. {_nearest(name, df.columns)}")
 
 
 def _nearest(name: object, known: Iterable[object]) -> str:
@@ -176,21 +184,24 @@ def _nearest(name: object, known: Iterable[object]) -> str:
     return f"Did you mean {close[0]!r}? {columns}" if close else columns
 
 
-def _timestamps(df: pd.DataFrame, name: str, what: str) -> pd.DatetimeIndex:
+def _timestamps(df: pd.DataFrame, name: str, origin: Origin) -> pd.DatetimeIndex:
     column = df[name]
     if types.is_numeric_dtype(column):
         raise ValueError(
-            f"{what}: column {name!r} holds numbers, not times. Convert it: pd.to_datetime(..., unit='s')."
+            f"{origin.name}: column {name!r} holds numbers, not times. Convert it: pd.to_datetime(..., unit='s')."
         )
     if not types.is_datetime64_any_dtype(column):
         parsed = pd.to_datetime(column, errors="coerce")
         wrong = parsed.isna() & column.notna()
         if wrong.any():
             row = int(wrong.to_numpy().argmax())
-            raise ValueError(f"{what}: column {name!r} holds {column.iloc[row]!r} in row {row}, which is not a time.")
+            raise ValueError(
+                f"{origin.name}: column {name!r} holds {column.iloc[row]!r} in {origin.row(row)}, which is not a time."
+            )
         column = parsed
     if column.isna().any():
-        raise ValueError(f"{what}: column {name!r} is empty in row {int(column.isna().to_numpy().argmax())}.")
+        row = int(column.isna().to_numpy().argmax())
+        raise ValueError(f"{origin.name}: column {name!r} is empty in {origin.row(row)}.")
     return pd.DatetimeIndex(column)
 
 
@@ -208,19 +219,19 @@ def _numbers(column: pd.Series, name: str, rows: _SortedRows) -> np.ndarray:
         if wrong.any():
             row = int(wrong.argmax())
             raise ValueError(
-                f"{rows.what}: column {name!r} holds {column.iloc[row]!r} in {rows.place(row)}, where a number is "
+                f"{rows.name}: column {name!r} holds {column.iloc[row]!r} in {rows.place(row)}, where a number is "
                 "needed. Correct it or leave it empty."
             )
         values = parsed.to_numpy(dtype=np.float32, na_value=np.nan)
     if np.isinf(values).any():
-        raise ValueError(f"{rows.what}: column {name!r} is infinite in {rows.place(int(np.isinf(values).argmax()))}.")
+        raise ValueError(f"{rows.name}: column {name!r} is infinite in {rows.place(int(np.isinf(values).argmax()))}.")
     return values
 
 
 def _covariate(column: pd.Series, name: str, rows: _SortedRows, like: np.ndarray | None = None) -> np.ndarray:
     """Numbers as float32, anything else as labels (object, None is missing); as in the past where `like` says so."""
     if types.is_datetime64_any_dtype(column):
-        raise ValueError(f"{rows.what}: column {name!r} holds times. Drop it, or make numbers of it (day of week ...).")
+        raise ValueError(f"{rows.name}: column {name!r} holds times. Drop it, or make numbers of it (day of week ...).")
     numeric = types.is_numeric_dtype(column) and not types.is_bool_dtype(column)
     if like is not None:
         numeric = like.dtype != object
@@ -245,25 +256,29 @@ def _mostly_numbers(column: pd.Series) -> bool:
 def _known_ahead(
     df: pd.DataFrame, future_df: pd.DataFrame, id_column: str, timestamp_column: str, targets: Sequence[str]
 ) -> list[str]:
+    later = Origin.of(future_df, "future_df").name
     for name in (id_column, timestamp_column):
         if name not in future_df.columns:
-            raise ValueError(f"future_df has no column {name!r}. {_nearest(name, future_df.columns)}")
+            raise ValueError(f"{later} has no column {name!r}. {_nearest(name, future_df.columns)}")
     known = [name for name in future_df.columns if name not in (id_column, timestamp_column)]
     for name in known:
         if name in targets:
-            raise ValueError(f"future_df holds the target column {name!r}: drop it, it is what is forecast.")
+            raise ValueError(f"{later} holds the target column {name!r}: drop it, it is what is forecast.")
         if name not in df.columns:
-            raise ValueError(f"future_df has a column {name!r} that df lacks. {_nearest(name, df.columns)}")
+            earlier = Origin.of(df, "df").name
+            raise ValueError(f"{later} has a column {name!r} that {earlier} lacks. {_nearest(name, df.columns)}")
     return known
 
 
-def _check_same_ids(column: pd.Series, codes: np.ndarray, ids: pd.Index, what: str) -> None:
+def _check_same_ids(column: pd.Series, codes: np.ndarray, ids: pd.Index, origin: Origin) -> None:
     if (codes < 0).any():
         row = int((codes < 0).argmax())
-        raise ValueError(f"{what}: series {column.iloc[row]!r} (row {row}) is not in df.")
+        raise ValueError(
+            f"{origin.name}: series {column.iloc[row]!r} ({origin.row(row)}) is not in the table of the past."
+        )
     missing = np.setdiff1d(np.arange(len(ids)), codes)
     if len(missing):
-        raise ValueError(f"{what} lacks series {ids[missing[0]]!r} ({len(missing)} of {len(ids)} are missing).")
+        raise ValueError(f"{origin.name} lacks series {ids[missing[0]]!r} ({len(missing)} of {len(ids)} are missing).")
 
 
 def _check_future(rows: _SortedRows, ahead: pd.DatetimeIndex, prediction_length: int, freq: str) -> None:
@@ -271,8 +286,8 @@ def _check_future(rows: _SortedRows, ahead: pd.DatetimeIndex, prediction_length:
     if (counts_N != prediction_length).any():
         n = int((counts_N != prediction_length).argmax())
         raise ValueError(
-            f"future_df has {counts_N[n]} rows for series {rows.ids[n]!r}; prediction_length is {prediction_length}, "
-            f"so it needs that many, from {ahead[n * prediction_length]} on."
+            f"{rows.name} has {counts_N[n]} rows for series {rows.ids[n]!r}; prediction_length is "
+            f"{prediction_length}, so it needs that many, from {ahead[n * prediction_length]} on."
         )
     stamps = rows.timestamps
     if (stamps.tz is None) != (ahead.tz is None):
@@ -281,6 +296,6 @@ def _check_future(rows: _SortedRows, ahead: pd.DatetimeIndex, prediction_length:
     if wrong.any():
         row = int(wrong.argmax())
         raise ValueError(
-            f"future_df has {stamps[row]} in {rows.place(row)} where {ahead[row]} comes next: the steps of a series "
-            f"follow its last time in df at {freq}."
+            f"{rows.name} has {stamps[row]} in {rows.place(row)} where {ahead[row]} comes next: the steps of a "
+            f"series follow its last time in the past at {freq}."
         )
