@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import yaml
 
 from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer
 from foreloom.checkpoint.locate import find_model_folder
-from foreloom.config.loader import Recipe, SectionChoice, load_recipe, plain
+from foreloom.config.loader import Recipe, SectionChoice, flatten, load_recipe, plain
 from foreloom.config.located import RecipeError, read_yaml
 from foreloom.data.loader import WindowLoader
 from foreloom.data.mixture import DataConfig
@@ -26,6 +27,8 @@ from foreloom.monitoring.monitor import Monitor, MonitoringConfig
 from foreloom.training.config import TrainingConfig
 from foreloom.training.optimizer import OptimizerConfig
 from foreloom.training.trainer import Trainer, TrainResult
+
+logger = logging.getLogger(__name__)
 
 RECIPE_NAME = "recipe.yaml"
 
@@ -119,7 +122,8 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         save_total_limit=training.save_total_limit,
         resume=resume,
     )
-    from_rank_zero(lambda: _write_recipe(recipe, run_dir), process)
+    for change in from_rank_zero(lambda: _write_recipe(recipe, run_dir), process):
+        logger.warning("resumed with another recipe: %s", change)
     num_parameters = sum(p.numel() for p in model.parameters())
     return Trainer(
         training,
@@ -175,9 +179,15 @@ def _hash(recipe: Recipe) -> str:
     return hashlib.sha256(repr(computed).encode()).hexdigest()[:16]
 
 
-def _write_recipe(recipe: Recipe, run_dir: Path) -> None:
+def _write_recipe(recipe: Recipe, run_dir: Path) -> list[str]:
+    """Put the resolved recipe into the run folder; what differs from the one that lay there, a line a setting."""
+    path = run_dir / RECIPE_NAME
+    before = flatten(read_yaml(path).values) if path.is_file() else {}
     header = f"# Resolved from {recipe.path.name}; training it again gives this run."
-    write_text(run_dir / RECIPE_NAME, f"{header}\n{recipe.to_yaml()}")
+    write_text(path, f"{header}\n{recipe.to_yaml()}")
+    after = flatten(plain(recipe.sections))
+    keys = dict.fromkeys([*before, *after]) if before else {}
+    return [f"{key} {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
 
 
 def _banner(recipe: Recipe, process: Process, loader: WindowLoader, num_parameters: int) -> dict[str, dict[str, Any]]:

@@ -257,3 +257,15 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def flatten(values: Any, key: str = "") -> dict[str, Any]:
+    """Nested values by dotted key: {"data.sources.0.path": "x"}. Empty lists and mappings are values."""
+    if isinstance(values, Mapping | list) and values:
+        inner = values.items() if isinstance(values, Mapping) else enumerate(values)
+        return {
+            dotted: value
+            for name, below in inner
+            for dotted, value in flatten(below, f"{key}.{name}" if key else str(name)).items()
+        }
+    return {key: values}

@@ -220,7 +220,7 @@ class Trainer:
                 sentence = (
                     f"Step {outcome.step:,} changed nothing: {outcome.skipped} (samples {samples[0]} to {samples[1]})."
                 )
-                self.monitor.event("skipped_step", sentence, step=outcome.step, samples=samples)
+                self.monitor.warn("skipped_step", sentence, step=outcome.step, samples=samples)
             self.progress.loss = outcome.loss
         self.progress.seconds = time.perf_counter() - self._began
         return outcomes[-1].grad_norm if outcomes else 0.0
