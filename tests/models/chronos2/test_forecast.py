@@ -42,7 +42,7 @@ def test_a_context_beyond_the_limit_must_be_cut_on_purpose():
 def test_quantile_sets_without_deciles():
     model = forecaster(quantiles=(0.02, 0.33, 0.98))
     (answer,) = model.predict_quantiles(inputs(50), 16, [0.02, 0.33, 0.5, 0.98])
-    low, third, middle, high = np.moveaxis(answer[0], -1, 0)
+    _, third, middle, high = np.moveaxis(answer[0], -1, 0)
     np.testing.assert_allclose(middle, third + (0.5 - 0.33) / (0.98 - 0.33) * (high - third), rtol=1e-4)
     assert model.predict_quantiles(inputs(50), 100, [0.33])[0].shape == (1, 100, 1)
     extremes = forecaster(quantiles=(0.02, 0.98))

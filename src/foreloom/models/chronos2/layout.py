@@ -28,10 +28,6 @@ class Layout:
     all_observed: bool = False
     """True: every patch of every row has an observed step, so no mask is needed. False: not known."""
 
-    @property
-    def num_rows(self) -> int:
-        return self.num_single + sum(count * size for count, size in self.blocks)
-
 
 def layout_of(group_ids: np.ndarray | None, num_rows: int, device: torch.device, *, all_observed: bool) -> Layout:
     """Order the rows of a batch by their group ids, any integers (B,); None makes every row its own group."""

@@ -213,8 +213,8 @@ class Chronos2Model(nn.Module):
         """The reference's scalar and the objective, both in model units."""
         horizon = z_BQH.shape[-1]
         observed = ~target.isnan() if mask is None else (mask > 0) & ~target.isnan()
+        target = pad_right_to(standardizer.apply_where(observed, target), horizon, 0.0)
         observed = pad_right_to(observed, horizon, False) & ~future.mask_BH
-        target = pad_right_to(standardizer.apply(target), horizon, 0.0)
         level_Q = torch.tensor(self.architecture.quantiles).to(z_BQH.device, non_blocking=True)
         loss_BH = pinball(z_BQH.float(), target, observed, level_Q)
         return loss_BH.sum() / loss_BH.numel(), reduce(loss_BH, observed, self.reduction)
