@@ -6,6 +6,7 @@ import errno
 import json
 import shutil
 import warnings
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,9 @@ from foreloom.distributed.process import Process
 from foreloom.distributed.reduce import from_rank_zero, gather_objects
 
 _UNFINISHED = ".saving-"
+
+# One process needs no group of ranks, and that is no news to the user.
+warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
 
 
 @section
