@@ -1,0 +1,168 @@
+"""The guides are true: their commands run, what they print is what is shown, and what they name exists.
+
+Fences: `sh` and `python` blocks run in order, one folder a guide; an `output` block must equal what the block above it
+printed; the commands of a `console` block cannot run here (other machines, a network), so they are parsed only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import pytest
+import typer
+
+from foreloom import cli, run
+from foreloom.config.loader import shipped_recipes
+
+ROOT = Path(__file__).resolve().parents[1]
+GUIDES = ("data", "training", "forecasting")
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")])
+RECIPES = {path.stem for path in shipped_recipes().glob("*.yaml")}
+
+
+class Block(NamedTuple):
+    kind: str
+    text: str
+    line: int
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    fence = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+    return [Block(found[1], found[2], text.count("\n", 0, found.start()) + 1) for found in fence.finditer(text)]
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of each line, continued lines joined, comments dropped."""
+    lines = text.replace("\\\n", " ").splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def foreloom(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process: a fresh one takes seconds to import torch."""
+    monkeypatch.setattr(sys, "argv", ["foreloom", *arguments])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert not left.value.code, arguments
+
+
+def shell(text: str) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", text],
+        env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_every_block_of_a_guide_runs(guide, tmp_path, monkeypatch):
+    for name in ("examples", "recipes"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FORELOOM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "120")
+    names: dict[str, object] = {}
+    printed = ""
+    for block in blocks(ROOT / "docs" / f"{guide}.md"):
+        place = f"docs/{guide}.md:{block.line}"
+        if block.kind == "output":
+            assert printed.rstrip() == block.text.rstrip(), f"{place}: this is not what the block above it prints"
+        elif block.kind == "python":
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                exec(compile("\n" * block.line + block.text, place, "exec"), names)
+            printed = out.getvalue()
+        elif block.kind == "sh" and all(words[0] == "foreloom" for words in commands(block.text)):
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                for words in commands(block.text):
+                    foreloom(words[1:], monkeypatch)
+            printed = out.getvalue()
+        elif block.kind == "sh":
+            printed = shell(block.text)
+        else:
+            assert block.kind in ("console", "text", "yaml", "json"), f"{place}: what is a {block.kind!r} block?"
+
+
+def parse(arguments: list[str]) -> None:
+    """As far as typer goes without running the verb, then the settings."""
+    node: click.Command = typer.main.get_command(cli.app)
+    context = node.make_context("foreloom", list(arguments), resilient_parsing=True)
+    rest = list(arguments)
+    while hasattr(node, "get_command"):
+        name = rest.pop(0)
+        found = node.get_command(context, name)
+        assert found is not None, f"there is no verb {name!r}"
+        node = found
+    context = node.make_context(node.name, rest)
+    if node.name in ("train", "show") and context.params.get("recipe"):
+        run.load(context.params["recipe"], context.params["overrides"] or [], need_data=False)
+
+
+def spoken(words: list[str]) -> list[str] | None:
+    """Arguments of foreloom in a command line, also behind torchrun or srun; None where it is something else."""
+    for start in ("foreloom", "foreloom.cli"):
+        if start in words:
+            return words[words.index(start) + 1 :]
+    return None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_that_are_only_shown_parse(page):
+    for block in blocks(page):
+        if block.kind in ("console", "sh"):
+            for words in commands(block.text) if "<<" not in block.text else ():
+                arguments = spoken(words)
+                if arguments:
+                    parse(arguments)
+
+
+def test_a_wrong_command_would_be_noticed():
+    with pytest.raises(AssertionError, match="no verb 'trian'"):
+        parse(["trian", "chronos2-test"])
+    with pytest.raises(click.NoSuchOption):
+        parse(["forecast", "model", "data.csv", "--horizn", "3"])
+    with pytest.raises(ValueError, match="unknown setting"):
+        parse(["train", "chronos2-test", "training.stepz=3"])
+    assert spoken(["torchrun", "-m", "foreloom.cli", "train", "x"]) == ["train", "x"]
+
+
+def headings(page: Path) -> set[str]:
+    """Anchors as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if re.match(r"https?:|mailto:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = page.parent / path if path else page
+        assert linked.exists(), f"{page.name} links to {target}"
+        assert not anchor or anchor in headings(linked), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_recipes_that_are_named_exist(page):
+    text = page.read_text(encoding="utf-8")
+    named = set(re.findall(r"`(chronos2-[\w-]+)`", text)) | set(re.findall(r"recipes/([\w-]+)\.yaml", text))
+    assert named <= RECIPES
+
+
+def test_the_training_guide_names_every_recipe():
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    assert {name for name in RECIPES if f"`{name}`" in text} == RECIPES
