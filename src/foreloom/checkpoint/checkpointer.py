@@ -6,7 +6,6 @@ import errno
 import json
 import shutil
 import warnings
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
