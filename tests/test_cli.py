@@ -1,0 +1,290 @@
+"""The command line as users meet it: it answers at once, and bad input ends in a sentence and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from foreloom import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+BIRTHS = str(ROOT / "examples" / "births.csv")
+HEAVY = ("torch", "pandas", "pyarrow", "matplotlib", "transformers", "numpy")
+
+
+class Answer(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def foreloom(monkeypatch, capsys, tmp_path):
+    """`foreloom(*arguments)` in this process and an empty folder, as the installed command runs it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FORELOOM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.delenv("FORELOOM_TRACEBACK", raising=False)
+
+    def call(*arguments: str | Path) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["foreloom", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        out, err = capsys.readouterr()
+        return Answer(left.value.code or 0, out, err)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """A run folder: two steps of a tiny Chronos-2, context 64, horizon 16."""
+    from foreloom import run
+
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    shape = ["model.num_layers=1", "model.d_model=32", "model.d_ff=32", "model.num_heads=2", "model.d_kv=16"]
+    data = ["data.context_length=64", "data.prediction_length=16", "data.min_past=16"]
+    steps = ["training.steps=2", "training.batch_size=2", "monitoring.trackers=[none]", "training.device=cpu"]
+    run.train("chronos2-test", [*shape, *data, *steps], out=out)
+    return out
+
+
+def refused(answer: Answer, *words: str) -> None:
+    """Exit code 2, every one of `words` on stderr, nothing on stdout and no traceback."""
+    assert answer.code == 2, answer
+    assert "Traceback" not in answer.err and "Traceback" not in answer.out
+    for word in words:
+        assert word in answer.err, f"{word!r} is not in {answer.err!r}"
+    assert len(answer.err) < 3000
+    assert answer.out == ""
+
+
+def write(name: str, text: str) -> str:
+    Path(name).write_text(text)
+    return name
+
+
+@pytest.mark.parametrize("command", [["-c", "import foreloom"], ["-m", "foreloom.cli", "--help"]])
+def test_nothing_heavy_is_imported_before_it_is_needed(command):
+    timed = subprocess.run([sys.executable, "-X", "importtime", *command], capture_output=True, text=True, timeout=30)
+    assert timed.returncode == 0
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in timed.stderr.splitlines()}
+    assert "foreloom" in imported or "foreloom" in timed.stdout
+    assert imported.isdisjoint(HEAVY)
+
+
+def test_help_lists_the_verbs(foreloom):
+    answer = foreloom("--help")
+    assert answer.code == 0
+    for verb in ("train", "show", "evaluate", "forecast", "report", "data"):
+        assert f" {verb} " in answer.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian", "chronos2-test"], ["No such command 'trian'", "'train'"]),
+        (["train", "chronos2-test", "--stepz", "3"], ["No such option", "--stepz"]),
+        (["train"], ["Missing argument", "recipe"]),
+        (["forecast", "m", "d.csv", "--horizon", "0"], ["--horizon", "greater than or equal to 1"]),
+        (["forecast", "m", "d.csv"], ["Missing option", "--horizon"]),
+        (["data", "inspekt", "x"], ["No such command 'inspekt'", "'inspect'"]),
+    ],
+)
+def test_usage(foreloom, arguments, words):
+    answer = foreloom(*arguments)
+    refused(answer._replace(err=answer.err.replace("\n", " ")), *words)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["training.stepz=3"], ["command line: training.stepz: unknown setting. Did you mean steps?"]),
+        (["trainig.steps=3"], ["command line: trainig: unknown section. Did you mean training?"]),
+        (["training.steps=many"], ["training.steps: expected a whole number, got 'many'."]),
+        (["training.steps"], ["write an override as section.setting=value"]),
+        (["model.size=huge"], ["model.size: expected 'test', 'small' or 'base', got 'huge'."]),
+        (["data.sources=[]"], ["data.sources: expected a list of at least 1, got []."]),
+        (["data.sources.9.path=x"], ["9 is not an entry of a list of 4"]),
+        (["data.sources.0.path=nowhere.csv"], ["data.sources.0.path: no such file or folder: nowhere.csv."]),
+        (["optimizer.schedule=wsd"], ["chronos2-test.yaml:", "wsd needs decay_steps or decay_ratio"]),
+        (["model.pretrained=nowhere", "model.size=null"], ["there is no folder nowhere.", "hub id"]),
+        (["model.context_length=128"], ["model.context_length is 128", "need 512"]),
+        (["data.min_past=5000"], ["all 414 series are shorter than 5048 steps", "1008, 1008", "data.min_past"]),
+    ],
+)
+def test_settings(foreloom, settings, words):
+    refused(foreloom("train", "chronos2-test", *settings, "--out", "run"), *words)
+    assert not list(Path().glob("run/checkpoints/*"))
+
+
+def test_all_mistakes_at_once(foreloom):
+    answer = foreloom("train", "chronos2-test", "training.stepz=3", "trainig.steps=4", "training.steps=many")
+    refused(answer, "training.stepz", "trainig", "'many'")
+    assert len(answer.err.splitlines()) == 3
+
+
+def test_recipes(foreloom):
+    refused(foreloom("train", "chronos2-tst"), "no shipped recipe of that name", "Did you mean chronos2-test?")
+    refused(foreloom("show", write("a.yaml", "model: [\n")), "a.yaml:2: not valid YAML")
+    refused(foreloom("show"), "either a recipe or --from-tsm")
+    refused(foreloom("show", "--from-tsm", "none.yaml"), "none.yaml: cannot be read")
+    Path("bytes.yaml").write_bytes(b"\xff\xfe")
+    refused(foreloom("train", "bytes.yaml"), "bytes.yaml: is not UTF-8 text")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("empty.csv", "item_id,timestamp,target\n", ["empty.csv: the table has no rows"]),
+        ("text.csv", "ds,y\n2024-01-01,1\n2024-01-02,two\n", ["text.csv: row 3", "'y' is 'two', a number is wanted"]),
+        ("time.csv", "ds,y\n2024-01-01,1\nsoon,2\n", ["time.csv: row 3", "'ds' is 'soon', not a time"]),
+        ("columns.csv", "when,what\n1,2\n", ["the columns when, what are neither a long table"]),
+        ("ragged.jsonl", '{"target": [[1, 2, 3], [1, 2]]}\n', ["ragged.jsonl:1", "'target' differ in length"]),
+        ("broken.jsonl", '{"target": [1, 2]}\n{"target": [1,\n', ["broken.jsonl:2: not JSON"]),
+        ("words.jsonl", '{"target": [1, "x"]}\n', ["words.jsonl:1", "'x' at step 1"]),
+        ("broken.parquet", "PAR1", ["broken.parquet: not a readable Parquet file"]),
+        ("notes.txt", "hello", ["notes.txt: not a data set. Accepted:", ".parquet, .jsonl or .csv"]),
+    ],
+)
+def test_data_files(foreloom, name, text, words):
+    write(name, text)
+    refused(foreloom("data", "inspect", name), *words)
+    refused(foreloom("train", "chronos2-test", f"data.sources.0.path={name}", "--out", "run"), *words)
+
+
+def test_data_sets(foreloom):
+    Path("folder").mkdir()
+    refused(foreloom("data", "inspect", "folder"), "folder: not a data set, it holds nothing")
+    refused(foreloom("data", "inspect", "nowhere"), "nowhere: there is no such file or folder")
+    short = write("short.csv", "unique_id,ds,y\na,2024-01-01,1\na,2024-01-02,2\nb,2024-01-01,1\n")
+    answer = foreloom("train", "chronos2-test", f"data.sources=[{{path: {short}}}]", "--out", "run")
+    refused(answer, "short.csv: all 2 series are shorter than 72 steps", "their lengths are 2, 1")
+    refused(foreloom("data", "convert", BIRTHS, "births.txt"), "births.txt: the name should end in .arrow")
+    assert foreloom("data", "convert", BIRTHS, "births.arrow").code == 0
+    refused(foreloom("data", "convert", BIRTHS, "births.arrow"), "births.arrow: the file exists already")
+    refused(foreloom("data", "inspect", BIRTHS, "--plot", "p.xyz")._replace(out=""), "p.xyz: a picture's name must end")
+
+
+def test_models(foreloom, model):
+    def ask(folder: str) -> Answer:
+        return foreloom("forecast", folder, BIRTHS, "--horizon", "4")
+
+    refused(ask("nowhere"), "there is no folder nowhere.")
+    refused(ask(f"{model}s"), "Did you mean", f"{model}?")
+    Path("bare").mkdir()
+    refused(ask("bare"), "bare holds no model", "config.json")
+    Path("t5").mkdir()
+    write("t5/config.json", json.dumps({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}))
+    refused(ask("t5"), "t5 holds a model foreloom does not know", "T5ForConditionalGeneration", "chronos2")
+    Path("torn").mkdir()
+    write("torn/config.json", "{")
+    refused(ask("torn"), "torn/config.json:", "not valid JSON")
+
+    (hf,) = model.glob("checkpoints/step-*/hf")
+    shutil.copytree(hf, "cut")
+    weights = Path("cut/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    refused(ask("cut"), "cut/model.safetensors cannot be read", "truncated or damaged")
+    weights.unlink()
+    refused(ask("cut"), "cut has no model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--quantiles", "0.1,1.5"], ["quantiles '0.1,1.5'", "between 0 and 1"]),
+        (["--quantiles", "0.1;0.5"], ["quantiles '0.1;0.5'", "comma separated"]),
+        (["--target", "sales"], ["births.csv has no column 'sales'. Its columns: item_id, timestamp, target."]),
+        (["--id-column", "item"], ["births.csv has no column 'item'. Did you mean 'item_id'?"]),
+        (["--out", "x.xlsx"], ["x.xlsx: foreloom reads and writes tables as .csv, .tsv and .parquet"]),
+        (["--future", "none.csv"], ["no file none.csv"]),
+        (["--context-length", "9999"], ["context_length is 9999; this model takes 1 to 64"]),
+        (["--device", "gpu"], ["there is no device 'gpu'", "auto, cpu, cuda, mps"]),
+    ],
+)
+def test_forecast_options(foreloom, model, options, words):
+    refused(foreloom("forecast", model, BIRTHS, "--horizon", "4", *options), *words)
+    assert not Path("forecast.parquet").exists()
+
+
+def test_forecast_tables(foreloom, model):
+    def ask(table: str) -> Answer:
+        return foreloom("forecast", model, table, "--horizon", "2", "--out", "out.csv")
+
+    refused(ask("none.csv"), "no file none.csv")
+    refused(ask(write("empty.csv", "")), "empty.csv cannot be read as a table")
+    refused(ask(write("none_yet.csv", "ds,y\n")), "none_yet.csv has no rows")
+    text = write("text.csv", "unique_id,ds,y\na,2024-01-01,1\na,2024-01-02,two\na,2024-01-03,3\n")
+    refused(ask(text), "text.csv: column 'y' holds 'two' in row 3 (series 'a')")
+    gap = write("gap.csv", "unique_id,ds,y\na,2024-01-01,1\na,2024-01-02,2\na,2024-01-03,3\na,2024-01-07,3\n")
+    refused(ask(gap), "series 'a' is not regular", "2024-01-07")
+    assert not Path("out.csv").exists()
+
+
+def test_a_horizon_beyond_the_model_is_unrolled_with_a_sentence(foreloom, model):
+    answer = foreloom("forecast", model, BIRTHS, "--horizon", "20", "--out", "long.csv")
+    assert answer.code == 0
+    assert answer.err == (
+        "warning: prediction_length 20 is beyond the 16 steps the model gives at once: "
+        "the forecast is unrolled and less sure.\n"
+    )
+    assert answer.out == "wrote long.csv\n"
+    assert len(Path("long.csv").read_text().splitlines()) == 21
+
+
+def test_tasks(foreloom, model):
+    tasks = write(
+        "tasks.yaml",
+        "tasks:\n  - {name: a, path: nowhere.parquet, prediction_length: 4}\n"
+        "  - {name: b, pathh: x, path: y, prediction_length: 0}\n",
+    )
+    answer = foreloom("evaluate", model, "--tasks", tasks)
+    refused(answer, "tasks.yaml:2: no data at nowhere.parquet", "tasks.yaml:3: tasks.1.pathh: unknown setting")
+    assert "tasks.1.prediction_length: expected a number of at least 1, got 0." in answer.err
+    refused(foreloom("evaluate", model, "--tasks", "none.yaml"), "none.yaml: cannot be read")
+    refused(foreloom("evaluate", model, "--tasks", write("list.yaml", "- a\n")), "expected a list of tasks")
+
+
+def test_one_folder_holds_one_run(foreloom, model):
+    before = sorted(path.name for path in model.iterdir())
+    answer = foreloom("train", "chronos2-test", "--out", model)
+    refused(answer, f"{model} holds an earlier run", "step-00000002", "--resume")
+    assert sorted(path.name for path in model.iterdir()) == before
+
+
+def test_a_run_does_not_go_on_as_another_one(foreloom, model):
+    shutil.copytree(model, "run")
+    before = Path("run/recipe.yaml").read_text()
+    resumed = ("training.steps=3", "--out", "run", "--resume")
+    other_model = foreloom("train", "run/recipe.yaml", "model.d_model=64", *resumed)
+    refused(other_model._replace(out=""), "does not fit this run's model", "resume with the recipe it was written with")
+    other_data = foreloom("train", "run/recipe.yaml", "data.context_length=32", *resumed)
+    refused(other_data._replace(out=""), "The data are not those this run was stopped with", "start a new run")
+    assert Path("run/recipe.yaml").read_text() == before
+
+
+def test_two_runs_at_once_in_one_folder(foreloom):
+    from foreloom.checkpoint.run_folder import claim
+
+    with claim(Path("run"), resume=False):
+        refused(
+            foreloom("train", "chronos2-test", "--out", "run"), "belongs to a run that is still going on", "process"
+        )
+
+
+def test_reports_want_a_run(foreloom):
+    refused(foreloom("report", "nowhere"), "nowhere holds no metrics.jsonl", "folder of a run")
+
+
+def test_a_traceback_for_those_who_ask(monkeypatch, foreloom):
+    monkeypatch.setenv("FORELOOM_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="no shipped recipe"):
+        foreloom("train", "chronos2-tst")
