@@ -46,21 +46,27 @@ class Chronos2Forecaster:
         say how much of it to use.
         """
         contexts = self._contexts(inputs, context_length)
-        answers: list[np.ndarray] = []
+        order = list(range(len(inputs)))
+        if not cross_learning:
+            # Inputs do not see each other, so they may be batched by length, which saves padding.
+            order.sort(key=lambda i: contexts[i].shape[1])
+        answers: dict[int, np.ndarray] = {}
         with self._answering():
-            for rows in batches([len(context) for context in contexts], batch_size):
-                chunk = inputs[rows]
-                group_ids = group_ids_of(contexts[rows])
+            for rows in batches([len(contexts[i]) for i in order], batch_size):
+                chunk = order[rows]
+                chosen = [contexts[i] for i in chunk]
+                group_ids = group_ids_of(chosen)
                 quantiles_BQH = self._predict(
-                    left_padded(contexts[rows]),
-                    stacked_futures(chunk, prediction_length),
+                    left_padded(chosen),
+                    stacked_futures([inputs[i] for i in chunk], prediction_length),
                     np.zeros_like(group_ids) if cross_learning else group_ids,
                 )
                 quantiles_BHQ = quantiles_BQH.transpose(1, 2)
                 values = interpolate_levels(quantiles_BHQ, self.quantile_levels, quantile_levels).cpu().numpy()
                 first_rows = np.flatnonzero(np.diff(group_ids, prepend=-1))
-                answers += [values[row : row + x.num_targets] for row, x in zip(first_rows, chunk, strict=True)]
-        return answers
+                for i, row in zip(chunk, first_rows, strict=True):
+                    answers[i] = values[row : row + inputs[i].num_targets]
+        return [answers[i] for i in range(len(inputs))]
 
     def embed(self, inputs: Sequence[ForecastInput], *, batch_size: int = 256) -> list[np.ndarray]:
         """Final hidden states (rows, N + R + 1, D) an input: context patches, register token, one future patch.
