@@ -122,8 +122,6 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         save_total_limit=training.save_total_limit,
         resume=resume,
     )
-    for change in from_rank_zero(lambda: _write_recipe(recipe, run_dir), process):
-        logger.warning("resumed with another recipe: %s", change)
     num_parameters = sum(p.numel() for p in model.parameters())
     return Trainer(
         training,
@@ -138,6 +136,7 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         **lengths,
         banner=_banner(recipe, process, loader, num_parameters),
         config_hash=_hash(recipe),
+        on_start=lambda: _record(recipe, run_dir, process),
     )
 
 
@@ -177,6 +176,12 @@ def _hash(recipe: Recipe) -> str:
     computed = {name: dataclasses.asdict(section) for name, section in recipe.sections.items() if name != "monitoring"}
     computed["training"].pop("output_dir")
     return hashlib.sha256(repr(computed).encode()).hexdigest()[:16]
+
+
+def _record(recipe: Recipe, run_dir: Path, process: Process) -> None:
+    """Leave the recipe in the run folder, where a refused resume must not have changed it; say what is new in it."""
+    for change in from_rank_zero(lambda: _write_recipe(recipe, run_dir), process):
+        logger.warning("resumed with another recipe: %s", change)
 
 
 def _write_recipe(recipe: Recipe, run_dir: Path) -> list[str]:

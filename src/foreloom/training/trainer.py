@@ -62,7 +62,8 @@ class Trainer:
         result = trainer.train()
 
     `benchmark(step, model)` is called on all ranks every `benchmark_steps` with the model in eval mode and returns
-    scores by metric. `banner` is shown by the monitor; `config_hash` must agree between ranks.
+    scores by metric. `banner` is shown by the monitor; `config_hash` must agree between ranks. `on_start()` is
+    called on all ranks once the run may begin or go on, before its first line.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Trainer:
         benchmark_steps: int = 0,
         banner: Mapping[str, Mapping[str, Any]] | None = None,
         config_hash: str = "",
+        on_start: Callable[[], None] = lambda: None,
     ) -> None:
         optimizer_config.learning_rate_of(1, config.steps)  # a schedule that does not fit is told before any work
         self.config, self.optimizer_config = config, optimizer_config
@@ -90,7 +92,7 @@ class Trainer:
         self.checkpointer, self.monitor = checkpointer, monitor
         self.lengths = {"context_length": context_length, "prediction_length": prediction_length}
         self.benchmark, self.benchmark_steps = benchmark, benchmark_steps
-        self.banner, self.config_hash = banner or {}, config_hash
+        self.banner, self.config_hash, self.on_start = banner or {}, config_hash, on_start
         self.flops_per_row = family.flops_per_row(model, context_length, prediction_length)
         self.parallel = parallelize(
             model,
@@ -280,6 +282,7 @@ class Trainer:
             self.progress = Progress(**position["trainer"])
             self.loader.load_state_dict(position["loader"])
             self.monitor.load_state_dict(position["monitor"])
+        self.on_start()
         self.monitor.start(self.banner)
         for notice in self.checkpointer.notices:
             self.monitor.warn("checkpoint", notice)
