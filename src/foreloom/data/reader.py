@@ -84,7 +84,7 @@ def find_files(path: Path) -> tuple[str, list[Path]]:
 
 
 def _train_split(path: Path) -> Path:
-    splits = json.loads((path / "dataset_dict.json").read_text())["splits"]
+    splits = _described(path / "dataset_dict.json", "splits")
     if "train" not in splits:
         raise ValueError(
             f"{path}: there is no split 'train'; the splits are {', '.join(splits)}. Name the folder of one of them, "
@@ -94,14 +94,24 @@ def _train_split(path: Path) -> Path:
 
 
 def _files_of_state(path: Path) -> list[Path]:
-    state = json.loads((path / "state.json").read_text())
-    files = [path / entry["filename"] for entry in state["_data_files"]]
+    files = [path / entry["filename"] for entry in _described(path / "state.json", "_data_files")]
     for file in files:
         if not file.exists():
             raise ValueError(f"{file}: the file is missing, but state.json lists it. Copy the folder again.")
     if not files:
         raise ValueError(f"{path}: the data set is empty, state.json lists no files. Check how it was written.")
     return files
+
+
+def _described(file: Path, key: str) -> list:
+    """The list that a description of `save_to_disk` holds under `key`."""
+    try:
+        description = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file}:{error.lineno}: not JSON ({error.msg}). Copy the folder again.") from None
+    if key not in description:
+        raise ValueError(f"{file}: there is no {key!r}, so save_to_disk did not write it. Name the data files instead.")
+    return description[key]
 
 
 def _fingerprint(layout: str, files: Sequence[Path]) -> str:
