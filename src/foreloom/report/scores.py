@@ -14,6 +14,9 @@ from foreloom.files import whole_or_absent
 from foreloom.report.figures import ForecastPanel
 from foreloom.report.tables import BASELINE
 
+MAX_OVERVIEW = 6
+"""Tasks in the picture that shows the median window of each."""
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -32,7 +35,8 @@ def evaluate_and_tabulate(
     """Score `model` and Seasonal Naive on the tasks of a YAML file; print the table, write CSV and pictures.
 
     `out` is the CSV (default: evaluation/<tasks>.csv in the run folder where `model` is one, else
-    <tasks>-scores.csv here). Pictures of each task's best, median and worst window go beside it. Returns the CSV's
+    <tasks>-scores.csv here). Pictures go beside it: the median window of each task, and each
+    task's best, median and worst. Returns the CSV's
     path. Raises ValueError, listing all that is wrong with the tasks, before anything is computed.
     """
     from rich.console import Console
@@ -56,12 +60,17 @@ def evaluate_and_tabulate(
             results[label] = evaluate(one, task_list, batch_size=batch_size, progress=progress)
     rows = [row for label, result in results.items() for row in result.rows(label)]
     write_rows(rows, csv_path)
+    middling = []
     for task in results[name].tasks:
-        if task.examples:
-            figure = forecast_figure([panel_of(task.name, example) for example in task.examples], num_columns=1)
+        panels = {example.kind: panel_of(task.name, example) for example in task.examples}
+        if panels:
+            middling.append(panels["median"])
+            figure = forecast_figure(list(panels.values()), num_columns=1)
             save_figure(figure, csv_path.with_name(f"{csv_path.stem}-{task.name}.svg"))
+    if middling:
+        save_figure(forecast_figure(middling[:MAX_OVERVIEW]), csv_path.with_suffix(".svg"))
     console.print(to_rich(score_table(rows), title=f"{name} on {Path(tasks).name}"))
-    console.print(f"wrote {csv_path} and {len(task_list)} forecast pictures beside it", highlight=False, soft_wrap=True)
+    console.print(f"wrote {csv_path}, and forecast pictures beside it", highlight=False, soft_wrap=True)
     return csv_path
 
 
