@@ -7,6 +7,7 @@ import pytest
 from naive_model import naive_model
 
 from foreloom.checkpoint.locate import find_model_folder
+from foreloom.checkpoint.manifest import Manifest
 from foreloom.forecast import forecast_file, read_table, write_table
 
 
@@ -80,7 +81,7 @@ def test_a_model_is_found_in_a_folder_a_checkpoint_or_a_run(tmp_path):
     for step in (100, 200, 300):
         hf = model(run / "checkpoints" / f"step-{step:08d}" / "hf")
         if step < 300:  # the newest is not whole
-            (hf.parent / "manifest.json").write_text("{}")
+            Manifest(step, 0, 0.0, False, {}, "", "", 1, {}).write(hf.parent)
     newest = run / "checkpoints" / "step-00000200"
     assert find_model_folder(newest) == newest / "hf"
     assert find_model_folder(run) == newest / "hf"

@@ -124,14 +124,28 @@ class Checkpointer:
         return CheckpointFolder(target, manifest)
 
     def newest(self) -> CheckpointFolder | None:
-        """The newest checkpoint whose files are all as written; damaged ones are set aside with a warning."""
-        while (found := from_rank_zero(self._newest_readable, self._process)) is not None:
+        """The newest checkpoint whose files are all as written; damaged ones before it are set aside with a warning.
+
+        None where there is no checkpoint at all. Raises CheckpointError, touching nothing, where all are damaged.
+        """
+        damaged: dict[Path, str] = {}
+        for path in from_rank_zero(self._newest_first, self._process):
+            found = from_rank_zero(lambda path=path: _read_folder(path), self._process)
+            if isinstance(found, str):
+                damaged[path] = found
+                continue
             mine = sorted(found.manifest.files)[self._process.rank :: self._process.world_size]
             of_ranks = gather_objects(find_damage(found.path, found.manifest.files, mine), self._process)
             damage = [sentence for sentences in of_ranks for sentence in sentences]
             if not damage:
+                from_rank_zero(lambda: [self._set_aside(path, why) for path, why in damaged.items()], self._process)
                 return found
-            from_rank_zero(lambda path=found.path, why=damage[0]: self._set_aside(path, why), self._process)
+            damaged[path] = damage[0]
+        if damaged:
+            raise CheckpointError(
+                f"no checkpoint in {self.folder} is whole ({next(iter(damaged.values()))}); put one back from a copy, "
+                "or start again in another folder"
+            )
         return None
 
     def load(self, folder: CheckpointFolder, state: dict[str, Any]) -> dict[str, Any]:
@@ -220,19 +234,22 @@ class Checkpointer:
                 path.rename(condemned)  # so that a kill never leaves half a checkpoint under its name
                 shutil.rmtree(condemned, ignore_errors=True)
 
-    def _newest_readable(self) -> CheckpointFolder | None:
-        for path in sorted(self.folder.glob("step-*[0-9]"), reverse=True):
-            try:
-                return CheckpointFolder(path, Manifest.read(path))
-            except ValueError as error:
-                self._set_aside(path, str(error))
-        return None
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*[0-9]"), reverse=True)
 
     def _set_aside(self, path: Path, why: str) -> None:
         aside = path.with_name(path.name + ".damaged")
         shutil.rmtree(aside, ignore_errors=True)
         path.rename(aside)
         self.notices.append(f"{path} is damaged ({why}); it is now {aside.name} and the one before it is used.")
+
+
+def _read_folder(path: Path) -> CheckpointFolder | str:
+    """The checkpoint, or what is wrong with it."""
+    try:
+        return CheckpointFolder(path, Manifest.read(path))
+    except ValueError as error:
+        return str(error)
 
 
 def _make_empty(folder: Path) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 from pathlib import Path
 
+from foreloom.checkpoint.manifest import Manifest
 from foreloom.models.common.files import resolve_folder
+
+logger = logging.getLogger(__name__)
 
 _MODEL_FILES = ("config.json", "adapter_config.json")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -19,9 +23,9 @@ def find_model_folder(path_or_hub_id: str | Path) -> Path:
     """
     path = Path(path_or_hub_id).expanduser()
     if path.is_dir():
-        checkpoints = (path / "checkpoints").glob("step-*/manifest.json")
-        newest_first = sorted((manifest.parent for manifest in checkpoints), reverse=True)
-        for folder in (path, path / "hf", *(checkpoint / "hf" for checkpoint in newest_first)):
+        newest_first = sorted((path / "checkpoints").glob("step-*[0-9]"), reverse=True)
+        whole = (checkpoint / "hf" for checkpoint in newest_first if _is_whole(checkpoint))
+        for folder in (path, path / "hf", *whole):
             if any((folder / name).is_file() for name in _MODEL_FILES):
                 return folder
         raise ValueError(
@@ -37,3 +41,13 @@ def find_model_folder(path_or_hub_id: str | Path) -> Path:
         f"Did you mean {path.parent / close[0]}?" if close else "Give a run, checkpoint or model folder, or a hub id."
     )
     raise ValueError(f"there is no folder {path}. {wanted}")
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Can its manifest, which is written last, be read? One that cannot is told of, and passed over."""
+    try:
+        Manifest.read(checkpoint)
+    except ValueError as error:
+        logger.warning("%s is passed over: %s", checkpoint, error)
+        return False
+    return True

@@ -48,9 +48,9 @@ def mesh_shape(config: ParallelConfig, *, world_size: int, num_parameters: int) 
         return MeshShape("ddp", world_size, 1)
     replicate, shard = config.dp_replicate, config.dp_shard
     if not replicate:
-        replicate = world_size // shard if shard else 1
+        replicate = max(1, world_size // shard) if shard else 1
     if not shard:
-        shard = world_size // replicate
+        shard = max(1, world_size // replicate)
     if replicate * shard != world_size:
         raise ValueError(
             f"parallel: dp_replicate x dp_shard is {replicate} x {shard}, but there are {world_size} ranks; "

@@ -131,7 +131,7 @@ class Trainer:
                     f"Stopped by signal {stopped_by} after step {self.progress.step:,}; --resume goes on from here."
                 )
                 self.monitor.warn("stop", sentence)
-            self.monitor.finish({"checkpoint": str(self.saved.path)})
+            self.monitor.finish({"checkpoint": str(self.saved.path)}, step=self.progress.step)
         finally:
             self.monitor.close()
             self.checkpointer.close()

@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
+
+from foreloom.config.loader import validate
+from foreloom.config.located import Located
 from foreloom.models.common.feed_forward import ACTIVATIONS
 
 PIPELINE_CLASS = "Chronos2Pipeline"
@@ -75,9 +79,9 @@ class Architecture:
     @classmethod
     def from_published(cls, config: Mapping[str, Any]) -> Architecture:
         """Read a config.json; ValueError names the key that is missing or that foreloom cannot honour."""
-        if "chronos_config" not in config:
+        nested = config.get("chronos_config")
+        if not isinstance(nested, Mapping):
             raise ValueError("config.json has no chronos_config: this is not a Chronos-2 checkpoint.")
-        nested = config["chronos_config"]
         for key in ("context_length", "input_patch_size", "quantiles"):
             if key not in nested:
                 raise ValueError(f"config.json lacks chronos_config.{key}.")
@@ -90,12 +94,15 @@ class Architecture:
                 )
         known = {key: config[key] for key in _TOP_LEVEL if key in config}
         known |= {key: nested[key] for key in _NESTED if nested.get(key) is not None}
-        return cls(**known, quantiles=tuple(nested["quantiles"]), published=config)
+        architecture, wrong = validate(cls, known | {"quantiles": nested["quantiles"]}, Located({}), "")
+        if wrong:
+            raise ValueError(f"config.json: {wrong[0]}")
+        return dataclasses.replace(architecture, published=config)
 
     def to_published(self, dtype: str) -> dict[str, Any]:
         """The config.json that chronos-forecasting loads, with every key of the one this came from."""
         dtype_keys = [key for key in ("dtype", "torch_dtype") if key in self.published] or ["dtype"]
-        config = {
+        config: dict[str, Any] = {
             "architectures": ["Chronos2Model"],
             "chronos_pipeline_class": PIPELINE_CLASS,
             "model_type": "t5",
@@ -120,6 +127,13 @@ class Architecture:
     def replace(self, **changes: Any) -> Architecture:
         """A copy with some fields changed. The time scale stays what it is."""
         return dataclasses.replace(self, **changes)
+
+
+def architecture_of_module(module: nn.Module) -> Architecture:
+    """The architecture a Chronos-2 module was built with."""
+    architecture = module.architecture
+    assert isinstance(architecture, Architecture)
+    return architecture
 
 
 SIZES: dict[str, dict[str, Any]] = {

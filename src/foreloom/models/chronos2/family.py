@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
 from torch import nn
 
 from foreloom.config.section import section
@@ -24,6 +25,10 @@ from foreloom.objectives.quantile import Reduction
 logger = logging.getLogger(__name__)
 
 
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
 @section
 class Chronos2Config:
     """Chronos-2: a new model of a named size, or a pretrained one. A field left out is that of the size."""
@@ -34,25 +39,25 @@ class Chronos2Config:
     """Named size of a new model: test (2 layers, 256 wide), small (6, 512), base (12, 768)."""
     pretrained: str | None = None
     """Folder or Hugging Face id of the model to start from, in place of a size."""
-    context_length: int | None = None
+    context_length: Count | None = None
     """Most context steps the model looks at; that of the data by default."""
-    max_output_patches: int | None = None
+    max_output_patches: Count | None = None
     """Most patches of one forward; as many as the data's horizon needs by default."""
-    dropout_rate: float | None = None
+    dropout_rate: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Share of activations dropped in training."""
     reduction: Reduction = "tokens"
     """How the loss is averaged: over observed target steps ("tokens"), or as chronos-forecasting does ("reference")."""
-    d_model: int | None = None
+    d_model: Count | None = None
     """Width of the residual stream."""
-    d_kv: int | None = None
+    d_kv: Count | None = None
     """Width of one attention head."""
-    d_ff: int | None = None
+    d_ff: Count | None = None
     """Width of the feed-forward layers."""
-    num_layers: int | None = None
+    num_layers: Count | None = None
     """Encoder blocks."""
-    num_heads: int | None = None
+    num_heads: Count | None = None
     """Attention heads."""
-    input_patch_size: int | None = None
+    input_patch_size: Count | None = None
     """Steps of a patch."""
     quantiles: tuple[float, ...] | None = None
     """Levels the model forecasts, ascending."""
@@ -60,15 +65,15 @@ class Chronos2Config:
     """A register token between context and future."""
     use_arcsinh: bool | None = None
     """Tame outliers by an arcsinh after standardising."""
-    time_encoding_scale: int | None = None
+    time_encoding_scale: Count | None = None
     """Steps that the time channel calls 1; fixed for the life of a model, so choose that of the longest stage."""
     feed_forward_proj: Literal["relu", "gelu"] | None = None
     """Activation of the feed-forward layers."""
-    layer_norm_epsilon: float | None = None
+    layer_norm_epsilon: Positive | None = None
     """Added to the mean square under the root."""
-    initializer_factor: float | None = None
+    initializer_factor: Positive | None = None
     """Scale of the random initial values."""
-    rope_theta: float | None = None
+    rope_theta: Positive | None = None
     """Base of the rotary frequencies."""
 
     def __post_init__(self) -> None:
@@ -151,7 +156,7 @@ def adapt(model: Chronos2Model, config: Chronos2Config, context_length: int, pre
     model.architecture = arch.replace(**limits, dropout_rate=dropout_rate)
     for module in model.modules():
         if hasattr(module, "dropout_rate"):
-            module.dropout_rate = dropout_rate
+            setattr(module, "dropout_rate", dropout_rate)  # noqa: B010  (a plain number, not a tensor or a module)
 
 
 def forecaster(module: nn.Module) -> Chronos2Forecaster:

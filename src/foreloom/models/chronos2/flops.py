@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from foreloom.models.chronos2.architecture import Architecture
+from foreloom.models.chronos2.architecture import architecture_of_module
 
 
 def flops_per_row(module: nn.Module, context_length: int, horizon: int) -> float:
@@ -15,7 +15,7 @@ def flops_per_row(module: nn.Module, context_length: int, horizon: int) -> float
     a lone row) and 2 * T * 2 D F for the feed-forward; the last block only n tokens but for its keys and values;
     the patch embedding 2 * (N + n) (3P F + F D + 3P D), the head 2 * n (D F + F Q P + D Q P).
     """
-    arch: Architecture = module.architecture
+    arch = architecture_of_module(module)
     patch = arch.input_patch_size
     num_context, num_future = -(-min(context_length, arch.context_length) // patch), -(-horizon // patch)
     num_tokens = num_context + arch.use_reg_token + num_future

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from foreloom.data.windows import ForecastInput
-from foreloom.models.chronos2.architecture import Architecture
+from foreloom.models.chronos2.architecture import architecture_of_module
 from foreloom.models.chronos2.batch import to_device, without_leading_padding
 from foreloom.models.chronos2.layout import layout_of
 from foreloom.models.chronos2.unroll import interpolate_levels, unroll
@@ -24,7 +24,7 @@ class Chronos2Forecaster:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self.architecture: Architecture = module.architecture
+        self.architecture = architecture_of_module(module)
         self.quantile_levels = self.architecture.quantiles
         self.context_length = self.architecture.context_length
         self.prediction_length = self.architecture.max_output_patches * self.architecture.input_patch_size

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from foreloom.models.chronos2.architecture import Architecture
+from foreloom.models.chronos2.architecture import Architecture, architecture_of_module
 from foreloom.models.common.initialize import normal_by_name
 
 
 def initialize(module: nn.Module, seed: int) -> None:
     """Fill every parameter. Norm weights start at the factor too (0.05), which is the reference's choice, not 1."""
-    arch: Architecture = module.architecture
+    arch = architecture_of_module(module)
     for name, parameter in module.named_parameters():
         if name.endswith("layer_norm.weight"):
             torch.nn.init.constant_(parameter, arch.initializer_factor)
