@@ -18,13 +18,13 @@ from foreloom.config.loader import Recipe, SectionChoice, flatten, load_recipe, 
 from foreloom.config.located import RecipeError, read_yaml
 from foreloom.data.loader import WindowLoader
 from foreloom.data.mixture import DataConfig
-from foreloom.distributed.mesh import ParallelConfig
+from foreloom.distributed.mesh import ParallelConfig, mesh_shape
 from foreloom.distributed.process import Process, start, stop
 from foreloom.distributed.reduce import from_rank_zero
 from foreloom.files import write_text
 from foreloom.models import registry, tsm
 from foreloom.monitoring.monitor import Monitor, MonitoringConfig
-from foreloom.training.config import TrainingConfig
+from foreloom.training.config import TrainingConfig, autocast_dtype
 from foreloom.training.optimizer import OptimizerConfig
 from foreloom.training.trainer import Trainer, TrainResult
 
@@ -198,6 +198,7 @@ def _write_recipe(recipe: Recipe, run_dir: Path) -> list[str]:
 def _banner(recipe: Recipe, process: Process, loader: WindowLoader, num_parameters: int) -> dict[str, dict[str, Any]]:
     model, data, training = (recipe.sections[name] for name in ("model", "data", "training"))
     optimizer, parallel = recipe.sections["optimizer"], recipe.sections["parallel"]
+    dtype = autocast_dtype(training.precision, process.device)
     return {
         "Model": {
             "family": model.family,
@@ -213,8 +214,8 @@ def _banner(recipe: Recipe, process: Process, loader: WindowLoader, num_paramete
         "Distributed": {
             "device": str(process.device),
             "ranks": process.world_size,
-            "strategy": parallel.strategy if process.world_size > 1 else "single process",
-            "precision": training.precision,
+            "strategy": _strategy(parallel, process, num_parameters),
+            "precision": "fp32" if dtype is None else str(dtype).removeprefix("torch."),
         },
         "Data": {
             **{
@@ -235,6 +236,13 @@ def _beside(origin: str) -> str:
         if colon and Path(file).resolve().is_relative_to(Path.cwd())
         else origin
     )
+
+
+def _strategy(parallel: ParallelConfig, process: Process, num_parameters: int) -> str:
+    if process.world_size == 1:
+        return "single process"
+    shape = mesh_shape(parallel, world_size=process.world_size, num_parameters=num_parameters)
+    return "ddp" if shape.strategy == "ddp" else f"fsdp, {shape.dp_replicate} x {shape.dp_shard}"
 
 
 def _describe_section(section: Any, prefix: str, recipe: Recipe, indent: str) -> list[str]:

@@ -98,8 +98,10 @@ def to_rich(table: ScoreTable, title: str | None = None) -> rich.table.Table:
 
     grid = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for column in table.columns:
-        # A long name breaks once, so that the columns of numbers stay narrow.
-        grid.add_column(column.name.replace(" ", "\n", 1), justify="left" if column.kind == "text" else "right")
+        # Long names break, so that the columns of numbers stay narrow and 80 characters hold the table.
+        is_text = column.kind == "text"
+        name = column.name.replace(" ", "\n").replace("-", "-\n")
+        grid.add_column(name, justify="left" if is_text else "right", no_wrap=is_text)
     colours = {True: "green", False: "red", None: ""}
     for group in (table.rows, table.summary):
         for row in group:

@@ -78,7 +78,7 @@ class GroupAttention(nn.Module):
         x = self.layer_norm(h_BTD)
         drops = self.training and self.dropout_rate > 0
         num_tokens, width = x.shape[0] * x.shape[1], x.shape[2]
-        if not layout.blocks and not drops and num_tokens > 2 * width:
+        if not layout.grouped and not drops and num_tokens > 2 * width:
             # Nothing stands between v and o: one product with o v, once there are rows enough to pay for composing it.
             composed = self.self_attention.o.weight @ self.self_attention.v.weight
             return h_BTD + F.linear(x, composed)
@@ -94,15 +94,22 @@ class GroupAttention(nn.Module):
             # The weight of the one key is 1 before dropout, and dropout takes it away with its probability.
             weight = dropout(v.new_ones(*v.shape[:-1], 1), self.dropout_rate, self.training)
             parts.append((v * weight).flatten(-2))
-        if layout.blocks:
-            q, k = self.self_attention.q(x_BTD[alone:]), self.self_attention.k(x_BTD[alone:])
-            row = 0
-            for num_groups, size in layout.blocks:
-                rows = slice(row, row + num_groups * size)
-                valid = None if valid_BT is None else valid_BT[alone:][rows]
-                parts.append(self.attend_block(q[rows], k[rows], v_BTI[alone:][rows], valid, size))
-                row = rows.stop
+        if layout.grouped:
+            valid = None if valid_BT is None else valid_BT[alone:]
+            parts.append(self.mix_groups(x_BTD[alone:], v_BTI[alone:], valid, layout))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    @torch.compiler.disable  # every batch has other group sizes, and a compiled block would be compiled anew for each
+    def mix_groups(self, x_BTD: Tensor, v_BTI: Tensor, valid_BT: Tensor | None, layout: Layout) -> Tensor:
+        """The rows of groups larger than one, (B, T, I), a dense block a size."""
+        q, k = self.self_attention.q(x_BTD), self.self_attention.k(x_BTD)
+        parts, row = [], 0
+        for num_groups, size in layout.blocks:
+            rows = slice(row, row + num_groups * size)
+            valid = None if valid_BT is None else valid_BT[rows]
+            parts.append(self.attend_block(q[rows], k[rows], v_BTI[rows], valid, size))
+            row = rows.stop
+        return torch.cat(parts)
 
     def attend_block(self, q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None, size: int) -> Tensor:
         """(G*S, T, I) each -> (G*S, T, I), attending over S."""

@@ -25,6 +25,8 @@ class Layout:
     """int64 (B,): row i of the ordered batch is row order[i] of the given one; None where they are the same."""
     inverse: Tensor | None = None
     """int64 (B,), undoes `order`."""
+    grouped: bool = False
+    """Is any row not alone? As a field, so that a compiled block asks this and not how many sizes there are."""
     all_observed: bool = False
     """True: every patch of every row has an observed step, so no mask is needed. False: not known."""
 
@@ -40,6 +42,6 @@ def layout_of(group_ids: np.ndarray | None, num_rows: int, device: torch.device,
     num_single = int((row_size == 1).sum())
     order = np.lexsort((group, row_size)) if blocks else np.arange(num_rows)
     if (order == np.arange(num_rows)).all():
-        return Layout(num_single, blocks, all_observed=all_observed)
+        return Layout(num_single, blocks, grouped=bool(blocks), all_observed=all_observed)
     move = lambda index: torch.from_numpy(index).to(device, non_blocking=True)
-    return Layout(num_single, blocks, move(order), move(np.argsort(order)), all_observed)
+    return Layout(num_single, blocks, move(order), move(np.argsort(order)), bool(blocks), all_observed)
