@@ -29,3 +29,13 @@ def test_invert_undoes_apply(arcsinh):
     rows = torch.linspace(-7, 900, 60).reshape(2, 30)
     standardizer = standardizer_of(rows, arcsinh)
     torch.testing.assert_close(standardizer.invert(standardizer.apply(rows)), rows, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("exponent", [-110, -60, 60, 120])
+def test_tiny_and_huge_rows_are_seen_as_ordinary_ones(exponent):
+    rows = torch.randn(3, 40, generator=torch.Generator().manual_seed(0)) + 2
+    rows[1, ::4] = torch.nan
+    unit = 2.0**exponent
+    plain, moved = standardizer_of(rows, arcsinh=True), standardizer_of(rows * unit, arcsinh=True)
+    assert torch.equal(moved.scale, plain.scale * unit) and torch.equal(moved.loc, plain.loc * unit)
+    assert torch.equal(moved.apply(rows * unit).nan_to_num(), plain.apply(rows).nan_to_num())
