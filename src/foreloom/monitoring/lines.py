@@ -14,11 +14,16 @@ logger = logging.getLogger("foreloom")
 
 
 class EarlyLines(logging.handlers.MemoryHandler):
-    """Keeps the lines said while a run is being put together, until there is a log to write them to."""
+    """Keeps the lines said while a run is being put together, until there is a log to write them to.
+
+    A process puts one run together at a time: a new one takes the place of one that was given up.
+    """
 
     def __init__(self) -> None:
         super().__init__(capacity=1000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
         logger.setLevel(logging.INFO)
+        for handler in [one for one in logger.handlers if isinstance(one, EarlyLines)]:
+            logger.removeHandler(handler)
         logger.addHandler(self)
 
     def take(self) -> list[logging.LogRecord]:

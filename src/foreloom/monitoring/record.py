@@ -11,7 +11,7 @@ class StepRecord:
 
     step: int
     loss: float
-    """Loss of this step's global batch (sum / count)."""
+    """Mean of the global batches' losses (each sum / count) since the previous record; skipped steps do not count."""
     grad_norm: float
     """Global gradient norm before clipping."""
     learning_rate: float

@@ -96,7 +96,14 @@ def to_rich(table: ScoreTable, title: str | None = None) -> rich.table.Table:
     import rich.table
     from rich.text import Text
 
-    grid = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    grid = rich.table.Table(
+        title=title,
+        box=rich.box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+        title_justify="left",
+        title_style="bold",
+    )
     for column in table.columns:
         # Long names break, so that the columns of numbers stay narrow and 80 characters hold the table.
         is_text = column.kind == "text"

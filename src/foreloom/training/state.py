@@ -22,7 +22,11 @@ class Progress:
     seconds: float = 0.0
     num_skipped_steps: int = 0
     loss: float = float("nan")
-    """Of the newest logged step."""
+    """Mean over the steps up to the newest log line; NaN where none of them changed anything."""
+    unlogged_loss: float = 0.0
+    """Sum over the steps since, so that a resumed run logs what it would have logged."""
+    num_unlogged: int = 0
+    """Steps in that sum; skipped ones are not."""
     best_loss: float = float("inf")
     """The lowest logged."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -223,13 +224,18 @@ class Trainer:
                     f"Step {outcome.step:,} changed nothing: {outcome.skipped} (samples {samples[0]} to {samples[1]})."
                 )
                 self.monitor.warn("skipped_step", sentence, step=outcome.step, samples=samples)
-            self.progress.loss = outcome.loss
+            else:
+                self.progress.unlogged_loss += outcome.loss
+                self.progress.num_unlogged += 1
         self.progress.seconds = time.perf_counter() - self._began
         return outcomes[-1].grad_norm if outcomes else 0.0
 
     def _log(self) -> None:
         grad_norm = self._read_device()
-        self.progress.best_loss = min(self.progress.loss, self.progress.best_loss)
+        p = self.progress
+        p.loss = p.unlogged_loss / p.num_unlogged if p.num_unlogged else math.nan
+        p.unlogged_loss, p.num_unlogged = 0.0, 0
+        p.best_loss = p.loss if p.loss < p.best_loss else p.best_loss
         record = self.interval.record(
             self.progress, grad_norm=grad_norm, learning_rate=self._learning_rate, device=self.process.device
         )
