@@ -96,6 +96,11 @@ def swap(frame, row, column, value):
         (swap(table(), 3, "timestamp", None), None, "column 'timestamp' is empty in row 3"),
         (swap(table(), 3, "timestamp", "soon"), None, "column 'timestamp' holds 'soon' in row 3, which is not a time"),
         (table(timestamp=range(12)), None, "column 'timestamp' holds numbers, not times"),
+        (table(a=1.0, b=2.0).rename(columns={"b": "a"}), None, "df has two columns 'a'"),
+        (table(p=1.0), future(p=1.0, q=1.0).rename(columns={"q": "p"}), "future_df has two columns 'p'"),
+        (table(ids=(7, 3)), future(ids=("7", "3")), "series '7' .* in the table of the past. Ids there look like 7:"),
+        (table(ids=(7, 3)).drop(index=9), None, "series 3 is not regular"),
+        (swap(table(ids=(7, 3)), 7, "target", "n/a"), None, r"'n/a' in row 7 \(series 3\)"),
         (table(day=pd.Timestamp("2024-01-01")), None, "column 'day' holds times"),
         (pd.concat([table(), table().iloc[[8]]]), None, r"series 'a' has 2024-01-03 .* twice \(row 8 and row 12\)"),
         (table().drop(index=9), None, r"series 'a' is not regular: it goes from 2024-01-03 .* to 2024-01-05"),
@@ -125,3 +130,42 @@ def test_integer_ids_stay_integers():
     result = naive_model().predict_df(table(ids=(7, 3)), prediction_length=1)
     assert result["item_id"].tolist() == [7, 3]
     assert result["item_id"].dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"target": ["target", "target"]}, "column 'target' is asked for twice"),
+        ({"target": "item_id"}, "column 'item_id' is asked for twice"),
+        ({"timestamp_column": "item_id"}, "column 'item_id' is asked for twice"),
+        ({"target": []}, "target is an empty list"),
+    ],
+)
+def test_every_column_is_asked_for_once(columns, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        naive_model().predict_df(table(), None, 2, **columns)
+
+
+@pytest.mark.parametrize(
+    ("stamps", "ahead"),
+    [
+        (["2024-01-01", "2024-01-01 01:00", "2024-01-01T02:00:00"], "2024-01-01 03:00"),
+        (["31/12/2023", "01/01/2024", "02/01/2024"], "2024-01-03"),
+        # The clock goes from +01:00 to +02:00.
+        (
+            [t.isoformat() for t in pd.date_range("2024-03-31", periods=4, freq="h", tz="Europe/Berlin")],
+            "2024-03-31 03:00+00:00",
+        ),
+        (pd.period_range("2024-01", periods=5, freq="M"), "2024-06-01"),
+        ([day.date() for day in pd.date_range("2024-01-30", periods=3)], "2024-02-02"),
+    ],
+)
+def test_times_in_many_spellings(stamps, ahead):
+    frame = pd.DataFrame({"item_id": "a", "timestamp": stamps, "target": 1.0})
+    assert naive_model().predict_df(frame, prediction_length=1)["timestamp"][0] == pd.Timestamp(ahead)
+
+
+def test_categories_as_ids():
+    frame = table().assign(item_id=lambda f: pd.Categorical(f["item_id"], categories=["unused", "a", "b"]))
+    result = naive_model().predict_df(frame, future(), 2)
+    assert result["item_id"].tolist() == ["b", "b", "a", "a"]

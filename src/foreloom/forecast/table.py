@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from pandas.api import types
 
 from foreloom.data.forecast_input import forecast_input
 from foreloom.data.windows import ForecastInput
 from foreloom.forecast.origin import Origin
+from foreloom.forecast.sorted_rows import SortedRows
 from foreloom.forecast.timeline import Timeline
 
 _NIXTLA = {"item_id": "unique_id", "timestamp": "ds", "target": "y"}
@@ -54,30 +54,33 @@ class Table:
         origin = Origin.of(df, "df")
         if df.empty:
             raise ValueError(f"{origin.name} has no rows: there is nothing to forecast.")
+        _check_unique(df, origin)
         id_column, timestamp_column = _column(df, id_column, origin), _column(df, timestamp_column, origin)
         asked = [target] if isinstance(target, str) else list(target)
         targets = tuple(_column(df, name, origin) for name in asked)
-        rows = _SortedRows.read(df, id_column, timestamp_column, origin, ids=None)
+        _check_distinct([id_column, timestamp_column, *targets])
+        rows = SortedRows.read(df, id_column, timestamp_column, origin, ids=None)
         timeline = Timeline.read(rows.timestamps, rows.starts, rows.ids.tolist(), freq)
         ahead = timeline.ahead(prediction_length)
 
         covariates = [name for name in df.columns if name not in (id_column, timestamp_column, *targets)]
-        past = {name: _covariate(rows.column(name), name, rows) for name in covariates}
+        past = {name: rows.covariate(name) for name in covariates}
         future: dict[str, np.ndarray] = {}
         if future_df is not None:
+            _check_unique(future_df, Origin.of(future_df, "future_df"))
             known = _known_ahead(df, future_df, id_column, timestamp_column, targets)
-            later = _SortedRows.read(
+            later = SortedRows.read(
                 future_df, id_column, timestamp_column, Origin.of(future_df, "future_df"), ids=rows.ids
             )
             _check_future(later, ahead, prediction_length, timeline.freq)
-            future = {name: _covariate(later.column(name), name, later, like=past[name]) for name in known}
+            future = {name: later.covariate(name, like=past[name]) for name in known}
         return cls(
             id_column=id_column,
             timestamp_column=timestamp_column,
             targets=targets,
             ids_N=rows.ids,
             starts=rows.starts,
-            target_VT=np.stack([_numbers(rows.column(name), name, rows) for name in targets]),
+            target_VT=np.stack([rows.numbers(name) for name in targets]),
             past=past,
             future=future,
             ahead=ahead,
@@ -116,58 +119,6 @@ class Table:
         return pd.DataFrame(columns)
 
 
-@dataclass(frozen=True)
-class _SortedRows:
-    """The rows of a frame by series, then time."""
-
-    df: pd.DataFrame
-    origin: Origin
-    """What sentences call `df`."""
-    order: np.ndarray
-    ids: pd.Index
-    codes: np.ndarray
-    """Sorted: the series of each row."""
-    timestamps: pd.DatetimeIndex
-    starts: np.ndarray
-
-    @classmethod
-    def read(
-        cls, df: pd.DataFrame, id_column: str, timestamp_column: str, origin: Origin, ids: pd.Index | None
-    ) -> _SortedRows:
-        """Sort by `ids` where given (then they must be the same set), else by first appearance."""
-        if df[id_column].isna().any():
-            row = int(df[id_column].isna().to_numpy().argmax())
-            raise ValueError(f"{origin.name}: column {id_column!r} is empty in {origin.row(row)}.")
-        stamps = _timestamps(df, timestamp_column, origin)
-        if ids is None:
-            codes, ids = pd.factorize(df[id_column])
-            ids = pd.Index(ids)
-        else:
-            codes = ids.get_indexer(pd.Index(df[id_column]))
-            _check_same_ids(df[id_column], codes, ids, origin)
-        order = np.lexsort([_instants(stamps), codes])
-        codes, stamps = codes[order], stamps.take(order)
-        starts = np.searchsorted(codes, np.arange(len(ids) + 1))
-        twice = (np.diff(codes) == 0) & (np.diff(_instants(stamps)) == np.timedelta64(0))
-        if twice.any():
-            row = int(twice.argmax())
-            raise ValueError(
-                f"{origin.name}: series {ids[codes[row]]!r} has {stamps[row]} twice "
-                f"({origin.row(order[row])} and {origin.row(order[row + 1])}). Keep one row a series and time step."
-            )
-        return cls(df, origin, order, ids, codes, stamps, starts)
-
-    @property
-    def name(self) -> str:
-        return self.origin.name
-
-    def column(self, name: str) -> pd.Series:
-        return self.df[name].iloc[self.order]
-
-    def place(self, sorted_row: int) -> str:
-        return f"{self.origin.row(self.order[sorted_row])} (series {self.ids[self.codes[sorted_row]]!r})"
-
-
 def _column(df: pd.DataFrame, name: str, origin: Origin) -> str:
     """`name`, or Nixtla's word where a default name is absent."""
     if name in df.columns:
@@ -177,80 +128,28 @@ def _column(df: pd.DataFrame, name: str, origin: Origin) -> str:
     raise ValueError(f"{origin.name} has no column {name!r}. {_nearest(name, df.columns)}")
 
 
+def _check_unique(df: pd.DataFrame, origin: Origin) -> None:
+    if not df.columns.is_unique:
+        twice = df.columns[df.columns.duplicated()][0]
+        raise ValueError(f"{origin.name} has two columns {twice!r}. Rename or drop one.")
+
+
+def _check_distinct(used: Sequence[str]) -> None:
+    """Do the id, the time and the targets, one at least, have a column each?"""
+    for name in used:
+        if used.count(name) > 1:
+            raise ValueError(
+                f"column {name!r} is asked for twice; the id, the time and each target need one of their own."
+            )
+    if len(used) < 3:
+        raise ValueError("target is an empty list: name the column to forecast.")
+
+
 def _nearest(name: object, known: Iterable[object]) -> str:
     names = [str(other) for other in known]
     close = difflib.get_close_matches(str(name), names, n=1)
     columns = f"Its columns: {', '.join(names)}."
     return f"Did you mean {close[0]!r}? {columns}" if close else columns
-
-
-def _timestamps(df: pd.DataFrame, name: str, origin: Origin) -> pd.DatetimeIndex:
-    column = df[name]
-    if types.is_numeric_dtype(column):
-        raise ValueError(
-            f"{origin.name}: column {name!r} holds numbers, not times. Convert it: pd.to_datetime(..., unit='s')."
-        )
-    if not types.is_datetime64_any_dtype(column):
-        parsed = pd.to_datetime(column, errors="coerce")
-        wrong = parsed.isna() & column.notna()
-        if wrong.any():
-            row = int(wrong.to_numpy().argmax())
-            raise ValueError(
-                f"{origin.name}: column {name!r} holds {column.iloc[row]!r} in {origin.row(row)}, which is not a time."
-            )
-        column = parsed
-    if column.isna().any():
-        row = int(column.isna().to_numpy().argmax())
-        raise ValueError(f"{origin.name}: column {name!r} is empty in {origin.row(row)}.")
-    return pd.DatetimeIndex(column)
-
-
-def _instants(timestamps: pd.DatetimeIndex) -> np.ndarray:
-    return (timestamps if timestamps.tz is None else timestamps.tz_convert(None)).to_numpy()
-
-
-def _numbers(column: pd.Series, name: str, rows: _SortedRows) -> np.ndarray:
-    """A column of numbers as float32; text and infinities are refused with their row."""
-    if types.is_numeric_dtype(column):
-        values = column.to_numpy(dtype=np.float32, na_value=np.nan)
-    else:
-        parsed = pd.to_numeric(column, errors="coerce")
-        wrong = (parsed.isna() & column.notna()).to_numpy()
-        if wrong.any():
-            row = int(wrong.argmax())
-            raise ValueError(
-                f"{rows.name}: column {name!r} holds {column.iloc[row]!r} in {rows.place(row)}, where a number is "
-                "needed. Correct it or leave it empty."
-            )
-        values = parsed.to_numpy(dtype=np.float32, na_value=np.nan)
-    if np.isinf(values).any():
-        raise ValueError(f"{rows.name}: column {name!r} is infinite in {rows.place(int(np.isinf(values).argmax()))}.")
-    return values
-
-
-def _covariate(column: pd.Series, name: str, rows: _SortedRows, like: np.ndarray | None = None) -> np.ndarray:
-    """Numbers as float32, anything else as labels (object, None is missing); as in the past where `like` says so."""
-    if types.is_datetime64_any_dtype(column):
-        raise ValueError(f"{rows.name}: column {name!r} holds times. Drop it, or make numbers of it (day of week ...).")
-    numeric = types.is_numeric_dtype(column) and not types.is_bool_dtype(column)
-    if like is not None:
-        numeric = like.dtype != object
-    elif not numeric and not isinstance(column.dtype, pd.CategoricalDtype) and not types.is_bool_dtype(column):
-        numeric = _mostly_numbers(column)
-    if numeric:
-        return _numbers(column, name, rows)
-    labels = column.to_numpy(dtype=object, copy=True)
-    labels[column.isna().to_numpy()] = None
-    return labels
-
-
-def _mostly_numbers(column: pd.Series) -> bool:
-    """Text among numbers is more often a slip than a category: such a column counts as numbers, and is refused."""
-    present = column.dropna()
-    parsed = pd.to_numeric(present, errors="coerce").notna()
-    if parsed.all():
-        return not present.map(lambda value: isinstance(value, str | bool)).any()
-    return bool(parsed.mean() > 0.5)
 
 
 def _known_ahead(
@@ -270,23 +169,12 @@ def _known_ahead(
     return known
 
 
-def _check_same_ids(column: pd.Series, codes: np.ndarray, ids: pd.Index, origin: Origin) -> None:
-    if (codes < 0).any():
-        row = int((codes < 0).argmax())
-        raise ValueError(
-            f"{origin.name}: series {column.iloc[row]!r} ({origin.row(row)}) is not in the table of the past."
-        )
-    missing = np.setdiff1d(np.arange(len(ids)), codes)
-    if len(missing):
-        raise ValueError(f"{origin.name} lacks series {ids[missing[0]]!r} ({len(missing)} of {len(ids)} are missing).")
-
-
-def _check_future(rows: _SortedRows, ahead: pd.DatetimeIndex, prediction_length: int, freq: str) -> None:
+def _check_future(rows: SortedRows, ahead: pd.DatetimeIndex, prediction_length: int, freq: str) -> None:
     counts_N = np.diff(rows.starts)
     if (counts_N != prediction_length).any():
         n = int((counts_N != prediction_length).argmax())
         raise ValueError(
-            f"{rows.name} has {counts_N[n]} rows for series {rows.ids[n]!r}; prediction_length is "
+            f"{rows.name} has {counts_N[n]} rows for series {rows.ids.tolist()[n]!r}; prediction_length is "
             f"{prediction_length}, so it needs that many, from {ahead[n * prediction_length]} on."
         )
     stamps = rows.timestamps
