@@ -8,7 +8,7 @@ import math
 import pytest
 from rich.console import Console
 
-from foreloom.report.tables import cell_text, geometric_mean, score_table, to_csv, to_markdown, to_rich
+from foreloom.report.tables import cell_text, score_table, to_csv, to_markdown, to_rich
 
 ROWS = [
     {"task": "births", "model": "ours", "WQL": 0.02, "MASE": 0.5, "coverage_80": 0.8},
@@ -86,7 +86,14 @@ def test_rows_that_make_no_table_are_named():
         score_table([ROWS[0], ROWS[0]])
 
 
-def test_geometric_mean_and_digits():
-    assert geometric_mean([0.5, 2.0, None, math.nan, 0.0]) == pytest.approx(1.0)
-    assert geometric_mean([None]) is None
+@pytest.mark.parametrize(("ours", "mean"), [(2.0, 1.0), (0.0, 0.0), (math.nan, 0.5)])
+def test_geometric_mean_over_the_tasks_that_both_scored(ours, mean):
+    rows = [{"task": "a", "model": "ours", "WQL": 0.5}, {"task": "b", "model": "ours", "WQL": ours}]
+    rows += [{"task": task, "model": "seasonal-naive", "WQL": 1.0} for task in "ab"]
+    summary = score_table(rows, metrics=["WQL"]).summary
+    assert summary[-1] == ["Geometric mean", None, None, pytest.approx(mean)]
+    assert score_table(rows[1::2], metrics=["WQL"]).summary[-1][-1] == (None if math.isnan(ours) else ours)
+
+
+def test_digits():
     assert [cell_text(value) for value in (0.0, 0.012345, 12.3456, 123456.7)] == ["0", "0.01235", "12.35", "123,457"]

@@ -1,4 +1,4 @@
-"""What an evaluation found: scores a task, example forecasts, CSV rows, and scores relative to a baseline.
+"""What an evaluation found: scores a task, example forecasts, CSV rows.
 
 Axes: V targets, L context steps, H horizon steps, Q quantile levels.
 """
@@ -60,38 +60,10 @@ class TaskResult:
 
 
 @dataclass(frozen=True)
-class RelativeScores:
-    """Scores divided by a baseline's: below 1 is better than the baseline."""
-
-    metrics: tuple[str, ...]
-    by_task: dict[str, dict[str, float]]
-
-    @property
-    def geometric_mean(self) -> dict[str, float]:
-        """Over tasks, a metric at a time; NaN if a task's ratio is unknown."""
-        return {m: geometric_mean([ratios[m] for ratios in self.by_task.values()]) for m in self.metrics}
-
-
-@dataclass(frozen=True)
 class EvaluationResult:
     """The tasks of one evaluation, in the order asked for."""
 
     tasks: tuple[TaskResult, ...]
-
-    def mean(self, metric: str) -> float:
-        """Plain mean of a metric over tasks."""
-        return float(np.mean([task.scores[metric] for task in self.tasks]))
-
-    def relative_to(self, baseline: EvaluationResult, metrics: Sequence[str] = ("WQL", "MASE")) -> RelativeScores:
-        """Each task's score over the baseline's score on the task of the same name."""
-        base = {task.name: task.scores for task in baseline.tasks}
-        missing = [task.name for task in self.tasks if task.name not in base]
-        if missing:
-            raise ValueError(f"the baseline was not scored on {', '.join(missing)}. Evaluate it on the same tasks.")
-        return RelativeScores(
-            tuple(metrics),
-            {task.name: {m: _quotient(task.scores[m], base[task.name][m]) for m in metrics} for task in self.tasks},
-        )
 
     def rows(self, model: str) -> list[dict[str, Any]]:
         """A row a task: `model`, `task`, the metrics, the counts, the seconds, then each coverage. NaN is NaN.
@@ -129,10 +101,6 @@ def geometric_mean(ratios: Sequence[float]) -> float:
     if not ratios or any(math.isnan(r) for r in ratios):
         return math.nan
     return math.exp(math.fsum(map(math.log, ratios)) / len(ratios)) if min(ratios) > 0 else 0.0
-
-
-def _quotient(score: float, base: float) -> float:
-    return score / base if base else math.nan
 
 
 def _percent(coverage: str) -> int:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from foreloom.evaluation.result import geometric_mean
+
 if TYPE_CHECKING:
     import rich.table
 
@@ -76,18 +78,12 @@ def score_table(
         geometric_means: list[Cell] = []
         for column, values in zip(columns, zip(*cells, strict=True), strict=True):
             averages.append(None if column.kind == "relative" else _mean(values))
-            geometric_means.append(geometric_mean(values) if column.kind == "relative" else None)
+            geometric_means.append(_geometric_mean(values) if column.kind == "relative" else None)
         body += [[*[task, model][: len(labels)], *row] for task, row in zip(tasks, cells, strict=True)]
         summary.append([*["Average", model][: len(labels)], *averages])
         if is_relative:
             summary.append([*["Geometric mean", model][: len(labels)], *geometric_means])
     return ScoreTable([*labels, *columns], body, summary)
-
-
-def geometric_mean(values: Iterable[Cell]) -> float | None:
-    """exp of the mean logarithm of the positive finite values; None where there are none."""
-    logs = [math.log(value) for value in values if isinstance(value, (int, float)) and 0 < value < math.inf]
-    return math.exp(sum(logs) / len(logs)) if logs else None
 
 
 def to_rich(table: ScoreTable, title: str | None = None) -> rich.table.Table:
@@ -196,3 +192,7 @@ def _finite(value: float | None) -> float | None:
 def _mean(values: Iterable[Cell]) -> float | None:
     numbers = [value for value in values if isinstance(value, float)]
     return sum(numbers) / len(numbers) if numbers else None
+
+
+def _geometric_mean(values: Iterable[Cell]) -> float | None:
+    return _finite(geometric_mean([value for value in values if isinstance(value, float)]))
