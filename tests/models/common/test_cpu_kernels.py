@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from foreloom.models.common.attention import attend
 from foreloom.models.common.dropout import add_dropped, dropout, keep_mask, relu_dropout_
-from foreloom.models.common.norm import RMSNorm
+from foreloom.models.common.norm import RMSNorm, _RMSNormOnCPU
 from foreloom.models.common.rope import rotary_table, rotate
 
 
@@ -84,3 +84,38 @@ def test_dropout_forms_are_the_same_function_of_the_seed():
     torch.testing.assert_close(seeded(relu_dropout_, x * 1), expected)
     torch.testing.assert_close(gradients(seeded(relu_dropout_, x * 1), x), gradients(expected, x))
     assert dropout(x, 0.2, False) is x and dropout(x, 0.0, True) is x
+
+
+def with_one_mask(function, *arguments):
+    torch.manual_seed(5)
+    return function(*arguments, 0.3, True)
+
+
+def test_gradients_agree_with_finite_differences():
+    torch.manual_seed(0)
+    x, h, q = (torch.randn(2, 3, 5, 8, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    weight = torch.randn(8, dtype=torch.float64, requires_grad=True)
+    cos, sin = (table.double() for table in rotary_table(5, 8, 10000.0, x.device))
+    mask = (torch.rand(2, 1, 1, 5) < 0.6) | (torch.arange(5) == 0)
+    check = torch.autograd.gradcheck
+    assert check(lambda x, weight: _RMSNormOnCPU.apply(x, weight, 1e-6), (x, weight))
+    assert check(lambda x: rotate(x, cos, sin), (x,))
+    assert check(lambda x: with_one_mask(relu_dropout_, x * 1), (x,))
+    assert check(lambda h, x: with_one_mask(add_dropped, h, x), (h, x))
+    attention = lambda q, k, v: attend(q, k, v, mask=mask, scale=0.5)
+    # The softmax is taken in float32 whatever comes in: compare with torch's own, in float64.
+    expected = F.scaled_dot_product_attention(q, x, h, attn_mask=mask, scale=0.5)
+    torch.testing.assert_close(
+        gradients(attention(q, x, h), q, x, h), gradients(expected, q, x, h), rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_norm_takes_its_mean_in_float32(dtype):
+    norm = RMSNorm(64, 1e-6)
+    torch.nn.init.ones_(norm.weight)
+    x = (torch.randn(4, 64, generator=torch.Generator().manual_seed(0)) * 300).to(dtype)  # 300^2 is beyond float16
+    with torch.autocast("cpu", dtype=dtype):
+        y = norm(x)
+    assert y.dtype == torch.float32
+    torch.testing.assert_close(y, x.double().div(x.double().square().mean(-1, keepdim=True).sqrt()).float())
