@@ -1,0 +1,84 @@
+"""A run from recipe to run folder: what the folder holds gives the same run again."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+import foreloom
+from foreloom.run import RECIPE_NAME
+
+TINY = [
+    "training.steps=3",
+    "training.batch_size=6",
+    "training.device=cpu",
+    "data.context_length=64",
+    "data.prediction_length=16",
+    "data.group.probability=0.5",
+    "model.num_layers=1",
+    "model.d_model=32",
+    "model.d_ff=32",
+    "monitoring.log_steps=1",
+    "monitoring.trackers=[none]",
+]
+
+
+def losses(run) -> list[float]:
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [record["loss"] for record in records if record["kind"] == "step"]
+
+
+def test_the_resolved_recipe_reproduces_the_run(tmp_path):
+    result = foreloom.train("chronos2-test", TINY, out=tmp_path / "first")
+    assert (result.step, result.exit_code) == (3, 0)
+    foreloom.train(tmp_path / "first" / RECIPE_NAME, out=tmp_path / "again")
+    first, again = (losses(tmp_path / name) for name in ("first", "again"))
+    assert first == again
+    assert len(first) == 3
+    weights = [(tmp_path / n / "checkpoints/final/hf/model.safetensors").read_bytes() for n in ("first", "again")]
+    assert weights[0] == weights[1]
+
+
+def test_another_seed_is_another_run(tmp_path):
+    foreloom.train("chronos2-test", [*TINY, "training.seed=1"], out=tmp_path / "one")
+    foreloom.train("chronos2-test", [*TINY, "training.seed=2"], out=tmp_path / "two")
+    assert losses(tmp_path / "one") != losses(tmp_path / "two")
+
+
+def test_a_run_forecasts_and_is_fine_tuned_with_longer_windows(tmp_path):
+    stage_1 = tmp_path / "stage-1"
+    foreloom.train("chronos2-test", [*TINY, "model.time_encoding_scale=512"], out=stage_1)
+    start = ["model.size=null", f"model.pretrained={stage_1}", "data.context_length=128", "data.prediction_length=32"]
+    shape = [f"model.{name}=null" for name in ("num_layers", "d_model", "d_ff")]
+    foreloom.train("chronos2-test", [*TINY, *shape, *start], out=tmp_path / "stage-2")
+    log = (tmp_path / "stage-2" / "training.log").read_text()
+    assert "context_length: 64 -> 128" in log
+    assert "max_output_patches: 1 -> 2" in log
+    model = foreloom.from_pretrained(tmp_path / "stage-2", device="cpu")
+    assert (model.forecaster.context_length, model.forecaster.prediction_length) == (128, 32)
+    assert model.module.architecture.time_encoding_scale == 512
+    series = torch.sin(torch.arange(128.0)).numpy()
+    changed = series.copy()
+    changed[10] += 5  # more than 64 steps back
+    forecasts = [model.predict([one], prediction_length=32)[0] for one in (series, changed)]
+    assert forecasts[0].shape == (1, 32, 3)
+    assert abs(forecasts[0] - forecasts[1]).max() > 1e-4
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_run_on_cuda_trains_in_bf16_and_agrees_with_the_cpu(tmp_path):
+    settings = [s for s in TINY if not s.startswith(("training.device", "training.steps"))]
+    result = foreloom.train("chronos2-test", [*settings, "training.steps=30", "training.device=cuda"], out=tmp_path)
+    assert result.exit_code == 0
+    curve = losses(tmp_path)
+    assert sum(curve[-5:]) < sum(curve[:5])
+    series = [torch.sin(torch.arange(n) / 7).numpy() for n in (64, 40, 7)]
+    cpu, cuda = (
+        foreloom.from_pretrained(tmp_path, device=device).predict(series, prediction_length=16)
+        for device in ("cpu", "cuda")
+    )
+    for ours, theirs in zip(cpu, cuda, strict=True):
+        assert abs(ours - theirs).max() < 1e-3 * (1 + abs(ours).max())
