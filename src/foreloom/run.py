@@ -221,7 +221,7 @@ def _banner(recipe: Recipe, process: Process, loader: WindowLoader, num_paramete
             **{
                 Path(source.name).name: f"{source.num_drawn:,} series, {source.probability:.0%} of the samples"
                 + (f" ({source.num_short:,} too short)" if source.num_short else "")
-                for source in loader.statistics().sources
+                for source in loader.source_statistics()
             },
             "window": f"{data.context_length:,} context, {data.prediction_length:,} horizon",
         },

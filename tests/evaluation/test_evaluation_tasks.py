@@ -3,7 +3,7 @@
 import pytest
 
 from foreloom.config.located import RecipeError
-from foreloom.evaluation.tasks import EvaluationTask, read_tasks, select_tasks
+from foreloom.evaluation.tasks import EvaluationTask, read_tasks
 
 
 def write(folder, text):
@@ -92,10 +92,3 @@ def test_where_windows_begin():
 def test_levels_ascend_and_hold_the_median(levels):
     with pytest.raises(ValueError, match="quantile_levels must ascend"):
         EvaluationTask(name="t", path="x", prediction_length=4, quantile_levels=levels)
-
-
-def test_tasks_are_selected_by_name():
-    tasks = [EvaluationTask(name=name, path="x", prediction_length=4) for name in ("nn5", "m4_hourly")]
-    assert select_tasks(tasks, ["m4_hourly"]) == tasks[1:]
-    with pytest.raises(ValueError, match=r"no task is called 'm4_hourli'. Did you mean m4_hourly\?"):
-        select_tasks(tasks, ["m4_hourli"])

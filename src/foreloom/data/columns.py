@@ -13,7 +13,6 @@ import pyarrow as pa
 
 TARGET_NAMES = ("target", "sequence")
 ID_NAMES = ("item_id", "unique_id", "id")
-TIMESTAMP_NAMES = ("timestamp", "ds")
 SHAPE_SUFFIX = "._np_shape"
 """GluonTS writes an array of variates x time as a flat list and its shape beside it, under this name."""
 

@@ -5,7 +5,6 @@ Axes: N samples of one global batch.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -58,18 +57,6 @@ class SourceStatistics:
     """Mapped from disk."""
 
 
-@dataclass(frozen=True)
-class LoaderStatistics:
-    """For the health report; counts are of this rank since the loader was made."""
-
-    sources: tuple[SourceStatistics, ...]
-    num_batches: int
-    num_windows: int
-    """Rows cut out of series, masked copies left out."""
-    wait_seconds: float
-    """Time the training loop waited for a batch."""
-
-
 class WindowLoader:
     """Iterates over `StepBatch`es without end, from where it stands.
 
@@ -103,9 +90,6 @@ class WindowLoader:
         self._stream = SampleStream(self._sources, self._selections, config, seed=seed, stream=stream)
         self._fingerprint = _fingerprint(self._sources, config, seed, stream)
         self._next_sample = 0
-        self._num_batches = 0
-        self._num_windows = 0
-        self._wait_seconds = 0.0
         self._ahead: list[ReadAhead[StepBatch]] = []
 
     def batch(self, first_sample: int) -> StepBatch:
@@ -138,14 +122,10 @@ class WindowLoader:
             self._ahead.append(ahead)
         try:
             while True:
-                began = time.perf_counter()
                 batch = next(ahead or batches, None)
-                self._wait_seconds += time.perf_counter() - began
                 if batch is None:
                     return
                 self._next_sample = batch.next_sample
-                self._num_batches += 1
-                self._num_windows += sum(int((windows.sample_R >= 0).sum()) for windows in batch.micro_batches)
                 yield batch
         finally:
             if ahead is not None:
@@ -166,26 +146,22 @@ class WindowLoader:
             )
         self._next_sample = int(state["next_sample"])
 
-    def statistics(self) -> LoaderStatistics:
+    def source_statistics(self) -> list[SourceStatistics]:
+        """Each source of the mixture, in the recipe's order."""
         weights = np.array([one.weight for one in self._config.sources])
-        return LoaderStatistics(
-            sources=tuple(
-                SourceStatistics(
-                    name=source.name,
-                    probability=float(probability),
-                    num_series=len(source),
-                    num_short=selection.num_short,
-                    num_drawn=len(selection.items),
-                    num_bytes=source.num_bytes,
-                )
-                for source, selection, probability in zip(
-                    self._sources, self._selections, weights / weights.sum(), strict=True
-                )
-            ),
-            num_batches=self._num_batches,
-            num_windows=self._num_windows,
-            wait_seconds=self._wait_seconds,
-        )
+        return [
+            SourceStatistics(
+                name=source.name,
+                probability=float(probability),
+                num_series=len(source),
+                num_short=selection.num_short,
+                num_drawn=len(selection.items),
+                num_bytes=source.num_bytes,
+            )
+            for source, selection, probability in zip(
+                self._sources, self._selections, weights / weights.sum(), strict=True
+            )
+        ]
 
     def close(self) -> None:
         """Stop reading ahead; iterators end."""

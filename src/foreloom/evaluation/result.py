@@ -1,22 +1,19 @@
-"""What an evaluation found: scores a task, example forecasts, CSV rows.
+"""What an evaluation found: scores a task, example forecasts, rows of tables.
 
 Axes: V targets, L context steps, H horizon steps, Q quantile levels.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from foreloom.evaluation.metrics import MetricSums
-from foreloom.files import whole_or_absent
 
 METRICS = ("WQL", "MASE", "MAE", "MSE", "RMSE", "sMAPE", "SQL", "CRPS")
 """Every metric but coverage; lower is better for all of them."""
@@ -86,14 +83,6 @@ class EvaluationResult:
             }
             for task in self.tasks
         ]
-
-    def write_csv(self, path: str | Path, model: str) -> None:
-        """Write `rows` as CSV, whole or not at all."""
-        rows = self.rows(model)
-        with whole_or_absent(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
 
 
 def geometric_mean(ratios: Sequence[float]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -98,17 +98,6 @@ def read_tasks(path: str | Path, data_root: str | Path | None = None) -> list[Ev
     if problems:
         raise RecipeError(problems)
     return tasks
-
-
-def select_tasks(tasks: Sequence[EvaluationTask], names: Sequence[str]) -> list[EvaluationTask]:
-    """The tasks called `names`, in that order; a ValueError names the nearest for one that is not there."""
-    by_name = {task.name: task for task in tasks}
-    for name in names:
-        if name not in by_name:
-            close = difflib.get_close_matches(name, by_name, n=1)
-            hint = f"Did you mean {close[0]}?" if close else f"Tasks: {', '.join(by_name)}."
-            raise ValueError(f"no task is called {name!r}. {hint}")
-    return [by_name[name] for name in names]
 
 
 def _entries(path: Path, located: Located) -> list[object]:
