@@ -106,32 +106,11 @@ def translate(old: Located, *, devices: int) -> tuple[dict[str, Any], list[str]]
     values = old.values
     if not isinstance(values, Mapping):
         raise RecipeError([f"{old.where('')}: expected `key: value` lines of a TSM-Trainer configuration."])
-    known = [*RENAMED, *FOLDED, *DROPPED]
-    problems = []
-    for key in values:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f" Did you mean {close[0]}?" if close else ""
-            problems.append(f"{old.where(key)}: {key}: not a TSM-Trainer key.{hint}")
-    random_init = values.get("random_init", True)
-    if not random_init and values.get("model_id") is None:
-        problems.append(f"{old.where('random_init')}: random_init: false needs a model_id to start from.")
-    if not values.get("training_data_paths"):
-        problems.append(f"{old.where('')}: training_data_paths: is required and not given.")
-    paths, weights = _as_list(values.get("training_data_paths")), values.get("probability")
-    if weights and len(weights) != len(paths):
-        problems.append(f"{old.where('probability')}: probability: {len(weights)} numbers for {len(paths)} data paths.")
-    patches = {key: values[key] for key in _PATCH_KEYS if key in values}
-    if len(set(patches.values())) > 1:
-        problems.append(f"{old.where(next(iter(patches)))}: the patch sizes must be equal, got {patches}.")
-    schedule = values.get("lr_scheduler_type", "cosine")
-    if schedule not in _SCHEDULES:
-        problems.append(
-            f"{old.where('lr_scheduler_type')}: lr_scheduler_type: {schedule!r} is not one of {', '.join(_SCHEDULES)}."
-        )
-    if problems:
+    if problems := _problems(old, values):
         raise RecipeError(problems)
 
+    random_init = values.get("random_init", True)
+    patches = {key: values[key] for key in _PATCH_KEYS if key in values}
     recipe: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
     notes: list[str] = []
     recipe["model"]["family"] = "chronos2"
@@ -153,7 +132,7 @@ def translate(old: Located, *, devices: int) -> tuple[dict[str, Any], list[str]]
     rows = values.get("per_device_train_batch_size", 1)
     recipe["training"]["batch_size"] = rows * values.get("gradient_accumulation_steps", 1) * devices
     recipe["training"]["micro_batch_size"] = rows
-    recipe["optimizer"]["schedule"] = _SCHEDULES[schedule]
+    recipe["optimizer"]["schedule"] = _SCHEDULES[values.get("lr_scheduler_type", _DEFAULT_SCHEDULE)]
     recipe["optimizer"]["betas"] = [values.get("adam_beta1", 0.9), values.get("adam_beta2", 0.999)]
     recipe["optimizer"].setdefault("weight_decay", 0.01)
     if not recipe["optimizer"].get("warmup_steps"):
@@ -173,9 +152,37 @@ def translate(old: Located, *, devices: int) -> tuple[dict[str, Any], list[str]]
     return {name: settings for name, settings in recipe.items() if settings}, notes
 
 
+_DEFAULT_SCHEDULE = "cosine"
 _PATCH_KEYS = ("input_patch_size", "input_patch_stride", "output_patch_size")
 _SECTIONS = ("model", "data", "training", "optimizer", "parallel", "monitoring")
 _EDITABLE = ("pretrained", "max_output_patches", "dropout_rate")
+
+
+def _problems(old: Located, values: Mapping[str, Any]) -> list[str]:
+    """What makes the file no TSM-Trainer configuration, a sentence each."""
+    known = [*RENAMED, *FOLDED, *DROPPED]
+    problems = []
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            problems.append(f"{old.where(key)}: {key}: not a TSM-Trainer key.{hint}")
+    if not values.get("random_init", True) and values.get("model_id") is None:
+        problems.append(f"{old.where('random_init')}: random_init: false needs a model_id to start from.")
+    if not values.get("training_data_paths"):
+        problems.append(f"{old.where('')}: training_data_paths: is required and not given.")
+    paths, weights = _as_list(values.get("training_data_paths")), values.get("probability")
+    if weights and len(weights) != len(paths):
+        problems.append(f"{old.where('probability')}: probability: {len(weights)} numbers for {len(paths)} data paths.")
+    patches = {key: values[key] for key in _PATCH_KEYS if key in values}
+    if len(set(patches.values())) > 1:
+        problems.append(f"{old.where(next(iter(patches)))}: the patch sizes must be equal, got {patches}.")
+    schedule = values.get("lr_scheduler_type", _DEFAULT_SCHEDULE)
+    if schedule not in _SCHEDULES:
+        problems.append(
+            f"{old.where('lr_scheduler_type')}: lr_scheduler_type: {schedule!r} is not one of {', '.join(_SCHEDULES)}."
+        )
+    return problems
 
 
 def _sources(values: Mapping[str, Any]) -> list[dict[str, Any]]:
