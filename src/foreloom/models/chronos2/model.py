@@ -142,8 +142,8 @@ class Chronos2Model(nn.Module):
         target: Tensor | None,
         horizon: int,
     ) -> None:
-        if context.ndim != 2:
-            raise ValueError(f"context must be (rows, steps), got shape {tuple(context.shape)}.")
+        if context.ndim != 2 or not context.numel():
+            raise ValueError(f"context must be (rows, steps), one of each at least, got shape {tuple(context.shape)}.")
         num_rows = len(context)
         if group_ids is not None and tuple(group_ids.shape) != (num_rows,):
             raise ValueError(f"group_ids must hold one id for each of {num_rows} rows, got {tuple(group_ids.shape)}.")

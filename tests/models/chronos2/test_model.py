@@ -1,4 +1,4 @@
-"""Under autocast the model multiplies in half precision; units, norms and the loss stay in float32."""
+"""The module on its own: what stays in float32, what the objective sums, which contexts it takes."""
 
 from __future__ import annotations
 
@@ -87,3 +87,9 @@ def test_contexts_around_a_patch(model, num_steps):
     output = model(torch.randn(1, num_steps), future_target=torch.randn(1, 5))
     assert output.quantile_preds.shape == (1, 21, 16) and output.quantile_preds.isfinite().all()
     assert output.objective.count.item() == 5
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (2, 0), (5,)])
+def test_an_empty_context_is_refused(model, shape):
+    with pytest.raises(ValueError, match=r"context must be \(rows, steps\), one of each at least, got shape"):
+        model(torch.zeros(shape))
