@@ -12,6 +12,7 @@ import torch
 
 from foreloom.data.windows import Role, Windows
 from foreloom.models.chronos2.layout import layout_of
+from foreloom.models.common.transfer import to_device
 
 
 def batch(windows: Windows, device: torch.device) -> dict[str, Any]:
@@ -38,11 +39,3 @@ def without_leading_padding(context_RC: np.ndarray) -> np.ndarray:
     observed_C = ~np.isnan(context_RC).all(0)
     first = int(observed_C.argmax()) if observed_C.any() else context_RC.shape[1] - 1
     return context_RC[:, first:]
-
-
-def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Copy without waiting: through pinned memory on CUDA, no copy at all on the CPU."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    if device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)

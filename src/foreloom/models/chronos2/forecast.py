@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from foreloom.data.windows import ForecastInput
 from foreloom.models.chronos2.architecture import architecture_of_module
-from foreloom.models.chronos2.batch import to_device, without_leading_padding
+from foreloom.models.chronos2.batch import without_leading_padding
 from foreloom.models.chronos2.layout import layout_of
 from foreloom.models.chronos2.unroll import interpolate_levels, unroll
+from foreloom.models.common.transfer import to_device
 
 
 class Chronos2Forecaster:

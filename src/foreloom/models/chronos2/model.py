@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from foreloom.models.common.feed_forward import ResidualBlock
 from foreloom.models.common.patching import pad_left, pad_right_to, patches
 from foreloom.models.common.rope import rotary_table
 from foreloom.models.common.standardize import Standardizer, standardizer_of
+from foreloom.models.common.transfer import to_device
 from foreloom.objectives.loss import Loss
 from foreloom.objectives.quantile import Reduction, pinball, reduce
 
@@ -215,6 +217,6 @@ class Chronos2Model(nn.Module):
         observed = ~target.isnan() if mask is None else (mask > 0) & ~target.isnan()
         target = pad_right_to(standardizer.apply_where(observed, target), horizon, 0.0)
         observed = pad_right_to(observed, horizon, False) & ~future.mask_BH
-        level_Q = torch.tensor(self.architecture.quantiles).to(z_BQH.device, non_blocking=True)
+        level_Q = to_device(np.array(self.architecture.quantiles, dtype=np.float32), z_BQH.device)
         loss_BH = pinball(z_BQH.float(), target, observed, level_Q)
         return loss_BH.sum() / loss_BH.numel(), reduce(loss_BH, observed, self.reduction)
