@@ -45,5 +45,5 @@ def layout_of(group_ids: np.ndarray | None, num_rows: int, device: torch.device,
     order = np.lexsort((group, row_size)) if blocks else np.arange(num_rows)
     if (order == np.arange(num_rows)).all():
         return Layout(num_single, blocks, grouped=bool(blocks), all_observed=all_observed)
-    moved = (to_device(index, device) for index in (order, np.argsort(order)))
-    return Layout(num_single, blocks, *moved, bool(blocks), all_observed)
+    move = lambda index: to_device(index, device)
+    return Layout(num_single, blocks, move(order), move(np.argsort(order)), bool(blocks), all_observed)
