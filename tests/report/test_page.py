@@ -90,6 +90,7 @@ def test_a_whole_run(tmp_path):
     )
     (run_dir / "evaluation" / "windows.csv").write_text("item,error\na,1\n")
     save_figure(curve_figure("births", [1, 2, 3], [1.0, 2.0, 3.0]), run_dir / "forecast.svg")
+    save_figure(curve_figure("overview", [1, 2, 3], [1.0, 2.0, 3.0]), run_dir / "evaluation" / "held_out.svg")
     save_figure(curve_figure("births", [1, 2, 3], [1.0, 2.0, 3.0]), run_dir / "forecast.png")
 
     path = write_page(run_dir)

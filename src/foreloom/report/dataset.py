@@ -24,7 +24,7 @@ def inspect_and_print(path: Path, *, context_length: int, horizon: int, plot: Pa
     for label, text in facts(report, context_length, horizon).items():
         console.print(f"[bold]{label:<{width}}[/]  {text}", highlight=False, soft_wrap=True)
     if plot is not None:
-        examples = {example.item_id: example.values for example in report.examples}
+        examples = {example.item_id: (example.steps, example.values) for example in report.examples}
         save_figure(dataset_figure(examples, open_source(path).lengths), plot)
         console.print(f"wrote {plot}", highlight=False, soft_wrap=True)
 

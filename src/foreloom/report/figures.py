@@ -105,8 +105,11 @@ def curve_figure(
 
 
 @styled
-def dataset_figure(examples: Mapping[str, np.ndarray], lengths: np.ndarray) -> Figure:
-    """What a data set looks like: up to eight series, (T,) each by name, above the histogram of all lengths (N,)."""
+def dataset_figure(examples: Mapping[str, tuple[np.ndarray, np.ndarray]], lengths: np.ndarray) -> Figure:
+    """What a data set looks like: up to eight series by name, above the histogram of all lengths (N,).
+
+    An example is (steps, values), (T,) each, so that a long series may be shown by every k-th step.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -122,7 +125,7 @@ def dataset_figure(examples: Mapping[str, np.ndarray], lengths: np.ndarray) -> F
         ax.xaxis.set_major_formatter("{x:,.0f}")
         ax.margins(x=0.01)
     for i, name in enumerate(names):
-        axes[i].plot(examples[name], color=BLUE, linewidth=0.9)
+        axes[i].plot(*examples[name], color=BLUE, linewidth=0.9)
         _title(axes[i], name)
 
     ax = axes["lengths"]
