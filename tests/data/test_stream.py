@@ -69,10 +69,11 @@ def test_a_sample_does_not_depend_on_what_is_drawn_with_it(probability) -> None:
 
 
 def test_cuts_are_uniform_over_all_places() -> None:
-    samples = stream_of(source_of(30)).draw(0, 42_000)
-    cuts, counts = np.unique(samples.cut_M, return_counts=True)
-    assert cuts.tolist() == list(range(6, 27))  # min_past ... length - prediction_length
-    assert np.abs(counts / 2000 - 1).max() < 0.12
+    samples = stream_of(source_of(30, 30, 30)).draw(0, 100_000)
+    cuts, counts = np.unique(samples.cut_M * 3 + samples.item_M, return_counts=True)
+    assert cuts.tolist() == list(range(3 * 6, 3 * 27))  # min_past ... length - prediction_length, of each series
+    expected = 100_000 / 63
+    assert ((counts - expected) ** 2 / expected).sum() < 108  # chi-square, 62 degrees: the 99.97 % point
     np.testing.assert_array_equal(samples.num_steps_N, samples.cut_M)
 
 
@@ -105,6 +106,16 @@ def test_groups_are_distinct_univariate_series_of_one_source_with_aligned_ends()
     others = seen[[0, 1, 2, 4, 5]]
     assert others.min() / others.max() > 0.9
     assert samples.num_rows_N[sizes > 1].tolist() == sizes[sizes > 1].tolist()
+
+
+def test_groups_are_any_set_of_series_equally_likely() -> None:
+    group = GroupConfig(probability=1, min_size=3, max_size=3)
+    samples = stream_of(source_of(*[12] * 8), group=group).draw(0, 100_000)
+    members = np.sort(samples.item_M.reshape(-1, 3), axis=1)
+    _, counts = np.unique(members @ [64, 8, 1], return_counts=True)
+    expected = 100_000 / 56
+    assert len(counts) == 56  # 8 choose 3
+    assert ((counts - expected) ** 2 / expected).sum() < 98  # chi-square, 55 degrees: the 99.97 % point
 
 
 def test_short_series_are_counted_and_left_out() -> None:
