@@ -291,3 +291,17 @@ def test_a_traceback_for_those_who_ask(monkeypatch, foreloom):
     monkeypatch.setenv("FORELOOM_TRACEBACK", "1")
     with pytest.raises(ValueError, match="no shipped recipe"):
         foreloom("train", "chronos2-tst")
+
+
+def test_a_full_disk_and_a_refused_folder_get_a_sentence(foreloom, monkeypatch):
+    def fill(self, *_, **__):
+        raise OSError(28, "No space left on device")
+
+    Path("file").touch()
+    refused(foreloom("data", "convert", BIRTHS, "file/births.parquet"), "file: File exists")
+    monkeypatch.setattr("pyarrow.parquet.ParquetWriter.write_table", fill)
+    monkeypatch.setattr("pyarrow.parquet.ParquetWriter.write_batch", fill)
+    refused(
+        foreloom("data", "convert", BIRTHS, "births.parquet"), "births.parquet could not be written", "disk is full"
+    )
+    assert not Path("births.parquet").exists()

@@ -5,6 +5,7 @@ Heavy imports stand inside the verbs, so that `foreloom --help` answers at once.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -72,7 +73,7 @@ def evaluate(
     tasks: Annotated[Path, typer.Option(help="The tasks: data, horizon and windows, as YAML.")],
     data_root: Annotated[Path | None, typer.Option(help="Where the tasks' relative paths start.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The CSV to write (default: in the run folder, or evaluation.csv).")
+        Path | None, typer.Option(help="The CSV to write (default: in the run folder, or TASKS-scores.csv).")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows of one forward.")] = 256,
     device: DeviceOption = "auto",
@@ -162,6 +163,14 @@ def _warn(message: Warning | str, *_: object, **__: object) -> None:
     typer.echo(f"warning: {message}", err=True)
 
 
+def _sentence(error: ValueError | OSError) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"{error.filename or 'a file'} could not be written: the disk is full. Free some space."
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
 def main() -> None:
     """Run the command line. What users got wrong ends in a sentence and exit code 2, what they should know in one.
 
@@ -173,7 +182,7 @@ def main() -> None:
     except (ValueError, OSError) as error:
         if os.environ.get("FORELOOM_TRACEBACK"):
             raise
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {_sentence(error)}", err=True)
         sys.exit(2)
 
 

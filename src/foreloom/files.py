@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,13 +12,20 @@ from pathlib import Path
 @contextmanager
 def whole_or_absent(path: str | Path) -> Iterator[Path]:
     """A path beside `path` to write to, with the same ending: renamed to `path` when the block ends, removed when it
-    fails. Folders above are made."""
+    fails. Folders above are made. A system error that names no file (a full disk) gets `path`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{os.getpid()}.partial.{path.name}")
     try:
+        beside.touch()
+        permissions = stat.S_IMODE(beside.stat().st_mode)
         yield beside
+        beside.chmod(permissions)  # safetensors gives its files to the owner alone
         os.replace(beside, path)
+    except OSError as error:
+        if error.errno and not error.filename:
+            error.filename = str(path)
+        raise
     finally:
         beside.unlink(missing_ok=True)
 

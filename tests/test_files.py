@@ -1,0 +1,29 @@
+"""Files that are whole or absent keep the permissions of any new file, and a full disk names the file."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+
+from foreloom.files import whole_or_absent, write_text
+
+
+def test_a_file_is_as_readable_as_any_new_file(tmp_path):
+    (tmp_path / "plain").touch()
+    with whole_or_absent(tmp_path / "private") as beside:
+        beside.write_text("whole")
+        beside.chmod(0o600)  # as safetensors leaves its files
+    assert (tmp_path / "private").read_text() == "whole"
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes["private"] == modes["plain"]
+
+
+def test_an_error_names_the_file_and_leaves_the_old_one(tmp_path):
+    target = tmp_path / "scores.csv"
+    write_text(target, "old")
+    with pytest.raises(OSError, match="No space left on device: .*scores.csv"), whole_or_absent(target) as beside:
+        beside.write_text("half")
+        raise OSError(28, os.strerror(28))
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("scores.csv", "old")]
