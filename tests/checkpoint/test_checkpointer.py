@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.checkpoint.api import CheckpointException
 
 from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer, CheckpointError
 from foreloom.checkpoint.manifest import Manifest
@@ -122,6 +123,21 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, reopen, monkeypat
         assert folder is not None and not checkpointer.notices
     assert refusals >= 5
     assert names(tmp_path) == ["step-00000001", "step-00000002"]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598"),
+        OSError("hf: Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_told_of_in_the_libraries_words_too(tmp_path: Path, reopen, refusal: Exception) -> None:
+    def export(folder: Path) -> None:
+        raise CheckpointException("save", {0: (refusal, None)})
+
+    with pytest.raises(CheckpointError, match=r"step 1 could not be written .*\(the disk is full\)"):
+        reopen(resume=False).save(manifest(1), state(1.0), {}, export=export)
 
 
 def test_one_run_a_folder(tmp_path: Path, reopen) -> None:

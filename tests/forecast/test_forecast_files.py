@@ -7,7 +7,7 @@ import pytest
 from naive_model import naive_model
 
 from foreloom.checkpoint.locate import find_model_folder
-from foreloom.checkpoint.manifest import Manifest
+from foreloom.checkpoint.manifest import Manifest, file_record
 from foreloom.forecast import forecast_file, read_table, write_table
 
 
@@ -80,11 +80,14 @@ def test_a_model_is_found_in_a_folder_a_checkpoint_or_a_run(tmp_path):
     run = tmp_path / "run"
     for step in (100, 200, 300):
         hf = model(run / "checkpoints" / f"step-{step:08d}" / "hf")
-        if step < 300:  # the newest is not whole
-            Manifest(step, 0, 0.0, False, {}, "", "", 1, {}).write(hf.parent)
+        files = {"hf/config.json": file_record(hf / "config.json")}
+        if step < 300:  # the newest has no manifest
+            Manifest(step, 0, 0.0, False, {}, "", "", 1, {}, files).write(hf.parent)
     newest = run / "checkpoints" / "step-00000200"
     assert find_model_folder(newest) == newest / "hf"
     assert find_model_folder(run) == newest / "hf"
+    (newest / "hf" / "config.json").write_text("{")  # damaged: the one before it
+    assert find_model_folder(run) == run / "checkpoints" / "step-00000100" / "hf"
 
 
 def test_no_model_gets_a_sentence(tmp_path):

@@ -265,6 +265,9 @@ def _reason(error: BaseException) -> str:
     """The sentence inside: DCP wraps what went wrong on each rank."""
     if isinstance(error, CheckpointException):
         error = next(iter(error.failures.values()))[0]
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    text = str(error).strip().partition("\n")[0]
+    # Only Python says it by errno: safetensors says it in words, and torch's zip writer tells of a write cut short.
+    is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    if is_full or "No space left on device" in text or "unexpected pos" in text:
         return "the disk is full"
-    return str(error).strip().partition("\n")[0]
+    return text

@@ -7,7 +7,7 @@ import logging
 import re
 from pathlib import Path
 
-from foreloom.checkpoint.manifest import Manifest
+from foreloom.checkpoint.manifest import Manifest, find_damage
 from foreloom.models.common.files import resolve_folder
 
 logger = logging.getLogger(__name__)
@@ -44,10 +44,14 @@ def find_model_folder(path_or_hub_id: str | Path) -> Path:
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    """Can its manifest, which is written last, be read? One that cannot is told of, and passed over."""
+    """Can its manifest, which is written last, be read, and is hf/ as it says? One that is not is passed over, with a
+    warning."""
     try:
-        Manifest.read(checkpoint)
+        files = Manifest.read(checkpoint).files
     except ValueError as error:
         logger.warning("%s is passed over: %s", checkpoint, error)
         return False
-    return True
+    damage = find_damage(checkpoint, files, [name for name in files if name.startswith("hf/")])
+    if damage:
+        logger.warning("%s is passed over: %s", checkpoint, damage[0])
+    return not damage
