@@ -83,6 +83,7 @@ def test_a_whole_run(tmp_path):
         folder = run_dir / "checkpoints" / f"step-{step:08d}"
         folder.mkdir(parents=True)
         (folder / "manifest.json").write_text(json.dumps({"step": step, "samples": step * 16, "scores": {"wql": 0.25}}))
+    (run_dir / "checkpoints" / "final").symlink_to("step-00000040")
     (run_dir / "evaluation").mkdir()
     (run_dir / "evaluation" / "held_out.csv").write_text(
         "task,model,WQL,MASE\nbirths,ours,0.02,0.5\nbirths,seasonal-naive,0.04,1.0\n"
@@ -122,6 +123,7 @@ def test_a_whole_run(tmp_path):
         "family: chronos2  # <i>",
     ):
         assert words in page.text
+    assert "checkpoints/final" not in page.text
     assert "@import" not in path.read_text(encoding="utf-8")
 
 

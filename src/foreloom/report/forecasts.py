@@ -53,8 +53,8 @@ def panels_of(past: pd.DataFrame, forecast: pd.DataFrame) -> list[ForecastPanel]
     for (item, target), future in forecast.groupby([id_column, "target_name"], sort=False):
         if len(panels) == MAX_PANELS:
             break
-        mine = past[past[id_column] == item].assign(**{timestamp_column: pd.to_datetime(past[timestamp_column])})
-        mine = mine.sort_values(timestamp_column)
+        mine = past[past[id_column] == item]
+        mine = mine.assign(**{timestamp_column: pd.to_datetime(mine[timestamp_column])}).sort_values(timestamp_column)
         times = np.concatenate([mine[timestamp_column].to_numpy(), future[timestamp_column].to_numpy()])
         panels.append(
             ForecastPanel(

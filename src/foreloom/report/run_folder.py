@@ -46,9 +46,11 @@ def read_run_folder(run_dir: str | Path, pictures: Sequence[Path] = ()) -> RunFo
     manifests = [
         {"folder": str(file.parent.relative_to(path)), **_read_json(file)}
         for file in path.glob("checkpoints/*/manifest.json")
+        if not file.parent.is_symlink()  # final points at one of them
     ]
     evaluations = {file.stem: _read_scores(file) for file in sorted(path.glob("evaluation/*.csv"))}
     found = [file for folder in (path, path / "evaluation") for file in sorted(folder.glob("*")) if _is_best(file)]
+    overviews = {path / "evaluation" / f"{name}.svg" for name in evaluations}  # they repeat the pictures of the tasks
     return RunFolder(
         path=path,
         metrics=metrics,
@@ -56,7 +58,7 @@ def read_run_folder(run_dir: str | Path, pictures: Sequence[Path] = ()) -> RunFo
         environment=_read_json(environment) if environment.exists() else {},
         manifests=sorted(manifests, key=lambda manifest: manifest.get("step", 0)),
         evaluations={name: rows for name, rows in evaluations.items() if rows},
-        pictures=[*pictures, *found],
+        pictures=[*pictures, *(file for file in found if file not in overviews)],
     )
 
 
