@@ -15,3 +15,14 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs the shared data pack at {SHARED}")
     return SHARED
+
+
+@pytest.fixture
+def tiny_chronos2():
+    """A Chronos-2 of 2 layers, 32 wide, with random weights large enough to tell mistakes; context 96, horizon 32."""
+    from foreloom.models.chronos2.family import FAMILY, Chronos2Config
+
+    config = Chronos2Config(size="test", d_model=32, d_kv=8, d_ff=64, initializer_factor=1.0)
+    model = FAMILY.build(config, context_length=96, prediction_length=32)
+    FAMILY.initialize(model, 0)
+    return model.eval()

@@ -5,17 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from foreloom.models.chronos2.family import FAMILY, Chronos2Config
-
 IDS = torch.tensor([7, -2, 7, 3, 7, -2, 11, 3])
 
 
-@pytest.fixture(scope="module")
-def model():
-    config = Chronos2Config(size="test", d_model=32, d_kv=8, d_ff=64, initializer_factor=1.0)
-    model = FAMILY.build(config, context_length=96, prediction_length=32)
-    FAMILY.initialize(model, 0)
-    return model.eval()
+@pytest.fixture
+def model(tiny_chronos2):
+    return tiny_chronos2
 
 
 @pytest.fixture

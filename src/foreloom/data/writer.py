@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Literal
 
@@ -24,18 +25,18 @@ def write_series(series: Iterable[Series], path: Path, form: Literal["arrow", "p
     writer = None
     count = 0
     names: _Names | None = None
-    with pa.OSFile(str(path), "wb") as sink:
+    with pa.OSFile(str(path), "wb") as sink, ExitStack() as at_the_end:
         for group in _batches(series):
             names = names or _Names(group)
             names.check(group)
             batch = _record_batch(group, names)
             if writer is None:
-                writer = _open(sink, batch.schema, form)
+                writer = at_the_end.enter_context(closing(_open(sink, batch.schema, form)))
             writer.write_batch(batch.cast(writer.schema) if batch.schema != writer.schema else batch)
             count += len(group)
         if writer is None:
-            writer = _open(sink, pa.schema([("item_id", pa.string()), ("target", pa.list_(pa.float32()))]), form)
-        writer.close()
+            no_series = pa.schema([("item_id", pa.string()), ("target", pa.list_(pa.float32()))])
+            at_the_end.enter_context(closing(_open(sink, no_series, form)))
     return count
 
 
