@@ -114,7 +114,7 @@ def test_usage(foreloom, arguments, words):
         (["data.sources=[]"], ["data.sources: expected a list of at least 1, got []."]),
         (["data.sources.9.path=x"], ["9 is not an entry of a list of 4"]),
         (["data.sources.0.path=nowhere.csv"], ["data.sources.0.path: no such file or folder: nowhere.csv."]),
-        (["optimizer.schedule=wsd"], ["chronos2-test.yaml:", "wsd needs decay_steps or decay_ratio"]),
+        (["optimizer.schedule=wsd"], ["command line: optimizer: ", "wsd needs decay_steps or decay_ratio"]),
         (["model.pretrained=nowhere", "model.size=null"], ["there is no folder nowhere.", "hub id"]),
         (["model.context_length=128"], ["model.context_length is 128", "need 512"]),
         (["data.min_past=5000"], ["all 414 series are shorter than 5048 steps", "1008, 1008", "data.min_past"]),

@@ -79,12 +79,13 @@ def test_errors_of_an_old_file_at_once(tmp_path):
         translate(
             tmp_path,
             "random_init: false\nlearning_rte: 1\ntraining_data_paths: [a, b]\nprobability: [1]\n"
-            "input_patch_size: 16\noutput_patch_size: 8\nlr_scheduler_type: cosinus\n",
+            "input_patch_size: 16\noutput_patch_size: 8\nlr_scheduler_type: cosinus\ncontext_length: 64\nmax_steps: 9\n",
         )
-    problems = [problem.split("old.yaml:")[1] for problem in caught.value.problems]
+    problems = [problem.split("old.yaml:")[1].strip() for problem in caught.value.problems]
     assert problems == [
         "2: learning_rte: not a TSM-Trainer key. Did you mean learning_rate?",
         "1: random_init: false needs a model_id to start from.",
+        "prediction_length: is required and not given.",
         "4: probability: 1 numbers for 2 data paths.",
         "5: the patch sizes must be equal, got {'input_patch_size': 16, 'output_patch_size': 8}.",
         "7: lr_scheduler_type: 'cosinus' is not one of cosine, linear, constant, constant_with_warmup, "

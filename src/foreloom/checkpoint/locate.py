@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import re
+import warnings
 from pathlib import Path
 
 from foreloom.checkpoint.manifest import Manifest, find_damage
 from foreloom.models.common.files import resolve_folder
-
-logger = logging.getLogger(__name__)
 
 _MODEL_FILES = ("config.json", "adapter_config.json")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -44,14 +42,13 @@ def find_model_folder(path_or_hub_id: str | Path) -> Path:
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    """Can its manifest, which is written last, be read, and is hf/ as it says? One that is not is passed over, with a
-    warning."""
+    """Can its manifest, which is written last, be read, and is hf/ as it says? One that is not is warned of."""
     try:
         files = Manifest.read(checkpoint).files
     except ValueError as error:
-        logger.warning("%s is passed over: %s", checkpoint, error)
-        return False
-    damage = find_damage(checkpoint, files, [name for name in files if name.startswith("hf/")])
+        damage = [str(error)]
+    else:
+        damage = find_damage(checkpoint, files, [name for name in files if name.startswith("hf/")])
     if damage:
-        logger.warning("%s is passed over: %s", checkpoint, damage[0])
+        warnings.warn(f"{checkpoint} is passed over: {damage[0]}", stacklevel=3)
     return not damage

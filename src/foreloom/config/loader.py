@@ -17,6 +17,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from foreloom.config.located import Located, RecipeError, merge, read_yaml
 
+COMMAND_LINE = "command line"
+"""Where a setting was written that is in no file."""
+
 SectionChoice = type | Callable[[Mapping[str, Any]], type]
 """A section's class, or a function that picks it from the section's raw values."""
 
@@ -120,7 +123,7 @@ def apply_overrides(located: Located, overrides: Iterable[str]) -> Located:
         except ValueError as error:
             problems.append(f"command line: {key}: {error}")
         origins = {known: place for known, place in origins.items() if not known.startswith(f"{key}.")}
-        origins[key] = "command line"
+        origins[key] = COMMAND_LINE
     if problems:
         raise RecipeError(problems)
     return Located(values, origins)
@@ -181,6 +184,8 @@ def _explain(cls: type, problem: Any, located: Located, prefix: str) -> str:
         sentence = "is required and not given."
     elif kind == "value_error":
         sentence = str(context.get("error", problem["msg"]))
+        if any(place == COMMAND_LINE for setting, place in located.origins.items() if setting.startswith(f"{key}.")):
+            where = COMMAND_LINE  # a rule of several settings: the newest of them is the likely culprit
     elif kind == "literal_error":
         options = re.findall(r"'([^']*)'", str(context["expected"]))
         hint = _nearest(problem["input"], options, list_all=False)

@@ -10,10 +10,7 @@ class Sharding:
     """The names by which `parallelize` finds what to shard, recompute and compile.
 
     `blocks` are fnmatch patterns over `model.named_modules()`: each match is one FSDP unit, one unit of activation
-    checkpointing and one `torch.compile` region. `experts` name modules whose parameters are stacked over experts
-    (dim 0). `tied` are groups of parameter names that share storage.
+    checkpointing and one `torch.compile` region.
     """
 
     blocks: tuple[str, ...]
-    experts: tuple[str, ...] = ()
-    tied: tuple[tuple[str, ...], ...] = ()

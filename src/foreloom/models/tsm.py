@@ -169,8 +169,9 @@ def _problems(old: Located, values: Mapping[str, Any]) -> list[str]:
             problems.append(f"{old.where(key)}: {key}: not a TSM-Trainer key.{hint}")
     if not values.get("random_init", True) and values.get("model_id") is None:
         problems.append(f"{old.where('random_init')}: random_init: false needs a model_id to start from.")
-    if not values.get("training_data_paths"):
-        problems.append(f"{old.where('')}: training_data_paths: is required and not given.")
+    for key in ("training_data_paths", "context_length", "prediction_length", "max_steps"):
+        if not values.get(key):
+            problems.append(f"{old.where('')}: {key}: is required and not given.")
     paths, weights = _as_list(values.get("training_data_paths")), values.get("probability")
     if weights and len(weights) != len(paths):
         problems.append(f"{old.where('probability')}: probability: {len(weights)} numbers for {len(paths)} data paths.")

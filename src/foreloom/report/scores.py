@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foreloom.evaluation.result import EvaluationResult, ForecastExample
-from foreloom.files import whole_or_absent
+from foreloom.files import whole_or_absent, write_text
 from foreloom.report.figures import ForecastPanel
 from foreloom.report.tables import BASELINE
 
@@ -32,12 +33,12 @@ def evaluate_and_tabulate(
     batch_size: int = 256,
     device: str = "auto",
 ) -> Path:
-    """Score `model` and Seasonal Naive on the tasks of a YAML file; print the table, write CSV and pictures.
+    """Score `model` and Seasonal Naive on the tasks of a YAML file; print the table, write CSV, Markdown and pictures.
 
     `out` is the CSV (default: evaluation/<tasks>.csv in the run folder where `model` is one, else
-    <tasks>-scores.csv here). Pictures go beside it: the median window of each task, and each
-    task's best, median and worst. Returns the CSV's
-    path. Raises ValueError, listing all that is wrong with the tasks, before anything is computed.
+    <tasks>-scores.csv here). The table as Markdown and the pictures go beside it: the median window of each task, and
+    each task's best, median and worst. Returns the CSV's path. Raises ValueError, listing all that is wrong with the
+    tasks, before anything is computed.
     """
     from rich.console import Console
 
@@ -47,7 +48,7 @@ def evaluate_and_tabulate(
     from foreloom.forecast import from_pretrained
     from foreloom.report.figures import forecast_figure
     from foreloom.report.style import save_figure
-    from foreloom.report.tables import score_table, to_rich
+    from foreloom.report.tables import score_table, to_markdown, to_rich
 
     console = Console()
     task_list = read_tasks(tasks, data_root)
@@ -66,11 +67,16 @@ def evaluate_and_tabulate(
         if panels:
             middling.append(panels["median"])
             figure = forecast_figure(list(panels.values()), num_columns=1)
-            save_figure(figure, csv_path.with_name(f"{csv_path.stem}-{task.name}.svg"))
+            file_name = re.sub(r"[^\w.-]+", "-", f"{csv_path.stem}-{task.name}.svg")
+            save_figure(figure, csv_path.with_name(file_name))
     if middling:
         save_figure(forecast_figure(middling[:MAX_OVERVIEW]), csv_path.with_suffix(".svg"))
-    console.print(to_rich(score_table(rows), title=f"{name} on {Path(tasks).name}"))
-    console.print(f"wrote {csv_path}, and forecast pictures beside it", highlight=False, soft_wrap=True)
+    table = score_table(rows)
+    write_text(csv_path.with_suffix(".md"), to_markdown(table))
+    console.print(to_rich(table, title=f"{name} on {Path(tasks).name}"))
+    console.print(
+        f"wrote {csv_path}; the table as Markdown and forecast pictures are beside it", highlight=False, soft_wrap=True
+    )
     return csv_path
 
 
