@@ -1,4 +1,4 @@
-"""Chronos-2 beside the chronos-forecasting package: training steps and forecasts, interleaved in one run.
+"""Chronos-2 beside the chronos-forecasting package: training steps, forecasts and batches, interleaved in one run.
 
     OMP_NUM_THREADS=2 python benchmarks/chronos2.py            # a few minutes
     OMP_NUM_THREADS=2 python benchmarks/chronos2.py --quick    # does it still run?
@@ -19,7 +19,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from chronos import Chronos2Pipeline
+from rich.console import Console
 
+from batch_building import measure_beside_reference
 from foreloom.data.windows import ForecastInput, Windows
 from foreloom.models.chronos2.family import FAMILY, Chronos2Config
 from foreloom.models.chronos2.forecast import Chronos2Forecaster
@@ -106,19 +108,22 @@ def compare(name: str, pair: Sequence[Callable[[], float]], num_repeats: int) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one turn of small batches")
-    parser.add_argument("--only", choices=["train", "forecast"], help="one of the two")
+    parser.add_argument("--only", choices=["train", "forecast", "batches"], help="one of the three")
     parser.add_argument("--rows", type=int, nargs="+", help="batch sizes in place of the standard ones")
     arguments = parser.parse_args()
     rows = arguments.rows or ([4] if arguments.quick else [32, 256])
     repeats = {size: 1 if arguments.quick else max(5, 640 // size) for size in rows}
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians of interleaved turns")
     for size in rows:
-        if arguments.only != "forecast":
+        if arguments.only in (None, "train"):
             with tempfile.TemporaryDirectory() as folder:
                 compare(f"training step, batch {size}", training_pair(size, Path(folder)), repeats[size])
-        if arguments.only != "train":
+        if arguments.only in (None, "forecast"):
             with tempfile.TemporaryDirectory() as folder:
                 compare(f"forecast, {size} rows", forecasting_pair(size, Path(folder)), repeats[size])
+    if arguments.only in (None, "batches"):
+        lengths = [4_096] if arguments.quick else [4_096, 65_536, 1_048_576]
+        Console().print(measure_beside_reference(lengths, 3 if arguments.quick else 10))
 
 
 if __name__ == "__main__":
