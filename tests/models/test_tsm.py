@@ -79,7 +79,8 @@ def test_errors_of_an_old_file_at_once(tmp_path):
         translate(
             tmp_path,
             "random_init: false\nlearning_rte: 1\ntraining_data_paths: [a, b]\nprobability: [1]\n"
-            "input_patch_size: 16\noutput_patch_size: 8\nlr_scheduler_type: cosinus\ncontext_length: 64\nmax_steps: 9\n",
+            "input_patch_size: 16\noutput_patch_size: 8\nlr_scheduler_type: cosinus\ncontext_length: 64\n"
+            "max_steps: 9\n",
         )
     problems = [problem.split("old.yaml:")[1].strip() for problem in caught.value.problems]
     assert problems == [
