@@ -177,6 +177,8 @@ def main() -> None:
     FORELOOM_TRACEBACK=1 shows the traceback instead.
     """
     warnings.showwarning = _warn
+    # Read when torch is imported. Its C++ side warns of what a run does on purpose (parameters a batch leaves out).
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         app()
     except (ValueError, OSError) as error:

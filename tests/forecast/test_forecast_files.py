@@ -85,9 +85,11 @@ def test_a_model_is_found_in_a_folder_a_checkpoint_or_a_run(tmp_path):
             Manifest(step, 0, 0.0, False, {}, "", "", 1, {}, files).write(hf.parent)
     newest = run / "checkpoints" / "step-00000200"
     assert find_model_folder(newest) == newest / "hf"
-    assert find_model_folder(run) == newest / "hf"
+    with pytest.warns(UserWarning, match="step-00000300 is passed over"):
+        assert find_model_folder(run) == newest / "hf"
     (newest / "hf" / "config.json").write_text("{")  # damaged: the one before it
-    assert find_model_folder(run) == run / "checkpoints" / "step-00000100" / "hf"
+    with pytest.warns(UserWarning, match="step-00000200 is passed over: hf/config.json has 1 bytes instead of 2"):
+        assert find_model_folder(run) == run / "checkpoints" / "step-00000100" / "hf"
 
 
 def test_no_model_gets_a_sentence(tmp_path):
