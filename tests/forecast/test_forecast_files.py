@@ -70,6 +70,7 @@ def test_sentences_name_the_file_and_the_row_in_it(tmp_path):
         forecast_file(naive_model(), tmp_path / "again.parquet", tmp_path / "out.csv", prediction_length=1)
 
 
+@pytest.mark.filterwarnings("ignore:.*step-00000300 is passed over")
 def test_a_model_is_found_in_a_folder_a_checkpoint_or_a_run(tmp_path):
     def model(folder):
         folder.mkdir(parents=True)

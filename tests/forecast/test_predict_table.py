@@ -169,3 +169,14 @@ def test_categories_as_ids():
     frame = table().assign(item_id=lambda f: pd.Categorical(f["item_id"], categories=["unused", "a", "b"]))
     result = naive_model().predict_df(frame, future(), 2)
     assert result["item_id"].tolist() == ["b", "b", "a", "a"]
+
+
+def test_a_table_without_ids_is_one_series():
+    one = table()
+    one = one[one["item_id"] == one["item_id"].iloc[0]]
+    with_ids = naive_model().predict_df(one, prediction_length=2)
+    without = naive_model().predict_df(one.drop(columns="item_id"), prediction_length=2)
+    assert without["item_id"].unique().tolist() == ["series"]
+    pd.testing.assert_frame_equal(without.drop(columns="item_id"), with_ids.drop(columns="item_id"))
+    with pytest.raises(ValueError, match="no column 'item_id'"):  # two series: every time stands there twice
+        naive_model().predict_df(table().drop(columns="item_id"), prediction_length=2)

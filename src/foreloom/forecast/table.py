@@ -18,6 +18,7 @@ from foreloom.forecast.origin import Origin
 from foreloom.forecast.sorted_rows import SortedRows
 from foreloom.forecast.timeline import Timeline
 
+LONE_ID = "series"
 _NIXTLA = {"item_id": "unique_id", "timestamp": "ds", "target": "y"}
 
 
@@ -55,6 +56,7 @@ class Table:
         if df.empty:
             raise ValueError(f"{origin.name} has no rows: there is nothing to forecast.")
         _check_unique(df, origin)
+        df = with_ids(df, id_column, timestamp_column)
         id_column, timestamp_column = _column(df, id_column, origin), _column(df, timestamp_column, origin)
         asked = [target] if isinstance(target, str) else list(target)
         targets = tuple(_column(df, name, origin) for name in asked)
@@ -68,6 +70,7 @@ class Table:
         future: dict[str, np.ndarray] = {}
         if future_df is not None:
             _check_unique(future_df, Origin.of(future_df, "future_df"))
+            future_df = with_ids(future_df, id_column, timestamp_column)
             known = _known_ahead(df, future_df, id_column, timestamp_column, targets)
             later = SortedRows.read(
                 future_df, id_column, timestamp_column, Origin.of(future_df, "future_df"), ids=rows.ids
@@ -117,6 +120,14 @@ class Table:
         for i, level in enumerate(quantile_levels[:num_shown]):
             columns[str(level)] = flat[:, i]
         return pd.DataFrame(columns)
+
+
+def with_ids(df: pd.DataFrame, id_column: str, timestamp_column: str) -> pd.DataFrame:
+    """A table without the usual id columns is one series, called "series", unless a time stands in it twice."""
+    if id_column not in _NIXTLA or id_column in df or _NIXTLA[id_column] in df:
+        return df
+    times = next((name for name in (timestamp_column, _NIXTLA["timestamp"]) if name in df), None)
+    return df if times is None or df[times].duplicated().any() else df.assign(**{id_column: LONE_ID})
 
 
 def _column(df: pd.DataFrame, name: str, origin: Origin) -> str:

@@ -47,7 +47,10 @@ def panels_of(past: pd.DataFrame, forecast: pd.DataFrame) -> list[ForecastPanel]
     """The first series and targets of a forecast with their history. `past` is the table that was forecast."""
     import pandas as pd
 
+    from foreloom.forecast.table import with_ids
+
     id_column, timestamp_column = forecast.columns[:2]
+    past = with_ids(past, id_column, timestamp_column)
     levels = [float(name) for name in forecast.columns if _is_level(name)]
     panels = []
     for (item, target), future in forecast.groupby([id_column, "target_name"], sort=False):
