@@ -94,9 +94,10 @@ class Model:
 
         `df` has a row a series and time step, in any order. Columns also in `future_df`, which holds the
         `prediction_length` steps after each series, are known ahead; the rest are known over the past only. Without
-        the default column names, Nixtla's unique_id, ds and y are taken; without any ids the table is one series. `freq`
-        (a pandas alias) is inferred when not given. Returns the columns id, timestamp, target_name, predictions (the median) and one a level ("0.1"), rows
-        ordered by series (as first met), target, time. ValueError names the column, series or row that is wrong.
+        the default column names, Nixtla's unique_id, ds and y are taken; a table without any ids is one series.
+        `freq` (a pandas alias) is inferred when not given. Returns the columns id, timestamp, target_name, predictions
+        (the median) and one a level ("0.1"), rows ordered by series (as first met), target, time. ValueError names the
+        column, series or row that is wrong.
         """
         from foreloom.forecast.table import Table
 
