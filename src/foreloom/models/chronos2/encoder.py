@@ -33,8 +33,8 @@ class Projections(nn.Module):
         self.o = nn.Linear(arch.inner_width, arch.d_model, bias=False)
 
 
-class TimeAttention(nn.Module):
-    """Tokens of one row attend to each other, rotary positions, padded patches hidden."""
+class Attention(nn.Module):
+    """Norm and projections, which both attentions have."""
 
     def __init__(self, arch: Architecture) -> None:
         super().__init__()
@@ -42,6 +42,10 @@ class TimeAttention(nn.Module):
         self.self_attention = Projections(arch)
         self.num_heads = arch.num_heads
         self.dropout_rate = arch.dropout_rate
+
+
+class TimeAttention(Attention):
+    """Tokens of one row attend to each other, rotary positions, padded patches hidden."""
 
     def forward(
         self, h_BTD: Tensor, rotary: tuple[Tensor, Tensor], valid_BT: Tensor | None, num_last: int | None
@@ -61,18 +65,11 @@ class TimeAttention(nn.Module):
         return add_dropped(h_BTD[:, start:], out, self.dropout_rate, self.training)
 
 
-class GroupAttention(nn.Module):
+class GroupAttention(Attention):
     """Rows of one group attend to each other, token position by token position, no order among them.
 
     A row that is alone sees only itself: its softmax is 1, so q and k are not computed and get no gradient.
     """
-
-    def __init__(self, arch: Architecture) -> None:
-        super().__init__()
-        self.layer_norm = RMSNorm(arch.d_model, arch.layer_norm_epsilon)
-        self.self_attention = Projections(arch)
-        self.num_heads = arch.num_heads
-        self.dropout_rate = arch.dropout_rate
 
     def forward(self, h_BTD: Tensor, valid_BT: Tensor | None, layout: Layout) -> Tensor:
         x = self.layer_norm(h_BTD)
