@@ -82,7 +82,7 @@ def train(
     """Run a recipe to its end, or go on with a run that was stopped (`resume`). Collective under torchrun.
 
     `out` is the run folder (default: `training.output_dir`, else runs/<recipe's name>). Raises ValueError with a
-    sentence for whatever the recipe, the data or the folder do not allow; nothing has been written by then.
+    sentence for whatever the recipe, the data, the folder or the memory do not allow.
     """
     recipe = load(path, overrides)
     training = recipe.sections["training"]
