@@ -57,6 +57,15 @@ class DataConfig:
     """Within a source: every series equally likely, or every possible cut of every series equally likely."""
     group: GroupConfig = GroupConfig()
     """Put univariate series of one source side by side."""
+    stride: Positive | None = None
+    """Unset: cuts are drawn at random, without end. A number: the windows of every series lie so many steps apart, from
+    its first step on, and a run goes through all windows of all sources once an epoch, each epoch in another order."""
+    normalization: Literal["none", "zero", "max"] = "none"
+    """What is done to values: nothing; zero mean and unit deviation; divided by the largest magnitude. For families
+    that do not scale their input themselves."""
+    normalization_scope: Literal["context", "series"] = "context"
+    """What the scale is taken from: the steps before the cut, as a forecaster would have them, or the whole series but
+    its holdout, which lets every window know its future."""
     allow_missing: bool = True
     """Take windows with missing values; false makes one an error that names the series."""
     num_prefetch: Annotated[int, Field(ge=0)] = 2

@@ -19,7 +19,7 @@ class Forecaster(Protocol):
     """Answers forecasts in the data's own units. Built from a module, so it serves the benchmark in training too."""
 
     quantile_levels: tuple[float, ...]
-    """The levels the model was trained for."""
+    """The levels the model was trained for; (0.5,) for one that forecasts a single value a step."""
     context_length: int
     """The most context steps the model uses."""
     prediction_length: int
@@ -37,6 +37,7 @@ class Forecaster(Protocol):
     ) -> list[np.ndarray]:
         """One float32 array (num_targets, prediction_length, len(quantile_levels)) an input, in the order given.
 
+        A model of single values gives its value at every level asked for: a distribution of one point.
         `batch_size` counts rows. `context_length` keeps the newest steps only; more than the model's own is an error.
         """
         ...
@@ -44,6 +45,28 @@ class Forecaster(Protocol):
     def embed(self, inputs: Sequence[ForecastInput], *, batch_size: int = 256) -> list[np.ndarray]:
         """Hidden states (rows, tokens, d_model) an input."""
         ...
+
+    def on_scaled_data(self) -> Forecaster:
+        """The same forecaster for values that were already brought to unit scale, as the LTSF protocol does.
+
+        A family whose model standardises its input itself returns itself; one that leaves that to the caller stops
+        normalising each context.
+        """
+        ...
+
+
+Tally = Mapping[str, Tensor]
+"""Additive figures of a micro-batch by name, detached, on the device: the trainer sums them over micro-batches, ranks
+and the steps between two log lines (`forecast_loss`: (sum, count); `expert_load`: (layers, experts) tokens)."""
+
+
+def _nothing_after_update(module: nn.Module, tally: Tally, applied: Tensor) -> None:
+    """For families that change nothing outside the optimizer."""
+
+
+def _no_figures(module: nn.Module, tally: Mapping[str, np.ndarray]) -> Mapping[str, float]:
+    """For families that have nothing to add to the log."""
+    return {}
 
 
 @dataclass(frozen=True)
@@ -73,6 +96,11 @@ class ModelFamily:
     forecaster: Callable[[nn.Module], Forecaster]
     flops_per_row: Callable[[nn.Module, int, int], float]
     """flops_per_row(module, context_length, horizon): forward + backward FLOPs of one row, for MFU and the ladder."""
+    after_update: Callable[[nn.Module, Tally, Tensor], None] = _nothing_after_update
+    """after_update(module, tally of the global batch, applied): called on every rank after each optimizer step, without
+    waiting for the device; `applied` is 1, or 0 where the step was skipped. Balances routers without a loss."""
+    figures: Callable[[nn.Module, Mapping[str, np.ndarray]], Mapping[str, float]] = _no_figures
+    """figures(module, tally since the last log line) -> named numbers for the log (forecast_loss, expert_entropy)."""
 
 
 class ModelOutput(Protocol):
@@ -82,3 +110,5 @@ class ModelOutput(Protocol):
     """Scalar, as the reference implementation reports it."""
     objective: Any
     """`objectives.loss.Loss`: what the trainer sums over micro-batches and ranks."""
+    tally: Tally
+    """Empty for a family that has nothing to add to the log."""
