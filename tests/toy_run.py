@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +45,7 @@ CONTEXT_LENGTH, PREDICTION_LENGTH = 32, 8
 class ToyOutput(NamedTuple):
     loss: Tensor
     objective: Loss
+    tally: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class ToyBlock(nn.Module):

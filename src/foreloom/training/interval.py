@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from foreloom.monitoring.record import StepRecord
 from foreloom.training.state import Progress
+from foreloom.training.tally import RunningTally
 
 
 @dataclass(frozen=True)
@@ -28,21 +29,39 @@ class StepOutcome:
     """Loss terms of the global batch."""
 
     @property
-    def skipped(self) -> str:
-        """Why the step changed nothing; empty where it did."""
-        if self.count == 0:
-            return "none of its samples has an observed target"
-        finite = math.isfinite(self.loss) and math.isfinite(self.grad_norm)
-        return "" if finite else f"loss {self.loss}, gradient norm {self.grad_norm}"
+    def is_applied(self) -> bool:
+        """Did the step change the weights?"""
+        return self.count > 0 and math.isfinite(self.loss) and math.isfinite(self.grad_norm)
+
+    @property
+    def samples(self) -> tuple[int, int]:
+        """First and last of its samples in the stream."""
+        return self.first_sample, self.next_sample - 1
+
+    @property
+    def why_skipped(self) -> str:
+        """A sentence for a step that was not applied."""
+        reason = (
+            f"loss {self.loss}, gradient norm {self.grad_norm}"
+            if self.count
+            else "none of its samples has an observed target"
+        )
+        return f"Step {self.step:,} changed nothing: {reason} (samples {self.samples[0]} to {self.samples[1]})."
 
 
 class Interval:
     """The steps since the previous log line."""
 
     def __init__(self) -> None:
+        self.tally = RunningTally()
         self._on_device: list[Tensor] = []
         self._steps: list[tuple[int, int, int]] = []
         self.reset()
+
+    @property
+    def is_empty(self) -> bool:
+        """No step since the previous log line."""
+        return self._num_steps == 0
 
     def reset(self) -> None:
         self._began = time.perf_counter()
@@ -81,7 +100,15 @@ class Interval:
         yield
         self._pause_seconds += time.perf_counter() - began
 
-    def record(self, progress: Progress, *, grad_norm: float, learning_rate: float, device: torch.device) -> StepRecord:
+    def record(
+        self,
+        progress: Progress,
+        *,
+        grad_norm: float,
+        learning_rate: float,
+        device: torch.device,
+        figures: Mapping[str, float],
+    ) -> StepRecord:
         """The log line's figures; a new interval begins."""
         seconds = max(time.perf_counter() - self._began - self._pause_seconds, 1e-9)
         used, total = _memory(device)
@@ -99,6 +126,7 @@ class Interval:
             data_wait_share=min(1.0, self._wait_seconds / seconds),
             flops=progress.flops,
             num_skipped_steps=progress.num_skipped_steps,
+            figures=figures,
         )
         self.reset()
         return record

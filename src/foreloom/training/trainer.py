@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from foreloom.checkpoint.checkpointer import Checkpointer, CheckpointError, CheckpointFolder
 from foreloom.checkpoint.export import whole_state_dict, write_folder
-from foreloom.checkpoint.manifest import Manifest, installed_versions
+from foreloom.checkpoint.manifest import VALIDATION_LOSS, Manifest, installed_versions
 from foreloom.data.loader import StepBatch, WindowLoader
 from foreloom.data.windows import Windows
 from foreloom.distributed.agreement import check_agreement, check_disjoint, code_hash
@@ -22,7 +23,7 @@ from foreloom.distributed.mesh import ParallelConfig
 from foreloom.distributed.parallelize import parallelize
 from foreloom.distributed.process import Process
 from foreloom.distributed.reduce import max_over_ranks
-from foreloom.models.family import ModelFamily
+from foreloom.models.family import ModelFamily, Tally
 from foreloom.monitoring.monitor import Monitor
 from foreloom.training.config import TrainingConfig, autocast_dtype
 from foreloom.training.dry_run import out_of_memory_sentence, worst_case
@@ -31,6 +32,8 @@ from foreloom.training.interval import Interval
 from foreloom.training.optimizer import OptimizerConfig, build_optimizer
 from foreloom.training.signals import StopRequest, exit_code
 from foreloom.training.state import Progress, read_tensors, seed_step, write_tensors
+from foreloom.training.tally import OutputSums
+from foreloom.training.validation import Validation
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class TrainResult:
 
 
 class Trainer:
-    """Trains a model from where its run folder stands to `config.steps`.
+    """Trains a model from where its run folder stands to `config.steps`, or until its validation loss stops falling.
 
     All ranks construct one with the same arguments (their own `loader` share and `process`) and call `train` once:
 
@@ -62,8 +65,8 @@ class Trainer:
                           checkpointer, monitor, context_length=..., prediction_length=...)
         result = trainer.train()
 
-    `benchmark(step, model)` is called on all ranks every `benchmark_steps` with the model in eval mode and returns
-    scores by metric. `banner` is shown by the monitor; `config_hash` must agree between ranks. `on_start()` is
+    `validation` and `benchmark` measure the model as it trains. `benchmark(step, model)` is called on all ranks every
+    `benchmark_steps` with the model in eval mode and returns scores by metric. `banner` is shown by the monitor; `config_hash` must agree between ranks. `on_start()` is
     called on all ranks once the run may begin or go on, before its first line.
     """
 
@@ -81,18 +84,19 @@ class Trainer:
         *,
         context_length: int,
         prediction_length: int,
+        validation: Validation | None = None,
         benchmark: Callable[[int, nn.Module], Mapping[str, float]] | None = None,
         benchmark_steps: int = 0,
         banner: Mapping[str, Mapping[str, Any]] | None = None,
         config_hash: str = "",
         on_start: Callable[[], None] = lambda: None,
     ) -> None:
-        optimizer_config.learning_rate_of(1, config.steps)  # a schedule that does not fit is told before any work
+        optimizer_config.learning_rate_of(1, config.num_steps)  # a schedule that does not fit is told before any work
         self.config, self.optimizer_config = config, optimizer_config
         self.model, self.family, self.loader, self.process = model, family, loader, process
         self.checkpointer, self.monitor = checkpointer, monitor
         self.lengths = {"context_length": context_length, "prediction_length": prediction_length}
-        self.benchmark, self.benchmark_steps = benchmark, benchmark_steps
+        self.validation, self.benchmark, self.benchmark_steps = validation, benchmark, benchmark_steps
         self.banner, self.config_hash, self.on_start = banner or {}, config_hash, on_start
         self.flops_per_row = family.flops_per_row(model, context_length, prediction_length)
         self.parallel = parallelize(
@@ -132,7 +136,10 @@ class Trainer:
                     f"Stopped by signal {stopped_by} after step {self.progress.step:,}; --resume goes on from here."
                 )
                 self.monitor.warn("stop", sentence)
-            self.monitor.finish({"checkpoint": str(self.saved.path)}, step=self.progress.step)
+            rows = {"checkpoint": str(self.saved.path)}
+            if self.saved.manifest.export_step not in (None, self.saved.step):
+                rows["hf/"] = f"weights of step {self.saved.manifest.export_step:,}, the best validated"
+            self.monitor.finish(rows, step=self.progress.step, is_early_end=self._is_over)
         finally:
             self.monitor.close()
             self.checkpointer.close()
@@ -141,13 +148,15 @@ class Trainer:
 
     @property
     def _is_over(self) -> bool:
-        return self.progress.step >= self.config.steps
+        return self.progress.step >= self.config.num_steps or bool(self.validation and self.validation.is_exhausted)
 
     def _loop(self, stop: StopRequest) -> int:
         """Step until the end, or until a rank is told to stop; gives the signal's number, 0 for none."""
         self.interval.reset()
         batches = iter(self.loader)
         stopped_by = 0
+        with self.interval.paused():
+            self._measure_start()
         while not self._is_over and not stopped_by:
             with self.interval.waiting():
                 batch = next(batches)
@@ -157,9 +166,12 @@ class Trainer:
                 self._log()
             stopped_by = max_over_ranks(stop.signal_number, self.process)
             with self.interval.paused():
-                is_due = self.benchmark_steps and (step % self.benchmark_steps == 0 or self._is_over)
-                scores = self._benchmark() if is_due and not stopped_by else {}
-                if step % self.config.save_steps == 0 or scores or stopped_by or self._is_over:
+                scores = {} if stopped_by else self._measure()
+            if self._is_over and not self.interval.is_empty:
+                self._log()  # the run has ended early, between two log lines
+            with self.interval.paused():
+                is_due = step % self.config.save_steps == 0 or self._is_to_restore or scores.keys() - {VALIDATION_LOSS}
+                if is_due or stopped_by or self._is_over:
                     self._save(scores, must_succeed=self._is_over or bool(stopped_by))
         return stopped_by
 
@@ -167,27 +179,31 @@ class Trainer:
         """One global batch: gradients of the loss sum over micro-batches and ranks, then one update."""
         step = self.progress.step + 1
         seed_step(self.config.seed, step, self.process.rank)
-        self._learning_rate = self.optimizer_config.learning_rate_of(step, self.config.steps)
-        totals = self._gradients(batch.micro_batches)
-        update(self.optimizer, totals, self._learning_rate, self.config.max_grad_norm)
+        self._learning_rate = self.optimizer_config.learning_rate_of(step, self.config.num_steps)
+        totals, tally = self._gradients(batch.micro_batches)
+        applied = update(self.optimizer, totals, self._learning_rate, self.config.max_grad_norm)
+        self.family.after_update(self.model, tally, applied)
         self.interval.add(step, batch.first_sample, batch.next_sample, batch.num_rows, totals)
+        self.interval.tally.add(tally, applied)
         self.progress.step = step
         self.progress.samples += batch.num_rows
         self.progress.flops += batch.num_rows * self.flops_per_row
 
-    def _gradients(self, micro_batches: Sequence[Windows]) -> Tensor:
-        """Fill every parameter's gradient; returns (loss, gradient norm, count) of the global batch, on the device."""
+    def _gradients(self, micro_batches: Sequence[Windows]) -> tuple[Tensor, Tally]:
+        """Fill every parameter's gradient; returns (loss, gradient norm, count) and the tally of the global batch."""
         device = self.process.device
         self.optimizer.zero_grad()
-        sum_and_count = torch.zeros(2, device=device, dtype=torch.float32 if device.type == "mps" else torch.float64)
+        sums = OutputSums(device)
         for i, windows in enumerate(micro_batches, start=1):
             with self.parallel.micro_batch(is_last=i == len(micro_batches)):
                 with self.parallel.autocast(device):
-                    objective = self.parallel.module(**self.family.batch(windows, device)).objective
-                objective.sum.backward()
-            sum_and_count += torch.stack([objective.sum.detach(), objective.count])
+                    output = self.parallel.module(**self.family.batch(windows, device))
+                output.objective.sum.backward()
+            sums.add(output)
         fill_missing(self.parameters)
-        return global_totals(sum_and_count, self.parameters, self.parallel.mesh.dp_replicate, self.process)
+        assert sums.vector is not None
+        totals, entries = global_totals(sums.vector, self.parameters, self.parallel.mesh.dp_replicate, self.process)
+        return totals, sums.tally(entries)
 
     def _check_ranks(self) -> None:
         position = self.loader.state_dict()
@@ -207,7 +223,7 @@ class Trainer:
         largest = max(self._first.micro_batches, key=lambda windows: windows.num_rows)
         windows = worst_case(largest, num_rows=self.config.micro_batch_size or share, **self.lengths)
         try:
-            totals = self._gradients([windows])
+            totals, _ = self._gradients([windows])
             update(self.optimizer, torch.full_like(totals, torch.nan), 0.0, self.config.max_grad_norm)
         except torch.OutOfMemoryError as error:
             raise ValueError(out_of_memory_sentence(error, windows, self.process)) from error
@@ -217,36 +233,56 @@ class Trainer:
         """Wait for the steps under way, note their losses, tell of skipped ones; the newest gradient norm."""
         outcomes = self.interval.read()
         for outcome in outcomes:
-            if outcome.skipped:
-                self.progress.num_skipped_steps += 1
-                samples = (outcome.first_sample, outcome.next_sample - 1)
-                sentence = (
-                    f"Step {outcome.step:,} changed nothing: {outcome.skipped} (samples {samples[0]} to {samples[1]})."
-                )
-                self.monitor.warn("skipped_step", sentence, step=outcome.step, samples=samples)
-            else:
+            if outcome.is_applied:
                 self.progress.unlogged_loss += outcome.loss
                 self.progress.num_unlogged += 1
+            else:
+                self.progress.num_skipped_steps += 1
+                self.monitor.warn("skipped_step", outcome.why_skipped, step=outcome.step, samples=outcome.samples)
         self.progress.seconds = time.perf_counter() - self._began
         return outcomes[-1].grad_norm if outcomes else 0.0
 
     def _log(self) -> None:
         grad_norm = self._read_device()
         p = self.progress
+        tally = self.interval.tally.take()
+        figures = self.family.figures(self.model, tally) if tally and p.num_unlogged else {}
         p.loss = p.unlogged_loss / p.num_unlogged if p.num_unlogged else math.nan
         p.unlogged_loss, p.num_unlogged = 0.0, 0
         p.best_loss = p.loss if p.loss < p.best_loss else p.best_loss
         record = self.interval.record(
-            self.progress, grad_norm=grad_norm, learning_rate=self._learning_rate, device=self.process.device
+            self.progress,
+            grad_norm=grad_norm,
+            learning_rate=self._learning_rate,
+            device=self.process.device,
+            figures=figures,
         )
         self.monitor.log(record)
 
-    def _benchmark(self) -> Mapping[str, float]:
-        assert self.benchmark
-        self.model.eval()
-        scores = self.benchmark(self.progress.step, self.model)
-        self.model.train()
+    def _measure_start(self) -> None:
+        """Validate what the run begins with, unless an earlier session has; it may be the best there will be."""
+        if self.progress.step == 0 and (scores := self._measure()) and self._is_to_restore:
+            self._save(scores, must_succeed=False)
+
+    def _measure(self) -> dict[str, float]:
+        """Scores of the model as it is, by metric: of the validation and of the benchmark, where they are due."""
+        step, scores = self.progress.step, {}
+        if self.validation and self.validation.is_due(step, is_over=self._is_over):
+            record = self.validation.run(step, self.parallel, self.model, self.family, self.process)
+            self.monitor.log_validation(record)
+            scores[VALIDATION_LOSS] = record.loss
+            if self.validation.is_exhausted:
+                self.monitor.event("early_end", self.validation.why_exhausted, step=step)
+        if self.benchmark and step and (step % self.benchmark_steps == 0 or self._is_over):
+            self.model.eval()
+            scores |= self.benchmark(step, self.model)
+            self.model.train()
         return scores
+
+    @property
+    def _is_to_restore(self) -> bool:
+        """Are these the weights that the run would end with?"""
+        return self.validation is not None and self.validation.step_to_restore == self.progress.step
 
     def _save(self, scores: Mapping[str, float], *, must_succeed: bool = True) -> None:
         self._read_device()
@@ -254,7 +290,10 @@ class Trainer:
             "trainer": asdict(self.progress),
             "loader": self.loader.state_dict(),
             "monitor": self.monitor.state_dict(),
+            "tally": self.interval.tally.state_dict(),
+            "validation": self.validation.state_dict() if self.validation else None,
         }
+        export, export_step = self._export()
         manifest = Manifest(
             step=self.progress.step,
             samples=self.progress.samples,
@@ -265,18 +304,32 @@ class Trainer:
             config_hash=self.config_hash,
             world_size=self.process.world_size,
             versions=installed_versions(),
+            export_step=export_step,
         )
-        export = None
-        if self._is_over or self.checkpointer.config.export == "all":
-            weights = whole_state_dict(self.parallel.module)
-            export = lambda folder: write_folder(self.family, self.model, weights, folder)
         tensors = read_tensors(self.parallel.module, self.optimizer)
+        step_to_keep = self.validation.step_to_restore if self.validation else None
         try:
-            self.saved = self.checkpointer.save(manifest, tensors, position, export=export)
+            self.saved = self.checkpointer.save(manifest, tensors, position, export=export, step_to_keep=step_to_keep)
         except CheckpointError as error:
             if must_succeed:
                 raise
             self.monitor.warn("checkpoint_failed", f"{error}. The run goes on.")
+
+    def _export(self) -> tuple[Callable[[Path], None] | None, int | None]:
+        """What writes hf/ into the checkpoint to be saved, and the step whose weights it writes."""
+        step = self.progress.step
+        best_step = self.validation.step_to_restore if self.validation and self._is_over else None
+        if best_step is not None and best_step != step:
+            if folder := self.checkpointer.export_of(best_step):
+                return lambda target: shutil.copytree(folder, target), best_step
+            self.monitor.warn(
+                "best_missing",
+                f"The best validated weights, of step {best_step:,}, are not in the run folder: hf/ holds the last.",
+            )
+        if self._is_over or self._is_to_restore or self.checkpointer.config.export == "all":
+            weights = whole_state_dict(self.parallel.module)
+            return lambda folder: write_folder(self.family, self.model, weights, folder), step
+        return None, None
 
     def _resume(self) -> None:
         """Put everything where the newest checkpoint says, if there is one."""
@@ -288,6 +341,10 @@ class Trainer:
             self.progress = Progress(**position["trainer"])
             self.loader.load_state_dict(position["loader"])
             self.monitor.load_state_dict(position["monitor"])
+            # What checkpoints of earlier versions, and of runs without validation, do not have.
+            self.interval.tally.load_state_dict(position.get("tally", {}), self.process.device)
+            if self.validation and position.get("validation"):
+                self.validation.load_state_dict(position["validation"])
         self.on_start()
         self.monitor.start(self.banner)
         for notice in self.checkpointer.notices:
