@@ -13,6 +13,7 @@ from torch import Tensor
 
 from foreloom.monitoring.record import StepRecord
 from foreloom.training.state import Progress
+from foreloom.training.step import StepFigures
 from foreloom.training.tally import RunningTally
 
 
@@ -70,9 +71,10 @@ class Interval:
         self._num_rows = 0
         self._num_steps = 0
 
-    def add(self, step: int, first_sample: int, next_sample: int, num_rows: int, outcome: Tensor) -> None:
-        """Note a step; `outcome` is (loss, gradient norm, count) on the device and is not looked at."""
-        self._on_device.append(outcome)
+    def add(self, step: int, first_sample: int, next_sample: int, num_rows: int, figures: StepFigures) -> None:
+        """Note a step; what it left on the device is not looked at."""
+        self._on_device.append(figures.totals)
+        self.tally.add(figures.tally, figures.applied)
         self._steps.append((step, first_sample, next_sample))
         self._num_rows += num_rows
         self._num_steps += 1
@@ -103,10 +105,10 @@ class Interval:
     def record(
         self,
         progress: Progress,
+        device: torch.device,
         *,
         grad_norm: float,
         learning_rate: float,
-        device: torch.device,
         figures: Mapping[str, float],
     ) -> StepRecord:
         """The log line's figures; a new interval begins."""

@@ -20,24 +20,30 @@ def sum_dtype(device: torch.device) -> torch.dtype:
 class OutputSums:
     """Adds up the outputs of micro-batches as one vector, so that ranks can add theirs in one collective.
 
-    The vector holds the loss sum, the loss count, and the entries of the tally in order of its names. All
-    micro-batches of all ranks have tallies of the same names and shapes.
+    The tally's entries come in order of its names. All micro-batches of all ranks have tallies of the same names and
+    shapes.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._dtype = sum_dtype(device)
         self._shapes: dict[str, torch.Size] = {}
-        self.vector: Tensor | None = None
+        self._vector: Tensor | None = None
 
     def add(self, output: ModelOutput) -> None:
         shapes = {name: output.tally[name].shape for name in sorted(output.tally)}
         entries = [output.objective.sum, output.objective.count, *(output.tally[name] for name in shapes)]
         vector = torch.cat([entry.detach().reshape(-1).to(self._dtype) for entry in entries])
-        if self.vector is None:
-            self.vector, self._shapes = vector, shapes
+        if self._vector is None:
+            self._vector, self._shapes = vector, shapes
         else:
             assert shapes == self._shapes, f"a tally changed from {self._shapes} to {shapes}"
-            self.vector += vector
+            self._vector += vector
+
+    @property
+    def vector(self) -> Tensor:
+        """[loss sum, loss count, *tally] of the micro-batches so far, of which there must be one."""
+        assert self._vector is not None
+        return self._vector
 
     def tally(self, entries: Tensor) -> Tally:
         """The tally whose entries these are: the vector from its third place on, once ranks have added theirs."""

@@ -73,9 +73,9 @@ class Validation:
         self.best = BestLoss()
         self._windows = windows
 
-    def is_due(self, step: int, *, is_over: bool) -> bool:
+    def is_due(self, step: int, *, is_last: bool) -> bool:
         """Is the model after `step` to be measured? Before the first step too: a fine-tuned model may start best."""
-        return (step % self.config.steps == 0 or is_over) and step != self.best.last_step
+        return (step % self.config.steps == 0 or is_last) and step != self.best.last_step
 
     @property
     def is_exhausted(self) -> bool:
@@ -109,7 +109,6 @@ class Validation:
                 with parallel.autocast(process.device):
                     sums.add(parallel.module(**family.batch(windows, process.device)))
         parallel.module.train()
-        assert sums.vector is not None
         total = sum_over_ranks(sums.vector, process)
         loss_sum, count = total[:2].tolist()
         if not count:
