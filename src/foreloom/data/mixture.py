@@ -71,6 +71,26 @@ class DataConfig:
     num_prefetch: Annotated[int, Field(ge=0)] = 2
     """Global batches read ahead in the background; 0 reads each when it is asked for."""
 
+    def __post_init__(self) -> None:
+        if self.normalization == "none" and self.normalization_scope != "context":
+            raise ValueError(
+                f"normalization_scope {self.normalization_scope!r} has no effect where normalization is 'none'; "
+                "set data.normalization to zero or max, or remove the scope"
+            )
+        if self.stride is None:
+            return
+        idle = {
+            "series_choice": self.series_choice != "uniform",
+            "group": self.group != GroupConfig(),
+            "a source's weight": any(source.weight != 1 for source in self.sources),
+        }
+        given = [name for name, is_given in idle.items() if is_given]
+        if given:
+            raise ValueError(
+                f"{' and '.join(given)} {'has' if len(given) == 1 else 'have'} no effect with data.stride, which goes "
+                "through every window of every series once an epoch; remove one or the other"
+            )
+
     @property
     def min_length(self) -> int:
         """Fewest steps of a usable series."""

@@ -66,7 +66,7 @@ class Source(Protocol):
         ...
 
     def fill_window(self, item: int, cut: int, context_RC: np.ndarray, future_RH: np.ndarray) -> RowCounts:
-        """Write the window of series `item` at `cut` into two float32 arrays that hold NaN.
+        """Write the window of series `item` at `cut` into two float32 or float64 arrays that hold NaN.
 
         `context_RC` gets the last C steps before the cut, right-aligned; `future_RH` the H steps from the cut on, as
         far as the series goes. Rows: targets, past covariates, known-future covariates, each role sorted by name. The

@@ -6,12 +6,13 @@ Axes: R rows (one row = one variate of one sample), C context steps, H horizon s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
 
 from foreloom.data.encoding import encode
+from foreloom.data.normalization import Normalization, SeriesScales, center_and_scale
 from foreloom.data.series import RowCounts, Series, Source
 from foreloom.data.stream import Samples
 
@@ -48,10 +49,21 @@ class Windows:
     """int32, index of the source in the mixture."""
     item_R: np.ndarray
     """int64, row of the series in its source."""
+    horizon_only: bool = False
+    """Nothing before the cut counts in the loss, whatever a family learns from in training: so it is in validation."""
 
     @property
     def num_rows(self) -> int:
         return len(self.role_R)
+
+    def masked(self) -> Windows:
+        """The same without a single value to be forecast: something to run that counts 0."""
+        return replace(
+            self,
+            future_RH=np.full_like(self.future_RH, np.nan),
+            sample_R=np.full_like(self.sample_R, -1),
+            horizon_only=True,
+        )
 
 
 @dataclass(frozen=True)
@@ -75,30 +87,47 @@ def gather(
     context_length: int,
     prediction_length: int,
     allow_missing: bool = True,
+    normalization: Normalization = "none",
+    series_scales: SeriesScales | None = None,
 ) -> Windows:
     """Cut the samples at `positions` out of their series, as one micro-batch.
 
-    A sample's members are one group. Infinite values count as missing. Raises ValueError where a value is missing and
-    `allow_missing` is false.
+    A sample's members are one group. Infinite values count as missing. Rows are normalised each on its own: by
+    `series_scales` where given, else by their context. Raises ValueError where a value is missing and `allow_missing`
+    is false.
     """
     num_rows = int(samples.num_rows_N[positions].sum())
     num_steps = int(samples.num_steps_N[positions].max(initial=0))
-    context_RC = np.full((num_rows, min(num_steps, context_length)), np.nan, dtype=np.float32)
-    future_RH = np.full((num_rows, prediction_length), np.nan, dtype=np.float32)
+    dtype = np.float32 if normalization == "none" else np.float64
+    context_RC = np.full((num_rows, min(num_steps, context_length)), np.nan, dtype=dtype)
+    future_RH = np.full((num_rows, prediction_length), np.nan, dtype=dtype)
     role_R = np.empty(num_rows, dtype=np.int8)
+    scales: list[tuple[np.ndarray, np.ndarray]] = []
     item_R = np.empty(num_rows, dtype=np.int64)
     row = 0
     for position in positions:
-        source = sources[samples.source_N[position]]
+        number = int(samples.source_N[position])
+        source = sources[number]
         for member in range(samples.offsets_N[position], samples.offsets_N[position + 1]):
             item, cut = int(samples.item_M[member]), int(samples.cut_M[member])
             end = row + int(source.num_rows[item])
             counts = source.fill_window(item, cut, context_RC[row:end], future_RH[row:end])
             role_R[row:end] = np.repeat(_ROLES, counts)
             item_R[row:end] = item
+            if series_scales is not None:
+                scales.append(series_scales.of(number, item))
             if not allow_missing:
                 _refuse_missing(source, item, cut, context_RC[row:end], future_RH[row:end])
             row = end
+    if normalization != "none":
+        center_R, scale_R = center_and_scale(context_RC, normalization)
+        if series_scales is not None:
+            center_R, scale_R = (np.concatenate(parts) for parts in zip(*scales, strict=True))
+        with np.errstate(over="ignore"):  # too large for float32 is infinite, and so missing
+            context_RC, future_RH = (
+                ((values - center_R[:, None]) / scale_R[:, None]).astype(np.float32)
+                for values in (context_RC, future_RH)
+            )
     for values in (context_RC, future_RH):
         values[np.isinf(values)] = np.nan
     rows_of_sample = samples.num_rows_N[positions]
