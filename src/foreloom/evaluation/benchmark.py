@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
@@ -107,18 +108,16 @@ class _TaskRun:
 
     def _forecast(self, windows: Sequence[EvaluationWindow]) -> list[np.ndarray]:
         """(V, H, Q) a window, all in one forward, or one a season for forecasters that must know it."""
-        task = self.task
+        horizon, levels = self.task.prediction_length, self.task.quantile_levels
         if not isinstance(self.forecaster, SeasonalForecaster):
             num_rows = sum(len(window.input.context_RC) for window in windows)
             inputs = [window.input for window in windows]
-            levels = task.quantile_levels
-            return self.forecaster.predict_quantiles(inputs, task.prediction_length, levels, batch_size=num_rows)
-        return [
-            self.forecaster.at_season(window.season_length).predict_quantiles(
-                [window.input], task.prediction_length, task.quantile_levels
-            )[0]
-            for window in windows
-        ]
+            return self.forecaster.predict_quantiles(inputs, horizon, levels, batch_size=num_rows)
+        forecasts: list[np.ndarray] = []
+        for season_length, alike in groupby(windows, key=lambda window: window.season_length):
+            seasonal = self.forecaster.at_season(season_length)
+            forecasts += seasonal.predict_quantiles([window.input for window in alike], horizon, levels)
+        return forecasts
 
     def examples(self, planned: Sequence[PlannedWindow], errors_S: np.ndarray) -> tuple[ForecastExample, ...]:
         """The windows with the smallest, the median and the largest scaled error, forecast once more on every rank."""

@@ -12,7 +12,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -179,7 +179,8 @@ def _frequency(path: Path, dates: pd.Series) -> str:
             f"{path}: row {back[0] + _FIRST_DATA_ROW} lies before the row above it ({dates[back[0]]}). The split is by "
             "rows, so they must be in order of time: sort the file."
         )
-    return pd.infer_freq(pd.DatetimeIndex(stamps)) or pd.tseries.frequencies.to_offset(stamps.diff().mode()[0]).freqstr
+    common_step: Any = stamps.diff().mode()[0]
+    return pd.infer_freq(pd.DatetimeIndex(stamps)) or pd.tseries.frequencies.to_offset(common_step).freqstr
 
 
 def _numbers(path: Path, df: pd.DataFrame, name: str) -> np.ndarray:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 BASELINE = "seasonal-naive"
 METRICS = ("WQL", "MASE")
+SLIDING_METRICS = ("MSE", "MAE")
+"""Of rows that state a `context`: those of sliding windows."""
+FACTS = {"context": "Context", "num_windows": "Windows"}
+"""Counts that such rows are shown with, and the names of their columns."""
 
 Cell = str | float | None
 """A text, a number, or nothing to say."""
@@ -23,10 +27,10 @@ Cell = str | float | None
 
 @dataclass(frozen=True)
 class Column:
-    """What a column holds: a text, the scores of a metric, the baseline's scores, or the first over the second."""
+    """What a column holds: a text, a count, the scores of a metric, the baseline's, or the first over the second."""
 
     name: str
-    kind: Literal["text", "score", "baseline", "relative"]
+    kind: Literal["text", "fact", "score", "baseline", "relative"]
     metric: str = ""
 
 
@@ -47,22 +51,24 @@ class ScoreTable:
 
 
 def score_table(
-    rows: Iterable[Mapping[str, Any]], *, metrics: Sequence[str] = METRICS, baseline: str = BASELINE
+    rows: Iterable[Mapping[str, Any]], *, metrics: Sequence[str] | None = None, baseline: str = BASELINE
 ) -> ScoreTable:
     """Lay out evaluation rows, each a mapping with `task`, `model` and scores by metric name (lower is better).
 
-    Every metric fills a column, and where the baseline is among the models two more: its score, and the model's
-    relative to it. Averages and geometric means leave out tasks without a finite score. A single model goes unnamed.
-    Raises ValueError for a row without task or model, and for a task scored twice by one model.
+    Every metric (default: those that belong to the kind of evaluation) fills a column, and where the baseline is among
+    the models two more: its score, and the model's relative to it. Averages and geometric means leave out tasks without
+    a finite score. A single model goes unnamed. Raises ValueError for a row without task or model, and for a task
+    scored twice by one model.
     """
     scores = _by_model_and_task(rows)
+    is_sliding = any("context" in own for tasks in scores.values() for own in tasks.values())
+    metrics = metrics or (SLIDING_METRICS if is_sliding else METRICS)
     base = scores.get(baseline, {})
     models = {model: tasks for model, tasks in scores.items() if model != baseline} or scores
     is_relative = bool(base) and baseline not in models
 
-    labels = [Column("Task", "text")]
-    if len(models) > 1:
-        labels.append(Column("Model", "text"))
+    labels = [Column("Task", "text"), *([Column("Model", "text")] if len(models) > 1 else [])]
+    facts = [Column(title, "fact", name) for name, title in FACTS.items()] if is_sliding else []
     columns: list[Column] = []
     for metric in metrics:
         columns.append(Column(metric, "score", metric))
@@ -79,11 +85,13 @@ def score_table(
         for column, values in zip(columns, zip(*cells, strict=True), strict=True):
             averages.append(None if column.kind == "relative" else _mean(values))
             geometric_means.append(_geometric_mean(values) if column.kind == "relative" else None)
-        body += [[*[task, model][: len(labels)], *row] for task, row in zip(tasks, cells, strict=True)]
-        summary.append([*["Average", model][: len(labels)], *averages])
+        for (task, own), row in zip(tasks.items(), cells, strict=True):
+            body.append([*[task, model][: len(labels)], *[_count(own.get(fact.metric)) for fact in facts], *row])
+        nothing: list[Cell] = [None] * len(facts)
+        summary.append([*["Average", model][: len(labels)], *nothing, *averages])
         if is_relative:
-            summary.append([*["Geometric mean", model][: len(labels)], *geometric_means])
-    return ScoreTable([*labels, *columns], body, summary)
+            summary.append([*["Geometric mean", model][: len(labels)], *nothing, *geometric_means])
+    return ScoreTable([*labels, *facts, *columns], body, summary)
 
 
 def to_rich(table: ScoreTable, title: str | None = None) -> rich.table.Table:
@@ -187,6 +195,10 @@ def _cell(column: Column, own: Mapping[str, float], base: Mapping[str, float]) -
 
 def _finite(value: float | None) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _count(value: float | None) -> str | None:
+    return None if value is None else f"{value:,.0f}"
 
 
 def _mean(values: Iterable[Cell]) -> float | None:
