@@ -55,21 +55,15 @@ class TrainingConfig:
         assert self.steps is not None
         return self.steps
 
-    def in_steps(self, num_windows: int | None) -> TrainingConfig:
-        """The same with `epochs` turned into steps: as many as their windows fill global batches, the last one begun.
+    def in_steps(self, num_epoch_rows: int | None) -> TrainingConfig:
+        """The same with `epochs` turned into steps: as many global batches as their rows fill, the last one begun.
 
-        `num_windows` is of one epoch, None where windows are drawn without end. Raises ValueError where epochs are
-        asked for then.
+        `num_epoch_rows` counts the rows of all windows; None where they are drawn without end.
         """
         if self.epochs is None:
             return self
-        if num_windows is None:
-            raise ValueError(
-                f"training.epochs={self.epochs:g} needs data.stride: without it windows are drawn at random, without "
-                "end. Set data.stride (data.context_length + data.prediction_length cuts series without overlap), or "
-                "give training.steps"
-            )
-        num_steps = math.ceil(self.epochs * num_windows / self.batch_size)
+        assert num_epoch_rows, "epochs need data.stride"
+        num_steps = math.ceil(self.epochs * num_epoch_rows / self.batch_size)
         return dataclasses.replace(self, steps=num_steps, epochs=None)
 
 

@@ -52,7 +52,10 @@ class ValidationConfig:
         }
         idle = [name for name, value in given.items() if value]
         if not self.steps and idle:
-            raise ValueError(f"{' and '.join(idle)} have no effect without validation.steps; set it or remove them")
+            verb, object = ("has", "it") if len(idle) == 1 else ("have", "them")
+            raise ValueError(
+                f"{' and '.join(idle)} {verb} no effect without validation.steps; set that or remove {object}"
+            )
         if self.min_delta and not self.patience:
             raise ValueError("min_delta has no effect without patience; set it or remove min_delta")
 
