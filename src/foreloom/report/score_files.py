@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from foreloom.evaluation.result import ForecastExample
 from foreloom.files import whole_or_absent, write_text
 from foreloom.report.figures import ForecastPanel, forecast_figure
+from foreloom.report.sliding_table import table_of
 from foreloom.report.style import save_figure
-from foreloom.report.tables import score_table, to_markdown, to_rich
+from foreloom.report.tables import to_markdown, to_rich
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +47,7 @@ def publish(
             save_figure(forecast_figure(list(panels.values()), num_columns=1), csv_path.with_name(file_name))
     if middling:
         save_figure(forecast_figure(middling[:MAX_OVERVIEW]), csv_path.with_suffix(".svg"))
-    table = score_table(rows)
+    table = table_of(rows)
     write_text(csv_path.with_suffix(".md"), to_markdown(table) + "".join(f"\n{note}\n" for note in notes))
     console.print(to_rich(table, title=title))
     for note in notes:

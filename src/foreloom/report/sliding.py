@@ -154,16 +154,17 @@ def plan_horizons(
     notes = []
     for horizon in horizons:
         context = context_length or min(default_context(horizon), most_context)
+        try:
+            windows[horizon] = cut(horizon, context)
+        except ValueError as error:
+            windows[horizon] = None
+            notes.append(f"horizon {horizon} was not scored. {error}")
+            continue
         if not context_length and context < default_context(horizon):
             notes.append(
                 f"horizon {horizon}: the context is {context:,} steps, all that the model uses, instead of "
                 f"{default_context(horizon):,}."
             )
-        try:
-            windows[horizon] = cut(horizon, context)
-        except ValueError as error:
-            windows[horizon] = None
-            notes.append(f"horizon {horizon} was not scored: {error}")
     if not any(windows.values()):
         raise ValueError("\n".join(notes))
     return windows, notes

@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 
 BASELINE = "seasonal-naive"
 METRICS = ("WQL", "MASE")
-SLIDING_METRICS = ("MSE", "MAE")
-"""Of rows that state a `context`: those of sliding windows."""
-FACTS = {"context": "Context", "num_windows": "Windows"}
-"""Counts that such rows are shown with, and the names of their columns."""
 
 Cell = str | float | None
 """A text, a number, or nothing to say."""
@@ -30,7 +26,7 @@ class Column:
     """What a column holds: a text, a count, the scores of a metric, the baseline's, or the first over the second."""
 
     name: str
-    kind: Literal["text", "fact", "score", "baseline", "relative"]
+    kind: Literal["text", "count", "score", "baseline", "relative"]
     metric: str = ""
 
 
@@ -51,24 +47,22 @@ class ScoreTable:
 
 
 def score_table(
-    rows: Iterable[Mapping[str, Any]], *, metrics: Sequence[str] | None = None, baseline: str = BASELINE
+    rows: Iterable[Mapping[str, Any]], *, metrics: Sequence[str] = METRICS, baseline: str = BASELINE
 ) -> ScoreTable:
     """Lay out evaluation rows, each a mapping with `task`, `model` and scores by metric name (lower is better).
 
-    Every metric (default: those that belong to the kind of evaluation) fills a column, and where the baseline is among
-    the models two more: its score, and the model's relative to it. Averages and geometric means leave out tasks without
-    a finite score. A single model goes unnamed. Raises ValueError for a row without task or model, and for a task
-    scored twice by one model.
+    Every metric fills a column, and where the baseline is among the models two more: its score, and the model's
+    relative to it. Averages and geometric means leave out tasks without a finite score. A single model goes unnamed.
+    Raises ValueError for a row without task or model, and for a task scored twice by one model.
     """
     scores = _by_model_and_task(rows)
-    is_sliding = any("context" in own for tasks in scores.values() for own in tasks.values())
-    metrics = metrics or (SLIDING_METRICS if is_sliding else METRICS)
     base = scores.get(baseline, {})
     models = {model: tasks for model, tasks in scores.items() if model != baseline} or scores
     is_relative = bool(base) and baseline not in models
 
-    labels = [Column("Task", "text"), *([Column("Model", "text")] if len(models) > 1 else [])]
-    facts = [Column(title, "fact", name) for name, title in FACTS.items()] if is_sliding else []
+    labels = [Column("Task", "text")]
+    if len(models) > 1:
+        labels.append(Column("Model", "text"))
     columns: list[Column] = []
     for metric in metrics:
         columns.append(Column(metric, "score", metric))
@@ -83,15 +77,13 @@ def score_table(
         averages: list[Cell] = []
         geometric_means: list[Cell] = []
         for column, values in zip(columns, zip(*cells, strict=True), strict=True):
-            averages.append(None if column.kind == "relative" else _mean(values))
-            geometric_means.append(_geometric_mean(values) if column.kind == "relative" else None)
-        for (task, own), row in zip(tasks.items(), cells, strict=True):
-            body.append([*[task, model][: len(labels)], *[_count(own.get(fact.metric)) for fact in facts], *row])
-        nothing: list[Cell] = [None] * len(facts)
-        summary.append([*["Average", model][: len(labels)], *nothing, *averages])
+            averages.append(None if column.kind == "relative" else mean(values))
+            geometric_means.append(relative_mean(values) if column.kind == "relative" else None)
+        body += [[*[task, model][: len(labels)], *row] for task, row in zip(tasks, cells, strict=True)]
+        summary.append([*["Average", model][: len(labels)], *averages])
         if is_relative:
-            summary.append([*["Geometric mean", model][: len(labels)], *nothing, *geometric_means])
-    return ScoreTable([*labels, *facts, *columns], body, summary)
+            summary.append([*["Geometric mean", model][: len(labels)], *geometric_means])
+    return ScoreTable([*labels, *columns], body, summary)
 
 
 def to_rich(table: ScoreTable, title: str | None = None) -> rich.table.Table:
@@ -183,7 +175,7 @@ def _by_model_and_task(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str,
 
 
 def _cell(column: Column, own: Mapping[str, float], base: Mapping[str, float]) -> float | None:
-    value, reference = _finite(own.get(column.metric)), _finite(base.get(column.metric))
+    value, reference = finite(own.get(column.metric)), finite(base.get(column.metric))
     match column.kind:
         case "score":
             return value
@@ -193,18 +185,14 @@ def _cell(column: Column, own: Mapping[str, float], base: Mapping[str, float]) -
             return value / reference if value is not None and reference else None
 
 
-def _finite(value: float | None) -> float | None:
+def finite(value: float | None) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def _count(value: float | None) -> str | None:
-    return None if value is None else f"{value:,.0f}"
-
-
-def _mean(values: Iterable[Cell]) -> float | None:
+def mean(values: Iterable[Cell]) -> float | None:
     numbers = [value for value in values if isinstance(value, float)]
     return sum(numbers) / len(numbers) if numbers else None
 
 
-def _geometric_mean(values: Iterable[Cell]) -> float | None:
-    return _finite(geometric_mean([value for value in values if isinstance(value, float)]))
+def relative_mean(values: Iterable[Cell]) -> float | None:
+    return finite(geometric_mean([value for value in values if isinstance(value, float)]))
