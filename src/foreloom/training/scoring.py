@@ -27,7 +27,6 @@ class Scoring:
         family: ModelFamily,
         process: Process,
         monitor: Monitor,
-        *,
         validation: Validation | None,
         benchmark: Benchmark | None,
         benchmark_steps: int,
@@ -38,7 +37,7 @@ class Scoring:
         self._monitor = monitor
         self._benchmark, self._benchmark_steps = benchmark, benchmark_steps
 
-    def validate(self, step: int, *, is_last: bool = False) -> dict[str, float]:
+    def validate(self, step: int, *, is_last: bool) -> dict[str, float]:
         """The validation loss after `step` by name, where it is due."""
         if self.validation is None or not self.validation.is_due(step, is_last=is_last):
             return {}

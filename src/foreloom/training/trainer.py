@@ -108,16 +108,7 @@ class Trainer:
         self.optimizer_step = OptimizerStep(
             optimizer_config, config.max_grad_norm, self.parallel, model, family, process
         )
-        self.scoring = Scoring(
-            self.parallel,
-            model,
-            family,
-            process,
-            monitor,
-            validation=validation,
-            benchmark=benchmark,
-            benchmark_steps=benchmark_steps,
-        )
+        self.scoring = Scoring(self.parallel, model, family, process, monitor, validation, benchmark, benchmark_steps)
         self.progress = Progress()
         self.interval = Interval()
         self.saved: CheckpointFolder | None = None
@@ -163,8 +154,9 @@ class Trainer:
         stopped_by = 0
         with self.interval.paused():
             # What the run begins with; or what a session that was told to stop had no time for.
-            if (scores := self.scoring.validate(self.progress.step)) and self._is_to_restore:
-                self._save(scores, must_succeed=False)
+            loss = self.scoring.validate(self.progress.step, is_last=self._is_over)
+            if loss and (self._is_to_restore or self._is_over):
+                self._save(loss, must_succeed=self._is_over)
         while not self._is_over and not stopped_by:
             with self.interval.waiting():
                 batch = next(batches)

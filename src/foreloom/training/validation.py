@@ -52,9 +52,9 @@ class ValidationConfig:
         }
         idle = [name for name, value in given.items() if value]
         if not self.steps and idle:
-            verb, object = ("has", "it") if len(idle) == 1 else ("have", "them")
+            have = "has" if len(idle) == 1 else "have"
             raise ValueError(
-                f"{' and '.join(idle)} {verb} no effect without validation.steps; set that or remove {object}"
+                f"{' and '.join(idle)} {have} no effect while validation.steps is 0; set it, or remove them"
             )
         if self.min_delta and not self.patience:
             raise ValueError("min_delta has no effect without patience; set it or remove min_delta")
