@@ -180,7 +180,8 @@ def _frequency(path: Path, dates: pd.Series) -> str:
             "rows, so they must be in order of time: sort the file."
         )
     common_step: Any = stamps.diff().mode()[0]
-    return pd.infer_freq(pd.DatetimeIndex(stamps)) or pd.tseries.frequencies.to_offset(common_step).freqstr
+    regular = pd.DatetimeIndex(stamps, freq="infer").freqstr
+    return regular or pd.tseries.frequencies.to_offset(common_step).freqstr
 
 
 def _numbers(path: Path, df: pd.DataFrame, name: str) -> np.ndarray:
