@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class GatedFeedForward(nn.Module):
@@ -16,4 +20,27 @@ class GatedFeedForward(nn.Module):
         self.down_proj = nn.Linear(hidden_width, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(silu_times(self.gate_proj(x), self.up_proj(x)))
+
+
+def silu_times(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) * up, which fuses under torch.compile; on a CPU in the fewest passes and with nothing kept but the
+    arguments."""
+    if gate.device.type == "cpu" and not torch.compiler.is_compiling():
+        return _SiluTimesOnCPU.apply(gate, up)
+    return F.silu(gate) * up
+
+
+class _SiluTimesOnCPU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        d_gate = gradient * up
+        torch.ops.aten.silu_backward.grad_input(d_gate, gate, grad_input=d_gate)
+        return d_gate, F.silu(gate).mul_(gradient)
