@@ -47,13 +47,12 @@ def expert_load(expert_LNK: Tensor, num_experts: int, keep_N: Tensor | None = No
 
 
 def load_figures(load_LE: np.ndarray) -> dict[str, float]:
-    """`expert_entropy`, the mean over layers of the load's entropy over log E (1 is even), and `dead_experts`, the
-    number of experts, layer by layer, that got no token."""
+    """`expert_entropy`, the entropy of a layer's load over log E (1 is even, 0 one expert for all), the mean over
+    layers; `dead_experts`, how many experts of all layers got no token. One expert alone is even."""
     num_experts = load_LE.shape[1]
     share_LE = load_LE / np.maximum(load_LE.sum(1, keepdims=True), 1)
-    information_LE = np.where(share_LE > 0, -share_LE * np.log(np.where(share_LE > 0, share_LE, 1.0)), 0.0)
-    most = np.log(num_experts) if num_experts > 1 else 1.0
+    entropy_L = -(share_LE * np.log(np.where(share_LE > 0, share_LE, 1.0))).sum(1)
     return {
-        "expert_entropy": float(information_LE.sum(1).mean() / most),
+        "expert_entropy": float(entropy_L.mean() / np.log(num_experts)) if num_experts > 1 else 1.0,
         "dead_experts": float((load_LE == 0).sum()),
     }
