@@ -54,6 +54,8 @@ class Source(Protocol):
     """int64 (num_series,), time steps of each series."""
     num_rows: np.ndarray
     """int32 (num_series,), variates + covariates of each series."""
+    num_targets: np.ndarray
+    """int32 (num_series,), target variates of each series."""
     fingerprint: str
     """Changes when the data change: files, sizes, layout. Equal for a copy in another place."""
     num_bytes: int
