@@ -14,7 +14,7 @@ from foreloom.data import columns
 from foreloom.data.columns import Kind
 from foreloom.data.series import Series
 
-_LARGEST = np.finfo(np.float64).max
+_LARGEST = int(np.finfo(np.float64).max)
 
 
 def series_of(record: Any, where: str, item_id: str) -> Series:
