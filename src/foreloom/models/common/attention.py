@@ -18,7 +18,7 @@ Implementation = Literal["auto", "eager", "sdpa", "flash_attention_2"]
 the kernels of the flash-attn package."""
 
 _SHORT = 128
-"""Keys up to which plain matrix products beat the blocked CPU kernel."""
+"""Keys up to which plain matrix products beat the blocked CPU kernel, which wins where it may skip what is ahead."""
 
 
 def attend(
@@ -43,17 +43,29 @@ def attend(
     if implementation == "flash_attention_2":
         return _attend_by_flash(q_BHTK, k_BGSK, v_BGSK, mask, is_causal, scale, dropout)
     num_queries, num_keys = q_BHTK.shape[2], k_BGSK.shape[2]
-    k_BHSK, v_BHSK = (_repeat_heads(x, q_BHTK.shape[1]) for x in (k_BGSK, v_BGSK))
-    on_cpu = q_BHTK.device.type == "cpu" and not torch.compiler.is_compiling()
-    by_products = implementation == "auto" and on_cpu and (dropout > 0 or num_keys <= _SHORT)
-    if implementation == "eager" or by_products:
-        mask = causal_mask(num_queries, num_keys, q_BHTK.device) if is_causal and num_queries > 1 else mask
+    is_causal = is_causal and num_queries > 1  # the last position sees everything
+    on_cpu = q_BHTK.device.type == "cpu"
+    by_products = implementation == "auto" and on_cpu and not torch.compiler.is_compiling()
+    if implementation == "eager" or (by_products and (dropout > 0 or (num_keys <= _SHORT and not is_causal))):
+        mask = causal_mask(num_queries, num_keys, q_BHTK.device) if is_causal else mask
+        k_BHSK, v_BHSK = (_repeat_heads(x, q_BHTK.shape[1]) for x in (k_BGSK, v_BGSK))
         return _attend_by_products(q_BHTK, k_BHSK, v_BHSK, mask, scale, dropout)
     if is_causal and num_queries < num_keys:
-        # torch counts queries from the first key on; here they are the last.
-        mask, is_causal = causal_mask(num_queries, num_keys, q_BHTK.device) if num_queries > 1 else None, False
+        # torch's flag counts the queries from the first key on; here they are the last.
+        mask, is_causal = causal_mask(num_queries, num_keys, q_BHTK.device), False
+    shares_heads = q_BHTK.shape[1] != k_BGSK.shape[1]
+    if shares_heads and mask is not None and not on_cpu:  # torch has no CUDA kernel that does both
+        k_BGSK, v_BGSK = (_repeat_heads(x, q_BHTK.shape[1]) for x in (k_BGSK, v_BGSK))
+        shares_heads = False
     return F.scaled_dot_product_attention(
-        q_BHTK, k_BHSK, v_BHSK, attn_mask=mask, dropout_p=dropout, is_causal=is_causal, scale=scale
+        q_BHTK,
+        k_BGSK,
+        v_BGSK,
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=is_causal,
+        scale=scale,
+        enable_gqa=shares_heads,
     )
 
 

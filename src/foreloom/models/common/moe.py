@@ -77,7 +77,7 @@ class MixtureOfExperts(nn.Module):
         routing, weight_NK = self.route(x_ND)
         y_ND = self.experts(x_ND, routing.expert_NK, weight_NK)
         if self.shared_expert is not None and self.shared_expert_gate is not None:
-            y_ND = y_ND + self.shared_expert_gate(x_ND).sigmoid() * self.shared_expert(x_ND)
+            y_ND = torch.addcmul(y_ND, self.shared_expert_gate(x_ND).sigmoid(), self.shared_expert(x_ND))
         return y_ND.view(*x.shape[:-1], -1), routing
 
     def route(self, x_ND: Tensor) -> tuple[Routing, Tensor]:
