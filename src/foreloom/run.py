@@ -115,7 +115,7 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         world_size=process.world_size,
     )
     training = training.in_steps(loader.num_epoch_rows)
-    validation = _validation(recipe, process)
+    held_out = _validation_windows(recipe, process)
     if model_config.pretrained is not None:
         folder = find_model_folder(model_config.pretrained)
         model_config = dataclasses.replace(model_config, pretrained=str(folder))
@@ -143,8 +143,8 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         checkpointer,
         monitor,
         **lengths,
-        validation=validation,
-        banner=_banner(recipe, process, loader, training.num_steps, num_parameters),
+        validation=Validation(recipe.sections["validation"], held_out) if held_out else None,
+        banner=_banner(recipe, process, loader, held_out, training.num_steps, num_parameters),
         config_hash=_hash(recipe),
         on_start=lambda: _record(recipe, run_dir, process),
     )
@@ -184,11 +184,11 @@ def _contradictions(recipe: Recipe) -> list[str]:
     return [f"{recipe.where(key)}: {key}: {sentence}" for key, sentence in problems.items()]
 
 
-def _validation(recipe: Recipe, process: Process) -> Validation | None:
+def _validation_windows(recipe: Recipe, process: Process) -> ValidationWindows | None:
     data, training, config = (recipe.sections[name] for name in ("data", "training", "validation"))
     if not config.steps:
         return None
-    windows = ValidationWindows(
+    return ValidationWindows(
         data,
         config.sources,
         max_windows=config.max_windows,
@@ -197,7 +197,6 @@ def _validation(recipe: Recipe, process: Process) -> Validation | None:
         rank=process.rank,
         world_size=process.world_size,
     )
-    return Validation(config, windows)
 
 
 def _find(path: str, where: str) -> Path | None:
@@ -237,11 +236,17 @@ def _write_recipe(recipe: Recipe, run_dir: Path) -> list[str]:
 
 
 def _banner(
-    recipe: Recipe, process: Process, loader: WindowLoader, num_steps: int, num_parameters: int
+    recipe: Recipe,
+    process: Process,
+    loader: WindowLoader,
+    held_out: ValidationWindows | None,
+    num_steps: int,
+    num_parameters: int,
 ) -> dict[str, dict[str, Any]]:
     model, data, training = (recipe.sections[name] for name in ("model", "data", "training"))
     optimizer, parallel = recipe.sections["optimizer"], recipe.sections["parallel"]
     dtype = autocast_dtype(training.precision, process.device)
+    every = recipe.sections["validation"].steps
     return {
         "Model": {
             "family": model.family,
@@ -267,6 +272,7 @@ def _banner(
                 for source in loader.source_statistics()
             },
             "window": f"{data.context_length:,} context, {data.prediction_length:,} horizon",
+            "validation": f"{held_out.num_windows:,} windows every {every:,} steps" if held_out else "none",
         },
     }
 
