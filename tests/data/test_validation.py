@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from foreloom.data.memory import MemorySource
 from foreloom.data.mixture import DataConfig, SourceConfig
+from foreloom.data.selection import select
 from foreloom.data.series import Series
 from foreloom.data.validation import ValidationWindows, validation_samples
 
@@ -86,9 +87,14 @@ def test_ranks_share_one_set(lengths, holdout, stride, micro, world_size, most) 
 def test_of_many_windows_evenly_spread_ones_are_taken() -> None:
     source = source_of(*[100] * 10)
     settings = {"context_length": 8, "prediction_length": 1, "least_past": 1, "stride": 1}
-    samples = validation_samples([source], [50], max_windows=25, **settings)
+    described = SourceConfig(path="a", holdout=50)
+    samples = validation_samples([source], [described], max_windows=25, **settings)
     assert np.bincount(samples.item_M).tolist() == [3, 2] * 5
-    assert len(validation_samples([source], [50], max_windows=10_000, **settings)) == 500
+    assert len(validation_samples([source], [described], max_windows=10_000, **settings)) == 500
+    some = SourceConfig(path="a", holdout=50, max_series=3)
+    samples = validation_samples([source], [some], max_windows=10_000, **settings)
+    assert np.unique(samples.item_M).tolist() == select(source, 2, 3, 50).items.tolist()
+    assert len(samples) == 150
 
 
 def test_scales_of_series_are_those_of_the_training_part() -> None:

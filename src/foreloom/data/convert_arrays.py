@@ -40,7 +40,7 @@ def _write(documents: Iterator[tuple[Path, Any]], paths: Sequence[Path], out: Pa
         write_series(series(), out)
 
 
-def _read_npy(path: Path) -> np.ndarray:
+def _read_npy(path: Path) -> Any:
     """The array, mapped; one of objects is read through the restricted unpickler."""
     with path.open("rb") as file:
         try:
@@ -49,15 +49,13 @@ def _read_npy(path: Path) -> np.ndarray:
                 np.lib.format.read_array_header_1_0 if is_first_version else np.lib.format.read_array_header_2_0
             )
             shape, _, dtype = read_header(file)
-            if dtype.kind in "fiub":
-                array = np.load(path, mmap_mode="r", allow_pickle=False)
+            if dtype.kind in "fiub" and 1 <= len(shape) <= 3:
+                return np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError) as error:
             raise ValueError(f"{path}: not a readable .npy file ({error}). Copy or write it again.") from error
         if dtype.kind == "O":
             return unpickle(file, str(path))
-    if dtype.kind not in "fiub" or not 1 <= len(shape) <= 3:
-        raise ValueError(
-            f"{path}: the array holds {dtype} on {len(shape)} axes; numbers are wanted, on one axis (steps), two "
-            "(series, steps) or three (series, variates, steps)."
-        )
-    return array
+    raise ValueError(
+        f"{path}: the array holds {dtype} on {len(shape)} axes; numbers are wanted, on one axis (steps), two (series, "
+        "steps) or three (series, variates, steps)."
+    )

@@ -16,7 +16,8 @@ class SourceConfig:
     """One data set of the mixture."""
 
     path: Annotated[str, Field(min_length=1)]
-    """Folder or file: save_to_disk, Arrow, Parquet, JSONL or CSV. Relative to the recipe's folder."""
+    """Folder or file: save_to_disk, Arrow, Parquet, JSONL, JSON, CSV, .npy, pickle, Time-300B, or a folder of these.
+    Relative to the recipe's folder."""
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """Share of the samples drawn from this source, relative to the other weights; the size of the data has no say."""
     holdout: Annotated[int, Field(ge=0)] = 0

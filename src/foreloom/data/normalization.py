@@ -1,6 +1,6 @@
 """Normalisation: values brought to zero mean and unit deviation, or to magnitude one, for models that do not scale.
 
-Axes: R rows, T steps, C context, H horizon.
+Axes: R rows, T steps, M series.
 """
 
 from __future__ import annotations
@@ -45,28 +45,35 @@ def center_and_scale(values_RT: np.ndarray, normalization: Normalization) -> tup
 class SeriesScales:
     """Centre and scale of every row of every series of some sources, computed when a series is first asked for.
 
-    Statistics are those of a window's context that holds all the steps before the series' holdout (`num_steps[source]
-    [item]` of them). They are kept, so the cost of a window does not grow with the length of its series.
+    Statistics are those of a window whose context is all of a series' steps before its holdout: `num_steps[source]
+    [item]` of them. They are kept, so the cost of a window does not grow with the length of its series.
     """
 
     def __init__(self, sources: Sequence[Source], num_steps: Sequence[np.ndarray], normalization: Normalization):
         self._sources = sources
         self._num_steps = num_steps
         self._normalization = normalization
-        self._first_row = [np.concatenate([[0], np.cumsum(source.num_rows, dtype=np.int64)]) for source in sources]
+        self._first_series = np.cumsum([0, *map(len, sources)])
+        num_rows = np.concatenate([source.num_rows for source in sources])
+        self._first_row = np.concatenate([[0], np.cumsum(num_rows, dtype=np.int64)])
         # Pages of zeros cost nothing before they are written; a scale of 0 is one not yet computed.
-        self._center = [np.zeros(first_row[-1]) for first_row in self._first_row]
-        self._scale = [np.zeros(first_row[-1]) for first_row in self._first_row]
+        self._center = np.zeros(self._first_row[-1])
+        self._scale = np.zeros(self._first_row[-1])
 
-    def of(self, source: int, item: int) -> tuple[np.ndarray, np.ndarray]:
-        """Centre and scale, float64 (rows of the series,)."""
-        begin, end = self._first_row[source][item : item + 2]
-        center_R, scale_R = self._center[source][begin:end], self._scale[source][begin:end]
-        if not scale_R.all():
-            num_steps = int(self._num_steps[source][item])
-            values_RT = np.full((end - begin, num_steps), np.nan)
-            self._sources[source].fill_window(item, num_steps, values_RT, values_RT[:, :0])
-            # The scale last: where it is set, another thread may already read both.
-            found = center_and_scale(values_RT, self._normalization)
-            center_R[:], scale_R[:] = found
-        return center_R, scale_R
+    def of(self, source_M: np.ndarray, item_M: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Centre and scale, float64 (R,) each, of all rows of M series, one series after the other."""
+        series_M = self._first_series[source_M] + item_M
+        first_M, end_M = self._first_row[series_M], self._first_row[series_M + 1]
+        unknown_m = np.flatnonzero(self._scale[first_M] == 0)
+        for member in unknown_m[np.unique(series_M[unknown_m], return_index=True)[1]]:
+            self._compute(int(source_M[member]), int(item_M[member]), slice(first_M[member], end_M[member]))
+        count_M = end_M - first_M
+        row_R = np.repeat(end_M - np.cumsum(count_M), count_M) + np.arange(count_M.sum())
+        return self._center[row_R], self._scale[row_R]
+
+    def _compute(self, source: int, item: int, rows: slice) -> None:
+        num_steps = int(self._num_steps[source][item])
+        values_RT = np.full((rows.stop - rows.start, num_steps), np.nan)
+        self._sources[source].fill_window(item, num_steps, values_RT, values_RT[:, :0])
+        # The scale last: where another thread finds it, it finds both.
+        self._center[rows], self._scale[rows] = center_and_scale(values_RT, self._normalization)

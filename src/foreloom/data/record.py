@@ -67,7 +67,7 @@ def records_of(document: Any) -> Sequence[Any]:
     """The series a whole document holds: itself where it is a dictionary or a flat list of numbers, else its parts."""
     if isinstance(document, np.ndarray):
         if document.dtype.kind != "O":
-            return [document] if document.ndim < 2 else document
+            return [document] if document.ndim < 2 else list(document)
         document = document.tolist()
     is_many = isinstance(document, list | tuple) and (
         not document or any(isinstance(part, list | tuple | dict | np.ndarray) for part in document)

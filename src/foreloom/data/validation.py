@@ -14,6 +14,7 @@ from foreloom.data.mixture import DataConfig, SourceConfig
 from foreloom.data.normalization import SeriesScales
 from foreloom.data.plan import plan_micro_batches
 from foreloom.data.reader import open_source
+from foreloom.data.selection import fixed_choice
 from foreloom.data.series import Source
 from foreloom.data.stream import Samples
 from foreloom.data.windows import Windows, gather
@@ -21,7 +22,7 @@ from foreloom.data.windows import Windows, gather
 
 def validation_samples(
     sources: Sequence[Source],
-    holdouts: Sequence[int],
+    described: Sequence[SourceConfig],
     *,
     context_length: int,
     prediction_length: int,
@@ -34,19 +35,20 @@ def validation_samples(
     Cuts begin where the holdout does, or after `least_past` steps, and lie `stride` apart, as far as the whole horizon
     fits. Contexts may reach before the holdout. Of more than `max_windows`, so many evenly spread ones are taken.
     """
-    length_M = np.concatenate([source.lengths for source in sources])
-    num_held_out_M = np.concatenate(
-        [
-            np.full(len(source), holdout or np.iinfo(np.int64).max)
-            for source, holdout in zip(sources, holdouts, strict=True)
-        ]
-    )
+    first_cuts, counts = [], []
+    for source, its in zip(sources, described, strict=True):
+        first_cut = np.maximum(source.lengths - its.holdout if its.holdout else 0, least_past)
+        count = np.maximum((source.lengths - prediction_length - first_cut) // stride + 1, 0)
+        taken = np.zeros_like(count)
+        chosen = fixed_choice(np.flatnonzero(count), its.max_series)
+        taken[chosen] = count[chosen]
+        first_cuts.append(np.broadcast_to(first_cut, count.shape))
+        counts.append(taken)
+    first_cut_M, count_M = np.concatenate(first_cuts), np.concatenate(counts)
     source_M = np.repeat(np.arange(len(sources), dtype=np.int32), [len(source) for source in sources])
     item_M = np.concatenate([np.arange(len(source)) for source in sources])
     rows_M = np.concatenate([source.num_rows for source in sources]).astype(np.int64)
 
-    first_cut_M = np.maximum(length_M - num_held_out_M, least_past)
-    count_M = np.maximum((length_M - prediction_length - first_cut_M) // stride + 1, 0)
     windows_up_to_M = np.cumsum(count_M)
     num_windows = int(windows_up_to_M[-1])
     num_taken = min(num_windows, max_windows)
@@ -106,7 +108,7 @@ class ValidationWindows:
         self._config = config
         self._samples = validation_samples(
             self._sources,
-            [one.holdout for one in described],
+            described,
             context_length=config.context_length,
             prediction_length=config.prediction_length,
             least_past=config.least_past,

@@ -102,27 +102,27 @@ def gather(
     context_RC = np.full((num_rows, min(num_steps, context_length)), np.nan, dtype=dtype)
     future_RH = np.full((num_rows, prediction_length), np.nan, dtype=dtype)
     role_R = np.empty(num_rows, dtype=np.int8)
-    scales: list[tuple[np.ndarray, np.ndarray]] = []
+    members: list[int] = []
     item_R = np.empty(num_rows, dtype=np.int64)
     row = 0
     for position in positions:
-        number = int(samples.source_N[position])
-        source = sources[number]
+        source = sources[samples.source_N[position]]
         for member in range(samples.offsets_N[position], samples.offsets_N[position + 1]):
             item, cut = int(samples.item_M[member]), int(samples.cut_M[member])
             end = row + int(source.num_rows[item])
             counts = source.fill_window(item, cut, context_RC[row:end], future_RH[row:end])
             role_R[row:end] = np.repeat(_ROLES, counts)
             item_R[row:end] = item
-            if series_scales is not None:
-                scales.append(series_scales.of(number, item))
+            members.append(member)
             if not allow_missing:
                 _refuse_missing(source, item, cut, context_RC[row:end], future_RH[row:end])
             row = end
     if normalization != "none":
-        center_R, scale_R = center_and_scale(context_RC, normalization)
-        if series_scales is not None:
-            center_R, scale_R = (np.concatenate(parts) for parts in zip(*scales, strict=True))
+        if series_scales is None:
+            center_R, scale_R = center_and_scale(context_RC, normalization)
+        else:
+            source_M = np.repeat(samples.source_N[positions], np.diff(samples.offsets_N)[positions])
+            center_R, scale_R = series_scales.of(source_M, samples.item_M[members])
         with np.errstate(over="ignore"):  # too large for float32 is infinite, and so missing
             context_RC, future_RH = (
                 ((values - center_R[:, None]) / scale_R[:, None]).astype(np.float32)
