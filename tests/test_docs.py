@@ -14,7 +14,6 @@ import re
 import shlex
 import subprocess
 import sys
-import textwrap
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,7 +56,7 @@ def blocks(page: Path) -> list[Block]:
     text = page.read_text(encoding="utf-8")
     fence = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)  # indented in a list
     return [
-        Block(found[2], textwrap.dedent(found[3]), text.count("\n", 0, found.start()) + 1)
+        Block(found[2], re.sub(f"^{found[1]}", "", found[3], flags=re.M), text.count("\n", 0, found.start()) + 1)
         for found in fence.finditer(text)
     ]
 
