@@ -123,11 +123,8 @@ def gather(
         else:
             source_M = np.repeat(samples.source_N[positions], np.diff(samples.offsets_N)[positions])
             center_R, scale_R = series_scales.of(source_M, samples.item_M[members])
-        with np.errstate(over="ignore"):  # too large for float32 is infinite, and so missing
-            context_RC, future_RH = (
-                ((values - center_R[:, None]) / scale_R[:, None]).astype(np.float32)
-                for values in (context_RC, future_RH)
-            )
+        context_RC = _scaled(context_RC, center_R, scale_R)
+        future_RH = _scaled(future_RH, center_R, scale_R)
     for values in (context_RC, future_RH):
         values[np.isinf(values)] = np.nan
     rows_of_sample = samples.num_rows_N[positions]
@@ -140,6 +137,12 @@ def gather(
         source_R=np.repeat(samples.source_N[positions], rows_of_sample),
         item_R=item_R,
     )
+
+
+def _scaled(values_RT: np.ndarray, center_R: np.ndarray, scale_R: np.ndarray) -> np.ndarray:
+    """float32; what is too large for it becomes infinite, and so missing."""
+    with np.errstate(over="ignore"):
+        return ((values_RT - center_R[:, None]) / scale_R[:, None]).astype(np.float32)
 
 
 def fill_from_series(series: Series, cut: int, context_RC: np.ndarray, future_RH: np.ndarray) -> RowCounts:
