@@ -35,7 +35,7 @@ class StepBatch:
     num_rows: int
     """Rows of the global batch."""
     micro_batches: list[Windows]
-    """This rank's, as many on every rank. One that is a masked copy has sample_R = -1 and an all-NaN horizon."""
+    """This rank's, as many on every rank. One that only fills up the number is `Windows.masked()`."""
 
     @property
     def samples(self) -> np.ndarray:

@@ -28,7 +28,8 @@ def series_of(record: Any, where: str, item_id: str) -> Series:
     name = next((name for name in columns.TARGET_NAMES if isinstance(record, dict) and name in record), None)
     if name is None:
         raise ValueError(
-            f'{where}: no series found; one looks like [1.0, 2.0, 3.0] or {{"target": [1.0, 2.0, null], ...}}.'
+            f'{where}: no series found; one looks like [1.0, 2.0, 3.0] or {{"target": [1.0, 2.0, null], ...}}. '
+            "A file that is no data does not belong in the folder."
         )
     target_VT = np.atleast_2d(_numbers(record[name], where, name))
     found: dict[Kind, dict[str, np.ndarray]] = {Kind.PAST: {}, Kind.FUTURE: {}}

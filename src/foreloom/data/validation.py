@@ -90,21 +90,18 @@ class ValidationWindows:
         opened: Sequence[Source] | None = None,
     ):
         assert 0 <= rank < world_size and max_windows > 0
-        of_training = not sources
-        described = [one for one in config.sources if one.holdout] if of_training else list(sources or ())
-        if not described:
+        candidates = list(sources or config.sources)
+        taken = [number for number, one in enumerate(candidates) if sources or one.holdout]
+        if not taken:
             raise ValueError(
                 "There is nothing to validate on: set data.sources.N.holdout, so that training leaves the last steps "
                 "of every series alone, or name other data sets in validation.sources."
             )
+        described = [candidates[number] for number in taken]
         if opened is None:
             self._sources = [open_source(one.path) for one in described]
         else:
-            self._sources = [
-                one
-                for one, its in zip(opened, config.sources if of_training else described, strict=True)
-                if its in described
-            ]
+            self._sources = [opened[number] for number in taken]
         self._config = config
         self._samples = validation_samples(
             self._sources,
