@@ -194,6 +194,11 @@ def forecaster(module: nn.Module) -> TimeMoeForecaster:
     return TimeMoeForecaster(module)
 
 
+def teach_transformers() -> None:
+    """See `time_moe.auto`, which needs transformers."""
+    from foreloom.models.time_moe import auto  # noqa: F401
+
+
 FAMILY = ModelFamily(
     name="time_moe",
     config=TimeMoeConfig,
@@ -208,4 +213,5 @@ FAMILY = ModelFamily(
     flops_per_row=flops_per_row,
     after_update=after_update,
     figures=figures,
+    teach_transformers=teach_transformers,
 )
