@@ -9,7 +9,7 @@ import pytest
 
 from foreloom.data.loader import WindowLoader
 from foreloom.data.memory import MemorySource
-from foreloom.data.mixture import DataConfig, SourceConfig
+from foreloom.data.mixture import DataConfig, GroupConfig, SourceConfig
 from foreloom.data.normalization import center_and_scale
 from foreloom.data.series import Series
 
@@ -127,6 +127,41 @@ def test_series_scope_is_taken_from_what_training_may_read() -> None:
         ours = np.concatenate([windows.context_RC[row], windows.future_RH[row]])
         places = [p for p in range(0, len(whole) - 19, 3) if np.allclose(scaled[p : p + 20], ours, atol=1e-6)]
         assert len(places) == 1
+
+
+@pytest.mark.parametrize("scope", ["context", "series"])
+def test_rows_of_groups_and_of_several_sources_keep_their_own_scales(scope) -> None:
+    rng = np.random.default_rng(4)
+    sources = [
+        MemorySource([Series(str(n), rng.normal(10**n, n + 1, (1, 40 + n))) for n in range(5)]),
+        MemorySource(
+            [Series(str(n), rng.normal(-7, 3, (2, 50)), past={"x": rng.normal(1e4, 1, 50)}) for n in range(3)]
+        ),
+    ]
+
+    def batch(**settings):
+        config = DataConfig(
+            sources=(SourceConfig(path="a"), SourceConfig(path="b")),
+            context_length=12,
+            prediction_length=4,
+            group=GroupConfig(probability=0.7, max_size=4),
+            **settings,
+        )
+        return WindowLoader(config, seed=0, batch_size=60, micro_batch_size=16, sources=sources).batch(0).micro_batches
+
+    plain, scaled = batch(), batch(normalization="zero", normalization_scope=scope)
+    assert len(plain) == len(scaled) > 2
+    for a, b in zip(plain, scaled, strict=True):
+        assert (a.source_R == b.source_R).all() and (a.item_R == b.item_R).all()
+        for row in range(a.num_rows):
+            whole = a.context_RC[row][np.isfinite(a.context_RC[row])].astype(np.float64)
+            if scope == "series":
+                series = sources[a.source_R[row]].read(int(a.item_R[row]))
+                rows = [*series.target_VT, *series.past.values()]
+                (whole,) = (one for one in rows if np.float32(a.future_RH[row, 0]) in one.astype(np.float32))
+            np.testing.assert_allclose(
+                b.future_RH[row], (a.future_RH[row] - whole.mean()) / whole.std(), rtol=1e-3, atol=1e-2
+            )
 
 
 class Counting(MemorySource):
