@@ -103,7 +103,13 @@ def _forecast(forecaster: Forecaster, windows: SlidingWindows, pieces: Sequence[
     """The median (N, H) of all windows in one forward, or one a piece for forecasters that must know the season."""
 
     def ask(one: Forecaster, inputs: list[ForecastInput]) -> list[np.ndarray]:
-        return one.predict_quantiles(inputs, windows.prediction_length, [0.5], batch_size=len(inputs))
+        return one.predict_quantiles(
+            inputs,
+            windows.prediction_length,
+            [0.5],
+            batch_size=len(inputs),
+            context_length=windows.context_length,  # so that a model which cannot use it all says so
+        )
 
     if isinstance(forecaster, SeasonalForecaster):
         apart = [ask(forecaster.at_season(p.channel.season_length), windows.inputs(p)) for p in pieces]
