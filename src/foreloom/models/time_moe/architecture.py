@@ -113,7 +113,7 @@ class Architecture:
         known = {key: config[key] for key in _KEYS if config.get(key) is not None}
         if isinstance(known.get("horizon_lengths"), int):
             known["horizon_lengths"] = [known["horizon_lengths"]]
-        if not config.get("apply_aux_loss", True):
+        if not config.get("apply_aux_loss", True) and not config.get("use_dense", False):
             known["router_aux_loss_factor"] = 0.0
         architecture, wrong = validate(cls, known, Located({}), "")
         if wrong:
@@ -122,10 +122,12 @@ class Architecture:
 
     def to_published(self, dtype: str) -> dict[str, Any]:
         """The config.json that the official code accepts, with every key of the one this came from."""
-        config = _FRAME | _FIXED | dict(self.published)
-        config |= {key: getattr(self, key) for key in _KEYS if key != "use_expert_bias" or self.use_expert_bias}
+        own = {key: getattr(self, key) for key in _KEYS if key != "use_expert_bias" or self.use_expert_bias}
+        own["horizon_lengths"] = list(self.horizon_lengths)
         # The official code wants exactly one of the two; a factor of 0 says that the loss is not used.
-        config |= {"horizon_lengths": list(self.horizon_lengths), "apply_aux_loss": not self.use_dense}
+        own["apply_aux_loss"] = not self.use_dense
+        config = _FRAME | _FIXED | dict(self.published)
+        config |= {key: value for key, value in own.items() if key not in config or config[key] != value}
         dtype_keys = [key for key in ("dtype", "torch_dtype") if key in self.published] or ["torch_dtype"]
         return dict(sorted((config | dict.fromkeys(dtype_keys, dtype)).items()))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import NamedTuple, Self, cast
 
 import numpy as np
@@ -66,7 +67,7 @@ class TimeMoeForecaster:
         """
         if cross_learning:
             raise ValueError("cross_learning: Time-MoE forecasts each series on its own; leave it out.")
-        rows, offsets = self._rows(inputs, self._usable(prediction_length, context_length))
+        rows, parts = self._rows(inputs, self._usable(prediction_length, context_length))
         forecast_NH = np.empty((len(rows), prediction_length), np.float32)
         with self._answering():
             for chosen in self._batches(rows, batch_size):
@@ -78,14 +79,14 @@ class TimeMoeForecaster:
                 center, scale = (np.array([[getattr(rows[i], name)] for i in chosen]) for name in ("center", "scale"))
                 forecast_NH[chosen] = new_BH * scale + center
         answers_NHQ = np.repeat(forecast_NH[..., None], len(quantile_levels), axis=-1)
-        return np.split(answers_NHQ, offsets)
+        return [answers_NHQ[part] for part in parts]
 
     def embed(self, inputs: Sequence[ForecastInput], *, batch_size: int = 256) -> list[np.ndarray]:
         """Final hidden states (targets, tokens, D) an input, a token a step from the first that any target observes.
 
         Tokens before a target's own first observed step are 0.
         """
-        rows, offsets = self._rows(inputs, self._limit)
+        rows, parts = self._rows(inputs, self._limit)
         hidden: list[np.ndarray] = [np.empty(0)] * len(rows)
         with self._answering():
             for chosen in self._batches(rows, batch_size):
@@ -93,9 +94,7 @@ class TimeMoeForecaster:
                 output = self.module(values_BL, attention_mask=mask_BL, output_hidden_states=True)
                 for i, hidden_LD in zip(chosen, output.hidden_states[-1].float().cpu().numpy(), strict=True):
                     hidden[i] = hidden_LD[-len(rows[i].values_L) :]
-        return [
-            _left_padded(hidden[start:end]) for start, end in zip([0, *offsets], [*offsets, len(rows)], strict=True)
-        ]
+        return [_left_padded(hidden[part]) for part in parts]
 
     def on_scaled_data(self) -> Self:
         """One that takes values as they are, because they were brought to unit scale before."""
@@ -120,10 +119,11 @@ class TimeMoeForecaster:
             )
         return context_length
 
-    def _rows(self, inputs: Sequence[ForecastInput], context_length: int) -> tuple[list[Row], np.ndarray]:
-        """The target rows of all inputs, and where those of all inputs but the first begin."""
+    def _rows(self, inputs: Sequence[ForecastInput], context_length: int) -> tuple[list[Row], list[slice]]:
+        """The target rows of all inputs one after another, and which are whose."""
         rows = [self._row(x_L[-context_length:]) for x in inputs for x_L in x.context_RC[: x.num_targets]]
-        return rows, np.cumsum([x.num_targets for x in inputs])[:-1]
+        ends = accumulate(x.num_targets for x in inputs)
+        return rows, [slice(end - x.num_targets, end) for end, x in zip(ends, inputs, strict=True)]
 
     def _row(self, x_L: np.ndarray) -> Row:
         observed_L = np.isfinite(x_L)

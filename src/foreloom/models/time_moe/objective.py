@@ -13,7 +13,7 @@ from torch import Tensor
 from foreloom.models.common.moe import Routing
 from foreloom.models.family import Tally
 from foreloom.models.time_moe.architecture import Architecture
-from foreloom.objectives.huber import huber_by_position, mean_of_batch, mean_of_rows
+from foreloom.objectives.huber import PositionSums, huber_by_position, mean_of_batch, mean_of_rows
 from foreloom.objectives.loss import Loss
 from foreloom.objectives.router import balance_loss, expert_load, router_z_loss
 
@@ -85,15 +85,15 @@ def _standard_forecast(prediction_BSX: Tensor, targets: Targets, arch: Architect
     """The sum over rows, and which positions are steps of a series that some counted label follows."""
     label_BS, mask_BS, attention_mask_BS, segment_BS = targets
     mask_BS = torch.ones_like(label_BS) if mask_BS is None else mask_BS.float()
+    if attention_mask_BS is not None:
+        mask_BS = mask_BS * (attention_mask_BS > 0)
     terms = huber_by_position(prediction_BSX, label_BS, mask_BS, arch.horizon_lengths, segment_BS=segment_BS)
-    num_labels_BS = mask_BS
     keep_BS = mask_BS.flip(1).cumsum(1).flip(1) > 0
     if attention_mask_BS is not None:
-        # What stands in the place of padding is no forecast.
-        real_BS = attention_mask_BS > 0
-        terms = terms._replace(sum_PBS=torch.where(real_BS, terms.sum_PBS, 0.0), count_PBS=terms.count_PBS * real_BS)
-        num_labels_BS, keep_BS = mask_BS * real_BS, keep_BS & real_BS
-    return mean_of_rows(terms, num_labels_BS, segment_BS), keep_BS
+        # What the model says of padding is no forecast.
+        keep_BS = keep_BS & (attention_mask_BS > 0)
+        terms = PositionSums(torch.where(keep_BS, terms.sum_PBS, 0.0), terms.count_PBS * keep_BS)
+    return mean_of_rows(terms, mask_BS, segment_BS), keep_BS
 
 
 def _reference_forecast(prediction_BSX: Tensor, targets: Targets, arch: Architecture) -> tuple[Loss, Tensor | None]:
