@@ -1,5 +1,6 @@
 """`evaluate --data`: horizons planned, the table laid out."""
 
+import json
 import math
 
 import numpy as np
@@ -75,3 +76,17 @@ def test_rows_tell_their_table(tmp_path):
     assert table_of([{"task": "t", "model": "m", "WQL": 1.0, "MASE": 2.0}]).columns[1].name == "WQL"
     write_rows(ROWS, tmp_path / "scores.csv")
     assert (tmp_path / "scores.csv").read_text().splitlines()[3] == "ours,d-99,0,nan,nan,0"
+
+
+def test_lengths_beyond_the_model_are_refused_before_anything_is_computed(tiny_time_moe, tmp_path, monkeypatch):
+    import foreloom.report.sliding as sliding
+    from foreloom.models.time_moe.family import FAMILY
+
+    FAMILY.save(tiny_time_moe, tiny_time_moe.state_dict(), tmp_path / "model")
+    data = tmp_path / "long.jsonl"
+    data.write_text(json.dumps({"target": [float(i % 7) for i in range(4400)]}) + "\n")
+    monkeypatch.setattr(sliding, "score_windows", lambda *_, **__: pytest.fail("computed"))
+    limit = tiny_time_moe.architecture.max_position_embeddings
+    options = sliding.SlidingOptions(horizons=(8, 720), context_length=limit - 100)
+    with pytest.raises(ValueError, match=f"{limit - 100} and prediction_length 720 are {limit + 620} steps"):
+        sliding.evaluate_windows_and_tabulate(tmp_path / "model", data, options, out=tmp_path / "scores.csv")

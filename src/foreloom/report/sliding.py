@@ -69,6 +69,9 @@ def evaluate_windows_and_tabulate(
         forecaster = from_pretrained(model, device=device).forecaster
         horizons = options.horizons or (HORIZONS if _is_csv(data) else HORIZONS[:1])
         windows, notes = plan_horizons(cut, horizons, options.context_length, forecaster.context_length)
+        for horizon, one in windows.items():
+            if one is not None:  # lengths that do not fit the model are refused before hours of forecasts
+                forecaster.predict_quantiles([], horizon, [0.5], context_length=one.context_length)
         forecasters: dict[str, Forecaster] = {
             name: forecaster.on_scaled_data() if options.normalization == "none" else forecaster,
             LAST_VALUE: Naive(),
