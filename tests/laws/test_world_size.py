@@ -40,6 +40,7 @@ def test_one_two_and_four_ranks_train_alike_and_take_over_from_each_other(tmp_pa
     train_here(tmp_path / "time_moe", **time_moe)
 
     two = [
+        time_moe | ddp | {"run_dir": tmp_path / "time_moe-2-ddp"},
         time_moe | fsdp | cut | recompute | {"run_dir": tmp_path / "time_moe-2-fsdp"},
         toy | ddp | cut | {"run_dir": tmp_path / "toy-2-ddp"},
         chronos2 | fsdp | cut | recompute | {"run_dir": tmp_path / "chronos2-2-fsdp"},
@@ -57,7 +58,6 @@ def test_one_two_and_four_ranks_train_alike_and_take_over_from_each_other(tmp_pa
     four = [
         toy | hsdp | {"run_dir": two_then_four, "resume": True},
         chronos2 | ddp | {"run_dir": tmp_path / "chronos2-4-ddp"},
-        time_moe | ddp | {"run_dir": tmp_path / "time_moe-4-ddp"},
     ]
     launch(4, four)
     for run_dir in (two_then_one, *(run["run_dir"] for run in (*two, *four))):

@@ -1,11 +1,13 @@
 """Forecasts beyond one horizon: the longest head that fits gives the next steps, which become context.
 
-Axes: B rows, S context steps, h horizon of one head.
+Axes: B rows, S context steps, T steps with the forecast, h horizon of one head.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -59,11 +61,25 @@ def generate(
         mask = _mask_with_new_steps(attention_mask, inputs, num_new)
         positions = (mask.cumsum(1) - 1).masked_fill(mask == 0, 1)
 
+    with _not_compiled():
+        _extend(model, values, num_steps, mask, positions, use_cache)
+    return values
+
+
+def _extend(
+    model: TimeMoeForPrediction,
+    values: Tensor,
+    num_steps: int,
+    mask: Tensor | None,
+    positions: Tensor | None,
+    use_cache: bool,
+) -> None:
+    """Fill `values` (B, T) from its step `num_steps` on; `mask` and `positions` cover all T."""
+    total, seen, length = values.shape[1], 0, num_steps
     caches = [LayerCache(total) for _ in range(model.architecture.num_hidden_layers)] if use_cache else None
-    seen, length = 0, num_steps
     while length < total:
         chunk = slice(seen, length)
-        forecast = model(
+        forecast_Bh = model(
             values[:, chunk],
             attention_mask=None if mask is None else mask[:, :length],
             position_ids=None if positions is None else positions[:, chunk],
@@ -72,9 +88,15 @@ def generate(
             num_last=1,
         ).logits[:, -1]
         seen = length if use_cache else 0
-        values[:, length : length + forecast.shape[1]] = forecast
-        length += forecast.shape[1]
-    return values
+        values[:, length : length + forecast_Bh.shape[1]] = forecast_Bh
+        length += forecast_Bh.shape[1]
+
+
+def _not_compiled() -> AbstractContextManager[Any]:
+    """Blocks that were compiled for training are not compiled anew for each length of the cache."""
+    if "torch._dynamo" not in sys.modules:  # nothing can be compiled, and importing it takes seconds
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 def horizon_for(num_steps: int, horizon_lengths: Sequence[int]) -> int:
