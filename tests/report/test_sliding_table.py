@@ -87,6 +87,9 @@ def test_lengths_beyond_the_model_are_refused_before_anything_is_computed(tiny_t
     data.write_text(json.dumps({"target": [float(i % 7) for i in range(4400)]}) + "\n")
     monkeypatch.setattr(sliding, "score_windows", lambda *_, **__: pytest.fail("computed"))
     limit = tiny_time_moe.architecture.max_position_embeddings
-    options = sliding.SlidingOptions(horizons=(8, 720), context_length=limit - 100)
-    with pytest.raises(ValueError, match=f"{limit - 100} and prediction_length 720 are {limit + 620} steps"):
+    context = FAMILY.forecaster(tiny_time_moe).context_length - 1
+    options = sliding.SlidingOptions(horizons=(8, limit - 10), context_length=context)
+    with pytest.raises(
+        ValueError, match=f"{context} and prediction_length {limit - 10} are {context + limit - 10} steps"
+    ):
         sliding.evaluate_windows_and_tabulate(tmp_path / "model", data, options, out=tmp_path / "scores.csv")
