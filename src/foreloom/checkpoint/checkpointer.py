@@ -108,7 +108,7 @@ class Checkpointer:
         state: Mapping[str, Any],
         position: Mapping[str, Any],
         *,
-        export: Callable[[Path], None] | None = None,
+        export: Callable[[Path], object] | None = None,
         step_to_keep: int | None = None,
     ) -> CheckpointFolder:
         """Write a checkpoint beside the others, rename it when it is whole, then delete those that need not stay.
@@ -202,7 +202,9 @@ class Checkpointer:
                 leftover.unlink()
             shutil.rmtree(leftover, ignore_errors=True)
 
-    def _write_rest(self, unfinished: Path, position: Mapping[str, Any], export: Callable[[Path], None] | None) -> None:
+    def _write_rest(
+        self, unfinished: Path, position: Mapping[str, Any], export: Callable[[Path], object] | None
+    ) -> None:
         write_json(unfinished / "state" / "position.json", position)
         if export:
             export(unfinished / "hf")

@@ -259,7 +259,7 @@ class Trainer:
                 raise
             self.monitor.warn("checkpoint_failed", f"{error}. The run goes on.")
 
-    def _export(self) -> tuple[Callable[[Path], None] | None, int | None]:
+    def _export(self) -> tuple[Callable[[Path], object] | None, int | None]:
         """What writes hf/ into the checkpoint to be saved, and the step whose weights it writes."""
         step = self.progress.step
         best_step = self.scoring.step_to_restore
