@@ -95,7 +95,7 @@ def _feed_forward(arch: Architecture) -> nn.Module:
 
 
 class InputEmbedding(nn.Module):
-    """silu(gate x) * emb x: one token a step. In float32 under any autocast, or values would lose their digits."""
+    """silu(gate x) * emb x: one token a step, in the precision of the weights, or values would lose their digits."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -104,9 +104,9 @@ class InputEmbedding(nn.Module):
 
     def forward(self, x_BT: Tensor) -> Tensor:
         """(B, T) -> (B, T, D)."""
-        with torch.autocast(x_BT.device.type, enabled=False):
-            x_BT1 = x_BT.to(self.emb_layer.weight.dtype)[..., None]
-            return F.silu(self.gate_layer(x_BT1)) * self.emb_layer(x_BT1)
+        x_BT1 = x_BT.to(self.emb_layer.weight.dtype)[..., None]
+        # Plain products: those of matrices would be taken in half precision under autocast.
+        return F.silu(x_BT1 * self.gate_layer.weight[:, 0]) * (x_BT1 * self.emb_layer.weight[:, 0])
 
 
 class Decoder(nn.Module):
