@@ -75,6 +75,22 @@ def test_balance_of_a_pretrained_model(folder):
     assert torch.equal(biased.eval()(x).logits, kept.eval()(x).logits)
 
 
+def test_balance_that_a_checkpoint_was_trained_with(folder, tmp_path):
+    for balance, again in (
+        ("bias", {}),
+        ("none", {}),
+        ("bias", {"balance": "aux_loss"}),
+        ("none", {"balance": "bias"}),
+    ):
+        first = build(pretrained=folder, balance=balance)
+        FAMILY.save(first, first.state_dict(), tmp_path / "again")
+        model = build(pretrained=str(tmp_path / "again"), balance=then)
+        assert (model.balance_rate > 0) == ((then or balance) == "bias")
+        assert model.architecture.router_aux_loss_factor == (0.02 if then == "aux_loss" else 0)
+    model = build(pretrained=str(tmp_path / "again"), router_aux_loss_factor=0.3)
+    assert (model.architecture.router_aux_loss_factor, model.balance_rate) == (0.3, 0)
+
+
 def test_a_dense_checkpoint_has_no_experts_to_balance(tmp_path):
     dense = build(size="test", use_dense=True)
     FAMILY.initialize(dense, 0)

@@ -1,4 +1,4 @@
-"""A training step never looks at a number on the device, packed rows and routers included (see the test of chronos2)."""
+"""A training step never looks at a number on the device, packed rows and routers included (see chronos2's test)."""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ from foreloom.models.time_moe.routers import after_update, figures
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
+Balance = Literal["aux_loss", "bias", "none"]
 
 DEFAULT_BALANCE_RATE = 0.001
 """Of Wang et al. 2024."""
@@ -48,11 +49,11 @@ class TimeMoeConfig:
     formulas, its mistakes included, to repeat its results."""
     attn_implementation: Implementation = "auto"
     """auto: the fastest for device and shape; eager, sdpa (torch) or flash_attention_2 (the flash-attn package)."""
-    balance: Literal["aux_loss", "bias", "none"] | None = None
-    """What keeps the experts evenly used: the published auxiliary loss (default), a bias on each expert that follows
-    its load (loss-free, Wang et al. 2024), or nothing."""
+    balance: Balance | None = None
+    """What keeps the experts evenly used: the published auxiliary loss, a bias on each expert that follows its load
+    (loss-free, Wang et al. 2024), or nothing; unset: what the checkpoint was trained with, the loss for a new model."""
     router_aux_loss_factor: Positive | None = None
-    """balance: aux_loss only: the weight of the auxiliary loss."""
+    """balance: aux_loss only: the weight of the auxiliary loss, 0.02 by default."""
     balance_rate: Positive | None = None
     """balance: bias only: by how much each update moves the bias of an expert; 0.001 by default."""
     router_z_loss_factor: Annotated[float, Field(ge=0)] = 0.0
@@ -149,11 +150,7 @@ def build(config: TimeMoeConfig, *, context_length: int, prediction_length: int)
     else:
         assert config.size is not None
         model = checkpoint.build_empty(Architecture(**(SIZES[config.size] | changes)))
-    if config.balance in ("bias", "none"):
-        changes["router_aux_loss_factor"] = 0.0
-    if config.balance == "bias":
-        model.balance_rate = config.balance_rate or DEFAULT_BALANCE_RATE
-        changes["use_expert_bias"] = True
+    changes |= _set_balance(model, config)
     model.protocol = config.protocol
     model.attn_implementation = config.attn_implementation
     model.router_z_loss_factor = config.router_z_loss_factor
@@ -165,6 +162,23 @@ def build(config: TimeMoeConfig, *, context_length: int, prediction_length: int)
             f"{num_steps} inputs, and model.max_position_embeddings is {limit}; shorten the windows or raise the limit."
         )
     return model
+
+
+def _set_balance(model: TimeMoeForPrediction, config: TimeMoeConfig) -> dict[str, Any]:
+    """What the architecture has to change for the balance asked for, or that a checkpoint was trained with."""
+    arch = model.architecture
+    if arch.use_dense:
+        return {}
+    without_loss: Balance = "bias" if arch.use_expert_bias else "none"
+    has_loss = arch.router_aux_loss_factor or config.router_aux_loss_factor
+    balance = config.balance or ("aux_loss" if has_loss else without_loss)
+    if balance == "bias":
+        model.balance_rate = config.balance_rate or DEFAULT_BALANCE_RATE
+        return {"router_aux_loss_factor": 0.0, "use_expert_bias": True}
+    if balance == "none":
+        return {"router_aux_loss_factor": 0.0}
+    factor = config.router_aux_loss_factor or arch.router_aux_loss_factor
+    return {"router_aux_loss_factor": factor or Architecture.router_aux_loss_factor}
 
 
 def _check_changes(config: TimeMoeConfig, arch: Architecture) -> None:
