@@ -76,12 +76,7 @@ def test_balance_of_a_pretrained_model(folder):
 
 
 def test_balance_that_a_checkpoint_was_trained_with(folder, tmp_path):
-    for balance, again in (
-        ("bias", {}),
-        ("none", {}),
-        ("bias", {"balance": "aux_loss"}),
-        ("none", {"balance": "bias"}),
-    ):
+    for balance, then in (("bias", None), ("none", None), ("bias", "aux_loss"), ("none", "bias")):
         first = build(pretrained=folder, balance=balance)
         FAMILY.save(first, first.state_dict(), tmp_path / "again")
         model = build(pretrained=str(tmp_path / "again"), balance=then)
