@@ -25,11 +25,12 @@ from foreloom import cli, run
 from foreloom.config.loader import shipped_recipes
 
 ROOT = Path(__file__).resolve().parents[1]
-GUIDES = ("data", "training", "forecasting", "evaluation", "aws_gpu")
+GUIDES = ("data", "training", "forecasting", "evaluation", "fine_tuning", "aws_gpu")
 ELSEWHERE = {
     "apt-get": "installs software on the machine",
     "aws": "needs an account with Amazon",
     "chmod": "of a key that the reader has and we have not",
+    "curl": "needs a network",
     "git": "needs a network",
     "icacls.exe": "is Windows'",
     "nvidia-smi": "needs a GPU",
@@ -94,9 +95,11 @@ def shell(text: str) -> str:
 
 
 @pytest.mark.parametrize("guide", GUIDES)
-def test_every_block_of_a_guide_runs(guide, tmp_path, monkeypatch):
+def test_every_block_of_a_guide_runs(guide, tmp_path, monkeypatch, request):
     for name in ("examples", "recipes"):
         (tmp_path / name).symlink_to(ROOT / name)
+    if guide == "fine_tuning":  # what its reader downloads
+        (tmp_path / "ETTh1.csv").symlink_to(request.getfixturevalue("shared") / "data" / "ltsf_csv" / "ETTh1.csv")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FORELOOM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "120")
@@ -205,7 +208,8 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_recipes_that_are_named_exist(page):
     text = page.read_text(encoding="utf-8")
-    named = set(re.findall(r"`(chronos2-[\w-]+)`", text)) | set(re.findall(r"recipes/([\w-]+)\.yaml", text))
+    named = set(re.findall(r"`((?:chronos2|time-moe)-[\w-]+)`", text))
+    named |= set(re.findall(r"recipes/([\w-]+)\.yaml", text))
     assert named <= RECIPES
 
 
