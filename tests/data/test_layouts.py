@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -186,6 +187,55 @@ def test_a_pickle_runs_nothing(tmp_path, protocol) -> None:
     path.write_bytes(b"cos\nsystem\n(S'touch " + str(victim).encode() + b"'\ntR.")
     refused(path, "the pickle holds a os.system")
     assert not victim.exists()
+
+
+class Forged:
+    """Reduces to whatever it is made of."""
+
+    def __init__(self, *reduced: Any):
+        self.reduced = reduced
+
+    def __reduce__(self):
+        return self.reduced
+
+
+def test_a_pickle_forges_no_memory(tmp_path) -> None:
+    """numpy reads these without complaint: objects at addresses of the file's choice, elements beyond the bytes."""
+    make, scalar = np.array(0).__reduce__()[0], np.float64(0).__reduce__()[0]
+    address, plain = b"A" * 8, np.dtype("f8")
+
+    def array(dtype: Any, content: Any = address, shape: tuple = (1,)) -> Forged:
+        return Forged(make, (np.ndarray, (0,), b"b"), (1, shape, dtype, False, content))
+
+    def dtype(name: Any, fields: Any) -> Forged:
+        return Forged(np.dtype, (name, False, True), (3, "|", None, ("a",), fields, 8, 1, 0))
+
+    field_of_objects = dtype("V8", {"a": (np.dtype("O"), 0)})
+    flag_less = Forged(np.dtype, ("O8", False, True), (3, "|", None, None, None, -1, -1, 0))
+    path = tmp_path / "forged.pkl"
+    for content in (
+        Forged(np.ndarray, ((1,), np.dtype("O"), address)),
+        Forged(scalar, (field_of_objects, address)),
+        Forged(make, (np.ndarray, (0,), b"b"), "no state"),
+        Forged(np.dtype, ("f8", False, True), (3, "no order")),
+        *(
+            array(one)
+            for one in (flag_less, field_of_objects, dtype("V8", {"a": (plain, 2**40)}), dtype([("a", "O")], {}))
+        ),
+        *(array(plain, shape=shape) for shape in ((2**40,), (-1, -1), (1.0,), (2**32, 2**32))),
+        array(np.dtype("O"), [], (1,)),
+        array(plain, [1.0], (1,)),
+    ):
+        path.write_bytes(pickle.dumps([content], protocol=4))
+        refused(path, "forged.pkl: ")
+
+
+def test_pickled_functions_cannot_be_changed(tmp_path) -> None:
+    path = tmp_path / "a.pkl"
+    path.write_bytes(b"\x80\x02cnumpy._core.multiarray\nscalar\n}X\x05\x00\x00\x00_makeX\x01\x00\x00\x00xsb.")
+    refused(path, "the pickle holds a state for a function")
+    path.write_bytes(pickle.dumps([[np.float64(1), np.float64(2)], np.array([True, False])]))
+    assert values(path) == [[1, 2], [1, 0]]
 
 
 def test_pickles_of_other_classes_and_damaged_ones(tmp_path) -> None:
