@@ -82,7 +82,7 @@ EPOCHS = [
 ]
 
 
-def test_epochs_become_steps_and_validation_ends_the_run(tmp_path):
+def test_epochs_become_steps_and_validation_ends_the_run(tmp_path, monkeypatch):
     settings = [s for s in TINY if not s.startswith(("training.steps", "data.group"))] + EPOCHS
     recipe = run.load("chronos2-test", [*settings, "training.epochs=1.5"])
     data = recipe.sections["data"]
@@ -94,10 +94,11 @@ def test_epochs_become_steps_and_validation_ends_the_run(tmp_path):
     assert f"(default, here {num_steps * 6 / num_windows:.3g})" in run.describe(as_steps)
 
     validation = ["validation.steps=2", "validation.patience=1", "validation.min_delta=1000"]
+    monkeypatch.setattr("foreloom.data.validation.open_source", None)  # holdouts are of sources that are open
     result = foreloom.train("chronos2-test", [*settings, "training.epochs=1.5", *validation], out=tmp_path / "run")
     assert (result.step, result.exit_code) == (2, 0)
     log = (tmp_path / "run" / "training.log").read_text()
-    assert f"{num_steps} ({num_steps * 6 / num_windows:.3g} epochs of {num_windows:,} rows)" in log
+    assert f"{num_steps} ({num_steps * 6 / num_windows:.3g} epochs of {num_windows:,} windows)" in log
     assert f"Step 1/{num_steps} |" in log and "Validation after step 0: loss=" in log
     assert "The run ends early: a validation did not lower the loss by more than 1000" in log
     (final,) = (tmp_path / "run").glob("checkpoints/final/manifest.json")

@@ -114,8 +114,8 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         rank=process.rank,
         world_size=process.world_size,
     )
-    training = training.in_steps(loader.num_epoch_rows)
-    held_out = _validation_windows(recipe, process)
+    training = training.in_steps(loader.num_epoch_batches)
+    held_out = _validation_windows(recipe, process, loader)
     if model_config.pretrained is not None:
         folder = find_model_folder(model_config.pretrained)
         model_config = dataclasses.replace(model_config, pretrained=str(folder))
@@ -184,7 +184,7 @@ def _contradictions(recipe: Recipe) -> list[str]:
     return [f"{recipe.where(key)}: {key}: {sentence}" for key, sentence in problems.items()]
 
 
-def _validation_windows(recipe: Recipe, process: Process) -> ValidationWindows | None:
+def _validation_windows(recipe: Recipe, process: Process, loader: WindowLoader) -> ValidationWindows | None:
     data, training, config = (recipe.sections[name] for name in ("data", "training", "validation"))
     if not config.steps:
         return None
@@ -196,6 +196,7 @@ def _validation_windows(recipe: Recipe, process: Process) -> ValidationWindows |
         micro_batch_rows=training.micro_batch_size or -(-training.batch_size // process.world_size),
         rank=process.rank,
         world_size=process.world_size,
+        opened=None if config.sources else loader.sources,
     )
 
 
@@ -254,7 +255,7 @@ def _banner(
             "parameters": num_parameters,
         },
         "Optimization": {
-            "steps": f"{num_steps:,}" + _in_epochs(training, num_steps, loader.num_epoch_rows),
+            "steps": f"{num_steps:,}" + _in_epochs(num_steps, loader),
             "global batch": f"{training.batch_size:,} rows",
             "learning rate": f"{optimizer.learning_rate:g}, {optimizer.schedule}",
             "weight decay": optimizer.weight_decay,
@@ -277,10 +278,10 @@ def _banner(
     }
 
 
-def _in_epochs(training: TrainingConfig, num_steps: int, num_epoch_rows: int | None) -> str:
-    if num_epoch_rows is None:
+def _in_epochs(num_steps: int, loader: WindowLoader) -> str:
+    if loader.num_epoch_batches is None:
         return ""
-    return f" ({num_steps * training.batch_size / num_epoch_rows:.3g} epochs of {num_epoch_rows:,} rows)"
+    return f" ({num_steps / loader.num_epoch_batches:.3g} epochs of {loader.num_windows:,} windows)"
 
 
 def _length(recipe: Recipe) -> dict[str, Any]:
@@ -291,10 +292,11 @@ def _length(recipe: Recipe) -> dict[str, Any]:
     data, training = recipe.sections["data"], recipe.sections["training"]
     if data.stride is None or not all(Path(source.path).exists() for source in data.sources):
         return {}
-    num_rows = WindowLoader(data, seed=training.seed, batch_size=training.batch_size).num_epoch_rows
+    num_batches = WindowLoader(data, seed=training.seed, batch_size=training.batch_size).num_epoch_batches
+    assert num_batches is not None
     if training.epochs is None:
-        return {"epochs": float(f"{training.steps * training.batch_size / num_rows:.3g}")}
-    return {"steps": training.in_steps(num_rows).steps}
+        return {"epochs": float(f"{training.num_steps / num_batches:.3g}")}
+    return {"steps": training.in_steps(num_batches).steps}
 
 
 def _strategy(parallel: ParallelConfig, process: Process, num_parameters: int) -> str:

@@ -200,3 +200,13 @@ def test_values_too_large_for_float32_after_scaling_are_missing() -> None:
     values = np.array([[1.0, 2.0] * 8 + [1e300, 5.0, NAN, 1.0]])
     windows = windows_of(MemorySource([Series("a", values)]), normalization="zero", stride=20, batch_size=1)
     assert np.isnan(windows.future_RH[0]).tolist() == [True, False, True, False]
+
+
+@pytest.mark.parametrize("normalization", ["zero", "max"])
+def test_what_follows_an_unobserved_context_has_no_scale_and_is_no_label(normalization) -> None:
+    late = Series("late", np.array([[NAN] * 16 + [1e6, 2e6, 3e6, 4e6], np.arange(20.0)]))
+    windows = windows_of(MemorySource([late]), batch_size=1, stride=20, normalization=normalization)
+    assert np.isnan(windows.future_RH[0]).all() and np.isfinite(windows.future_RH[1]).all()
+    series = {"normalization": normalization, "normalization_scope": "series"}
+    windows = windows_of(MemorySource([late]), batch_size=1, stride=20, **series)
+    assert np.isfinite(windows.future_RH).all() and np.abs(windows.future_RH).max() < 3

@@ -67,7 +67,7 @@ def test_windows_equal_the_published_ones(shared, case) -> None:
         num_prefetch=0,
     )
     loader = WindowLoader(config, seed=0, batch_size=facts["num_windows"])
-    assert loader.num_windows == loader.num_epoch_rows == facts["num_windows"] == len(expected[f"{case}_index"])
+    assert loader.num_windows == facts["num_windows"] == len(expected[f"{case}_index"])
     (windows,) = loader.batch(0).micro_batches
     ours = []
     for item, context, future in zip(windows.item_R, windows.context_RC, windows.future_RH, strict=True):
@@ -96,7 +96,6 @@ def test_offsets_of_long_and_short_series() -> None:
     # short window, 5 none.
     loader = loader_of(source_of(27, 9, 5, 16), variates := source_of(17, variates=2, name="two"))
     assert loader.num_windows == 3 + 1 + 1 + 1
-    assert loader.num_epoch_rows == loader.num_windows + 1
     statistics = loader.source_statistics()
     assert [one.num_windows for one in statistics] == [5, 1]
     assert [one.probability for one in statistics] == [5 / 6, 1 / 6]
@@ -140,7 +139,7 @@ def test_every_window_once_an_epoch_whatever_the_batches_and_ranks(lengths, stri
     if num_windows > 12:
         assert epochs[0] != epochs[1]
 
-    first, seen = 0, []
+    first, seen, num_batches = 0, [], 0.0
     while first < num_windows:
         parts = [
             loader_of(*sources, stride=stride, batch_size=batch_size, rank=rank, world_size=world_size).batch(first)
@@ -148,8 +147,18 @@ def test_every_window_once_an_epoch_whatever_the_batches_and_ranks(lengths, stri
         ]
         assert len({part.next_sample for part in parts}) == 1
         seen += np.concatenate([part.samples for part in parts]).tolist()
+        num_batches += min(1.0, (num_windows - first) / (parts[0].next_sample - first))
         first = parts[0].next_sample
+    assert alone.num_epoch_batches == pytest.approx(num_batches)
     assert sorted(seen) == list(range(first))
+
+
+def test_an_epoch_of_samples_that_overfill_their_batches() -> None:
+    # A batch of 4 rows is one sample of 7: rows / batch_size would make it 1.75 times as many.
+    loader = loader_of(source_of(*range(20, 26), variates=7), stride=1, batch_size=4)
+    assert loader.num_epoch_batches == loader.num_windows
+    loader = loader_of(source_of(*range(20, 26), variates=7), stride=1, batch_size=32)
+    assert loader.num_epoch_batches == loader.num_windows / 5
 
 
 def test_a_run_goes_on_where_it_stopped_in_the_middle_of_an_epoch() -> None:

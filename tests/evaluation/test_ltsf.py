@@ -166,3 +166,12 @@ def test_too_few_rows_for_a_horizon_is_a_sentence_with_the_numbers(write):
         some.windows(21, 5)
     with pytest.raises(ValueError, match="context of 96 steps does not fit .* after row 80 of 100"):
         some.windows(24)
+
+
+def test_infinite_values_are_missing_ones(write):
+    df = table(a=np.sin(np.arange(100.0)))
+    whole = read_ltsf(write(df)).channels[0].values_T
+    df.loc[[3, 90], "a"] = np.inf, -np.inf
+    (channel,) = read_ltsf(write(df, "infinite.csv")).channels
+    assert np.flatnonzero(np.isnan(channel.values_T)).tolist() == [3, 90]
+    np.testing.assert_allclose(channel.values_T[4:90], whole[4:90], atol=0.05)

@@ -1,5 +1,7 @@
 """`Model.predict`: every form of input, the horizon's limits, refusals."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -64,6 +66,12 @@ def test_defaults_and_options():
 def test_a_horizon_beyond_the_model_warns_or_is_refused():
     model = naive_model()
     with pytest.warns(UserWarning, match="prediction_length 9 is beyond the 8 steps"):
+        assert model.predict(RAMP, 9)[0].shape == (1, 9, 3)
+    with pytest.raises(ValueError, match="beyond the 8 steps.*Ask for 8 or less"):
+        model.predict(RAMP, 9, limit_prediction_length=True)
+    model.forecaster.is_autoregressive = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         assert model.predict(RAMP, 9)[0].shape == (1, 9, 3)
     with pytest.raises(ValueError, match="beyond the 8 steps.*Ask for 8 or less"):
         model.predict(RAMP, 9, limit_prediction_length=True)

@@ -5,9 +5,11 @@ import pytest
 from foreloom.training.config import TrainingConfig
 
 
-@pytest.mark.parametrize(("epochs", "num_rows", "steps"), [(1, 64, 8), (1, 65, 9), (2.5, 10, 4), (0.01, 10, 1)])
-def test_epochs_in_steps(epochs: float, num_rows: int, steps: int) -> None:
-    config = TrainingConfig(epochs=epochs, batch_size=8).in_steps(num_rows)
+@pytest.mark.parametrize(
+    ("epochs", "num_batches", "steps"), [(1, 8.0, 8), (1, 8.1, 9), (2.5, 1.25, 4), (1e-9, 1.25, 1), (0.1, 30.0, 3)]
+)
+def test_epochs_in_steps(epochs: float, num_batches: float, steps: int) -> None:
+    config = TrainingConfig(epochs=epochs, batch_size=8).in_steps(num_batches)
     assert (config.num_steps, config.epochs, config.batch_size) == (steps, None, 8)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
@@ -20,7 +21,7 @@ from foreloom.data.reader import open_source
 from foreloom.data.selection import select
 from foreloom.data.series import Source
 from foreloom.data.stream import Samples, SampleStream
-from foreloom.data.strided import StridedStream
+from foreloom.data.strided import StridedStream, count_batches
 from foreloom.data.windows import Windows, gather
 
 
@@ -86,18 +87,19 @@ class WindowLoader:
         self._micro_batch_size = micro_batch_size
         self._rank = rank
         self._world_size = world_size
-        self._sources = [open_source(one.path) for one in config.sources] if sources is None else list(sources)
+        self.sources = [open_source(one.path) for one in config.sources] if sources is None else list(sources)
+        """As the mixture has them."""
         self._selections = [
             select(source, config.min_length, one.max_series, one.holdout)
-            for source, one in zip(self._sources, config.sources, strict=True)
+            for source, one in zip(self.sources, config.sources, strict=True)
         ]
         kind = SampleStream if config.stride is None else StridedStream
-        self._stream = kind(self._sources, self._selections, config, seed=seed, stream=stream)
+        self._stream = kind(self.sources, self._selections, config, seed=seed, stream=stream)
         self._series_scales = None
         if config.normalization_scope == "series":
             lengths = [selection.lengths for selection in self._selections]
-            self._series_scales = SeriesScales(self._sources, lengths, config.normalization)
-        self._fingerprint = _fingerprint(self._sources, config, seed, stream)
+            self._series_scales = SeriesScales(self.sources, lengths, config.normalization)
+        self._fingerprint = _fingerprint(self.sources, config, seed, stream)
         self._next_sample = 0
         self._ahead: list[ReadAhead[StepBatch]] = []
 
@@ -131,10 +133,17 @@ class WindowLoader:
         """Windows of one epoch over all sources; None where they are drawn without end (no `data.stride`)."""
         return self._stream.num_windows if isinstance(self._stream, StridedStream) else None
 
-    @property
-    def num_epoch_rows(self) -> int | None:
-        """Rows of those windows, what `batch_size` counts: more than windows where series have several variates."""
-        return self._stream.num_rows if isinstance(self._stream, StridedStream) else None
+    @cached_property
+    def num_epoch_batches(self) -> float | None:
+        """Global batches of the first epoch, the last one by the share of it that is filled; None as `num_windows`.
+
+        Fewer than rows / `batch_size`: the samples of a batch, never split, may have more rows than that together.
+        """
+        if not isinstance(self._stream, StridedStream):
+            return None
+        if (num_rows := self._stream.num_sample_rows) is not None:
+            return self._stream.num_windows / -(-self._batch_size // num_rows)
+        return count_batches(self._stream, self._batch_size)
 
     def __iter__(self) -> Iterator[StepBatch]:
         batches = self._batches(self._next_sample)
@@ -170,10 +179,10 @@ class WindowLoader:
     def source_statistics(self) -> list[SourceStatistics]:
         """Each source of the mixture, in the recipe's order."""
         stream = self._stream
-        num_windows: list[int | None] = [None] * len(self._sources)
+        num_windows: list[int | None] = [None] * len(self.sources)
         shares = np.array([one.weight for one in self._config.sources])
         if isinstance(stream, StridedStream):
-            num_windows = [stream.num_windows_of(number) for number in range(len(self._sources))]
+            num_windows = [stream.num_windows_of(number) for number in range(len(self.sources))]
             shares = np.array(num_windows)
         return [
             SourceStatistics(
@@ -186,7 +195,7 @@ class WindowLoader:
                 num_windows=count,
             )
             for source, selection, probability, count in zip(
-                self._sources, self._selections, shares / shares.sum(), num_windows, strict=True
+                self.sources, self._selections, shares / shares.sum(), num_windows, strict=True
             )
         ]
 
@@ -203,7 +212,7 @@ class WindowLoader:
 
     def _gather(self, samples: Samples, positions: np.ndarray) -> Windows:
         return gather(
-            self._sources,
+            self.sources,
             samples,
             positions,
             context_length=self._config.context_length,

@@ -15,6 +15,8 @@ from foreloom.data.selection import Selection
 from foreloom.data.series import Source
 from foreloom.data.stream import Samples
 
+_SAMPLES_AT_ONCE = 65536
+
 
 class StridedStream:
     """Draws samples i = 0, 1, ...: epoch i // W, and of its order the place i % W, for the W windows of all sources.
@@ -50,8 +52,8 @@ class StridedStream:
         self._windows_up_to_M = np.cumsum(self._count_M)
         self.num_windows = int(self._windows_up_to_M[-1])
         """Windows of one epoch."""
-        self.num_rows = int(self._count_M @ self._rows_M)
-        """Rows of one epoch."""
+        self.num_sample_rows = int(self._rows_M[0]) if (self._rows_M == self._rows_M[0]).all() else None
+        """Rows of every sample, where all have as many."""
 
     def num_windows_of(self, source: int) -> int:
         """Windows of one source in one epoch."""
@@ -77,3 +79,18 @@ class StridedStream:
             item_M=self._item_M[series_N],
             cut_M=cut_N,
         )
+
+
+def count_batches(stream: StridedStream, batch_size: int) -> float:
+    """How often the samples of the first epoch, in their order, make up `batch_size` rows; and what share is left."""
+    num_batches = first = 0
+    while True:
+        rows_after_N = np.cumsum(stream.draw(first, max(batch_size, _SAMPLES_AT_ONCE)).num_rows_N)
+        rows_before = count = 0
+        while rows_after_N[-1] >= rows_before + batch_size:
+            begin, count = count, int(np.searchsorted(rows_after_N, rows_before + batch_size)) + 1
+            if first + count >= stream.num_windows:
+                return num_batches + (stream.num_windows - first - begin) / (count - begin)
+            num_batches += 1
+            rows_before = int(rows_after_N[count - 1])
+        first += count

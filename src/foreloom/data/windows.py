@@ -93,8 +93,8 @@ def gather(
     """Cut the samples at `positions` out of their series, as one micro-batch.
 
     A sample's members are one group. Infinite values count as missing. Rows are normalised each on its own: by
-    `series_scales` where given, else by their context. Raises ValueError where a value is missing and `allow_missing`
-    is false.
+    `series_scales` where given, else by their context, and then a row with nothing observed there is missing. Raises
+    ValueError where a value is missing and `allow_missing` is false.
     """
     num_rows = int(samples.num_rows_N[positions].sum())
     num_steps = int(samples.num_steps_N[positions].max(initial=0))
@@ -120,6 +120,8 @@ def gather(
     if normalization != "none":
         if series_scales is None:
             center_R, scale_R = center_and_scale(context_RC, normalization)
+            # With nothing observed before the cut there is no scale, and raw values would drown all others.
+            future_RH[~np.isfinite(context_RC).any(axis=1)] = np.nan
         else:
             source_M = np.repeat(samples.source_N[positions], np.diff(samples.offsets_N)[positions])
             center_R, scale_R = series_scales.of(source_M, samples.item_M[members])

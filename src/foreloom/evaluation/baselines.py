@@ -33,6 +33,7 @@ class _PointForecaster(ABC):
     quantile_levels: tuple[float, ...] = (0.5,)
     context_length: int = _NO_LIMIT
     prediction_length: int = _NO_LIMIT
+    is_autoregressive: bool = False
 
     @abstractmethod
     def point_forecast(self, filled_RL: np.ndarray, prediction_length: int) -> np.ndarray:

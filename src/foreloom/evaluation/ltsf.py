@@ -105,7 +105,8 @@ def read_ltsf(
     """Read a CSV whose first column (`date`, or `date_column`) holds the time and every other one a channel.
 
     `channels` limits it to some columns. The season is that of the dates' frequency unless it is given: 24 hourly, 96
-    at 15 minutes. Empty cells are missing values. Raises ValueError, naming column and row, for what is not so.
+    at 15 minutes. Empty cells and infinite values are missing. Raises ValueError, naming column and row, for what is
+    not so.
     """
     path = Path(path)
     df = _read_csv(path)
@@ -185,7 +186,7 @@ def _frequency(path: Path, dates: pd.Series) -> str:
 
 
 def _numbers(path: Path, df: pd.DataFrame, name: str) -> np.ndarray:
-    """float64 (T,), NaN is missing."""
+    """float64 (T,), NaN is missing, and so is what is infinite."""
     import pandas as pd
 
     numbers = pd.to_numeric(df[name], errors="coerce")
@@ -196,4 +197,5 @@ def _numbers(path: Path, df: pd.DataFrame, name: str) -> np.ndarray:
             "Correct the row, leave the cell empty where the value is missing, or name the channels to score with "
             "--channels (channels)."
         )
-    return numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+    values_T = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+    return np.where(np.isinf(values_T), np.nan, values_T)

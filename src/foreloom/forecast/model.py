@@ -67,10 +67,10 @@ class Model:
         and booleans are categories.
 
         `prediction_length` defaults to the longest horizon the model gives in one forward; a longer one is unrolled
-        with a warning, or refused with `limit_prediction_length`. `batch_size` counts rows, covariates included.
-        `quantile_levels` default to 0.1, 0.5 and 0.9; a model of single values gives 0.5 only. `context_length` keeps
-        only the newest steps (default: as many as the model uses). `cross_learning` lets the series of a batch inform
-        each other. ValueError says which input is wrong and how.
+        (with a warning, but for models that are made for it), or refused with `limit_prediction_length`. `batch_size`
+        counts rows, covariates included. `quantile_levels` default to 0.1, 0.5 and 0.9; a model of single values gives
+        0.5 only. `context_length` keeps only the newest steps (default: as many as the model uses). `cross_learning`
+        lets the series of a batch inform each other. ValueError says which input is wrong and how.
         """
         length = self._horizon(prediction_length, limit_prediction_length)
         levels = self._levels(quantile_levels)
@@ -165,7 +165,8 @@ class Model:
                 raise ValueError(
                     f"{sentence}. Ask for {trained} or less, or let it unroll (limit_prediction_length=False)."
                 )
-            warnings.warn(f"{sentence}: the forecast is unrolled and less sure.", stacklevel=3)
+            if not self.forecaster.is_autoregressive:
+                warnings.warn(f"{sentence}: the forecast is unrolled and less sure.", stacklevel=3)
         return prediction_length
 
 

@@ -24,6 +24,9 @@ class Forecaster(Protocol):
     """The most context steps the model uses."""
     prediction_length: int
     """The longest horizon of one forward; longer ones are unrolled."""
+    is_autoregressive: bool
+    """Was the model made to forecast longer horizons part by part, each from the one before? Then they need no
+    warning."""
 
     def predict_quantiles(
         self,

@@ -23,7 +23,8 @@ class TrainingConfig:
     batch_size: Annotated[int, Field(ge=1)] = 256
     """Rows of the global batch, over all ranks and micro-batches. A row is one variate of one sample."""
     micro_batch_size: Annotated[int, Field(ge=0)] = 0
-    """Most rows of one forward on one device; 0: a rank's whole share. Changes memory and speed, not results."""
+    """Most rows of one forward on one device; 0: a rank's whole share. Changes memory and speed, not results (but for
+    an auxiliary loss of experts, which is a statistic of each forward)."""
     seed: Annotated[int, Field(ge=0)] = 42
     """Of the initial weights, the order of the data and dropout."""
     output_dir: str = ""
@@ -55,16 +56,14 @@ class TrainingConfig:
         assert self.steps is not None
         return self.steps
 
-    def in_steps(self, num_epoch_rows: int | None) -> TrainingConfig:
-        """The same with `epochs` turned into steps: as many global batches as their rows fill, the last one begun.
-
-        `num_epoch_rows` counts the rows of all windows; None where they are drawn without end.
-        """
+    def in_steps(self, num_epoch_batches: float | None) -> TrainingConfig:
+        """The same with `epochs` turned into steps, the last one begun. `num_epoch_batches`: steps of one epoch, None
+        where windows are drawn without end."""
         if self.epochs is None:
             return self
-        assert num_epoch_rows, "epochs need data.stride"
-        num_steps = math.ceil(self.epochs * num_epoch_rows / self.batch_size)
-        return dataclasses.replace(self, steps=num_steps, epochs=None)
+        assert num_epoch_batches, "epochs need data.stride"
+        num_steps = math.ceil(round(self.epochs * num_epoch_batches, 6))  # 3 * (7 / 3) is to be 7
+        return dataclasses.replace(self, steps=max(num_steps, 1), epochs=None)
 
 
 def autocast_dtype(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype | None:

@@ -9,6 +9,7 @@ import torch
 from foreloom.data.windows import ForecastInput
 from foreloom.models.time_moe import forecast
 from foreloom.models.time_moe.family import FAMILY
+from foreloom.models.time_moe.generate import generate
 
 
 def inputs_of(*contexts: np.ndarray, horizon: int = 12) -> list[ForecastInput]:
@@ -117,3 +118,24 @@ def test_embeddings_end_with_the_context(tiny_time_moe, series):
     scaled = (context - context.mean()) / context.std()
     hidden = tiny_time_moe(scaled, output_hidden_states=True).hidden_states[-1]
     np.testing.assert_allclose(whole, hidden.detach(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("level", "step"), [(2.0**20, 0.125), (-(2.0**22), 0.5), (0, 1e-45), (0, 3e37), (0, 1e30)])
+def test_whatever_the_magnitude_the_model_sees_unit_scale(tiny_time_moe, monkeypatch, level, step):
+    """In float32 the mean of the first two is rounded by half a deviation, and that of the third has no digits left."""
+    seen = []
+
+    def remember(module, values_BL, *arguments, **options):
+        seen.append(values_BL.double())
+        return generate(module, values_BL, *arguments, **options)
+
+    monkeypatch.setattr(forecast, "generate", remember)
+    context = np.float32(level) + np.float32(step) * np.random.default_rng(0).integers(-3, 4, 41).astype(np.float32)
+    (answer,) = FAMILY.forecaster(tiny_time_moe).predict_quantiles(inputs_of(context), 12, [0.5])
+    assert np.isfinite(answer).all()
+    (values_BL,) = seen
+    np.testing.assert_allclose([values_BL.mean(), values_BL.std()], [0, 1], atol=1e-5)
+
+
+def test_longer_horizons_are_what_the_model_is_for(tiny_time_moe):
+    assert FAMILY.forecaster(tiny_time_moe).is_autoregressive

@@ -24,6 +24,8 @@ from foreloom.models.common.transfer import to_device
 class Chronos2Forecaster:
     """Forecasts with a Chronos-2 module; the module keeps its device and, outside the calls, its training mode."""
 
+    is_autoregressive = False
+
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self.architecture = architecture_of_module(module)

@@ -40,6 +40,8 @@ class TimeMoeForecaster:
     The model is univariate and knows no levels: covariates are passed over, every level gets the one forecast there is.
     """
 
+    is_autoregressive = True
+
     def __init__(self, module: nn.Module, *, scales: bool = True) -> None:
         """`scales`: bring each context to zero mean and unit deviation, and the forecast back."""
         self.module = module
@@ -132,7 +134,8 @@ class TimeMoeForecaster:
         seen = x_L[observed_L].astype(np.float64)
         center, scale = (float(seen.mean()), _deviation(seen)) if self._scales else (0.0, 1.0)
         first = int(observed_L.argmax())
-        filled_L = last_observed(x_L[None, first:], observed_L[None, first:])[0]
+        # In double precision: a level far above the deviation takes no digits off it, and nothing overflows.
+        filled_L = last_observed(x_L[None, first:], observed_L[None, first:])[0].astype(np.float64)
         return Row(((filled_L - center) / scale).astype(np.float32), center, scale)
 
     def _batches(self, rows: Sequence[Row], batch_size: int) -> Iterator[list[int]]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from foreloom.models.common.attention import Implementation, causal_mask
+from foreloom.models.common.attention import Implementation, causal_mask, packed_mask
 from foreloom.models.common.rope import rotary_at, rotary_table
 from foreloom.models.time_moe.architecture import Architecture
 
@@ -54,9 +54,7 @@ def sight_of(
         cos, sin = rotary_at(position_BS[:, None], arch.head_width, arch.rope_theta)
     if attention_mask is None and group_BS is None:
         return Sight((cos, sin), None, implementation)
-    mask = causal_mask(num_steps, num_keys, device)
-    if group_BS is not None:
-        mask = mask & (group_BS[:, None, :, None] == group_BS[:, None, None, :])
+    mask = causal_mask(num_steps, num_keys, device) if group_BS is None else packed_mask(group_BS)
     if attention_mask is not None:
         if attention_mask.shape != (num_rows, num_keys):
             raise ValueError(
