@@ -31,7 +31,7 @@ class _Dtype:
         if not (isinstance(name, str) and _PLAIN_TYPE.fullmatch(name)):
             raise _Refused(f"numpy dtype {name!r}")
         self._name = name
-        self._order = "="
+        self._order: Any = "="
 
     def __setstate__(self, state: Any) -> None:
         """(version, byte order, ...) and at the end, of times, what their unit is."""
@@ -54,7 +54,8 @@ class _Array(np.ndarray):
         length = size if real.hasobject else size * real.itemsize
         if not isinstance(content, holds) or len(content) != length or min(shape, default=0) < 0:
             raise ValueError(f"an array of shape {shape} does not fit what is stored of it")
-        super().__setstate__((1, shape, real, bool(is_fortran), content))
+        checked: Any = (1, shape, real, bool(is_fortran), content)
+        super().__setstate__(checked)
 
 
 class _Maker:
