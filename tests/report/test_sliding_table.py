@@ -93,3 +93,21 @@ def test_lengths_beyond_the_model_are_refused_before_anything_is_computed(tiny_t
         ValueError, match=f"{context} and prediction_length {limit - 10} are {context + limit - 10} steps"
     ):
         sliding.evaluate_windows_and_tabulate(tmp_path / "model", data, options, out=tmp_path / "scores.csv")
+
+
+def test_raw_values_for_a_model_of_unit_scale_get_a_note(tiny_time_moe, tmp_path, monkeypatch, capsys):
+    import foreloom.report.sliding as sliding
+    from foreloom.models.time_moe.family import FAMILY
+
+    monkeypatch.setenv("FORELOOM_CACHE", str(tmp_path / "cache"))
+    FAMILY.save(tiny_time_moe, tiny_time_moe.state_dict(), tmp_path / "model")
+    data = tmp_path / "short.jsonl"
+    data.write_text(json.dumps({"target": [100.0 + i % 7 for i in range(30)]}) + "\n")
+
+    def said(normalization: str) -> str:
+        options = sliding.SlidingOptions(horizons=(4,), context_length=20, normalization=normalization)
+        sliding.evaluate_windows_and_tabulate(tmp_path / "model", data, options, out=tmp_path / "scores.csv")
+        return " ".join(capsys.readouterr().out.split())
+
+    assert "note: model expects values of unit scale and was given raw ones" in said("none")
+    assert "unit scale" not in said("context")

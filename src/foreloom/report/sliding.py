@@ -72,8 +72,14 @@ def evaluate_windows_and_tabulate(
         for horizon, one in windows.items():
             if one is not None:  # lengths that do not fit the model are refused before hours of forecasts
                 forecaster.predict_quantiles([], horizon, [0.5], context_length=one.context_length)
+        on_scaled_data = forecaster.on_scaled_data()
+        if options.normalization == "none" and not _is_csv(data) and on_scaled_data is not forecaster:
+            notes.append(
+                f"{name} expects values of unit scale and was given raw ones, as in the published evaluation; "
+                "--normalization context scores it as it forecasts for users."
+            )
         forecasters: dict[str, Forecaster] = {
-            name: forecaster.on_scaled_data() if options.normalization == "none" else forecaster,
+            name: on_scaled_data if options.normalization == "none" else forecaster,
             LAST_VALUE: Naive(),
             BASELINE: SeasonalNaive(),
         }

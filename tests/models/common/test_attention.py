@@ -83,14 +83,23 @@ def test_half_precision(implementation):
 def test_flash_attention_refuses_what_it_cannot_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "flash_attn", None)
 
-    def refusal(device: str, dtype: torch.dtype, mask: Tensor | None = None) -> str:
+    def refusal(device: str, dtype: torch.dtype) -> str:
         with FakeTensorMode():  # CUDA tensors without memory, on any machine
             q, k, v = (torch.empty(2, 4, 9, 8, device=device, dtype=dtype) for _ in range(3))
         with pytest.raises(ValueError) as refused:
-            attend(q, k, v, mask=mask, scale=SCALE, is_causal=mask is None, implementation="flash_attention_2")
+            attend(q, k, v, scale=SCALE, is_causal=True, implementation="flash_attention_2")
         return str(refused.value)
 
     assert "needs a CUDA device, and this model is on cpu" in refusal("cpu", torch.bfloat16)
     assert "computes in torch.float32; run it under autocast" in refusal("cuda", torch.float32)
-    assert "cannot see a mask" in refusal("cuda", torch.float16, torch.ones(9, 9, dtype=torch.bool))
     assert "needs the flash-attn package" in refusal("cuda", torch.bfloat16)
+
+
+def test_flash_attention_leaves_masks_to_torch():
+    """Whether a batch is packed depends on its rows: a run must not end at the first that is."""
+    q, k, v = (torch.randn(2, 4, 9, 8) for _ in range(3))
+    mask = packed_mask(torch.tensor([[0] * 4 + [1] * 5, [0] * 9]))
+    ours, expected = (
+        attend(q, k, v, mask=mask, scale=SCALE, implementation=name) for name in ("flash_attention_2", "eager")
+    )
+    torch.testing.assert_close(ours, expected)

@@ -15,7 +15,7 @@ from foreloom.models.common.dropout import dropout as drop
 
 Implementation = Literal["auto", "eager", "sdpa", "flash_attention_2"]
 """By the names of transformers: the fastest for device and shape; the definition, written out; torch's fused kernels;
-the kernels of the flash-attn package."""
+the kernels of the flash-attn package, and torch's where a mask must be seen, which those cannot."""
 
 _SHORT = 128
 """Keys up to which plain matrix products beat the blocked CPU kernel, which wins where it may skip what is ahead."""
@@ -40,8 +40,8 @@ def attend(
     attention weight, 0 outside training. ValueError where flash_attention_2 cannot do what is asked.
     """
     assert mask is None or not is_causal
-    if implementation == "flash_attention_2":
-        return _attend_by_flash(q_BHTK, k_BGSK, v_BGSK, mask, is_causal, scale, dropout)
+    if implementation == "flash_attention_2" and mask is None:
+        return _attend_by_flash(q_BHTK, k_BGSK, v_BGSK, is_causal, scale, dropout)
     num_queries, num_keys = q_BHTK.shape[2], k_BGSK.shape[2]
     is_causal = is_causal and num_queries > 1  # the last position sees everything
     on_cpu = q_BHTK.device.type == "cpu"
@@ -97,9 +97,7 @@ def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, sc
     return torch.matmul(drop(weights, dropout, training=dropout > 0), v)
 
 
-def _attend_by_flash(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, scale: float, dropout: float
-) -> Tensor:
+def _attend_by_flash(q: Tensor, k: Tensor, v: Tensor, is_causal: bool, scale: float, dropout: float) -> Tensor:
     """flash-attn's own entry; its causal mask counts queries from the last key, as ours does."""
     if q.device.type != "cuda":
         raise ValueError(
@@ -109,11 +107,6 @@ def _attend_by_flash(
         raise ValueError(
             f"attn_implementation flash_attention_2 works in bfloat16 or float16, and this model computes in "
             f"{q.dtype}; run it under autocast (training.precision: bf16) or use sdpa."
-        )
-    if mask is not None:
-        raise ValueError(
-            "attn_implementation flash_attention_2 cannot see a mask, and this batch has padded or packed rows; "
-            "use sdpa."
         )
     try:
         from flash_attn import flash_attn_func

@@ -48,7 +48,8 @@ class TimeMoeConfig:
     """standard: padding is neither target nor token, rows weigh by their labels. reference: the official code's
     formulas, its mistakes included, to repeat its results."""
     attn_implementation: Implementation = "auto"
-    """auto: the fastest for device and shape; eager, sdpa (torch) or flash_attention_2 (the flash-attn package)."""
+    """auto: the fastest for device and shape; eager, sdpa (torch) or flash_attention_2 (the flash-attn package; of
+    batches with padded or packed rows, torch)."""
     balance: Balance | None = None
     """What keeps the experts evenly used: the published auxiliary loss, a bias on each expert that follows its load
     (loss-free, Wang et al. 2024), or nothing; unset: what the checkpoint was trained with, the loss for a new model."""

@@ -20,7 +20,8 @@ from foreloom.objectives.router import balance_loss, expert_load, router_z_loss
 Protocol = Literal["standard", "reference"]
 """standard: padding is neither a target nor a token, and rows weigh by their labels. reference: the official code's
 formulas, in which zeros beyond a row's end are targets unless loss_masks are given, padding counts in the routers'
-statistics unless an attention_mask is given, and micro-batches weigh the same whatever they hold."""
+statistics unless an attention_mask is given, and micro-batches weigh the same whatever they hold. (By either, `batch`
+makes less padding of windows than there: rows end with the longest, and very short ones are packed.)"""
 
 
 class Targets(NamedTuple):
