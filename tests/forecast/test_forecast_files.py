@@ -32,6 +32,17 @@ def test_forecast_from_file_to_file(tmp_path, ending):
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 
+def test_a_forecast_is_not_written_over_the_data(tmp_path):
+    data, later = tmp_path / "data.csv", tmp_path / "later.csv"
+    write_table(frame(), data)
+    write_table(pd.DataFrame({"item_id": "a", "timestamp": pd.date_range("2024-01-05", periods=2)}), later)
+    before = [path.read_bytes() for path in (data, later)]
+    for out in (tmp_path / "." / "data.csv", later):
+        with pytest.raises(ValueError, match="holds the data, .* name another file"):
+            forecast_file(naive_model(), data, out, future=later, prediction_length=2)
+    assert [path.read_bytes() for path in (data, later)] == before
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     out = tmp_path / "out.csv"
     out.write_text("old")
@@ -47,6 +58,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 def test_unreadable_tables_get_a_sentence(tmp_path):
+    with pytest.raises(ValueError, match="is a folder; a forecast is made from one table"):
+        read_table(tmp_path)
     (tmp_path / "broken.parquet").write_text("not parquet")
     (tmp_path / "empty.csv").write_text("")
     for name, sentence in {

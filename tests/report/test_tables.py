@@ -8,7 +8,7 @@ import math
 import pytest
 from rich.console import Console
 
-from foreloom.report.tables import cell_text, score_table, to_csv, to_markdown, to_rich
+from foreloom.report.tables import cell_text, print_whole, score_table, to_csv, to_markdown, to_rich
 
 ROWS = [
     {"task": "births", "model": "ours", "WQL": 0.02, "MASE": 0.5, "coverage_80": 0.8},
@@ -65,6 +65,16 @@ def test_console():
     text = console.export_text()
     assert "Held-out windows" in text
     assert text.split("births")[1].split()[:3] == ["0.02000", "0.04000", "0.5000"]
+
+
+def test_no_digit_is_cut_off_where_the_console_is_narrow():
+    with open("/dev/null", "w") as nowhere:
+        console = Console(width=30, record=True, file=nowhere)
+        print_whole(console, to_rich(score_table(ROWS)))
+    text = console.export_text()
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
+    (line,) = (line for line in text.splitlines() if "births" in line)
+    assert line.split()[1:4] == ["0.02000", "0.04000", "0.5000"]
 
 
 def test_several_models_are_named_and_a_lone_baseline_stands_for_itself():

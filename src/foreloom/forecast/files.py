@@ -19,9 +19,13 @@ def forecast_file(
 ) -> pd.DataFrame:
     """Forecast every series of the table in `data` and write the result to `out`; returns it too.
 
-    `future` is a file with the covariates known ahead; `options` are those of `Model.predict_df`.
+    `future` is a file with the covariates known ahead; `options` are those of `Model.predict_df`. ValueError where
+    `out` is one of the files that are read.
     """
     _suffix(Path(out))  # before the forecast is paid for
+    for given in (data, future):
+        if given is not None and Path(out).resolve() == Path(given).resolve():
+            raise ValueError(f"{out} holds the data, and the forecast would be written over them; name another file.")
     result = model.predict_df(read_table(data), None if future is None else read_table(future), **options)
     write_table(result, out)
     return result
@@ -33,6 +37,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
     import pyarrow as pa
 
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; a forecast is made from one table, a .csv, .tsv or .parquet file.")
     if not path.is_file():
         raise ValueError(f"no file {path}.")
     try:

@@ -14,7 +14,7 @@ from foreloom.files import whole_or_absent, write_text
 from foreloom.report.figures import ForecastPanel, forecast_figure
 from foreloom.report.sliding_table import table_of
 from foreloom.report.style import save_figure
-from foreloom.report.tables import to_markdown, to_rich
+from foreloom.report.tables import print_whole, to_markdown, to_rich
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,7 +49,7 @@ def publish(
         save_figure(forecast_figure(middling[:MAX_OVERVIEW]), csv_path.with_suffix(".svg"))
     table = table_of(rows)
     write_text(csv_path.with_suffix(".md"), to_markdown(table) + "".join(f"\n{note}\n" for note in notes))
-    console.print(to_rich(table, title=title))
+    print_whole(console, to_rich(table, title=title))
     for note in notes:
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
     console.print(

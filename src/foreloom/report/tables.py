@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from foreloom.evaluation.result import geometric_mean
 
 if TYPE_CHECKING:
+    import rich.console
     import rich.table
 
 BASELINE = "seasonal-naive"
@@ -115,6 +116,13 @@ def to_rich(table: ScoreTable, title: str | None = None) -> rich.table.Table:
             grid.add_row(*texts, style="bold" if group is table.summary else None)
         grid.add_section()
     return grid
+
+
+def print_whole(console: rich.console.Console, grid: rich.table.Table) -> None:
+    """Print every figure in full: where the console is too narrow, lines run over its edge and no digit is cut off."""
+    unbounded = console.options.update(max_width=10_000)
+    console.width = max(console.width, console.measure(grid, options=unbounded).maximum)
+    console.print(grid)
 
 
 def to_markdown(table: ScoreTable) -> str:

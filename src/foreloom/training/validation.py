@@ -43,18 +43,13 @@ class ValidationConfig:
     is saved for that. Unset: where patience is given."""
 
     def __post_init__(self) -> None:
-        given = {
-            "patience": self.patience,
-            "min_delta": self.min_delta,
-            "restore_best": self.restore_best,
-            "sources": self.sources,
-            "stride": self.stride,
-        }
-        idle = [name for name, value in given.items() if value]
+        absent = {"patience": "0", "min_delta": "0", "restore_best": "null", "sources": "[]", "stride": "null"}
+        idle = [name for name in absent if getattr(self, name)]
         if not self.steps and idle:
             have = "has" if len(idle) == 1 else "have"
+            without = " ".join(f"validation.{name}={absent[name]}" for name in idle)
             raise ValueError(
-                f"{' and '.join(idle)} {have} no effect while validation.steps is 0; set it, or remove them"
+                f"{' and '.join(idle)} {have} no effect while validation.steps is 0; set it, or go without: {without}"
             )
         if self.min_delta and not self.patience:
             raise ValueError("min_delta has no effect without patience; set it or remove min_delta")

@@ -78,7 +78,9 @@ class Chronos2Config:
 
     def __post_init__(self) -> None:
         if (self.size is None) == (self.pretrained is None):
-            raise ValueError("set either size (a new model) or pretrained (a folder or hub id to start from).")
+            raise ValueError(
+                "set either size (a new model) or pretrained (a folder or hub id to start from), one of them null."
+            )
         if self.pretrained is not None:
             fixed = [name for name in ARCHITECTURE_FIELDS if getattr(self, name) is not None]
             fixed = [name for name in fixed if name not in CHANGEABLE_FIELDS]

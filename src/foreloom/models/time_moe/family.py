@@ -90,7 +90,9 @@ class TimeMoeConfig:
 
     def __post_init__(self) -> None:
         if (self.size is None) == (self.pretrained is None):
-            raise ValueError("set either size (a new model) or pretrained (a folder or hub id to start from).")
+            raise ValueError(
+                "set either size (a new model) or pretrained (a folder or hub id to start from), one of them null."
+            )
         if self.pretrained is not None:
             fixed = [name for name in FIXED_FIELDS if getattr(self, name) is not None]
             if fixed:
