@@ -37,6 +37,12 @@ class Whole:
             raise ValueError("steps: 7 is not possible; choose 8.")
 
 
+@section
+class Parts:
+    parts: Annotated[tuple[Part, ...], Field(min_length=1)]
+    """One at least."""
+
+
 SECTIONS = {"whole": Whole}
 
 
@@ -50,6 +56,16 @@ def problems(path: Path, *overrides: str) -> list[str]:
     with pytest.raises(RecipeError) as caught:
         load_recipe(path, overrides, SECTIONS)
     return [p.replace(str(path.parent) + "/", "") for p in caught.value.problems]
+
+
+def test_a_wrong_entry_does_not_make_its_list_short(tmp_path):
+    path = write(tmp_path, "a.yaml", "whole:\n  parts:\n    - path: x\n")
+    expected = "command line: whole.parts.0.pth: unknown setting. Did you mean path?"
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, ["whole.parts.0.pth=y"], {"whole": Parts})
+    assert caught.value.problems == [expected]
+    with pytest.raises(RecipeError, match=r"whole.parts: expected a list of at least 1, got \[\]"):
+        load_recipe(path, ["whole.parts=[]"], {"whole": Parts})
 
 
 def test_all_errors_at_once_each_at_its_line(tmp_path):

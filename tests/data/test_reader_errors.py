@@ -56,6 +56,16 @@ def test_no_target(tmp_path, save_to_disk) -> None:
     refused(folder, "no column 'target'", "value, id")
     (tmp_path / "a.csv").write_text("when,amount\n1,2\n")
     refused(tmp_path / "a.csv", "columns when, amount are neither a long table", "ds and y")
+    (tmp_path / "typo.csv").write_text("item_id,timestamp,tarhet\na,2024-01-01,2\n")
+    refused(tmp_path / "typo.csv", "'item_id' names the series of a long table", "Is it 'tarhet'? Rename it")
+    (tmp_path / "amount.csv").write_text("id,ds,amount\n1,2024-01-01,2\n")
+    refused(tmp_path / "amount.csv", "needs a column target", "the columns are id, ds, amount", "Rename the one")
+
+
+@pytest.mark.parametrize(("text", "name"), [("date;load\n2024-01-01;1,5\n", "semicolons"), ("date\ta\n1\t2\n", "tabs")])
+def test_other_separators_are_named(tmp_path, text, name) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    refused(tmp_path / "a.csv", f"parted by {name}", "save it with commas")
 
 
 def test_text_in_numbers(tmp_path, save_to_disk) -> None:

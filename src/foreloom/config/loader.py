@@ -103,7 +103,8 @@ def validate(cls: type, raw: Any, located: Located, prefix: str) -> tuple[Any, l
     try:
         return TypeAdapter(cls).validate_python(raw), []
     except ValidationError as error:
-        return None, [_explain(cls, problem, located, prefix) for problem in error.errors()]
+        problems = error.errors()
+        return None, [_explain(cls, one, located, prefix) for one in problems if not _follows(one, problems)]
 
 
 def apply_overrides(located: Located, overrides: Iterable[str]) -> Located:
@@ -169,6 +170,12 @@ def _read_extended(path: Path, seen: tuple[Path, ...]) -> Located:
         except RecipeError as error:
             raise RecipeError([f"{where}: extends: {error}"]) from None
     return merge(_read_extended(found, (*seen, path.resolve())), located)
+
+
+def _follows(problem: Any, problems: Sequence[Any]) -> bool:
+    """Is a list too short only because entries of it are wrong, each a problem of its own?"""
+    loc = problem["loc"]
+    return problem["type"] == "too_short" and any(one["loc"][: len(loc)] == loc != one["loc"] for one in problems)
 
 
 def _explain(cls: type, problem: Any, located: Located, prefix: str) -> str:

@@ -54,15 +54,26 @@ def _read_csv(path: Path) -> pa.Table:
             convert_options=csv.ConvertOptions(strings_can_be_null=True),
         )
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path}: not a readable CSV table: {error}") from error
+        raise ValueError(f"{path}: not a readable CSV table: {str(error).rstrip('.')}.{_separator_hint(path)}") from error
     if not (tables.is_long(table.schema) or tables.is_wide(table.schema)):
         raise ValueError(
             f"{path}: the columns {', '.join(table.schema.names)} are neither a long table (timestamp and target, or "
             "ds and y, with an id column for several series) nor a wide one (a column date and columns of numbers)."
+            f"{_separator_hint(path)}"
         )
     if not len(table):
         raise ValueError(f"{path}: the table has no rows.")
     return table
+
+
+def _separator_hint(path: Path) -> str:
+    """What spreadsheets of countries with a decimal comma write looks like a table of one column."""
+    with path.open("rb") as file:
+        header = file.readline()
+    for separator, name in ((b";", "semicolons"), (b"\t", "tabs")):
+        if separator in header and b"," not in header:
+            return f" Its columns seem to be parted by {name}; save it with commas, and numbers with a decimal point."
+    return ""
 
 
 def _lines(path: Path, advance: Any) -> Iterator[Series]:

@@ -9,6 +9,7 @@ Axes: N observations.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -125,6 +126,15 @@ def _from_wide(table: pa.Table, origin: Origin) -> pa.Table:
     time_N = _times(table, date_name, origin)
     order_N = np.argsort(time_N, kind="stable")
     names = [name for name in table.schema.names if name != date_name]
+    id_name = _first(table.schema, columns.ID_NAMES)
+    if id_name is not None:
+        close = difflib.get_close_matches("target", names, n=1)
+        which = f"Is it {close[0]!r}? Rename it" if close else "Rename the one that holds the values"
+        raise ValueError(
+            f"{origin.paths[0]}: {id_name!r} names the series of a long table, which needs a column target (or y) too; "
+            f"the columns are {', '.join(table.schema.names)}. {which}, or take {id_name!r} out of a table with a "
+            "column for each series."
+        )
     if not names:
         raise ValueError(f"{origin.paths[0]}: there is no column beside {date_name!r}; add those that hold the series.")
     values = np.concatenate([_numbers(table, name, origin)[order_N] for name in names])

@@ -156,6 +156,12 @@ def _date_column(path: Path, df: pd.DataFrame, asked: str | None) -> str:
         return "date"
     if asked in df.columns:
         return str(asked)
+    if asked is None and {"item_id", "unique_id"} & set(df.columns):
+        raise ValueError(
+            f"{path} is a long table (a row a series and time; the columns are {', '.join(map(str, df.columns))}), and "
+            "this protocol takes a column date and one for each channel. Score it with --tasks, or on every window of "
+            f"what `foreloom data convert {path} {path.with_suffix('.arrow')}` writes."
+        )
     what = f"there is no column {asked!r}" if asked else f"the first column is {df.columns[0]!r}, not 'date'"
     raise ValueError(
         f"{path}: {what}; the columns are {', '.join(map(str, df.columns))}. Name the one that holds the time with "

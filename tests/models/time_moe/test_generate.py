@@ -73,6 +73,8 @@ def test_inputs_that_are_none(tiny_time_moe, context):
     for wrong in (context[..., None], context[0], context[:, :0]):
         with pytest.raises(ValueError, match=r"inputs must be \(rows, steps\)"):
             tiny_time_moe.generate(wrong, 4)
+    with pytest.raises(ValueError, match="torch tensor, got ndarray; wrap it in torch.as_tensor"):
+        tiny_time_moe.generate(context.numpy(), 4)
     context[1, 3] = torch.nan
     with pytest.raises(ValueError, match="NaN"):
         tiny_time_moe.generate(context, 4)

@@ -114,6 +114,8 @@ def _refuse_sampling(sampling: dict[str, Any]) -> None:
 
 
 def _num_new_tokens(inputs: Tensor, max_new_tokens: int | None, max_length: int | None) -> int:
+    if not isinstance(inputs, Tensor):
+        raise ValueError(f"inputs must be a torch tensor, got {type(inputs).__name__}; wrap it in torch.as_tensor.")
     if inputs.ndim != 2 or not inputs.numel():
         raise ValueError(
             f"inputs must be (rows, steps), one of each at least, got shape {tuple(inputs.shape)}; give each variate a "
