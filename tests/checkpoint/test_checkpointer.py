@@ -152,6 +152,13 @@ def test_one_run_a_folder(tmp_path: Path, reopen) -> None:
     assert reopen().newest().step == 7
 
 
+def test_nothing_to_go_on_from_is_told_of(tmp_path: Path, reopen) -> None:
+    assert not reopen(resume=False).notices
+    empty = reopen()
+    assert empty.newest() is None
+    assert len(empty.notices) == 1 and "holds no checkpoint to go on from: the run begins at its" in empty.notices[0]
+
+
 def test_leftovers_of_a_killed_save_are_removed(tmp_path: Path, reopen) -> None:
     checkpointer = reopen(resume=False)
     checkpointer.save(manifest(1), state(1.0), {})

@@ -51,6 +51,7 @@ def test_sigterm_saves_and_goes_on_bit_for_bit(tmp_path: Path) -> None:
     train_here(tmp_path / "whole", **settings)
     stopped = kill_after(settings | {"run_dir": tmp_path / "stopped"}, 5, signal.SIGTERM)
     assert stopped.returncode == 143
+    assert "Stopped by SIGTERM after step" in (tmp_path / "stopped" / "training.log").read_text()
     saved = sorted(path.name for path in (tmp_path / "stopped" / "checkpoints").iterdir())
     assert len(saved) == 1 and saved[0].startswith("step-")
     assert train_here(tmp_path / "stopped", **settings, resume=True).exit_code == 0

@@ -98,7 +98,7 @@ class Checkpointer:
         self.save_total_limit = save_total_limit
         self._process = process
         self.notices: list[str] = []
-        """On rank 0: what the user should know of damaged checkpoints and of saves cut short."""
+        """On rank 0: what the user should know of missing and damaged checkpoints and of saves cut short."""
         self._lock: TextIO | None = None
         from_rank_zero(lambda: self._open(resume), process)
 
@@ -201,6 +201,8 @@ class Checkpointer:
             if leftover.is_symlink():
                 leftover.unlink()
             shutil.rmtree(leftover, ignore_errors=True)
+        if resume and not self._newest_first():
+            self.notices.append(f"{self.folder} holds no checkpoint to go on from: the run begins at its first step.")
 
     def _write_rest(
         self, unfinished: Path, position: Mapping[str, Any], export: Callable[[Path], object] | None

@@ -54,7 +54,8 @@ def _read_csv(path: Path) -> pa.Table:
             convert_options=csv.ConvertOptions(strings_can_be_null=True),
         )
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path}: not a readable CSV table: {str(error).rstrip('.')}.{_separator_hint(path)}") from error
+        reason = str(error).rstrip(".")
+        raise ValueError(f"{path}: not a readable CSV table: {reason}.{_separator_hint(path)}") from error
     if not (tables.is_long(table.schema) or tables.is_wide(table.schema)):
         raise ValueError(
             f"{path}: the columns {', '.join(table.schema.names)} are neither a long table (timestamp and target, or "

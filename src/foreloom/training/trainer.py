@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -131,8 +132,8 @@ class Trainer:
                     self._save({})
             assert self.saved
             if stopped_by:
-                where = f"after step {self.progress.step:,}"
-                self.monitor.warn("stop", f"Stopped by signal {stopped_by} {where}; --resume goes on from here.")
+                asked = f"{signal.Signals(stopped_by).name} after step {self.progress.step:,}"
+                self.monitor.warn("stop", f"Stopped by {asked}; --resume goes on from here.")
             rows = {"checkpoint": str(self.saved.path)}
             if self.saved.manifest.export_step not in (None, self.saved.step):
                 rows["hf/"] = f"weights of step {self.saved.manifest.export_step:,}, the best validated"
