@@ -141,5 +141,6 @@ def test_a_name_that_is_nowhere(monkeypatch, tmp_path):
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ValueError, match="neither a folder nor a model"):
+    with pytest.raises(ValueError, match="neither a folder nor a model") as caught:
         resolve_folder("nobody/nothing")
+    assert len(str(caught.value).splitlines()) == 1

@@ -32,7 +32,8 @@ def resolve_folder(path_or_id: str | Path, **download: Any) -> Path:
         return Path(snapshot_download(str(path_or_id), allow_patterns=["*.json", "*.safetensors"], **download))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise ValueError(
-            f"{path_or_id} is neither a folder nor a model that the Hugging Face hub or its cache can give: {error}"
+            f"{path_or_id} is neither a folder nor a model that the Hugging Face hub or its cache can give: "
+            f"{' '.join(str(error).split())}"
         ) from error
 
 
