@@ -141,6 +141,18 @@ def test_a_name_that_is_nowhere(monkeypatch, tmp_path):
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ValueError, match="neither a folder nor a model") as caught:
+    with pytest.raises(ValueError, match="neither a folder nor a model"):
         resolve_folder("nobody/nothing")
-    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_what_the_hub_says_fits_on_a_line(monkeypatch):
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    from foreloom.models.common.files import resolve_folder
+
+    def unreachable(*_, **__):
+        raise LocalEntryNotFoundError("Got: ConnectError\nCheck your  connection.")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    with pytest.raises(ValueError, match=r"cache can give: Got: ConnectError Check your connection\.$"):
+        resolve_folder("nobody/nothing")
