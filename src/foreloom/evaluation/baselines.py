@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, groupby
 from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -48,13 +49,20 @@ class _PointForecaster(ABC):
         cross_learning: bool = False,
     ) -> list[np.ndarray]:
         """See `Forecaster`; covariates are not read."""
-        forecasts = []
-        for one in inputs:
-            past_RL = one.context_RC[: one.num_targets]
-            past_RL = past_RL if context_length is None else past_RL[:, -context_length:]
-            point_RH = self.point_forecast(fill_missing(past_RL), prediction_length).astype(np.float32)
-            forecasts.append(np.repeat(point_RH[..., None], len(quantile_levels), axis=-1))
+        pasts = [one.context_RC[: one.num_targets] for one in inputs]
+        pasts = pasts if context_length is None else [past_RL[:, -context_length:] for past_RL in pasts]
+        forecasts: list[np.ndarray] = []
+        for _, alike in groupby(pasts, key=lambda past_RL: past_RL.shape[1]):
+            for batch in _batches(list(alike), batch_size):
+                point_RH = self.point_forecast(fill_missing(np.concatenate(batch)), prediction_length)
+                point_RHQ = np.repeat(point_RH.astype(np.float32)[..., None], len(quantile_levels), axis=-1)
+                ends = accumulate(len(past_RL) for past_RL in batch)
+                forecasts += [point_RHQ[end - len(past_RL) : end] for past_RL, end in zip(batch, ends, strict=True)]
         return forecasts
+
+    def on_scaled_data(self) -> Self:
+        """Itself: no naive forecast depends on the scale."""
+        return self
 
     def embed(self, inputs: Sequence[ForecastInput], *, batch_size: int = 256) -> list[np.ndarray]:
         raise ValueError(f"{type(self).__name__} has no hidden states to embed with.")
@@ -90,6 +98,10 @@ class Drift(_PointForecaster):
         first_R1, last_R1 = filled_RL[:, :1], filled_RL[:, -1:]
         slope_R1 = (last_R1 - first_R1) / max(filled_RL.shape[-1] - 1, 1)
         return last_R1 + slope_R1 * np.arange(1, prediction_length + 1)
+
+
+def _batches(pasts: list[np.ndarray], num_inputs: int) -> list[list[np.ndarray]]:
+    return [pasts[first : first + num_inputs] for first in range(0, len(pasts), num_inputs)]
 
 
 def fill_missing(past_RL: np.ndarray) -> np.ndarray:

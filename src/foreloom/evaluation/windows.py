@@ -67,7 +67,7 @@ def plan_windows(task: EvaluationTask, sources: Sequence[Source], context_length
     num_series = 0
     for s, source in enumerate(sources):
         for item, (length, num_rows) in enumerate(zip(source.lengths.tolist(), source.num_rows.tolist(), strict=True)):
-            cuts = task.cuts(length)
+            cuts = task.cuts(length, _timestamps(task, source, item) if task.first_cut else None)
             if not cuts:
                 continue
             num_series += 1
@@ -86,6 +86,16 @@ def plan_windows(task: EvaluationTask, sources: Sequence[Source], context_length
     num_kept = len({(p.source, p.item, p.cut) for p in planned})
     planned.sort(key=lambda p: min(p.cut, context_length))
     return Plan(_fill(planned, batch_size), num_series, num_all * task.num_rolls - num_kept)
+
+
+def _timestamps(task: EvaluationTask, source: Source, item: int) -> np.ndarray:
+    series = source.read(item)
+    if series.timestamps is None:
+        raise ValueError(
+            f"task {task.name!r}: its windows begin at {task.first_cut}, but series {series.item_id!r} of {source.name} "
+            "does not state its times. Add a column 'timestamp', or use offset."
+        )
+    return series.timestamps
 
 
 def _fill(planned: Sequence[PlannedWindow], batch_size: int) -> list[list[PlannedWindow]]:

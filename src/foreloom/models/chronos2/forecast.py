@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Self
 
 import numpy as np
 import torch
@@ -85,6 +86,10 @@ class Chronos2Forecaster:
                 hidden = output.last_hidden_state.float().cpu().numpy()
                 answers += np.split(hidden, np.flatnonzero(np.diff(group_ids)) + 1)
         return answers
+
+    def on_scaled_data(self) -> Self:
+        """Itself: the model standardises every context anyway."""
+        return self
 
     def _predict(self, context_BL: np.ndarray, future_BH: np.ndarray, group_ids: np.ndarray) -> Tensor:
         """Quantiles (B, Q, H) of one batch."""
