@@ -92,8 +92,8 @@ def _timestamps(task: EvaluationTask, source: Source, item: int) -> np.ndarray:
     series = source.read(item)
     if series.timestamps is None:
         raise ValueError(
-            f"task {task.name!r}: its windows begin at {task.first_cut}, but series {series.item_id!r} of {source.name} "
-            "does not state its times. Add a column 'timestamp', or use offset."
+            f"task {task.name!r}: its windows begin at {task.first_cut}, but series {series.item_id!r} of "
+            f"{source.name} does not state its times. Add a column 'timestamp', or use offset."
         )
     return series.timestamps
 

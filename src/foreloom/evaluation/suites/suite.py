@@ -120,8 +120,7 @@ def _read(path: Path) -> Suite:
     if problems:
         raise RecipeError(problems)
     tasks = tuple(
-        dataclasses.replace(task, repo=task.repo or suite.repo, config=task.config or task.name)
-        for task in suite.tasks
+        dataclasses.replace(task, repo=task.repo or suite.repo, config=task.config or task.name) for task in suite.tasks
     )
     return dataclasses.replace(suite, tasks=tasks)
 
