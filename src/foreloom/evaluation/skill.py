@@ -125,7 +125,8 @@ def bootstrap(
 ) -> Interval:
     """A statistic with the percentile interval of its values on tasks drawn anew, as many, with repetition.
 
-    `statistic` maps (T, M, B) to (M, B), and (T, M) to (M,). The draws depend on the number of tasks and the seed alone.
+    `statistic` maps (T, M, B) to (M, B) or (M, M, B), and (T, M) to the same without B. The draws are of positions: the
+    same tasks in another order give another interval.
     """
     num_tasks = len(error_TM)
     draws_BT = np.random.default_rng(seed).integers(0, num_tasks, size=(num_resamples, num_tasks))
