@@ -136,5 +136,5 @@ def _clock(stamps: pa.Array) -> dict[str, pa.Array]:
     values = stamps.values
     starts = values.take(pa.array(np.where(end_N > begin_N, begin_N, 0)))
     first = values[begin_N[0] : min(end_N[0], begin_N[0] + _NUM_STAMPS)].to_numpy(zero_copy_only=False)
-    freq = pd.infer_freq(pd.DatetimeIndex(first)) if len(first) >= 3 else None
+    freq = pd.DatetimeIndex(first, freq="infer").freqstr if len(first) >= 3 else None
     return {"start": starts, "timestamp": stamps, "freq": pa.array([freq] * len(stamps), pa.string())}

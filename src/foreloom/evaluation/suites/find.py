@@ -65,7 +65,7 @@ def find_data(suite: Suite, data_root: str | Path | None = None) -> tuple[list[F
     missing: list[MissingTask] = []
     for task in suite.tasks:
         candidates = list(_candidates(task, root))
-        paths = next((paths for paths in candidates if all(path.exists() for path in paths)), None)
+        paths = next((paths for paths in candidates if all(map(_is_data, paths))), None)
         if paths is None:
             missing.append(MissingTask(task.name, tuple(path for paths in candidates for path in paths)))
         else:
@@ -101,6 +101,11 @@ def _candidates(task: SuiteTask, root: Path) -> list[tuple[Path, ...]]:
     folders = (root, root / task.repo.rpartition("/")[2])
     places = task.places or (task.config,)
     return [tuple(folder / part.strip() for part in place.split(" + ")) for place in places for folder in folders]
+
+
+def _is_data(path: Path) -> bool:
+    """A file, or a folder with files: GIFT-Eval's `us_births` only holds folders, one a frequency."""
+    return path.is_file() or (path.is_dir() and any(entry.is_file() for entry in path.iterdir()))
 
 
 def _evaluation_task(found: Found) -> EvaluationTask:
