@@ -110,7 +110,7 @@ def test_a_dry_run_names_files_and_sizes_and_downloads_nothing(sets, fake_hub, h
     size = sum(len(content) for path, content in sets.files.items() if path.startswith("a/train"))
     assert plan.num_bytes_missing == size and plan.whole == ("b",)
     text = "\n".join(plan.lines())
-    assert f"1 data sets to fetch into {tmp_path / 'root'}: {size / 1000:.1f} kB" in text
+    assert f"to fetch into {tmp_path / 'root'}: 1 data set, {size / 1000:.1f} kB" in text
     assert "there already: b" in text
     assert "c: the hub's data set owner/sets has no configuration, folder or file 'aa'; it has a" in text
     not_yet = plan_fetch([A], tmp_path / "new" / "root", hub=hub)
@@ -271,3 +271,9 @@ def test_a_damaged_record_is_named(sets, hub, tmp_path):
     record.write_text("{")
     with pytest.raises(ValueError, match=r"b\.json: damaged .* Delete this file and fetch again"):
         fetch([B], tmp_path, hub=hub)
+
+
+def test_two_data_sets_are_never_mixed_in_one_folder(sets, fake_hub, hub, tmp_path):
+    fetch([B], tmp_path, hub=hub)
+    with pytest.raises(ValueError, match=r"/b holds b of owner/sets, not b of other/sets\. Fetch into another folder"):
+        fetch([FetchEntry("b", "other/sets", "b", "b")], tmp_path, hub=hub)

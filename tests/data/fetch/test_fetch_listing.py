@@ -69,6 +69,13 @@ def test_what_is_not_there_is_told_with_near_names(listing):
         listing.select(FetchEntry("n", "owner/sets", "ETT_1T", "n"))
 
 
+def test_a_listing_that_leads_out_of_the_data_root_is_refused(listing):
+    files = tuple(HubFile(path, 1, Checksum("git", "0")) for path in ("a/x.csv", "a/../../../y.csv"))
+    evil = Listing("owner/sets", "a" * 40, files, {})
+    with pytest.raises(ValueError, match="leads out of the data root"):
+        evil.select(FetchEntry("n", "owner/sets", "a", "n"))
+
+
 def test_every_form_of_a_card():
     assert card_patterns(
         [

@@ -13,7 +13,7 @@ from pathlib import Path
 from foreloom.data.fetch.entry import FetchEntry
 from foreloom.data.fetch.hub import Hub, HubRefused
 from foreloom.data.fetch.listing import HubFile, Listing
-from foreloom.data.fetch.plan import PlannedSet, part_file, plan_fetch, readable_bytes
+from foreloom.data.fetch.plan import PlannedSet, count_sets, part_file, plan_fetch, readable_bytes
 from foreloom.data.fetch.record import RECORDS, Record, read_record
 from foreloom.data.progress import byte_bar
 
@@ -33,10 +33,9 @@ class FetchReport:
 
     def lines(self) -> list[str]:
         """The report as text."""
-        lines = [
-            f"{len(self.fetched)} data sets fetched ({readable_bytes(self.num_bytes)}), {len(self.whole)} there already"
-        ]
-        return lines + [f"not fetched: {name}: {reason}" for name, reason in self.failed.items()]
+        done = f"fetched {count_sets(len(self.fetched))} ({readable_bytes(self.num_bytes)})"
+        failures = [f"not fetched: {name}: {reason}" for name, reason in self.failed.items()]
+        return [f"{done}; {len(self.whole)} there already", *failures]
 
 
 def fetch(

@@ -36,7 +36,7 @@ class Hub:
     def endpoint(self) -> str:
         return self._api.endpoint
 
-    def list(self, repo: str) -> Listing:
+    def listing(self, repo: str) -> Listing:
         """All files of a data set repository, with sizes and checksums, at its newest commit.
 
         Raises HubUnreachable and HubRefused.

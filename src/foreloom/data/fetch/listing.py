@@ -38,7 +38,8 @@ class Listing:
 
         `entry.config` is looked up among the configurations of the card (their split `train`, as `datasets` takes it),
         then among folders, then among files. A part of the path that all files share is left out: the files of
-        `ETT/15T/train-*` lie in `entry.folder` itself. Raises ValueError when nothing is found, with near names.
+        `ETT/15T/train-*` lie in `entry.folder` itself. Raises ValueError when nothing is found, with near
+        names, and for a file that leads out of the data root.
         """
         if entry.config in self.patterns:
             wanted = self.patterns[entry.config]
@@ -52,7 +53,10 @@ class Listing:
         selected = {}
         for file in found:
             local = PurePosixPath(entry.folder) / PurePosixPath(file.path).relative_to(above)
-            assert is_below(str(local)), f"{self.repo} lists {file.path}"
+            if not is_below(str(local)):
+                raise ValueError(
+                    f"the hub's data set {self.repo} lists {file.path!r}, which leads out of the data root."
+                )
             selected[str(local)] = file
         return selected
 
@@ -62,7 +66,7 @@ class Listing:
         near = difflib.get_close_matches(entry.config, known, n=3) or known[:3]
         return (
             f"the hub's data set {self.repo} has no configuration, folder or file {entry.config!r}; it has "
-            f"{', '.join(near)}{' ...' if len(known) > len(near) else ''}"
+            f"{', '.join(near)}{' ...' if len(known) > len(near) else ''}."
         )
 
 

@@ -64,7 +64,7 @@ class FetchPlan:
     def lines(self) -> list[str]:
         """The plan as text, for `--dry-run`."""
         lines = [
-            f"{len(self.sets)} data sets to fetch into {self.out}: {readable_bytes(self.num_bytes_missing)} "
+            f"to fetch into {self.out}: {count_sets(len(self.sets))}, {readable_bytes(self.num_bytes_missing)} "
             f"({readable_bytes(free_bytes(self.out))} free)"
         ]
         width = max((len(planned.entry.name) for planned in self.sets), default=0)
@@ -117,6 +117,11 @@ def part_file(target: Path, file: HubFile) -> Path:
     return target.with_name(f".{target.name}.{file.checksum.digest[:16]}.part")
 
 
+def count_sets(number: int) -> str:
+    """1 data set, 2 data sets."""
+    return f"{number} data set{'' if number == 1 else 's'}"
+
+
 def readable_bytes(num_bytes: int) -> str:
     """1234567 as 1.2 MB, in powers of 1000 as the hub shows them."""
     size = float(num_bytes)
@@ -136,7 +141,7 @@ def free_bytes(folder: Path) -> int:
 def _list(hub: Hub, repo: str) -> Listing | HubRefused:
     """One answer a repository: many data sets share it."""
     try:
-        return hub.list(repo)
+        return hub.listing(repo)
     except HubRefused as refused:
         return refused
 

@@ -46,9 +46,10 @@ def record_file(entry: FetchEntry, out: Path) -> Path:
 
 
 def read_record(entry: FetchEntry, out: Path) -> Record | None:
-    """The record of an entry; None where there is none, or one of another repository or configuration.
+    """The record of an entry; None where there is none.
 
-    Raises ValueError for a record that cannot be read.
+    Raises ValueError for a record that cannot be read, and for a folder that holds another data set: two in one folder
+    could not be told apart by a reader.
     """
     path = record_file(entry, out)
     if not path.exists():
@@ -66,7 +67,12 @@ def read_record(entry: FetchEntry, out: Path) -> Record | None:
         record = Record(content["repo"], content["config"], content["revision"], files)
     except (json.JSONDecodeError, KeyError) as error:
         raise ValueError(f"{path}: damaged ({error!r}). Delete this file and fetch again.") from None
-    return record if (record.repo, record.config) == (entry.repo, entry.config) else None
+    if (record.repo, record.config) != (entry.repo, entry.config):
+        raise ValueError(
+            f"{out / entry.folder} holds {record.config} of {record.repo}, not {entry.config} of {entry.repo}. Fetch "
+            "into another folder."
+        )
+    return record
 
 
 def _num_bytes(path: Path) -> int | None:
