@@ -94,7 +94,7 @@ def test_season_of_each_series_comes_from_its_frequency_or_the_task(tmp_path):
 def test_a_forecast_that_is_not_finite_names_its_series(tmp_path):
     class Broken(Naive):
         def point_forecast(self, filled_RL, prediction_length):
-            return np.full((len(filled_RL), prediction_length), np.nan if filled_RL[0, 0] == 7 else 0.0)
+            return np.repeat(np.where(filled_RL[:, :1] == 7, np.nan, 0.0), prediction_length, axis=-1)
 
     data = write(tmp_path, target=[[1.0] * 9, [7.0] * 9])
     with pytest.raises(ValueError, match="forecast of series 's1' is not finite"):

@@ -13,6 +13,7 @@ import numpy as np
 
 from foreloom.data.reader import open_source
 from foreloom.evaluation.baselines import SeasonalForecaster
+from foreloom.evaluation.grouped_sums import Group, GroupedSums
 from foreloom.evaluation.metrics import BrokenForecastError, MetricSums, metric_sums, window_errors
 from foreloom.evaluation.result import EvaluationResult, ExampleKind, ForecastExample, TaskResult
 from foreloom.evaluation.tasks import EvaluationTask
@@ -22,6 +23,7 @@ from foreloom.models.family import Forecaster
 EXAMPLE_CONTEXT_LENGTH = 512
 """Past steps kept with an example forecast, enough for a picture."""
 
+Sums = MetricSums | GroupedSums
 Reduce = Callable[[np.ndarray], np.ndarray]
 """Sums a float64 vector over ranks."""
 Progress = Callable[[str, int, int], None]
@@ -85,9 +87,9 @@ class _TaskRun:
     reduce: Reduce
     progress: Progress | None
 
-    def score(self, batches: Sequence[Sequence[PlannedWindow]]) -> tuple[MetricSums, np.ndarray]:
+    def score(self, batches: Sequence[Sequence[PlannedWindow]]) -> tuple[Sums, np.ndarray]:
         """Sums over all ranks, and the scaled error of each planned window (its mean over targets)."""
-        sums = MetricSums.zero(self.task.quantile_levels)
+        sums = self._zero(batches)
         first_S = np.cumsum([0, *(len(batch) for batch in batches)])
         errors_S = np.zeros(first_S[-1])
         broken: BrokenForecastError | None = None
@@ -99,7 +101,7 @@ class _TaskRun:
             forecasts = self._forecast(windows)
             if not idle and not broken:
                 try:
-                    batch_sums, batch_errors = _score_batch(windows, forecasts, self.task.quantile_levels)
+                    batch_sums, batch_errors = _score_batch(windows, forecasts, self.task)
                     sums += batch_sums
                     errors_S[first_S[index] : first_S[index + 1]] = batch_errors
                 except BrokenForecastError as error:
@@ -112,6 +114,13 @@ class _TaskRun:
                 f"task {self.task.name!r}: another rank met a forecast that is not finite."
             )
         return sums.with_vector(total[1 : -len(errors_S)]), total[-len(errors_S) :]
+
+    def _zero(self, batches: Sequence[Sequence[PlannedWindow]]) -> Sums:
+        levels = self.task.quantile_levels
+        if self.task.average_over == "points":
+            return MetricSums.zero(levels)
+        windows = (window for batch in batches for window in batch)
+        return GroupedSums.zero(((window.roll, variate) for window in windows for variate in window.variates), levels)
 
     def _forecast(self, windows: Sequence[EvaluationWindow]) -> list[np.ndarray]:
         """(V, H, Q) a window, all in one forward, or one a season for forecasters that must know it."""
@@ -156,14 +165,26 @@ class _TaskRun:
 
 
 def _score_batch(
-    windows: Sequence[EvaluationWindow], forecasts: Sequence[np.ndarray], quantile_levels: tuple[float, ...]
-) -> tuple[MetricSums, np.ndarray]:
+    windows: Sequence[EvaluationWindow], forecasts: Sequence[np.ndarray], task: EvaluationTask
+) -> tuple[Sums, np.ndarray]:
+    quantile_levels = task.quantile_levels
     forecast_SHQ = np.concatenate(forecasts)
     label_SH = np.concatenate([window.label_VH for window in windows])
     scale_S = np.concatenate([window.seasonal_error_V for window in windows])
     owner_S = np.repeat(np.arange(len(windows)), [len(window.label_VH) for window in windows])
     names = [f"series {windows[owner].name!r}" for owner in owner_S.tolist()]
-    sums = metric_sums(forecast_SHQ, label_SH, scale_S, quantile_levels, names)
+    if task.average_over == "points":
+        sums: Sums = metric_sums(forecast_SHQ, label_SH, scale_S, quantile_levels, names)
+    else:
+        rows_of: dict[Group, list[int]] = {}
+        for s, group in enumerate(group for window in windows for group in window.groups_V):
+            rows_of.setdefault(group, []).append(s)
+        sums = GroupedSums(
+            {
+                group: metric_sums(forecast_SHQ[r], label_SH[r], scale_S[r], quantile_levels, [names[s] for s in r])
+                for group, r in rows_of.items()
+            }
+        )
     errors_S = window_errors(forecast_SHQ[..., quantile_levels.index(0.5)], label_SH, scale_S)
     scored_S = np.isfinite(errors_S)
     num = np.bincount(owner_S[scored_S], minlength=len(windows))

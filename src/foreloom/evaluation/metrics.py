@@ -87,11 +87,12 @@ class MetricSums:
         return MetricSums(self.quantile_levels, *(p.reshape(s) for p, s in zip(pieces, shapes, strict=True)))
 
     def scores(self) -> dict[str, float]:
-        """WQL, MASE, MAE, MSE, RMSE, sMAPE, SQL, CRPS and coverage_<percent>; NaN where nothing can be scored.
+        """WQL, MASE, MAE, MSE, RMSE, sMAPE, SQL, CRPS, WAPE and coverage_<percent>; NaN where nothing can be scored.
 
-        WQL: mean over levels of the summed quantile loss over the summed |label|. MASE: mean over windows and steps of
-        |error| / seasonal error. SQL: the quantile loss scaled likewise, mean over levels. CRPS: mean over levels and
-        points of the quantile loss, in the data's units. Coverage: share of labels inside each central interval.
+        WQL: mean over levels of the summed quantile loss over the summed |label|. WAPE: the summed |error| over the
+        summed |label|. MASE: mean over windows and steps of |error| / seasonal error. SQL: the quantile loss scaled
+        likewise, mean over levels. CRPS: mean over levels and points of the quantile loss, in the data's units.
+        Coverage: share of labels inside each central interval.
         """
         mse = _ratio(self.squared_error, self.num_points)
         return {
@@ -103,6 +104,7 @@ class MetricSums:
             "sMAPE": _ratio(self.symmetric_error, self.num_symmetric),
             "SQL": _ratio(self.scaled_quantile_loss_Q.mean(), self.num_scaled),
             "CRPS": _ratio(self.quantile_loss_Q.mean(), self.num_points),
+            "WAPE": _ratio(self.abs_error, self.abs_label),
         } | {
             f"coverage_{percent}": _ratio(covered, self.num_points)
             for (percent, *_), covered in zip(central_intervals(self.quantile_levels), self.covered_I, strict=True)

@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from foreloom.evaluation.grouped_sums import GroupedSums
 from foreloom.evaluation.metrics import MetricSums
 
-METRICS = ("WQL", "MASE", "MAE", "MSE", "RMSE", "sMAPE", "SQL", "CRPS")
+METRICS = ("WQL", "MASE", "MAE", "MSE", "RMSE", "sMAPE", "SQL", "CRPS", "WAPE")
 """Every metric but coverage; lower is better for all of them."""
 
 ExampleKind = Literal["best", "median", "worst"]
@@ -43,7 +44,7 @@ class TaskResult:
 
     name: str
     prediction_length: int
-    sums: MetricSums
+    sums: MetricSums | GroupedSums
     num_series: int
     num_skipped: int
     """Windows left out because their series is too short."""

@@ -44,6 +44,8 @@ class EvaluationTask:
     """Levels to score, ascending, 0.5 among them."""
     variates: Literal["split", "joint"] = "split"
     """Are the targets of a multivariate series forecast one by one (split) or together as a group (joint)?"""
+    average_over: Literal["points", "targets"] = "points"
+    """Are SQL, MASE, WAPE and WQL of all points together, or means of the scores of every window and target (fev)?"""
     covariates: bool = False
     """Does the forecaster get the series' covariates?"""
 
@@ -79,13 +81,18 @@ class EvaluationTask:
 
         `timestamps`, datetime64 (length,), are needed where `first_cut` is a date.
         """
+        return list(self.rolls(length, timestamps).values())
+
+    def rolls(self, length: int, timestamps: np.ndarray | None = None) -> dict[int, int]:
+        """The number of each window -> where it begins, see `cuts`."""
         if self.first_cut:
             assert timestamps is not None
             first = int(np.searchsorted(timestamps, np.datetime64(self.first_cut), side="right"))
         else:
             first = length + (self.offset or self.first_offset_of_last_windows)
-        starts = (first + roll * self.roll_stride for roll in range(self.num_rolls))
-        return [cut for cut in starts if self.min_past <= cut <= length - self.prediction_length]
+        starts = {roll: first + roll * self.roll_stride for roll in range(self.num_rolls)}
+        latest = length - self.prediction_length
+        return {roll: cut for roll, cut in starts.items() if self.min_past <= cut <= latest}
 
 
 def read_tasks(path: str | Path, data_root: str | Path | None = None) -> list[EvaluationTask]:

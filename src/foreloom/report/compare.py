@@ -39,12 +39,13 @@ def compare(results: Sequence[str | Path], *, baseline: str = BASELINE, metric: 
     """
     files = [read_scores(path) for path in results]
     metric = find_metric(metric, files)
-    models = task_scores(by_model(files, baseline), metric)
-    if baseline not in models:
+    names = list(dict.fromkeys(name for file in files for name in file.models))
+    if baseline not in names:
         raise ValueError(
             f"baseline {baseline!r} is in none of {', '.join(str(file.path) for file in files)}."
-            f"{nearest(baseline, models)} The models are {', '.join(models)}."
+            f"{nearest(baseline, names)} The models are {', '.join(names)}."
         )
+    models = task_scores(by_model(files, baseline), metric)
     if len(models) == 1:
         raise ValueError(f"{files[0].path}: {baseline} stands alone; give scores of a model to compare with it.")
     models = {**{name: own for name, own in models.items() if name != baseline}, baseline: models[baseline]}

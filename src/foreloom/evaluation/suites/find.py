@@ -55,7 +55,7 @@ def suite_tasks(
             "found by `find_data`."
         )
     found, missing = find_data(suite, data_root)
-    return [_evaluation_task(one) for one in found], missing
+    return [_evaluation_task(one, suite) for one in found], missing
 
 
 def find_data(suite: Suite, data_root: str | Path | None = None) -> tuple[list[Found], list[MissingTask]]:
@@ -108,7 +108,7 @@ def _is_data(path: Path) -> bool:
     return path.is_file() or (path.is_dir() and any(entry.is_file() for entry in path.iterdir()))
 
 
-def _evaluation_task(found: Found) -> EvaluationTask:
+def _evaluation_task(found: Found, suite: Suite) -> EvaluationTask:
     task = found.task
     paths = tuple(readable(path, task) for path in found.paths)
     return EvaluationTask(
@@ -122,6 +122,7 @@ def _evaluation_task(found: Found) -> EvaluationTask:
         min_past=task.min_past,
         season_length=task.season_length,
         variates="joint" if len(task.targets) > 1 else "split",
+        average_over=suite.average_over,
         covariates=bool(task.past or task.future),
     )
 

@@ -79,6 +79,8 @@ class Suite:
     """Windows as `EvaluationTask` cuts them, or the long-term forecasting protocol on scaled values."""
     ranking: Literal["relative", "skill", "rank"] = "relative"
     """How its board is made: relative scores (Chronos), skill and win rate (fev), or with a mean rank (GIFT-Eval)."""
+    average_over: Literal["points", "targets"] = "points"
+    """Of the tasks, see `EvaluationTask`."""
     tasks: tuple[SuiteTask, ...]
     """In the order of the published list."""
 
