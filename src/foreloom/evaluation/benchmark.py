@@ -13,7 +13,7 @@ import numpy as np
 
 from foreloom.data.reader import open_source
 from foreloom.evaluation.baselines import SeasonalForecaster
-from foreloom.evaluation.grouped_sums import Group, GroupedSums
+from foreloom.evaluation.grouped_sums import Group, GroupedSums, Sums
 from foreloom.evaluation.metrics import BrokenForecastError, MetricSums, metric_sums, window_errors
 from foreloom.evaluation.result import EvaluationResult, ExampleKind, ForecastExample, TaskResult
 from foreloom.evaluation.tasks import EvaluationTask
@@ -23,7 +23,6 @@ from foreloom.models.family import Forecaster
 EXAMPLE_CONTEXT_LENGTH = 512
 """Past steps kept with an example forecast, enough for a picture."""
 
-Sums = MetricSums | GroupedSums
 Reduce = Callable[[np.ndarray], np.ndarray]
 """Sums a float64 vector over ranks."""
 Progress = Callable[[str, int, int], None]

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -16,6 +17,25 @@ from foreloom.evaluation.metrics import MetricSums
 
 Group = tuple[int, int]
 """Number of the window, number of the target."""
+
+
+class Sums(Protocol):
+    """What an evaluation adds up: `MetricSums`, or `GroupedSums`. Both sides of a `+` are of one kind."""
+
+    @property
+    def num_windows(self) -> np.ndarray: ...
+
+    @property
+    def num_points(self) -> np.ndarray: ...
+
+    def __add__(self, other: Any, /) -> Self: ...
+
+    def vector(self) -> np.ndarray: ...
+
+    def with_vector(self, vector: np.ndarray) -> Self: ...
+
+    def scores(self) -> dict[str, float]: ...
+
 
 LEAST_SCALE = 1.0
 """fev-bench's epsilon: WAPE and WQL divide by at least this mean |label|, so that targets near zero do not explode."""
@@ -31,16 +51,15 @@ class GroupedSums:
     groups: Mapping[Group, MetricSums]
 
     @classmethod
-    def zero(cls, groups: Iterable[Group], quantile_levels: Sequence[float]) -> GroupedSums:
+    def zero(cls, groups: Iterable[Group], quantile_levels: Sequence[float]) -> Self:
         """The sums of no windows, with a place for every group."""
         return cls({group: MetricSums.zero(quantile_levels) for group in sorted(set(groups))})
 
-    def __add__(self, other: GroupedSums) -> GroupedSums:
+    def __add__(self, other: GroupedSums) -> Self:
         """`self` with the groups of `other` added, all of which it must have."""
         assert other.groups.keys() <= self.groups.keys()
-        return GroupedSums(
-            {**self.groups, **{group: self.groups[group] + sums for group, sums in other.groups.items()}}
-        )
+        added = {group: self.groups[group] + sums for group, sums in other.groups.items()}
+        return type(self)({**self.groups, **added})
 
     @property
     def pooled(self) -> MetricSums:
@@ -59,10 +78,10 @@ class GroupedSums:
         """Every sum in one float64 vector, for one all-reduce."""
         return np.concatenate([sums.vector() for sums in self.groups.values()])
 
-    def with_vector(self, vector: np.ndarray) -> GroupedSums:
+    def with_vector(self, vector: np.ndarray) -> Self:
         """The sums that `vector()` of these groups would give back as `vector`."""
         pieces = np.split(vector, len(self.groups))
-        return GroupedSums(
+        return type(self)(
             {group: sums.with_vector(piece) for (group, sums), piece in zip(self.groups.items(), pieces, strict=True)}
         )
 

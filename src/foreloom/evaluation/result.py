@@ -13,8 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from foreloom.evaluation.grouped_sums import GroupedSums
-from foreloom.evaluation.metrics import MetricSums
+from foreloom.evaluation.grouped_sums import Sums
 
 METRICS = ("WQL", "MASE", "MAE", "MSE", "RMSE", "sMAPE", "SQL", "CRPS", "WAPE")
 """Every metric but coverage; lower is better for all of them."""
@@ -44,7 +43,7 @@ class TaskResult:
 
     name: str
     prediction_length: int
-    sums: MetricSums | GroupedSums
+    sums: Sums
     num_series: int
     num_skipped: int
     """Windows left out because their series is too short."""

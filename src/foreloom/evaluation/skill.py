@@ -37,6 +37,11 @@ class ErrorTable:
         rows = [[own.get(task, np.nan) for own in scores.values()] for task in tasks]
         return cls(tuple(tasks), tuple(scores), np.array(rows, dtype=np.float64).reshape(len(tasks), len(scores)))
 
+    def on(self, kept_T: np.ndarray) -> ErrorTable:
+        """The tasks where the mask is true."""
+        tasks = tuple(task for task, is_kept in zip(self.tasks, kept_T, strict=True) if is_kept)
+        return ErrorTable(tasks, self.models, self.error_TM[kept_T])
+
     def column(self, model: str) -> np.ndarray:
         """The errors of one model, (T,)."""
         return self.error_TM[:, self.models.index(model)]

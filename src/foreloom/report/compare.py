@@ -5,7 +5,7 @@ Axes: T tasks, M models (the baseline last).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +32,10 @@ def compare_and_print(
 def compare(results: Sequence[str | Path], *, baseline: str = BASELINE, metric: str = "WQL") -> TitledTable:
     """A row a task with the score of each model, the baseline's, and each model's relative to it.
 
-    Below: averages, geometric means of the relative scores, and how often each model has the smaller error than the
-    baseline and than each other model (ties half), with the 95 % interval of a bootstrap over tasks. Tasks that not all
-    have scored are named in a note and left out. Raises ValueError for files that are no scores, a metric or a baseline
-    that they do not hold (with the nearest), and where no task is shared.
+    Below: averages, geometric means of the relative scores (over tasks where the baseline errs at all), and how often
+    each model has the smaller error than the baseline and than each other model (ties half), with the 95 % interval of
+    a bootstrap over tasks. Tasks that not all have scored are named in a note and left out. Raises ValueError for files
+    that are no scores, a metric or a baseline that they do not hold (with the nearest), and where no task is shared.
     """
     files = [read_scores(path) for path in results]
     metric = find_metric(metric, files)
@@ -51,23 +51,19 @@ def compare(results: Sequence[str | Path], *, baseline: str = BASELINE, metric: 
     models = {**{name: own for name, own in models.items() if name != baseline}, baseline: models[baseline]}
     tasks = list(dict.fromkeys(task for own in models.values() for task in own))
     table = ErrorTable.of(models, tasks)
-    shared_T = np.isfinite(table.error_TM).all(axis=1)
-    if not shared_T.any():
-        raise ValueError(f"no task has a {metric} of every model: {_absences(table, shared_T)}.")
+    shared_T = np.all(np.isfinite(table.error_TM), axis=1)
+    kept, left_out = table.on(shared_T), table.on(~shared_T)
+    if not kept.tasks:
+        raise ValueError(f"no task has a {metric} of every model: {_absences(left_out)}.")
     notes = [f"Relative: divided by the {metric} of {baseline}; below 1 is better. Lower scores are better."]
-    if not shared_T.all():
-        notes.append(f"Left out, as not all have a score: {_absences(table, shared_T)}.")
-    if shared_T.sum() > 1:
+    if left_out.tasks:
+        notes.append(f"Left out, as not all have a score: {_absences(left_out)}.")
+    if len(kept.tasks) > 1:
         notes.append(
             "Wins: share of tasks with the smaller error, ties half; in parentheses the 95 % interval of "
             f"{skill.NUM_RESAMPLES:,} bootstrap samples of the tasks."
         )
-    kept = ErrorTable(
-        tuple(task for task, is_shared in zip(tasks, shared_T, strict=True) if is_shared),
-        table.models,
-        table.error_TM[shared_T],
-    )
-    title = f"{metric} of {', '.join(kept.models[:-1])} beside {baseline} on {_count(kept.tasks, 'task')}"
+    title = f"{metric} of {', '.join(kept.models[:-1])} beside {baseline} on {_tasks(len(kept.tasks))}"
     return TitledTable(title, _layout(kept, metric), tuple(notes))
 
 
@@ -105,14 +101,14 @@ def _cells(values: np.ndarray) -> list[Cell]:
     return [float(value) if np.isfinite(value) else None for value in values]
 
 
-def _absences(table: ErrorTable, shared_T: np.ndarray) -> str:
+def _absences(table: ErrorTable) -> str:
     """Task by task, who has no score."""
     parts = []
-    for task, errors in zip(np.array(table.tasks)[~shared_T].tolist(), table.error_TM[~shared_T], strict=True):
+    for task, errors in zip(table.tasks, table.error_TM, strict=True):
         lacking = [name for name, error in zip(table.models, errors, strict=True) if not np.isfinite(error)]
         parts.append(f"{task} (not by {', '.join(lacking)})")
     return "; ".join(parts)
 
 
-def _count(things: Sequence[object] | Mapping[str, object], noun: str) -> str:
-    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+def _tasks(num_tasks: int) -> str:
+    return "1 task" if num_tasks == 1 else f"{num_tasks} tasks"

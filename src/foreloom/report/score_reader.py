@@ -20,7 +20,7 @@ class ScoreFile:
 
     path: Path
     metrics: tuple[str, ...]
-    """The metrics it has columns for."""
+    """The metrics it has columns for, all of them better when lower."""
     models: dict[str, Scores]
 
 
@@ -37,7 +37,7 @@ def read_scores(path: str | Path) -> ScoreFile:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             columns = reader.fieldnames or ()
-            metrics = tuple(name for name in columns if name in METRICS or name.startswith("coverage_"))
+            metrics = tuple(name for name in columns if name in METRICS)
             if not {"model", "task"} <= set(columns) or not metrics:
                 raise ValueError(f"{path}: not a table of scores, which has columns model, task, WQL, MASE ... {hint}")
             for row in reader:

@@ -1,6 +1,5 @@
 """Suites: the published lists of evaluation tasks, as data, and where their data sets lie on this machine."""
 
-from foreloom.evaluation.suites.fetching import fetch_entries
 from foreloom.evaluation.suites.find import Found, MissingTask, find_data, missing_sentence, suite_tasks
 from foreloom.evaluation.suites.suite import Suite, SuiteTask, load, names
 
@@ -9,7 +8,6 @@ __all__ = [
     "MissingTask",
     "Suite",
     "SuiteTask",
-    "fetch_entries",
     "find_data",
     "load",
     "missing_sentence",
