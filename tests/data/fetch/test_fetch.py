@@ -112,7 +112,7 @@ def test_a_dry_run_names_files_and_sizes_and_downloads_nothing(sets, fake_hub, h
     text = "\n".join(plan.lines())
     assert f"to fetch into {tmp_path / 'root'}: 1 data set, {size / 1000:.1f} kB" in text
     assert "there already: b" in text
-    assert "c: the hub's data set owner/sets has no configuration, folder or file 'aa'; it has a" in text
+    assert "c: the hub's owner/sets has no configuration, folder or file 'aa'; it has a" in text
     not_yet = plan_fetch([A], tmp_path / "new" / "root", hub=hub)
     assert not_yet.sets and not (tmp_path / "new").exists()
 
@@ -226,8 +226,9 @@ def test_repositories_that_are_not_given_are_told_apart(sets, fake_hub, hub, tmp
     fake_hub.repos["owner/gated"] = FakeRepo({"a/x.csv": b"1"}, gated=True)
     fake_hub.repos["owner/closed"] = FakeRepo({"a/x.csv": b"1"}, token="secret")
     elsewhere = [FetchEntry(name, f"owner/{name}", "a", name) for name in ("gated", "closed", "nowhere")]
-    report = fetch([*elsewhere, B], tmp_path, hub=hub)
+    report = fetch([*elsewhere, FetchEntry("unnamed", "no/such/name", "a", "a"), B], tmp_path, hub=hub)
     assert report.fetched == ("b",)
+    assert "'no/such/name' is not the name of a data set of the hub" in report.failed["unnamed"]
     assert "asks for its terms to be accepted" in report.failed["gated"] and "HF_TOKEN" in report.failed["gated"]
     assert "HF_TOKEN" in report.failed["closed"]
     assert "owner/nowhere does not exist, or is private" in report.failed["nowhere"]

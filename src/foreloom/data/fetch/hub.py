@@ -86,7 +86,13 @@ class Hub:
     @contextmanager
     def _sentences(self, repo: str) -> Iterator[None]:
         """Errors of the hub and of the network, told as what was wrong and what can be done."""
-        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+        from huggingface_hub.errors import (
+            GatedRepoError,
+            HfHubHTTPError,
+            HFValidationError,
+            OfflineModeIsEnabled,
+            RepositoryNotFoundError,
+        )
 
         # requests for huggingface_hub 0, httpx for 1, httpx2 for 2
         http = importlib.import_module(HfHubHTTPError.__bases__[0].__module__.partition(".")[0])
@@ -94,6 +100,8 @@ class Hub:
         page = f"{self.endpoint}/datasets/{repo}"
         try:
             yield
+        except HFValidationError:
+            raise HubRefused(f"{repo!r} is not the name of a data set of the hub; expected owner/name.") from None
         except OfflineModeIsEnabled:
             raise HubUnreachable(
                 f"{page} cannot be asked: HF_HUB_OFFLINE is set. Unset it, or fetch on a machine with a network and "

@@ -65,7 +65,7 @@ class Listing:
         known = sorted({*self.patterns, *folders}) or sorted(file.path for file in self.files)
         near = difflib.get_close_matches(entry.config, known, n=3) or known[:3]
         return (
-            f"the hub's data set {self.repo} has no configuration, folder or file {entry.config!r}; it has "
+            f"the hub's {self.repo} has no configuration, folder or file {entry.config!r}; it has "
             f"{', '.join(near)}{' ...' if len(known) > len(near) else ''}."
         )
 
