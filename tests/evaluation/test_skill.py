@@ -80,6 +80,11 @@ def test_fev_bench_skill_and_interval():
     assert percent["AutoETS"] == pytest.approx(-26.8, abs=0.05)
     assert percent[BASELINE] == 0
 
+    # Win rates as fev 0.10's own `leaderboard` gives them for these nine models.
+    wins = skill.bootstrap(ratios.error_TM, skill.win_rates)
+    ends = [100 * end[chronos_2] for end in (wins.estimate, wins.lower, wins.upper)]
+    assert ends == pytest.approx([88.875, 85.997, 91.625], abs=5e-4)
+
 
 def test_fev_bench_mase_skill():
     table = table_of("fev-bench", "MASE", tasks_of("fev-bench"))

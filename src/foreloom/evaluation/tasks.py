@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -34,7 +35,7 @@ class EvaluationTask:
     """Steps from one window to the next (0: prediction_length, so that windows do not overlap)."""
     offset: Annotated[int, Field(le=0)] = 0
     """Where the first window begins, counted back from the end (0: as late as lets the last window end the series)."""
-    first_cut: str = ""
+    first_cut: datetime | None = None
     """The date of the last step before the first window, in place of offset; the data must state its times."""
     min_past: Annotated[int, Field(ge=1)] = 1
     """Steps that a window must have before it; windows with fewer are left out."""

@@ -1,5 +1,7 @@
 """The shipped suites are the published lists, entry by entry; files with errors show all of them."""
 
+from datetime import datetime
+
 import pytest
 import yaml
 
@@ -78,7 +80,8 @@ def test_fev_bench(shared):
         assert (task.repo, task.config) == (fact["dataset_path"], fact["dataset_config"])
         assert (task.prediction_length, task.num_rolls) == (fact["horizon"], fact["num_windows"])
         assert (task.season_length, task.min_past) == (fact["seasonality"], fact.get("min_context_length", 1))
-        assert task.first_cut == fact.get("initial_cutoff", "")
+        first_cut = fact.get("initial_cutoff")
+        assert task.first_cut == (first_cut and datetime.fromisoformat(first_cut))
         assert list(task.targets) == ([target] if isinstance(target, str) else target)
         assert list(task.future) == fact.get("known_dynamic_columns", [])
         assert list(task.past) == fact.get("past_dynamic_columns", [])

@@ -1,9 +1,9 @@
 """Where the data sets of a suite lie below a data root, and the suite as evaluation tasks over those that are there.
 
 Layouts below the root, tried in this order for every place a task names: the place in a copy of the hub repository
-(`chronos_datasets/m4_daily`, which is where `foreloom data fetch` puts it), and the place itself (`m4_daily`, GIFT-Eval's
-`ett1/H`, `ETTh1.csv`). Each may be whatever `data/reader.py` opens: a `save_to_disk` folder, Parquet, Arrow, CSV.
-Nothing is ever fetched from here.
+(`chronos_datasets/m4_daily`, which is where `foreloom data fetch` puts it), and the place itself (`m4_daily`,
+GIFT-Eval's `ett1/H`, `ETTh1.csv`). Each may be whatever `data/reader.py` opens: a `save_to_disk` folder, Parquet,
+Arrow, CSV. Nothing is ever fetched from here.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,7 +37,7 @@ class SuiteTask:
     """Steps from one window to the next (0: prediction_length)."""
     offset: Annotated[int, Field(le=0)] = 0
     """Where the first window begins, counted back from the end (0: as late as lets the last window end the series)."""
-    first_cut: str = ""
+    first_cut: datetime | None = None
     """The date of the last step known to the first window, in place of `offset`."""
     min_past: Annotated[int, Field(ge=1)] = 1
     """Steps that a window must have before it; windows with fewer are left out."""
