@@ -87,6 +87,11 @@ def test_a_fetched_folder_opens_and_is_not_fetched_again(sets, fake_hub, hub, tm
     assert again.whole == ("a", "b", "h1") and not again.fetched and again.num_bytes == 0
     assert not fake_hub.requests, "whole data sets need no network"
 
+    gone = "a/train-00001-of-00002.parquet"
+    (tmp_path / gone).unlink()
+    assert fetch([A], tmp_path, hub=hub).num_bytes == len(sets.files[gone])
+    assert (tmp_path / gone).read_bytes() == sets.files[gone]
+
 
 def test_overwrite_fetches_a_newer_version_and_leaves_nothing_of_the_old(sets, fake_hub, hub, tmp_path):
     fetch([A], tmp_path, hub=hub)
@@ -94,6 +99,7 @@ def test_overwrite_fetches_a_newer_version_and_leaves_nothing_of_the_old(sets, f
     sets.files = {"a/train-00000-of-00001.parquet": newer}
     sets.revision = "b" * 40
     assert fetch([A], tmp_path, hub=hub).whole == ("a",), "a data set stays as it is until asked"
+    (tmp_path / "a" / ".train-00000-of-00001.parquet.0123456789abcdef.part").write_bytes(b"of a version in between")
     report = fetch([A], tmp_path, overwrite=True, hub=hub)
     assert report.fetched == ("a",) and report.num_bytes == len(newer)
     assert os.listdir(tmp_path / "a") == ["train-00000-of-00001.parquet"]

@@ -80,13 +80,15 @@ def test_the_verb(fake_hub, hub, tmp_path, capsys):
     assert verb("ETTh1", check=True) == (False, "0 whole, 0 damaged, 1 not fetched\nnot fetched: ETTh1\n")
     good, text = verb("ETTh1")
     assert good and file.read_bytes() == content
-    assert text == "ETTh1 fetched (1 of 1): 20 B\nfetched 1 data set (20 B); 0 there already\n"
+    text_of_fetch = "ETTh1 fetched (1 of 1): 20 B\nfetched 1 data set (20 B); 0 there already\n"
+    assert text == text_of_fetch
     assert verb("ETTh1") == (True, "fetched 0 data sets (0 B); 1 there already\n")
     assert verb("ETTh1", check=True) == (True, "1 whole, 0 damaged, 0 not fetched\n")
     file.write_bytes(content[:-1] + b"2")
     good, text = verb("ETTh1", check=True)
     assert not good and f"damaged: ETTh1: {file} has another checksum than the hub's file." in text
-    assert verb("ETTh1", overwrite=True)[0] and file.read_bytes() == content
+    assert verb("ETTh1")[0] and file.read_bytes() == content, "what a check finds damaged is fetched again"
+    assert verb("ETTh1", overwrite=True) == (True, text_of_fetch)
     good, text = verb("ETTh1", "ETTh2")
     assert not good and "not fetched: ETTh2: the hub's thuml/Time-Series-Library has no" in text
     with pytest.raises(ValueError, match="exclude one another"):
