@@ -26,3 +26,18 @@ def tiny_chronos2():
     model = FAMILY.build(config, context_length=96, prediction_length=32)
     FAMILY.initialize(model, 0)
     return model.eval()
+
+
+@pytest.fixture
+def tiny_time_moe():
+    """A Time-MoE of 2 layers, 32 wide, 4 experts, horizons 1, 4 and 8, with random weights large enough to tell
+    mistakes; at most 128 steps."""
+    from foreloom.models.time_moe.family import FAMILY, TimeMoeConfig
+
+    config = TimeMoeConfig(
+        size="test", hidden_size=32, intermediate_size=64, horizon_lengths=(1, 4, 8), max_position_embeddings=128,
+        initializer_range=0.3,
+    )  # fmt: skip
+    model = FAMILY.build(config, context_length=96, prediction_length=8)
+    FAMILY.initialize(model, 0)
+    return model.eval()

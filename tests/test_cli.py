@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import subprocess
@@ -151,7 +152,7 @@ def test_recipes(foreloom):
         ("broken.jsonl", '{"target": [1, 2]}\n{"target": [1,\n', ["broken.jsonl:2: not JSON"]),
         ("words.jsonl", '{"target": [1, "x"]}\n', ["words.jsonl:1", "'x' at step 1"]),
         ("broken.parquet", "PAR1", ["broken.parquet: not a readable Parquet file"]),
-        ("notes.txt", "hello", ["notes.txt: not a data set. Accepted:", ".parquet, .jsonl or .csv"]),
+        ("notes.txt", "hello", ["notes.txt: not a data set. Accepted:", ".parquet, .jsonl"]),
     ],
 )
 def test_data_files(foreloom, name, text, words):
@@ -254,6 +255,60 @@ def test_tasks(foreloom, model):
     assert "tasks.1.prediction_length: expected a number of at least 1, got 0." in answer.err
     refused(foreloom("evaluate", model, "--tasks", "none.yaml"), "none.yaml: cannot be read")
     refused(foreloom("evaluate", model, "--tasks", write("list.yaml", "- a\n")), "expected a list of tasks")
+
+
+def test_what_a_model_is_scored_on(foreloom, model):
+    refused(foreloom("evaluate", model), "give either --tasks FILE or --data FILE")
+    refused(foreloom("evaluate", model, "--tasks", "t.yaml", "--data", "d.csv"), "give either --tasks FILE or --data")
+    answer = foreloom("evaluate", model, "--tasks", "t.yaml", "-p", "96", "--protocol", "timemoe")
+    refused(answer, "--horizon, --protocol: only for --data, without effect beside --tasks")
+    refused(foreloom("evaluate", model, "--data", "d.csv", "--data-root", "x"), "--data-root: only for --tasks")
+    windows = ("evaluate", model, "--data", BIRTHS)
+    refused(foreloom(*windows, "-p", "96,many"), "--horizon '96,many': write whole numbers of steps")
+    refused(foreloom(*windows, "-p", "0"), "--horizon '0': write whole numbers of steps")
+    refused(foreloom(*windows, "--protocol", "timemo"), "expected standard or timemoe. Did you mean timemoe?")
+    refused(foreloom(*windows, "--normalization", "zero"), "--normalization 'zero': expected none or context.")
+    refused(foreloom(*windows), "births.csv: the first column is 'item_id', not 'date'", "--date-column")
+    refused(foreloom(*windows, "--date-column", "timestamp"), "row 2: column 'item_id' is", "--channels")
+    births = (*windows, "--date-column", "timestamp", "--channels", "target")
+    refused(foreloom(*births, "-c", "65"), "a context of 65 steps was asked for, but the model uses 64 at most")
+    refused(foreloom(*births, "-p", "9999"), "horizon 9999 was not scored", "needs 9,999 test rows")
+    refused(foreloom(*births, "-p", "9999,9998"), "horizon 9999 was not scored", "horizon 9998 was not scored")
+
+
+def test_every_window_of_a_table(foreloom, model):
+    births = ("--data", BIRTHS, "--date-column", "timestamp", "--channels", "target", "--season", "7")
+    answer = foreloom("evaluate", model, *births, "-p", "8,9999,96", "-c", "50", "--out", "scores/births.csv")
+    assert answer.code == 0, answer.err
+    assert "note: horizon 9999 was not scored." in answer.out
+    with Path("scores/births.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    named = [(row["model"], row["task"], row["horizon"], row["context"]) for row in rows]
+    assert named[:3] == [
+        ("tiny", "births-8", "8", "50"),
+        ("tiny", "births-9999", "9999", "0"),
+        ("tiny", "births-96", "96", "50"),
+    ]
+    assert [row["model"] for row in rows[::3]] == ["tiny", "last-value", "seasonal-naive"]
+    assert {row["num_windows"] for row in rows if row["horizon"] == "9999"} == {"0"}
+    length = len(Path(BIRTHS).read_text().splitlines()) - 1
+    assert {int(row["num_windows"]) for row in rows if row["horizon"] == "8"} == {int(0.2 * length) - 7}
+    assert float(rows[-1]["MSE"]) < float(rows[3]["MSE"]), "births have a week"
+    written = {path.name for path in Path("scores").iterdir()}
+    assert written == {f"births{end}" for end in (".csv", ".md", ".svg", "-births-8.svg", "-births-96.svg")}
+    assert "| births-9999 | not scored |" in Path("scores/births.md").read_text()
+
+
+def test_scores_in_a_run_folder_are_on_its_page(foreloom, model):
+    shutil.copytree(model, "run")
+    births = ("--data", BIRTHS, "--date-column", "timestamp", "--channels", "target")
+    answer = foreloom("evaluate", "run", *births, "-p", "8,16")
+    assert answer.code == 0, answer.err
+    assert "wrote run/evaluation/births.csv" in answer.out
+    assert foreloom("report", "run").code == 0
+    page = Path("run/report.html").read_text()
+    assert "MSE relative to seasonal-naive" in page
+    assert "births-16" in page
 
 
 def test_one_folder_holds_one_run(foreloom, model):

@@ -1,7 +1,8 @@
 """The guides are true: their commands run, what they print is what is shown, and what they name exists.
 
 Fences: `sh` and `python` blocks run in order, one folder a guide; an `output` block must equal what the block above it
-printed; the commands of a `console` block cannot run here (other machines, a network), so they are parsed only.
+printed; the commands of a `console` block cannot run here (other machines, a network, a GPU), so those of foreloom are
+parsed only, and the other programs must be among `ELSEWHERE`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,24 @@ from foreloom import cli, run
 from foreloom.config.loader import shipped_recipes
 
 ROOT = Path(__file__).resolve().parents[1]
-GUIDES = ("data", "training", "forecasting")
+GUIDES = ("data", "training", "forecasting", "evaluation", "fine_tuning", "aws_gpu")
+ELSEWHERE = {
+    "apt-get": "installs software on the machine",
+    "aws": "needs an account with Amazon",
+    "chmod": "of a key that the reader has and we have not",
+    "curl": "needs a network",
+    "git": "needs a network",
+    "icacls.exe": "is Windows'",
+    "nvidia-smi": "needs a GPU",
+    "pip": "needs a network",
+    "python3": "makes an environment to install into",
+    "scp": "needs the other machine",
+    "shutdown": "would",
+    "ssh": "needs the other machine",
+    "tensorboard": "does not return",
+    "tmux": "does not return",
+}
+"""What `console` blocks may tell a reader to type besides foreloom, and why no test does."""
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")])
 RECIPES = {path.stem for path in shipped_recipes().glob("*.yaml")}
 
@@ -37,8 +55,11 @@ class Block(NamedTuple):
 
 def blocks(page: Path) -> list[Block]:
     text = page.read_text(encoding="utf-8")
-    fence = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-    return [Block(found[1], found[2], text.count("\n", 0, found.start()) + 1) for found in fence.finditer(text)]
+    fence = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)  # indented in a list
+    return [
+        Block(found[2], re.sub(f"^{found[1]}", "", found[3], flags=re.M), text.count("\n", 0, found.start()) + 1)
+        for found in fence.finditer(text)
+    ]
 
 
 def commands(text: str) -> list[list[str]]:
@@ -74,9 +95,11 @@ def shell(text: str) -> str:
 
 
 @pytest.mark.parametrize("guide", GUIDES)
-def test_every_block_of_a_guide_runs(guide, tmp_path, monkeypatch):
+def test_every_block_of_a_guide_runs(guide, tmp_path, monkeypatch, request):
     for name in ("examples", "recipes"):
         (tmp_path / name).symlink_to(ROOT / name)
+    if guide == "fine_tuning":  # what its reader downloads
+        (tmp_path / "ETTh1.csv").symlink_to(request.getfixturevalue("shared") / "data" / "ltsf_csv" / "ETTh1.csv")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FORELOOM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "120")
@@ -120,7 +143,7 @@ def spoken(words: list[str]) -> list[str] | None:
     """Arguments of foreloom in a command line, also behind torchrun or srun; None where it is something else."""
     for start in ("foreloom", "foreloom.cli"):
         if start in words:
-            return list(takewhile(lambda word: word not in ("|", ">", "&&"), words[words.index(start) + 1 :]))
+            return list(takewhile(lambda word: word not in ("|", ">", "&&", ";"), words[words.index(start) + 1 :]))
     return None
 
 
@@ -134,6 +157,22 @@ def test_commands_that_are_only_shown_parse(page):
                     parse(arguments)
 
 
+def programs(text: str) -> set[str]:
+    """What a block starts, past `sudo` and loops; foreloom under torchrun or srun is foreloom."""
+    found = set()
+    for words in commands(re.sub(r"\$\([^)]*\)|;", lambda part: "\n" if part[0] == ";" else "", text)):
+        words = [word for word in words if word not in ("sudo", "do", "done")]
+        if words and not spoken(words) and words[0] not in ("for", "echo", "cd", "."):
+            found.add(Path(words[0]).name)
+    return found
+
+
+def test_what_the_guides_do_not_run_is_known():
+    pages = [ROOT / "docs" / f"{guide}.md" for guide in GUIDES]
+    shown = [programs(block.text) for page in pages for block in blocks(page) if block.kind == "console"]
+    assert set().union(*shown) == set(ELSEWHERE)
+
+
 def test_a_wrong_command_would_be_noticed():
     with pytest.raises(AssertionError, match="no verb 'trian'"):
         parse(["trian", "chronos2-test"])
@@ -142,6 +181,11 @@ def test_a_wrong_command_would_be_noticed():
     with pytest.raises(ValueError, match="unknown setting"):
         parse(["train", "chronos2-test", "training.stepz=3"])
     assert spoken(["torchrun", "-m", "foreloom.cli", "train", "x"]) == ["train", "x"]
+    assert programs("for x in $(aws y); do echo x; curl z; done\nsudo reboot\nforeloom a ; wget b") == {
+        "curl",
+        "reboot",
+        "wget",
+    }
 
 
 def headings(page: Path) -> set[str]:
@@ -164,7 +208,8 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_recipes_that_are_named_exist(page):
     text = page.read_text(encoding="utf-8")
-    named = set(re.findall(r"`(chronos2-[\w-]+)`", text)) | set(re.findall(r"recipes/([\w-]+)\.yaml", text))
+    named = set(re.findall(r"`((?:chronos2|time-moe)-[\w-]+)`", text))
+    named |= set(re.findall(r"recipes/([\w-]+)\.yaml", text))
     assert named <= RECIPES
 
 

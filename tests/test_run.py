@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
+from pathlib import Path
 
 import pytest
 import torch
 
 import foreloom
+from foreloom import run
+from foreloom.config.located import RecipeError
+from foreloom.data.loader import WindowLoader
 from foreloom.run import RECIPE_NAME
 
+DATA = Path(__file__).resolve().parents[1] / "examples" / "data"
 TINY = [
     "training.steps=3",
     "training.batch_size=6",
@@ -65,6 +71,72 @@ def test_a_run_forecasts_and_is_fine_tuned_with_longer_windows(tmp_path):
     forecasts = [model.predict([one], prediction_length=32)[0] for one in (series, changed)]
     assert forecasts[0].shape == (1, 32, 3)
     assert abs(forecasts[0] - forecasts[1]).max() > 1e-4
+
+
+EPOCHS = [
+    "training.steps=null",
+    f"data.sources=[{{path: {DATA / 'm3_monthly.parquet'}, holdout: 18, max_series: 60}}]",
+    "data.group.probability=0",
+    "data.stride=20",
+    "data.min_past=16",
+]
+
+
+def test_epochs_become_steps_and_validation_ends_the_run(tmp_path):
+    settings = [s for s in TINY if not s.startswith(("training.steps", "data.group"))] + EPOCHS
+    recipe = run.load("chronos2-test", [*settings, "training.epochs=1.5"])
+    data = recipe.sections["data"]
+    num_windows = WindowLoader(data, seed=0, batch_size=6).num_windows
+    num_steps = math.ceil(1.5 * num_windows / 6)
+    assert num_steps > 20
+    assert f"(default, here {num_steps})" in run.describe(recipe)
+    as_steps = run.load("chronos2-test", [*settings, f"training.steps={num_steps}"])
+    assert f"(default, here {num_steps * 6 / num_windows:.3g})" in run.describe(as_steps)
+
+    validation = ["validation.steps=2", "validation.patience=1", "validation.min_delta=1000"]
+    result = foreloom.train("chronos2-test", [*settings, "training.epochs=1.5", *validation], out=tmp_path / "run")
+    assert (result.step, result.exit_code) == (2, 0)
+    log = (tmp_path / "run" / "training.log").read_text()
+    assert f"{num_steps} ({num_steps * 6 / num_windows:.3g} epochs of {num_windows:,} rows)" in log
+    assert f"Step 1/{num_steps} |" in log and "Validation after step 0: loss=" in log
+    assert "The run ends early: a validation did not lower the loss by more than 1000" in log
+    (final,) = (tmp_path / "run").glob("checkpoints/final/manifest.json")
+    scores = json.loads(final.read_text())["scores"]
+    assert scores.keys() == {"validation_loss"}
+    again = foreloom.train(tmp_path / "run" / RECIPE_NAME, out=tmp_path / "again")
+    assert again.step == 2 and losses(tmp_path / "again") == losses(tmp_path / "run")
+
+
+def test_validation_on_a_data_set_of_its_own(tmp_path):
+    validation = [
+        "validation.steps=3",
+        f"validation.sources=[{{path: {DATA / 'us_births.parquet'}}}]",
+        "validation.max_windows=7",
+        "validation.stride=100",
+    ]
+    foreloom.train("chronos2-test", [*TINY, *validation], out=tmp_path)
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records if record["kind"] == "validation"] == [0, 3]
+    assert "7 windows every 3 steps" in (tmp_path / "training.log").read_text()
+
+
+NOWHERE = "validation.sources=[{path: no/such.parquet}]"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["training.epochs=2"], "command line: training: steps and epochs say the same thing"),
+        (["training.steps=null"], "command line: training: steps, or epochs where data.stride is set, is required"),
+        (["training.steps=null", "training.epochs=1"], "training.epochs: needs data.stride: .*data.stride=560 cuts"),
+        (["validation.steps=5"], "validation.steps: there is nothing to validate on: give data.sources.0.holdout"),
+        (["validation.steps=5", NOWHERE], "validation.sources.0.path: no such file"),
+        (["checkpoint.best_metric=validation_loss"], "there is no validation_loss without validation.steps"),
+    ],
+)
+def test_settings_that_contradict_each_other(overrides, sentence):
+    with pytest.raises(RecipeError, match=sentence):
+        run.load("chronos2-test", overrides)
 
 
 @pytest.mark.gpu

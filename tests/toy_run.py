@@ -24,17 +24,19 @@ from torch import Tensor, nn
 from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer
 from foreloom.data.loader import WindowLoader
 from foreloom.data.mixture import DataConfig, GroupConfig, SourceConfig
+from foreloom.data.validation import ValidationWindows
 from foreloom.data.windows import Windows
 from foreloom.distributed.mesh import ParallelConfig
 from foreloom.distributed.process import Process, start, stop
 from foreloom.distributed.sharding import Sharding
-from foreloom.models.family import ModelFamily
+from foreloom.models.family import ModelFamily, Tally
 from foreloom.models.registry import get
 from foreloom.monitoring.monitor import Monitor, MonitoringConfig
 from foreloom.objectives.loss import Loss
 from foreloom.training.config import TrainingConfig
 from foreloom.training.optimizer import OptimizerConfig
 from foreloom.training.trainer import Trainer, TrainResult
+from foreloom.training.validation import Validation, ValidationConfig
 
 torch.set_num_threads(1)  # ranks share the machine
 DATA = Path(__file__).resolve().parents[1] / "examples" / "data" / "m3_monthly.parquet"
@@ -44,6 +46,7 @@ CONTEXT_LENGTH, PREDICTION_LENGTH = 32, 8
 class ToyOutput(NamedTuple):
     loss: Tensor
     objective: Loss
+    tally: Tally
 
 
 class ToyBlock(nn.Module):
@@ -61,20 +64,24 @@ class ToyBlock(nn.Module):
 
 
 class ToyModel(nn.Module):
+    """Its `offset` is moved after each update by what the tally says, as a router's bias is, not by the optimizer."""
+
     def __init__(self, dropout: float) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(ToyBlock(dropout) for _ in range(2))
         self.head = nn.Linear(CONTEXT_LENGTH, PREDICTION_LENGTH)
         self.unused = nn.Parameter(torch.ones(3))
+        self.register_buffer("offset", torch.zeros(()))
 
     def forward(self, context: Tensor, target: Tensor, has_company: Tensor | None) -> ToyOutput:
         h = context
         for block in self.blocks:
             h = block(h, has_company)
         observed = ~target.isnan()
-        error = torch.where(observed, self.head(h) - target.nan_to_num(), 0.0)
+        error = torch.where(observed, self.head(h) + self.offset - target.nan_to_num(), 0.0)
         loss = Loss((error**2).sum(), observed.sum())
-        return ToyOutput(loss.mean, loss)
+        terms = torch.stack([error.detach().sum(), observed.sum()])
+        return ToyOutput(loss.mean, loss, {"error": terms, "by_step": error.detach().abs().sum(0)})
 
 
 def toy_batch(windows: Windows, device: torch.device) -> Mapping[str, Any]:
@@ -96,6 +103,17 @@ def toy_initialize(model: nn.Module, seed: int) -> None:
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
 
 
+def toy_after_update(model: nn.Module, tally: Tally, applied: Tensor) -> None:
+    error_sum, count = tally["error"]
+    move = torch.where(applied > 0, 0.1 * error_sum / count, 0.0)
+    model.offset.sub_(move.to(model.offset.dtype))  # type: ignore[operator, union-attr]
+
+
+def toy_figures(model: nn.Module, tally: Mapping[str, np.ndarray]) -> Mapping[str, float]:
+    error_sum, count = tally["error"]
+    return {"error": float(error_sum / count), "last_to_first": float(tally["by_step"][-1] / tally["by_step"][0])}
+
+
 TOY = ModelFamily(
     name="toy",
     config=dict,
@@ -108,11 +126,14 @@ TOY = ModelFamily(
     save=lambda model, state, folder: save_file(dict(state), folder / "model.safetensors"),
     forecaster=lambda model: None,  # type: ignore[arg-type, return-value]
     flops_per_row=lambda model, context_length, horizon: 1e6,
+    after_update=toy_after_update,
+    figures=toy_figures,
 )
 
 
 def build_trainer(process: Process, run_dir: Path, settings: Mapping[str, Any], **more: Any) -> Trainer:
-    """`settings`: family, dropout, resume, and the fields of the sections by their names; the rest has small values."""
+    """`settings`: family, dropout, resume, validation (its section), and the fields of the other sections by their
+    names; the rest has small values."""
     s = {"family": "toy", "dropout": 0.0, "resume": False, "steps": 6, "batch_size": 24, "micro_batch_size": 0} | dict(
         settings
     )
@@ -124,33 +145,47 @@ def build_trainer(process: Process, run_dir: Path, settings: Mapping[str, Any], 
     )  # fmt: skip
     optimizer = OptimizerConfig(learning_rate=3e-3, warmup_steps=2, schedule="linear")
     parallel = ParallelConfig(**{k: s[k] for k in ("strategy", "dp_replicate", "dp_shard") if k in s})
+    checkpointing = CheckpointConfig(**s.get("checkpoint", {}))
     checkpointer = Checkpointer(
-        run_dir, CheckpointConfig(), process, save_total_limit=training.save_total_limit, resume=s["resume"]
+        run_dir, checkpointing, process, save_total_limit=training.save_total_limit, resume=s["resume"]
     )
-    monitor = Monitor(run_dir, s["steps"], MonitoringConfig(log_steps=1, trackers=("none",)), process.is_main)
+    monitoring = MonitoringConfig(log_steps=s.get("log_steps", 1), trackers=("none",))
+    monitor = Monitor(run_dir, s["steps"], monitoring, process.is_main)
     data = DataConfig(
-        sources=(SourceConfig(path=str(DATA)),),
+        sources=(SourceConfig(path=str(DATA), holdout=PREDICTION_LENGTH if "validation" in s else 0),),
         context_length=CONTEXT_LENGTH,
         prediction_length=PREDICTION_LENGTH,
         group=GroupConfig(probability=0.2, max_size=3),
+        normalization="zero" if s["family"] == "time_moe" else "none",
     )
     loader = WindowLoader(
         data, seed=5, batch_size=s["batch_size"], micro_batch_size=s["micro_batch_size"],
         rank=process.rank, world_size=process.world_size,
     )  # fmt: skip
+    if "validation" in s and "validation" not in more:
+        windows = ValidationWindows(
+            data, max_windows=50, micro_batch_rows=16, rank=process.rank, world_size=process.world_size
+        )
+        more["validation"] = Validation(ValidationConfig(**s["validation"]), windows)
     if s["family"] == "toy":
         family, model = TOY, TOY.build(dropout=s["dropout"])
     else:
-        family = get("chronos2")
-        config = family.config(
-            size="test", d_model=32, d_kv=8, d_ff=64, num_heads=4, num_layers=2, dropout_rate=s["dropout"]
-        )
+        family = get(s["family"])
+        config = family.config(**small_config(s["family"], s["dropout"]))
         model = family.build(config, context_length=CONTEXT_LENGTH, prediction_length=PREDICTION_LENGTH)
     family.initialize(model, training.seed)
     return Trainer(
         training, optimizer, parallel, model, family, loader, process, checkpointer, monitor,
         context_length=CONTEXT_LENGTH, prediction_length=PREDICTION_LENGTH, **more,
     )  # fmt: skip
+
+
+def small_config(family: str, dropout: float) -> dict[str, Any]:
+    """Fields of a small model of a family; its objective does not depend on how a batch is cut."""
+    if family == "time_moe":
+        more = {"horizon_lengths": (1, 8), "balance": "bias", "attention_dropout": dropout}
+        return {"size": "test", "hidden_size": 32, "intermediate_size": 64, **more}
+    return {"size": "test", "d_model": 32, "d_kv": 8, "d_ff": 64, "num_heads": 4, "dropout_rate": dropout}
 
 
 def train_here(run_dir: Path, **settings: Any) -> TrainResult:

@@ -9,6 +9,7 @@ import errno
 import os
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,7 @@ OverridesArgument = Annotated[
     list[str] | None, typer.Argument(help="Settings on top: training.steps=100 optimizer.learning_rate=1e-4")
 ]
 ModelArgument = Annotated[str, typer.Argument(help="A run folder, a checkpoint, a model folder or a hub id.")]
+SLIDING_PANEL = "Every window of a data set"
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
@@ -70,18 +72,102 @@ def show(
 @app.command()
 def evaluate(
     model: ModelArgument,
-    tasks: Annotated[Path, typer.Option(help="The tasks: data, horizon and windows, as YAML.")],
-    data_root: Annotated[Path | None, typer.Option(help="Where the tasks' relative paths start.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The CSV to write (default: in the run folder, or TASKS-scores.csv).")
+    tasks: Annotated[
+        Path | None, typer.Option(help="Score tasks: data, horizons and windows, as YAML.", rich_help_panel="Tasks")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows of one forward.")] = 256,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Where the tasks' relative paths start.", rich_help_panel="Tasks")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Or score every window: of a CSV's test rows (ETTh1.csv: the LTSF protocol), or of any data set.",
+            rich_help_panel=SLIDING_PANEL,
+        ),
+    ] = None,
+    horizons: Annotated[
+        str | None,
+        typer.Option(
+            "--horizon",
+            "-p",
+            help="Steps to forecast, comma separated (default: 96,192,336,720 for a CSV, else 96).",
+            rich_help_panel=SLIDING_PANEL,
+        ),
+    ] = None,
+    context_length: Annotated[
+        int | None,
+        typer.Option(
+            "--context-length",
+            "-c",
+            min=1,
+            help="Steps before each window (default: 512, 1024, 2048, 3072 for those horizons, else 4 horizons).",
+            rich_help_panel=SLIDING_PANEL,
+        ),
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="standard (default), or timemoe, which leaves out each channel's last window, as published.",
+            rich_help_panel=SLIDING_PANEL,
+        ),
+    ] = None,
+    normalization: Annotated[
+        str | None,
+        typer.Option(
+            help="none (default): the model takes the values as they are; context: it normalises each context.",
+            rich_help_panel=SLIDING_PANEL,
+        ),
+    ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            help="Columns of the CSV to score, comma separated (default: all).", rich_help_panel=SLIDING_PANEL
+        ),
+    ] = None,
+    date_column: Annotated[
+        str | None,
+        typer.Option(help="The CSV's column of times (default: the first, date).", rich_help_panel=SLIDING_PANEL),
+    ] = None,
+    season: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Steps of a season, for Seasonal Naive (default: by frequency).", rich_help_panel=SLIDING_PANEL
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The CSV to write (default: in the run folder, or NAME-scores.csv).")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Rows of one forward (default: 256, fewer for contexts above 512 steps).")
+    ] = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Score a model on held-out windows beside Seasonal Naive."""
-    from foreloom.report.scores import evaluate_and_tabulate
+    """Score a model beside naive forecasts: on tasks (--tasks), or on every window of a data set (--data).
 
-    evaluate_and_tabulate(model, tasks, data_root=data_root, out=out, batch_size=batch_size, device=device)
+    Starts alone or under torchrun, which shares the windows over its processes.
+    """
+    of_windows = {
+        "--horizon": horizons,
+        "--context-length": context_length,
+        "--protocol": protocol,
+        "--normalization": normalization,
+        "--channels": channels,
+        "--date-column": date_column,
+        "--season": season,
+    }
+    if tasks is not None and data is None:
+        _refuse_without_effect(of_windows, "--data", "--tasks, whose file says all that")
+        from foreloom.report.scores import evaluate_and_tabulate
+
+        evaluate_and_tabulate(model, tasks, data_root=data_root, out=out, batch_size=batch_size or 256, device=device)
+    elif data is not None and tasks is None:
+        _refuse_without_effect({"--data-root": data_root}, "--tasks", "--data, which is a path of its own")
+        from foreloom.report.sliding import evaluate_windows_and_tabulate, parse_options
+
+        options = parse_options(horizons, context_length, protocol, normalization, channels, date_column, season)
+        evaluate_windows_and_tabulate(model, data, options, out=out, batch_size=batch_size, device=device)
+    else:
+        raise ValueError("give either --tasks FILE or --data FILE: what the model is to be scored on.")
 
 
 @app.command()
@@ -91,7 +177,10 @@ def forecast(
     horizon: Annotated[int, typer.Option(min=1, help="Steps to forecast.")],
     out: Annotated[Path, typer.Option(help="Where to write: .parquet or .csv.")] = Path("forecast.parquet"),
     future: Annotated[Path | None, typer.Option(help="Covariates known ahead, one row a future step.")] = None,
-    quantiles: Annotated[str, typer.Option(help="Quantile levels, comma separated.")] = "0.1,0.5,0.9",
+    quantiles: Annotated[
+        str | None,
+        typer.Option(help="Quantile levels, comma separated (default: 0.1,0.5,0.9; 0.5 for models of single values)."),
+    ] = None,
     target: Annotated[str, typer.Option(help="Target column(s), comma separated.")] = "target",
     id_column: Annotated[str, typer.Option(help="The column that names the series.")] = "item_id",
     timestamp_column: Annotated[str, typer.Option(help="The column of times.")] = "timestamp",
@@ -110,7 +199,7 @@ def forecast(
         device=device,
         future=future,
         prediction_length=horizon,
-        quantile_levels=parse_levels(quantiles),
+        quantile_levels=None if quantiles is None else parse_levels(quantiles),
         target=_names(target),
         id_column=id_column,
         timestamp_column=timestamp_column,
@@ -151,6 +240,12 @@ def convert(
 
     write(source, out, form="parquet" if out.suffix == ".parquet" else "arrow")
     typer.echo(f"wrote {out}")
+
+
+def _refuse_without_effect(options: Mapping[str, object], owner: str, other: str) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise ValueError(f"{', '.join(given)}: only for {owner}, without effect beside {other}. Leave it out.")
 
 
 def _names(text: str) -> str | list[str]:

@@ -14,10 +14,13 @@ import yaml
 
 from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer
 from foreloom.checkpoint.locate import find_model_folder
+from foreloom.checkpoint.manifest import VALIDATION_LOSS
+from foreloom.config.describe import describe_recipe
 from foreloom.config.loader import Recipe, SectionChoice, flatten, load_recipe, plain
 from foreloom.config.located import RecipeError, read_yaml
 from foreloom.data.loader import WindowLoader
-from foreloom.data.mixture import DataConfig
+from foreloom.data.mixture import DataConfig, SourceConfig
+from foreloom.data.validation import ValidationWindows
 from foreloom.distributed.mesh import ParallelConfig, mesh_shape
 from foreloom.distributed.process import Process, start, stop
 from foreloom.distributed.reduce import from_rank_zero
@@ -27,6 +30,7 @@ from foreloom.monitoring.monitor import Monitor, MonitoringConfig
 from foreloom.training.config import TrainingConfig, autocast_dtype
 from foreloom.training.optimizer import OptimizerConfig
 from foreloom.training.trainer import Trainer, TrainResult
+from foreloom.training.validation import Validation, ValidationConfig
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +48,7 @@ SECTIONS: dict[str, SectionChoice] = {
     "data": DataConfig,
     "training": TrainingConfig,
     "optimizer": OptimizerConfig,
+    "validation": ValidationConfig,
     "parallel": ParallelConfig,
     "checkpoint": CheckpointConfig,
     "monitoring": MonitoringConfig,
@@ -59,15 +64,16 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, need_data: bool = T
     """
     recipe = load_recipe(path, overrides, SECTIONS)
     sections = dict(recipe.sections)
-    problems: list[str] = []
-    sources = []
-    for i, source in enumerate(sections["data"].sources):
-        key = f"data.sources.{i}.path"
-        found = _find(source.path, recipe.where(key))
-        if found is None and need_data:
-            problems.append(f"{recipe.where(key)}: {key}: no such file or folder: {source.path}.")
-        sources.append(dataclasses.replace(source, path=str(found or source.path)))
-    sections["data"] = dataclasses.replace(sections["data"], sources=tuple(sources))
+    problems = _contradictions(recipe)
+    for name in ("data", "validation"):
+        sources: list[SourceConfig] = []
+        for i, source in enumerate(sections[name].sources):
+            key = f"{name}.sources.{i}.path"
+            found = _find(source.path, recipe.where(key))
+            if found is None and need_data:
+                problems.append(f"{recipe.where(key)}: {key}: no such file or folder: {source.path}.")
+            sources.append(dataclasses.replace(source, path=str(found or source.path)))
+        sections[name] = dataclasses.replace(sections[name], sources=tuple(sources))
     pretrained = getattr(sections["model"], "pretrained", None)
     if pretrained is not None and (found := _find(pretrained, recipe.where("model.pretrained"))):
         sections["model"] = dataclasses.replace(sections["model"], pretrained=str(found))
@@ -98,6 +104,7 @@ def train(
 def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = False) -> Trainer:
     """The composition root: sections in, a trainer ready to `train()` out."""
     model_config, data, training = (recipe.sections[name] for name in ("model", "data", "training"))
+    assert isinstance(training, TrainingConfig)
     lengths = {"context_length": data.context_length, "prediction_length": data.prediction_length}
     loader = WindowLoader(
         data,
@@ -107,11 +114,13 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         rank=process.rank,
         world_size=process.world_size,
     )
+    training = training.in_steps(loader.num_epoch_rows)
+    held_out = _validation_windows(recipe, process)
     if model_config.pretrained is not None:
         folder = find_model_folder(model_config.pretrained)
         model_config = dataclasses.replace(model_config, pretrained=str(folder))
     family = registry.get(model_config.family)
-    monitor = Monitor(run_dir, training.steps, recipe.sections["monitoring"], process.is_main)
+    monitor = Monitor(run_dir, training.num_steps, recipe.sections["monitoring"], process.is_main)
     model = family.build(model_config, **lengths)
     if model_config.pretrained is None:
         family.initialize(model, training.seed)
@@ -134,7 +143,8 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         checkpointer,
         monitor,
         **lengths,
-        banner=_banner(recipe, process, loader, num_parameters),
+        validation=Validation(recipe.sections["validation"], held_out) if held_out else None,
+        banner=_banner(recipe, process, loader, held_out, training.num_steps, num_parameters),
         config_hash=_hash(recipe),
         on_start=lambda: _record(recipe, run_dir, process),
     )
@@ -142,12 +152,7 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
 
 def describe(recipe: Recipe) -> str:
     """The resolved recipe as YAML, a sentence above each setting, and where each value came from."""
-    lines = [f"# {recipe.path}: every setting of the run. This text is itself a recipe.", ""]
-    for name, section in recipe.sections.items():
-        lines += [f"{name}:"]
-        lines += _describe_section(section, name, recipe, indent="  ")
-        lines += [""]
-    return "\n".join(lines)
+    return describe_recipe(recipe, {"training": _length(recipe)})
 
 
 def translate(path: Path, *, devices: int) -> str:
@@ -157,6 +162,41 @@ def translate(path: Path, *, devices: int) -> str:
     for note in notes:
         header += textwrap.wrap(note, 116, initial_indent="# - ", subsequent_indent="#   ")
     return "\n".join(header) + "\n\n" + yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _contradictions(recipe: Recipe) -> list[str]:
+    """What settings of several sections say against each other, a line a problem."""
+    data, training, validation = (recipe.sections[name] for name in ("data", "training", "validation"))
+    problems = {}
+    if training.epochs is not None and data.stride is None:
+        problems["training.epochs"] = (
+            "needs data.stride: without it windows are drawn at random, without end. "
+            f"data.stride={data.context_length + data.prediction_length} cuts series without overlap; or give "
+            "training.steps instead."
+        )
+    if validation.steps and not validation.sources and not any(source.holdout for source in data.sources):
+        problems["validation.steps"] = (
+            "there is nothing to validate on: give data.sources.0.holdout, the last steps of every series that "
+            "training then leaves alone, or data sets of their own in validation.sources."
+        )
+    if recipe.sections["checkpoint"].best_metric == VALIDATION_LOSS and not validation.steps:
+        problems["checkpoint.best_metric"] = f"there is no {VALIDATION_LOSS} without validation.steps; set it."
+    return [f"{recipe.where(key)}: {key}: {sentence}" for key, sentence in problems.items()]
+
+
+def _validation_windows(recipe: Recipe, process: Process) -> ValidationWindows | None:
+    data, training, config = (recipe.sections[name] for name in ("data", "training", "validation"))
+    if not config.steps:
+        return None
+    return ValidationWindows(
+        data,
+        config.sources,
+        max_windows=config.max_windows,
+        stride=config.stride,
+        micro_batch_rows=training.micro_batch_size or -(-training.batch_size // process.world_size),
+        rank=process.rank,
+        world_size=process.world_size,
+    )
 
 
 def _find(path: str, where: str) -> Path | None:
@@ -195,10 +235,18 @@ def _write_recipe(recipe: Recipe, run_dir: Path) -> list[str]:
     return [f"{key} {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
 
 
-def _banner(recipe: Recipe, process: Process, loader: WindowLoader, num_parameters: int) -> dict[str, dict[str, Any]]:
+def _banner(
+    recipe: Recipe,
+    process: Process,
+    loader: WindowLoader,
+    held_out: ValidationWindows | None,
+    num_steps: int,
+    num_parameters: int,
+) -> dict[str, dict[str, Any]]:
     model, data, training = (recipe.sections[name] for name in ("model", "data", "training"))
     optimizer, parallel = recipe.sections["optimizer"], recipe.sections["parallel"]
     dtype = autocast_dtype(training.precision, process.device)
+    every = recipe.sections["validation"].steps
     return {
         "Model": {
             "family": model.family,
@@ -206,7 +254,7 @@ def _banner(recipe: Recipe, process: Process, loader: WindowLoader, num_paramete
             "parameters": num_parameters,
         },
         "Optimization": {
-            "steps": training.steps,
+            "steps": f"{num_steps:,}" + _in_epochs(training, num_steps, loader.num_epoch_rows),
             "global batch": f"{training.batch_size:,} rows",
             "learning rate": f"{optimizer.learning_rate:g}, {optimizer.schedule}",
             "weight decay": optimizer.weight_decay,
@@ -224,18 +272,29 @@ def _banner(recipe: Recipe, process: Process, loader: WindowLoader, num_paramete
                 for source in loader.source_statistics()
             },
             "window": f"{data.context_length:,} context, {data.prediction_length:,} horizon",
+            "validation": f"{held_out.num_windows:,} windows every {every:,} steps" if held_out else "none",
         },
     }
 
 
-def _beside(origin: str) -> str:
-    """`file:line` with the file named from the working directory, where it lies inside."""
-    file, colon, line = origin.rpartition(":")
-    return (
-        f"{Path(file).resolve().relative_to(Path.cwd())}:{line}"
-        if colon and Path(file).resolve().is_relative_to(Path.cwd())
-        else origin
-    )
+def _in_epochs(training: TrainingConfig, num_steps: int, num_epoch_rows: int | None) -> str:
+    if num_epoch_rows is None:
+        return ""
+    return f" ({num_steps * training.batch_size / num_epoch_rows:.3g} epochs of {num_epoch_rows:,} rows)"
+
+
+def _length(recipe: Recipe) -> dict[str, Any]:
+    """What `training.steps` and `epochs` say in terms of each other, where windows are counted and the data are there.
+
+    Opens the sources.
+    """
+    data, training = recipe.sections["data"], recipe.sections["training"]
+    if data.stride is None or not all(Path(source.path).exists() for source in data.sources):
+        return {}
+    num_rows = WindowLoader(data, seed=training.seed, batch_size=training.batch_size).num_epoch_rows
+    if training.epochs is None:
+        return {"epochs": float(f"{training.steps * training.batch_size / num_rows:.3g}")}
+    return {"steps": training.in_steps(num_rows).steps}
 
 
 def _strategy(parallel: ParallelConfig, process: Process, num_parameters: int) -> str:
@@ -243,23 +302,3 @@ def _strategy(parallel: ParallelConfig, process: Process, num_parameters: int) -
         return "single process"
     shape = mesh_shape(parallel, world_size=process.world_size, num_parameters=num_parameters)
     return "ddp" if shape.strategy == "ddp" else f"fsdp, {shape.dp_replicate} x {shape.dp_shard}"
-
-
-def _describe_section(section: Any, prefix: str, recipe: Recipe, indent: str) -> list[str]:
-    lines: list[str] = []
-    implied = section.implied() if hasattr(section, "implied") else {}
-    for field in dataclasses.fields(section):
-        value = getattr(section, field.name)
-        key = f"{prefix}.{field.name}"
-        sentence = " ".join((section.__pydantic_fields__[field.name].description or "").split())
-        origin = _beside(recipe.located.origins.get(key, "default"))
-        if value is None and field.name in implied:
-            origin = f"default, here {plain(implied[field.name])}"
-        lines += textwrap.wrap(f"{sentence} ({origin})", 118 - len(indent), initial_indent=f"{indent}# ",
-                               subsequent_indent=f"{indent}# ")  # fmt: skip
-        if dataclasses.is_dataclass(value):
-            lines += [f"{indent}{field.name}:", *_describe_section(value, key, recipe, indent + "  ")]
-            continue
-        text = yaml.safe_dump({field.name: plain(value)}, sort_keys=False, allow_unicode=True, width=1000)
-        lines += textwrap.indent(text, indent).splitlines()
-    return lines

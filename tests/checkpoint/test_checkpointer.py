@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,34 @@ def test_leftovers_of_a_killed_save_are_removed(tmp_path: Path, reopen) -> None:
     checkpointer = reopen()
     assert names(tmp_path) == ["step-00000001"] and len(checkpointer.notices) == 2
     assert checkpointer.newest().step == 1
+
+
+def test_the_best_is_by_the_validation_loss_where_the_run_validates(tmp_path: Path, reopen) -> None:
+    checkpointer = reopen(save_total_limit=1, resume=False)
+    scores = [{"wql": 0.1, "validation_loss": 3.0}, {"wql": 0.2, "validation_loss": 1.0}, {"wql": 0.3}, {}]
+    for step, of_step in enumerate(scores, start=1):
+        checkpointer.save(manifest(step, **of_step), state(step), {})
+    assert names(tmp_path) == ["step-00000002", "step-00000004"]
+
+
+def test_the_step_to_keep_stays_until_another_is_named(tmp_path: Path, reopen) -> None:
+    checkpointer = reopen(save_total_limit=1, resume=False)
+    for step, step_to_keep in ((1, 1), (2, 1), (3, 1), (4, 4), (5, 4), (6, None)):
+        checkpointer.save(manifest(step), state(step), {}, step_to_keep=step_to_keep)
+        kept = {step} if step_to_keep is None else {step, step_to_keep}
+        assert names(tmp_path) == sorted(f"step-{one:08d}" for one in kept)
+
+
+def test_an_export_is_given_only_whole_and_only_as_that_step_s_own(tmp_path: Path, reopen) -> None:
+    def export(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+
+    checkpointer = reopen(resume=False)
+    checkpointer.save(replace(manifest(1), export_step=1), state(1.0), {}, export=export)
+    checkpointer.save(replace(manifest(2), export_step=1), state(1.0), {}, export=export)
+    checkpointer.save(manifest(3), state(1.0), {})
+    first = tmp_path / "checkpoints" / "step-00000001" / "hf"
+    assert [checkpointer.export_of(step) for step in (1, 2, 3, 4)] == [first, None, None, None]
+    (first / "config.json").write_text("[]")
+    assert checkpointer.export_of(1) is None

@@ -7,7 +7,7 @@ def test_scripted_run() -> None:
     kept: list[Candidate] = []
     history = {}
     for step in range(1, 11):
-        kept.append(Candidate(step, scores.get(step), final=step == 10))
+        kept.append(Candidate(step, scores.get(step), needed=step == 10))
         keep = steps_to_keep(kept, num_latest=2, num_best=2)
         kept = [candidate for candidate in kept if candidate.step in keep]
         history[step] = sorted(keep)
@@ -29,5 +29,5 @@ def test_limits_of_zero() -> None:
     candidates = [Candidate(1, 0.1), Candidate(2), Candidate(3, 0.2)]
     assert steps_to_keep(candidates, num_latest=0, num_best=0) == {1, 2, 3}
     assert steps_to_keep(candidates, num_latest=1, num_best=0) == {3}
-    final_first = [Candidate(1, final=True), Candidate(2), Candidate(3)]
-    assert steps_to_keep(final_first, num_latest=1, num_best=1) == {1, 3}
+    needed_first = [Candidate(1, needed=True), Candidate(2), Candidate(3)]
+    assert steps_to_keep(needed_first, num_latest=1, num_best=1) == {1, 3}

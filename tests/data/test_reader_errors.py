@@ -27,12 +27,6 @@ def test_not_a_data_set(tmp_path) -> None:
     refused(tmp_path, "it holds notes.txt", "Accepted: a save_to_disk folder")
 
 
-def test_mixed_folder(tmp_path) -> None:
-    (tmp_path / "a.csv").write_text("")
-    (tmp_path / "b.jsonl").write_text("")
-    refused(tmp_path, "mixes csv and jsonl", "Name the file")
-
-
 def test_empty_sets(tmp_path, save_to_disk) -> None:
     empty = pa.table({"target": pa.array([], pa.list_(pa.float32()))})
     refused(save_to_disk(tmp_path / "hf", empty), "is empty, it has no series")

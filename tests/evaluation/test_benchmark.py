@@ -105,7 +105,7 @@ def test_examples_are_the_best_the_median_and_the_worst(tmp_path):
     series = [[0.0, 1, 0, 1, 0, jump, jump] for jump in (9.0, 1, 5, 3, 7)] + [[2.0] * 7]
     data = write(tmp_path, target=series)
     examples = evaluate(Naive(), [task(data)]).tasks[0].examples
-    assert [(e.kind, e.name, e.scaled_error) for e in examples] == [
+    assert [(e.kind, e.name, e.error) for e in examples] == [
         ("best", "s1", 1),
         ("median", "s2", 5),
         ("worst", "s0", 9),

@@ -12,6 +12,7 @@ from foreloom.forecast import Model
 class SpreadNaive(Naive):
     """The last value plus the level; at most 8 steps at once; remembers what it was asked."""
 
+    quantile_levels = (0.1, 0.5, 0.9)
     prediction_length = 8
     context_length = 16
 

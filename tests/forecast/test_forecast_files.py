@@ -83,7 +83,7 @@ def test_a_model_is_found_in_a_folder_a_checkpoint_or_a_run(tmp_path):
         hf = model(run / "checkpoints" / f"step-{step:08d}" / "hf")
         files = {"hf/config.json": file_record(hf / "config.json")}
         if step < 300:  # the newest has no manifest
-            Manifest(step, 0, 0.0, False, {}, "", "", 1, {}, files).write(hf.parent)
+            Manifest(step, 0, 0.0, False, {}, "", "", 1, {}, files=files).write(hf.parent)
     newest = run / "checkpoints" / "step-00000200"
     assert find_model_folder(newest) == newest / "hf"
     with pytest.warns(UserWarning, match="step-00000300 is passed over"):

@@ -17,7 +17,15 @@ def chronos2(num_layers: int, seed: int) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("build", [chronos2])
+def time_moe(num_layers: int, seed: int) -> nn.Module:
+    family = get("time_moe")
+    config = family.config(size="test", hidden_size=32, intermediate_size=64, num_hidden_layers=num_layers)
+    model = family.build(config, context_length=32, prediction_length=8)
+    family.initialize(model, seed)
+    return model
+
+
+@pytest.mark.parametrize("build", [chronos2, time_moe])
 def test_weights_depend_on_seed_and_name_only(build) -> None:
     torch.manual_seed(1)
     two_layers = dict(build(2, seed=7).named_parameters())
@@ -30,5 +38,16 @@ def test_weights_depend_on_seed_and_name_only(build) -> None:
     random = [name for name, parameter in two_layers.items() if parameter.unique().numel() > 2]
     assert len(random) > 10
     assert not any(torch.equal(two_layers[name], other_seed[name]) for name in random)
-    same_shape = [n for n in random if n.endswith("mlp.wi.weight")]
+    same_shape = [n for n in random if n.endswith(("mlp.wi.weight", "experts.down_proj"))]
     assert len(same_shape) == 2 and not torch.equal(*(two_layers[name] for name in same_shape))
+
+
+def test_experts_have_the_values_of_their_own_names() -> None:
+    """So a layer's experts start alike however they are stored, and a further one changes no other."""
+    four, six = (get("time_moe").config(size="test", num_experts=number) for number in (4, 6))
+    stacks = []
+    for config in (four, six):
+        model = get("time_moe").build(config, context_length=32, prediction_length=8)
+        get("time_moe").initialize(model, 7)
+        stacks.append(model.state_dict()["model.layers.1.ffn_layer.experts.gate_up_proj"])
+    assert torch.equal(stacks[0], stacks[1][:4]) and not torch.equal(stacks[1][4], stacks[1][5])

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from foreloom.monitoring.console import BOX_WIDTH, box, duration, log_line
-from foreloom.monitoring.record import StepRecord
+from foreloom.monitoring.console import BOX_WIDTH, box, duration, log_line, validation_line
+from foreloom.monitoring.record import StepRecord, ValidationRecord
 
 
 def record(**changes) -> StepRecord:
@@ -71,3 +71,15 @@ def test_box():
         "└────────────────────────────────────────────────────────────────────────┘"
     )
     assert {len(line) for line in box(sections).splitlines()} == {BOX_WIDTH}
+
+
+def test_a_validation_line_says_what_is_known():
+    start = ValidationRecord(
+        step=0, loss=float("nan"), best_loss=float("inf"), best_step=None, num_in_vain=0, patience=0
+    )
+    assert validation_line(start) == "Validation after step 0: loss=nan"
+    later = ValidationRecord(step=12_000, loss=0.41266, best_loss=0.41266, best_step=12_000, num_in_vain=0, patience=2)
+    assert (
+        validation_line(later)
+        == "Validation after step 12,000: loss=0.4127 | best=0.4127 at step 12,000 | 0 of 2 in vain"
+    )

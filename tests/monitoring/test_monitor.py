@@ -12,7 +12,7 @@ import pytest
 
 from foreloom.monitoring.metrics_file import read_metrics
 from foreloom.monitoring.monitor import Monitor, MonitoringConfig
-from foreloom.monitoring.record import StepRecord
+from foreloom.monitoring.record import StepRecord, ValidationRecord
 
 LINE = re.compile(
     r"Step [\d,]+/[\d,]+ \| loss=\d+\.\d{4} \| ema=\d+\.\d{4} \| best=\d+\.\d{4} \| lr=\d\.\d\de[+-]\d\d"
@@ -176,3 +176,44 @@ def test_what_is_said_while_the_run_is_built_reaches_the_log(tmp_path):
     lines = (tmp_path / "training.log").read_text().splitlines()
     assert lines[-1] == "context_length: 2048 -> 8192"
     assert not logging.getLogger("foreloom").handlers
+
+
+def test_figures_and_validations_reach_every_output_and_leave_the_first_line_as_it_is(tmp_path, capsys):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monitor = Monitor(tmp_path, 300, MonitoringConfig(log_steps=100))
+    monitor.start(BANNER)
+    monitor.log(record(100))
+    monitor.log(dataclasses.replace(record(200), figures={"forecast_loss": 0.25, "expert_entropy": 0.98765}))
+    measured = ValidationRecord(
+        step=200, loss=0.5, best_loss=0.4, best_step=100, num_in_vain=1, patience=3, figures={"forecast_loss": 0.48}
+    )
+    monitor.log_validation(measured)
+    monitor.finish({}, step=200, is_early_end=True)
+
+    first, second, figures, validation, validated, *_ = capsys.readouterr().out.partition("Step")[2].splitlines()
+    assert LINE.fullmatch(f"Step{first}") and LINE.fullmatch(second)
+    assert figures == "  forecast_loss=0.25 | expert_entropy=0.9877"
+    assert validation == "Validation after step 200: loss=0.5000 | best=0.4000 at step 100 | 1 of 3 in vain"
+    assert validated == "  forecast_loss=0.48"
+    steps, events = read_metrics(tmp_path)
+    assert [step["figures"] for step in steps] == [{}, {"forecast_loss": 0.25, "expert_entropy": 0.98765}]
+    (event,) = [event for event in events if event["kind"] == "validation"]
+    assert dataclasses.asdict(measured).items() <= event.items() and event["level"] == "info"
+    assert events[-1]["sentence"] == "Finished early at step 200 of 300."
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    points = {tag: [(p.step, p.value) for p in board.Scalars(tag)] for tag in board.Tags()["scalars"]}
+    assert points["train/forecast_loss"] == [(200, 0.25)]
+    assert points["validation/loss"] == [(200, 0.5)]
+    assert points["validation/forecast_loss"] == [(200, pytest.approx(0.48))]
+
+
+def test_a_record_with_figures_survives_a_resume(tmp_path):
+    monitor = Monitor(tmp_path, 10, QUIET)
+    monitor.log(dataclasses.replace(record(5), figures={"aux_loss": 2.0}))
+    again = Monitor(tmp_path, 10, QUIET)
+    again.load_state_dict(json.loads(json.dumps(monitor.state_dict())))
+    assert again.state_dict() == monitor.state_dict()
+    assert again.summary() == monitor.summary()
+    again.close()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 import yaml
@@ -45,6 +48,8 @@ def test_parameter_counts():
     assert parameters("chronos2-base") == 119_477_664
     assert parameters("chronos2-small") == 27_934_624
     assert parameters("chronos2-test") == 3_118_496
+    assert parameters("time-moe-50m") == 113_352_192
+    assert parameters("time-moe-200m") == 453_196_800
 
 
 @pytest.mark.parametrize("name", [n for n in RECIPES if n in ("quickstart", "chronos2-test")])
@@ -97,3 +102,45 @@ def test_a_recipe_without_a_family_or_with_a_misspelt_one(tmp_path):
     path.write_text(yaml.safe_dump({"model": {"size": "base"}}))
     with pytest.raises(RecipeError, match=r"model.family: is required and not given. Known: chronos2"):
         run.load(path, need_data=False)
+
+
+SHRUNKEN = [
+    "training.device=cpu",
+    "training.batch_size=4",
+    "training.micro_batch_size=3",
+    f"data.sources.0.path={shipped_recipes().parent / 'examples' / 'data' / 'm4_hourly.parquet'}",
+    "data.sources.0.max_series=3",
+    "monitoring.log_steps=1",
+    "monitoring.trackers=[none]",
+]
+
+
+def logged(run_dir: Path, kind: str) -> list[dict]:
+    records = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
+    return [record for record in records if record["kind"] == kind]
+
+
+def test_time_moe_trains_from_scratch_and_is_fine_tuned(tmp_path):
+    lengths = ["data.context_length=64", "data.stride=64"]
+    for name in ("time-moe-50m", "time-moe-200m"):
+        small = ["model.size=test", "training.steps=2", "optimizer.warmup_steps=1"]
+        assert run.train(name, [*SHRUNKEN, *lengths, *small], out=tmp_path / name).exit_code == 0
+        steps = logged(tmp_path / name, "step")
+        assert [step["step"] for step in steps] == [1, 2]
+        for figures in (step["figures"] for step in steps):
+            assert {"forecast_loss", "aux_loss", "aux_excess", "expert_entropy", "dead_experts"} <= figures.keys()
+            assert figures["aux_excess"] == pytest.approx(figures["aux_loss"] - 2)
+            assert 0.499 < figures["expert_entropy"] <= 1, "two of four experts at the least"
+
+    more = ["data.prediction_length=16", "data.min_past=16", "data.sources.0.holdout=48", "validation.steps=2"]
+    tuned = tmp_path / "tuned"
+    pretrained = f"model.pretrained={tmp_path / 'time-moe-50m'}"
+    overrides = [*SHRUNKEN, *lengths, *more, "training.epochs=0.25", pretrained]
+    result = run.train("time-moe-finetune", overrides, out=tuned)
+    validations = logged(tuned, "validation")
+    assert [record["step"] for record in validations[:2]] == [0, 2] and result.step > 2
+    assert validations[-1]["best_loss"] < validations[0]["loss"], "it learns what it is validated on"
+    manifest = json.loads((tuned / "checkpoints" / "final" / "manifest.json").read_text())
+    assert manifest["export_step"] == validations[-1]["best_step"]
+    rates = [step["learning_rate"] for step in logged(tuned, "step")]
+    assert rates == pytest.approx([1e-4, 8.75e-5, 6.25e-5]), "cosine from 1e-4 to 5e-5, which update 4 would have"

@@ -57,8 +57,8 @@ def test_a_step_without_a_finite_gradient_changes_nothing_and_is_told(
 
     def watched(batch: StepBatch) -> None:
         original(batch)
-        state = [tensor for moments in trainer.optimizer.state.values() for tensor in moments.values()]
-        seen.append([tensor.detach().clone() for tensor in (*trainer.parameters, *state)])
+        state = [tensor for moments in trainer.optimizer_step.optimizer.state.values() for tensor in moments.values()]
+        seen.append([tensor.detach().clone() for tensor in (*trainer.optimizer_step.parameters, *state)])
 
     trainer._step = watched  # type: ignore[method-assign]
     trainer.train()
@@ -74,12 +74,12 @@ def test_a_step_without_a_finite_gradient_changes_nothing_and_is_told(
 
 def test_dry_run_changes_no_state(tmp_path: Path) -> None:
     trainer = build_trainer(PROCESS, tmp_path, {"dropout": 0.2})
-    before = [p.detach().clone() for p in trainer.parameters]
+    before = [p.detach().clone() for p in trainer.optimizer_step.parameters]
     trainer._check_ranks()
     trainer._dry_run()
-    assert all(torch.equal(a, b) for a, b in zip(before, trainer.parameters, strict=True))
-    assert all(p.grad is None for p in trainer.parameters)
-    for moments in trainer.optimizer.state.values():
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.optimizer_step.parameters, strict=True))
+    assert all(p.grad is None for p in trainer.optimizer_step.parameters)
+    for moments in trainer.optimizer_step.optimizer.state.values():
         assert not any(tensor.any() for tensor in moments.values())
     assert trainer.loader.state_dict()["next_sample"] == 0
 

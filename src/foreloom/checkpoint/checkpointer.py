@@ -15,7 +15,15 @@ import torch.distributed.checkpoint as dcp
 from pydantic import Field
 from torch.distributed.checkpoint.api import CheckpointException
 
-from foreloom.checkpoint.manifest import FileRecord, Manifest, file_record, find_damage, sync_folder, write_json
+from foreloom.checkpoint.manifest import (
+    VALIDATION_LOSS,
+    FileRecord,
+    Manifest,
+    file_record,
+    find_damage,
+    sync_folder,
+    write_json,
+)
 from foreloom.checkpoint.retention import Candidate, steps_to_keep
 from foreloom.checkpoint.run_folder import claim
 from foreloom.config.section import section
@@ -33,11 +41,13 @@ class CheckpointConfig:
     """Which checkpoints are kept beside the newest (`training.save_total_limit`) and the final one."""
 
     keep_best: Annotated[int, Field(ge=0)] = 3
-    """Checkpoints of the best scores kept; only steps at which the benchmark ran have one."""
-    best_metric: str = "wql"
-    """The score that decides, by its name in the benchmark's result; lower is better."""
+    """Checkpoints of the best scores kept; only steps at which the benchmark or a validation ran have one."""
+    best_metric: str | None = None
+    """The score that decides, lower is better: validation_loss, or a metric of the benchmark by its name in the result.
+    Unset: validation_loss in a run that validates, else wql."""
     export: Literal["all", "final"] = "all"
-    """Which checkpoints get hf/, the folder that the reference library loads."""
+    """Which checkpoints get hf/, the folder that the reference library loads. With validation.restore_best each best
+    model so far has it too."""
 
 
 # Said on every save and load of a single process, where it is meant.
@@ -98,15 +108,17 @@ class Checkpointer:
         state: Mapping[str, Any],
         position: Mapping[str, Any],
         *,
-        export: Callable[[Path], None] | None = None,
+        export: Callable[[Path], object] | None = None,
+        step_to_keep: int | None = None,
     ) -> CheckpointFolder:
         """Write a checkpoint beside the others, rename it when it is whole, then delete those that need not stay.
 
         `state` holds (possibly sharded) tensors, `position` plain JSON values equal on all ranks; `export(folder)`
-        writes hf/ and is called on rank 0. The manifest's `files` are filled in here. Raises CheckpointError on every
-        rank where the disk refuses; the checkpoints already there are then untouched.
+        writes hf/ and is called on rank 0. The manifest's `files` are filled in here. The checkpoint of `step_to_keep`
+        stays whatever its age and score. Raises CheckpointError on every rank where the disk refuses; the checkpoints
+        already there are then untouched.
         """
-        target = self.folder / f"step-{manifest.step:08d}"
+        target = self._folder_of(manifest.step)
         unfinished = self.folder / (_UNFINISHED + target.name)
         try:
             from_rank_zero(lambda: _make_empty(unfinished), self._process)
@@ -114,7 +126,7 @@ class Checkpointer:
             from_rank_zero(lambda: self._write_rest(unfinished, position, export), self._process)
             files = self._record_files(unfinished)
             manifest = replace(manifest, files=files)
-            from_rank_zero(lambda: self._finish(unfinished, target, manifest), self._process)
+            from_rank_zero(lambda: self._finish(unfinished, target, manifest, step_to_keep), self._process)
         except (OSError, CheckpointException) as error:
             from_rank_zero(lambda: shutil.rmtree(unfinished, ignore_errors=True), self._process)
             raise CheckpointError(
@@ -162,6 +174,19 @@ class Checkpointer:
             ) from error
         return from_rank_zero(lambda: _read_position(folder.path), self._process)
 
+    def export_of(self, step: int) -> Path | None:
+        """hf/ of the checkpoint of a step; None where there is none, or it is not as it was written."""
+
+        def find() -> Path | None:
+            found = _read_folder(self._folder_of(step))
+            if isinstance(found, str) or found.manifest.export_step != step:
+                return None
+            files = found.manifest.files
+            damage = find_damage(found.path, files, [name for name in files if name.startswith("hf/")])
+            return None if damage else found.path / "hf"
+
+        return from_rank_zero(find, self._process)
+
     def close(self) -> None:
         """Give up the claim on the run folder."""
         if self._lock:
@@ -177,7 +202,9 @@ class Checkpointer:
                 leftover.unlink()
             shutil.rmtree(leftover, ignore_errors=True)
 
-    def _write_rest(self, unfinished: Path, position: Mapping[str, Any], export: Callable[[Path], None] | None) -> None:
+    def _write_rest(
+        self, unfinished: Path, position: Mapping[str, Any], export: Callable[[Path], object] | None
+    ) -> None:
         write_json(unfinished / "state" / "position.json", position)
         if export:
             export(unfinished / "hf")
@@ -199,7 +226,7 @@ class Checkpointer:
             found |= of_rank
         return dict(sorted(found.items()))
 
-    def _finish(self, unfinished: Path, target: Path, manifest: Manifest) -> None:
+    def _finish(self, unfinished: Path, target: Path, manifest: Manifest, step_to_keep: int | None) -> None:
         manifest.write(unfinished)
         for folder in (unfinished, *(path for path in unfinished.rglob("*") if path.is_dir())):
             sync_folder(folder)
@@ -214,17 +241,22 @@ class Checkpointer:
             link.replace(self.folder / "final")
         sync_folder(self.folder)
         shutil.rmtree(replaced, ignore_errors=True)
-        self._prune()
+        self._prune(step_to_keep)
 
-    def _prune(self) -> None:
+    def _prune(self, step_to_keep: int | None) -> None:
         manifests = {}
         for path in self.folder.glob("step-*[0-9]"):
             try:
                 manifests[path] = Manifest.read(path)
             except ValueError as error:
                 self._set_aside(path, str(error))
+        is_validated = any(VALIDATION_LOSS in manifest.scores for manifest in manifests.values())
+        metric = self.config.best_metric or (VALIDATION_LOSS if is_validated else "wql")
         keep = steps_to_keep(
-            (Candidate(m.step, m.scores.get(self.config.best_metric), m.final) for m in manifests.values()),
+            (
+                Candidate(m.step, m.scores.get(metric), needed=m.final or m.step == step_to_keep)
+                for m in manifests.values()
+            ),
             num_latest=self.save_total_limit,
             num_best=self.config.keep_best,
         )
@@ -233,6 +265,9 @@ class Checkpointer:
                 condemned = self.folder / f"{_UNFINISHED}removed-{path.name}"
                 path.rename(condemned)  # so that a kill never leaves half a checkpoint under its name
                 shutil.rmtree(condemned, ignore_errors=True)
+
+    def _folder_of(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
 
     def _newest_first(self) -> list[Path]:
         return sorted(self.folder.glob("step-*[0-9]"), reverse=True)

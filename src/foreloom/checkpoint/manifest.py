@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 NAME = "manifest.json"
+VALIDATION_LOSS = "validation_loss"
+"""Name among the scores, beside the benchmark's metrics."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,14 @@ class Manifest:
     final: bool
     """Saved at the run's last step; never deleted."""
     scores: Mapping[str, float]
-    """Of the benchmark run at this step, by metric; empty where none was run."""
+    """Of the weights after this step, by metric: the benchmark's and `validation_loss`; empty where neither was run."""
     fingerprint: str
     """Of the training data."""
     config_hash: str
     world_size: int
     versions: Mapping[str, str]
+    export_step: int | None = None
+    """The step whose weights hf/ holds: an earlier one where the run ends with its best; None without hf/."""
     files: Mapping[str, FileRecord] = field(default_factory=dict)
     """Path inside the folder -> what it was when written."""
 

@@ -44,7 +44,8 @@ class ArrowSource:
 
         self._target = NumberColumn(self._target_name, self._files, self._origin)
         self.lengths = self._target.length_N
-        self.num_rows = self._target.variates_N.copy()
+        self.num_targets = self._target.variates_N
+        self.num_rows = self.num_targets.copy()
         self._past = self._open_covariates(Kind.PAST)
         self._future = self._open_covariates(Kind.FUTURE)
         for _, column in (*self._past, *self._future):

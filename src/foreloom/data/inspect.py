@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from foreloom.data.hashing import random_bits
-from foreloom.data.reader import find_files, open_source
+from foreloom.data.layouts import find_parts
+from foreloom.data.reader import open_source
 from foreloom.data.series import Series
 
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -95,7 +96,7 @@ def inspect(
     num_variates = tally.num_variates
     return DataReport(
         path=str(path),
-        layout=find_files(Path(path).expanduser())[0],
+        layout=" + ".join(dict.fromkeys(part.layout for part in find_parts(Path(path).expanduser()))),
         num_bytes=source.num_bytes,
         num_series=len(source),
         num_points=tally.num_points if len(items) == len(source) else int(lengths.sum() * np.mean(num_variates)),

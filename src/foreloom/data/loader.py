@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from foreloom.data.mixture import DataConfig
+from foreloom.data.normalization import SeriesScales
 from foreloom.data.plan import plan_micro_batches
 from foreloom.data.read_ahead import ReadAhead
 from foreloom.data.reader import open_source
 from foreloom.data.selection import select
 from foreloom.data.series import Source
 from foreloom.data.stream import Samples, SampleStream
+from foreloom.data.strided import StridedStream
 from foreloom.data.windows import Windows, gather
 
 
@@ -33,7 +35,7 @@ class StepBatch:
     num_rows: int
     """Rows of the global batch."""
     micro_batches: list[Windows]
-    """This rank's, as many on every rank. One that is a masked copy has sample_R = -1 and an all-NaN horizon."""
+    """This rank's, as many on every rank. One that only fills up the number is `Windows.masked()`."""
 
     @property
     def samples(self) -> np.ndarray:
@@ -55,6 +57,8 @@ class SourceStatistics:
     """Series the stream draws from."""
     num_bytes: int
     """Mapped from disk."""
+    num_windows: int | None = None
+    """Windows of one epoch; None where they are drawn without end."""
 
 
 class WindowLoader:
@@ -87,7 +91,12 @@ class WindowLoader:
             select(source, config.min_length, one.max_series, one.holdout)
             for source, one in zip(self._sources, config.sources, strict=True)
         ]
-        self._stream = SampleStream(self._sources, self._selections, config, seed=seed, stream=stream)
+        kind = SampleStream if config.stride is None else StridedStream
+        self._stream = kind(self._sources, self._selections, config, seed=seed, stream=stream)
+        self._series_scales = None
+        if config.normalization_scope == "series":
+            lengths = [selection.lengths for selection in self._selections]
+            self._series_scales = SeriesScales(self._sources, lengths, config.normalization)
         self._fingerprint = _fingerprint(self._sources, config, seed, stream)
         self._next_sample = 0
         self._ahead: list[ReadAhead[StepBatch]] = []
@@ -110,10 +119,22 @@ class WindowLoader:
             next_sample=first_sample + count,
             num_rows=int(rows_after_N[count - 1]),
             micro_batches=[
-                self._gather(samples, positions) if len(positions) else self._masked_copy(samples, shortest)
+                self._gather(samples, positions)
+                if len(positions)
+                else self._gather(samples, np.array([shortest])).masked()
                 for positions in plan[self._rank]
             ],
         )
+
+    @property
+    def num_windows(self) -> int | None:
+        """Windows of one epoch over all sources; None where they are drawn without end (no `data.stride`)."""
+        return self._stream.num_windows if isinstance(self._stream, StridedStream) else None
+
+    @property
+    def num_epoch_rows(self) -> int | None:
+        """Rows of those windows, what `batch_size` counts: more than windows where series have several variates."""
+        return self._stream.num_rows if isinstance(self._stream, StridedStream) else None
 
     def __iter__(self) -> Iterator[StepBatch]:
         batches = self._batches(self._next_sample)
@@ -148,7 +169,12 @@ class WindowLoader:
 
     def source_statistics(self) -> list[SourceStatistics]:
         """Each source of the mixture, in the recipe's order."""
-        weights = np.array([one.weight for one in self._config.sources])
+        stream = self._stream
+        num_windows: list[int | None] = [None] * len(self._sources)
+        shares = np.array([one.weight for one in self._config.sources])
+        if isinstance(stream, StridedStream):
+            num_windows = [stream.num_windows_of(number) for number in range(len(self._sources))]
+            shares = np.array(num_windows)
         return [
             SourceStatistics(
                 name=source.name,
@@ -157,9 +183,10 @@ class WindowLoader:
                 num_short=selection.num_short,
                 num_drawn=len(selection.items),
                 num_bytes=source.num_bytes,
+                num_windows=count,
             )
-            for source, selection, probability in zip(
-                self._sources, self._selections, weights / weights.sum(), strict=True
+            for source, selection, probability, count in zip(
+                self._sources, self._selections, shares / shares.sum(), num_windows, strict=True
             )
         ]
 
@@ -182,15 +209,8 @@ class WindowLoader:
             context_length=self._config.context_length,
             prediction_length=self._config.prediction_length,
             allow_missing=self._config.allow_missing,
-        )
-
-    def _masked_copy(self, samples: Samples, position: int) -> Windows:
-        """Something to run where a rank has nothing left: one sample without a target, so it counts 0."""
-        windows = self._gather(samples, np.array([position]))
-        return replace(
-            windows,
-            future_RH=np.full_like(windows.future_RH, np.nan),
-            sample_R=np.full_like(windows.sample_R, -1),
+            normalization=self._config.normalization,
+            series_scales=self._series_scales,
         )
 
 

@@ -19,6 +19,7 @@ class MemorySource:
         self.num_bytes = 0
         self.lengths = np.array([one.length for one in series], dtype=np.int64)
         self.num_rows = np.array([sum(one.counts) for one in series], dtype=np.int32)
+        self.num_targets = np.array([one.counts.num_targets for one in series], dtype=np.int32)
         digest = blake2b(digest_size=16)
         for one in series:
             digest.update(one.target_VT.tobytes())

@@ -16,7 +16,8 @@ class SourceConfig:
     """One data set of the mixture."""
 
     path: Annotated[str, Field(min_length=1)]
-    """Folder or file: save_to_disk, Arrow, Parquet, JSONL or CSV. Relative to the recipe's folder."""
+    """Folder or file: save_to_disk, Arrow, Parquet, JSONL, JSON, CSV, .npy, pickle, Time-300B, or a folder of these.
+    Relative to the recipe's folder."""
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """Share of the samples drawn from this source, relative to the other weights; the size of the data has no say."""
     holdout: Annotated[int, Field(ge=0)] = 0
@@ -70,6 +71,26 @@ class DataConfig:
     """Take windows with missing values; false makes one an error that names the series."""
     num_prefetch: Annotated[int, Field(ge=0)] = 2
     """Global batches read ahead in the background; 0 reads each when it is asked for."""
+
+    def __post_init__(self) -> None:
+        if self.normalization == "none" and self.normalization_scope != "context":
+            raise ValueError(
+                f"normalization_scope {self.normalization_scope!r} has no effect where normalization is 'none'; "
+                "set data.normalization to zero or max, or remove the scope"
+            )
+        if self.stride is None:
+            return
+        idle = {
+            "series_choice": self.series_choice != "uniform",
+            "group": self.group != GroupConfig(),
+            "a source's weight": any(source.weight != 1 for source in self.sources),
+        }
+        given = [name for name, is_given in idle.items() if is_given]
+        if given:
+            raise ValueError(
+                f"{' and '.join(given)} {'has' if len(given) == 1 else 'have'} no effect with data.stride, which goes "
+                "through every window of every series once an epoch; remove one or the other"
+            )
 
     @property
     def min_length(self) -> int:

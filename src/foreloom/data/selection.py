@@ -25,8 +25,7 @@ class Selection:
 def select(source: Source, min_length: int, max_series: int | None = None, holdout: int = 0) -> Selection:
     """Take `holdout` steps off every end, leave out series under `min_length` steps, keep `max_series` of the rest.
 
-    The choice is by a hash of the row's number, so it does not depend on the run's seed. Raises ValueError, with the
-    lengths found, where nothing is left.
+    The choice does not depend on the run's seed. Raises ValueError, with the lengths found, where nothing is left.
     """
     lengths = np.maximum(source.lengths - holdout, 0)
     items = np.flatnonzero(lengths >= min_length)
@@ -37,10 +36,15 @@ def select(source: Source, min_length: int, max_series: int | None = None, holdo
             f"(min_past + prediction_length{f' + holdout {holdout}' if holdout else ''}); their lengths are "
             f"{_describe(source.lengths)}. Lower data.prediction_length or data.min_past, or take the source out."
         )
-    if max_series is not None and max_series < len(items):
-        bits = random_bits(0, "selection", "series", items)
-        items = np.sort(items[np.argpartition(bits, max_series - 1)[:max_series]])
-    return Selection(items, num_short, lengths)
+    return Selection(fixed_choice(items, max_series), num_short, lengths)
+
+
+def fixed_choice(items: np.ndarray, max_series: int | None) -> np.ndarray:
+    """`max_series` of the sorted `items`, or all: by a hash of the item's number, the same in every run."""
+    if max_series is None or max_series >= len(items):
+        return items
+    bits = random_bits(0, "selection", "series", items)
+    return np.sort(items[np.argpartition(bits, max_series - 1)[:max_series]])
 
 
 def _describe(lengths: np.ndarray) -> str:

@@ -54,6 +54,8 @@ class Source(Protocol):
     """int64 (num_series,), time steps of each series."""
     num_rows: np.ndarray
     """int32 (num_series,), variates + covariates of each series."""
+    num_targets: np.ndarray
+    """int32 (num_series,), target variates of each series."""
     fingerprint: str
     """Changes when the data change: files, sizes, layout. Equal for a copy in another place."""
     num_bytes: int
@@ -66,7 +68,7 @@ class Source(Protocol):
         ...
 
     def fill_window(self, item: int, cut: int, context_RC: np.ndarray, future_RH: np.ndarray) -> RowCounts:
-        """Write the window of series `item` at `cut` into two float32 arrays that hold NaN.
+        """Write the window of series `item` at `cut` into two float32 or float64 arrays that hold NaN.
 
         `context_RC` gets the last C steps before the cut, right-aligned; `future_RH` the H steps from the cut on, as
         far as the series goes. Rows: targets, past covariates, known-future covariates, each role sorted by name. The

@@ -6,12 +6,13 @@ Axes: R rows (one row = one variate of one sample), C context steps, H horizon s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
 
 from foreloom.data.encoding import encode
+from foreloom.data.normalization import Normalization, SeriesScales, center_and_scale
 from foreloom.data.series import RowCounts, Series, Source
 from foreloom.data.stream import Samples
 
@@ -48,10 +49,21 @@ class Windows:
     """int32, index of the source in the mixture."""
     item_R: np.ndarray
     """int64, row of the series in its source."""
+    horizon_only: bool = False
+    """Nothing before the cut counts in the loss, whatever a family learns from in training: so it is in validation."""
 
     @property
     def num_rows(self) -> int:
         return len(self.role_R)
+
+    def masked(self) -> Windows:
+        """The same without a single value to be forecast: something to run that counts 0."""
+        return replace(
+            self,
+            future_RH=np.full_like(self.future_RH, np.nan),
+            sample_R=np.full_like(self.sample_R, -1),
+            horizon_only=True,
+        )
 
 
 @dataclass(frozen=True)
@@ -75,17 +87,22 @@ def gather(
     context_length: int,
     prediction_length: int,
     allow_missing: bool = True,
+    normalization: Normalization = "none",
+    series_scales: SeriesScales | None = None,
 ) -> Windows:
     """Cut the samples at `positions` out of their series, as one micro-batch.
 
-    A sample's members are one group. Infinite values count as missing. Raises ValueError where a value is missing and
-    `allow_missing` is false.
+    A sample's members are one group. Infinite values count as missing. Rows are normalised each on its own: by
+    `series_scales` where given, else by their context. Raises ValueError where a value is missing and `allow_missing`
+    is false.
     """
     num_rows = int(samples.num_rows_N[positions].sum())
     num_steps = int(samples.num_steps_N[positions].max(initial=0))
-    context_RC = np.full((num_rows, min(num_steps, context_length)), np.nan, dtype=np.float32)
-    future_RH = np.full((num_rows, prediction_length), np.nan, dtype=np.float32)
+    dtype = np.float32 if normalization == "none" else np.float64
+    context_RC = np.full((num_rows, min(num_steps, context_length)), np.nan, dtype=dtype)
+    future_RH = np.full((num_rows, prediction_length), np.nan, dtype=dtype)
     role_R = np.empty(num_rows, dtype=np.int8)
+    members: list[int] = []
     item_R = np.empty(num_rows, dtype=np.int64)
     row = 0
     for position in positions:
@@ -96,9 +113,18 @@ def gather(
             counts = source.fill_window(item, cut, context_RC[row:end], future_RH[row:end])
             role_R[row:end] = np.repeat(_ROLES, counts)
             item_R[row:end] = item
+            members.append(member)
             if not allow_missing:
                 _refuse_missing(source, item, cut, context_RC[row:end], future_RH[row:end])
             row = end
+    if normalization != "none":
+        if series_scales is None:
+            center_R, scale_R = center_and_scale(context_RC, normalization)
+        else:
+            source_M = np.repeat(samples.source_N[positions], np.diff(samples.offsets_N)[positions])
+            center_R, scale_R = series_scales.of(source_M, samples.item_M[members])
+        context_RC = _scaled(context_RC, center_R, scale_R)
+        future_RH = _scaled(future_RH, center_R, scale_R)
     for values in (context_RC, future_RH):
         values[np.isinf(values)] = np.nan
     rows_of_sample = samples.num_rows_N[positions]
@@ -111,6 +137,12 @@ def gather(
         source_R=np.repeat(samples.source_N[positions], rows_of_sample),
         item_R=item_R,
     )
+
+
+def _scaled(values_RT: np.ndarray, center_R: np.ndarray, scale_R: np.ndarray) -> np.ndarray:
+    """float32; what is too large for it becomes infinite, and so missing."""
+    with np.errstate(over="ignore"):
+        return ((values_RT - center_R[:, None]) / scale_R[:, None]).astype(np.float32)
 
 
 def fill_from_series(series: Series, cut: int, context_RC: np.ndarray, future_RH: np.ndarray) -> RowCounts:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
@@ -15,16 +16,15 @@ from foreloom.data.reader import open_source
 from foreloom.evaluation.baselines import SeasonalForecaster
 from foreloom.evaluation.grouped_sums import Group, GroupedSums, Sums
 from foreloom.evaluation.metrics import BrokenForecastError, MetricSums, metric_sums, window_errors
-from foreloom.evaluation.result import EvaluationResult, ExampleKind, ForecastExample, TaskResult
+from foreloom.evaluation.result import EvaluationResult, ForecastExample, TaskResult, pick_examples
 from foreloom.evaluation.tasks import EvaluationTask
+from foreloom.evaluation.turns import Reduce, alone, turns
 from foreloom.evaluation.windows import EvaluationWindow, PlannedWindow, plan_windows, window_reader
 from foreloom.models.family import Forecaster
 
 EXAMPLE_CONTEXT_LENGTH = 512
 """Past steps kept with an example forecast, enough for a picture."""
 
-Reduce = Callable[[np.ndarray], np.ndarray]
-"""Sums a float64 vector over ranks."""
 Progress = Callable[[str, int, int], None]
 """progress(task name, batches done, batches in all): called by every rank."""
 
@@ -53,7 +53,7 @@ def evaluate(
         sources = [open_source(path) for path in task.paths]
         plan = plan_windows(task, sources, forecaster.context_length, batch_size)
         read = window_reader(task, sources, forecaster.context_length)
-        run = _TaskRun(forecaster, task, read, rank, world_size, reduce or _alone, progress)
+        run = _TaskRun(forecaster, task, read, rank, world_size, reduce or alone, progress)
         sums, errors = run.score(plan.batches)
         examples = run.examples([window for batch in plan.batches for window in batch], errors)
         results.append(
@@ -68,10 +68,6 @@ def evaluate(
             )
         )
     return EvaluationResult(tuple(results))
-
-
-def _alone(vector: np.ndarray) -> np.ndarray:
-    return vector
 
 
 @dataclass(frozen=True)
@@ -92,13 +88,10 @@ class _TaskRun:
         first_S = np.cumsum([0, *(len(batch) for batch in batches)])
         errors_S = np.zeros(first_S[-1])
         broken: BrokenForecastError | None = None
-        for turn in range(-(-len(batches) // self.world_size)):
-            index = turn * self.world_size + self.rank
-            # A rank with no batch left repeats the first one and drops it: forwards must stay in step across ranks.
-            idle = index >= len(batches)
-            windows = [self.read(planned) for planned in batches[0 if idle else index]]
+        for turn, (index, counts) in enumerate(turns(len(batches), self.rank, self.world_size)):
+            windows = [self.read(planned) for planned in batches[index]]
             forecasts = self._forecast(windows)
-            if not idle and not broken:
+            if counts and not broken:
                 try:
                     batch_sums, batch_errors = _score_batch(windows, forecasts, self.task)
                     sums += batch_sums
@@ -123,29 +116,20 @@ class _TaskRun:
 
     def _forecast(self, windows: Sequence[EvaluationWindow]) -> list[np.ndarray]:
         """(V, H, Q) a window, all in one forward, or one a season for forecasters that must know it."""
-        task = self.task
+        horizon, levels = self.task.prediction_length, self.task.quantile_levels
         if not isinstance(self.forecaster, SeasonalForecaster):
             num_rows = sum(len(window.input.context_RC) for window in windows)
             inputs = [window.input for window in windows]
-            levels = task.quantile_levels
-            return self.forecaster.predict_quantiles(inputs, task.prediction_length, levels, batch_size=num_rows)
-        return [
-            self.forecaster.at_season(window.season_length).predict_quantiles(
-                [window.input], task.prediction_length, task.quantile_levels
-            )[0]
-            for window in windows
-        ]
+            return self.forecaster.predict_quantiles(inputs, horizon, levels, batch_size=num_rows)
+        forecasts: list[np.ndarray] = []
+        for season_length, alike in groupby(windows, key=lambda window: window.season_length):
+            seasonal = self.forecaster.at_season(season_length)
+            forecasts += seasonal.predict_quantiles([window.input for window in alike], horizon, levels)
+        return forecasts
 
     def examples(self, planned: Sequence[PlannedWindow], errors_S: np.ndarray) -> tuple[ForecastExample, ...]:
         """The windows with the smallest, the median and the largest scaled error, forecast once more on every rank."""
-        ranked = np.argsort(errors_S, kind="stable")[: int(np.isfinite(errors_S).sum())]
-        if not len(ranked):
-            return ()
-        picked: dict[ExampleKind, int] = {
-            "best": int(ranked[0]),
-            "median": int(ranked[(len(ranked) - 1) // 2]),
-            "worst": int(ranked[-1]),
-        }
+        picked = pick_examples(errors_S)
         windows = [self.read(planned[s]) for s in picked.values()]
         forecasts = [self._forecast([window])[0] for window in windows]
         return tuple(
@@ -153,7 +137,7 @@ class _TaskRun:
                 kind=kind,
                 name=window.name,
                 cut=window.cut,
-                scaled_error=float(errors_S[s]),
+                error=float(errors_S[s]),
                 context_VL=window.input.context_RC[: window.input.num_targets, -EXAMPLE_CONTEXT_LENGTH:].copy(),
                 label_VH=window.label_VH,
                 forecast_VHQ=forecast,

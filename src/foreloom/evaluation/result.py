@@ -29,8 +29,8 @@ class ForecastExample:
     name: str
     cut: int
     """Steps of the series before the window."""
-    scaled_error: float
-    """MASE of this window."""
+    error: float
+    """What windows are ranked by: the MASE of this window in tasks, its MSE among sliding windows."""
     context_VL: np.ndarray
     label_VH: np.ndarray
     forecast_VHQ: np.ndarray
@@ -83,6 +83,12 @@ class EvaluationResult:
             }
             for task in self.tasks
         ]
+
+
+def pick_examples(errors_S: np.ndarray) -> dict[ExampleKind, int]:
+    """The windows with the smallest, the median and the largest error; those without one (NaN) are left out."""
+    ranked = np.argsort(errors_S, kind="stable")[: int(np.isfinite(errors_S).sum())].tolist()
+    return {"best": ranked[0], "median": ranked[(len(ranked) - 1) // 2], "worst": ranked[-1]} if ranked else {}
 
 
 def geometric_mean(ratios: Sequence[float]) -> float:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DEFAULT_LEVELS = (0.1, 0.5, 0.9)
+POINT_LEVELS = (0.5,)
+"""Of models that forecast a single value a step."""
 
 
 def from_pretrained(path_or_hub_id: str | Path, device: DeviceSetting | str = "auto") -> Model:
@@ -50,7 +52,7 @@ class Model:
         self,
         inputs: Any,
         prediction_length: int | None = None,
-        quantile_levels: Sequence[float] = DEFAULT_LEVELS,
+        quantile_levels: Sequence[float] | None = None,
         *,
         batch_size: int = 256,
         context_length: int | None = None,
@@ -66,12 +68,14 @@ class Model:
 
         `prediction_length` defaults to the longest horizon the model gives in one forward; a longer one is unrolled
         with a warning, or refused with `limit_prediction_length`. `batch_size` counts rows, covariates included.
-        `context_length` keeps only the newest steps (default: as many as the model uses). `cross_learning` lets the
-        series of a batch inform each other. ValueError says which input is wrong and how.
+        `quantile_levels` default to 0.1, 0.5 and 0.9; a model of single values gives 0.5 only. `context_length` keeps
+        only the newest steps (default: as many as the model uses). `cross_learning` lets the series of a batch inform
+        each other. ValueError says which input is wrong and how.
         """
         length = self._horizon(prediction_length, limit_prediction_length)
+        levels = self._levels(quantile_levels)
         return self._quantiles(
-            as_forecast_inputs(inputs, length), length, quantile_levels, batch_size, context_length, cross_learning
+            as_forecast_inputs(inputs, length), length, levels, batch_size, context_length, cross_learning
         )
 
     def predict_df(
@@ -79,7 +83,7 @@ class Model:
         df: pd.DataFrame,
         future_df: pd.DataFrame | None = None,
         prediction_length: int | None = None,
-        quantile_levels: Sequence[float] = DEFAULT_LEVELS,
+        quantile_levels: Sequence[float] | None = None,
         *,
         id_column: str = "item_id",
         timestamp_column: str = "timestamp",
@@ -95,17 +99,18 @@ class Model:
         `df` has a row a series and time step, in any order. Columns also in `future_df`, which holds the
         `prediction_length` steps after each series, are known ahead; the rest are known over the past only. Without
         the default column names, Nixtla's unique_id, ds and y are taken; a table without any ids is one series.
-        `freq` (a pandas alias) is inferred when not given. Returns the columns id, timestamp, target_name, predictions
-        (the median) and one a level ("0.1"), rows ordered by series (as first met), target, time. ValueError names the
-        column, series or row that is wrong.
+        `quantile_levels` are as in `predict`; `freq` (a pandas alias) is inferred when not given. Returns the columns
+        id, timestamp, target_name, predictions (the median) and one a level ("0.1"), rows ordered by series (as first
+        met), target, time. ValueError names the column, series or row that is wrong.
         """
         from foreloom.forecast.table import Table
 
         length = self._horizon(prediction_length, limit_prediction_length)
+        asked = self._levels(quantile_levels)
         table = Table.read(df, future_df, length, id_column, timestamp_column, target, freq)
-        levels = [*quantile_levels, *([] if 0.5 in quantile_levels else [0.5])]
+        levels = [*asked, *([] if 0.5 in asked else [0.5])]
         forecasts = self._quantiles(table.inputs(), length, levels, batch_size, context_length, cross_learning)
-        return table.result(forecasts, levels, len(quantile_levels))
+        return table.result(forecasts, levels, len(asked))
 
     def embed(self, inputs: Any, *, batch_size: int = 256, context_length: int | None = None) -> list[np.ndarray]:
         """Hidden states (rows, tokens, d_model) an input, in the forms `predict` takes, of the newest steps."""
@@ -126,9 +131,6 @@ class Model:
         context_length: int | None,
         cross_learning: bool,
     ) -> list[np.ndarray]:
-        wrong = [level for level in quantile_levels if not 0 < level < 1]
-        if wrong or not len(quantile_levels):
-            raise ValueError(f"quantile_levels must lie between 0 and 1, got {list(quantile_levels)}.")
         return self.forecaster.predict_quantiles(
             inputs,
             length,
@@ -137,6 +139,19 @@ class Model:
             context_length=self.forecaster.context_length if context_length is None else context_length,
             cross_learning=cross_learning,
         )
+
+    def _levels(self, asked: Sequence[float] | None) -> list[float]:
+        is_point = len(self.forecaster.quantile_levels) == 1
+        if asked is None:
+            return list(POINT_LEVELS if is_point else DEFAULT_LEVELS)
+        levels = list(asked)
+        if not levels or not all(0 < level < 1 for level in levels):
+            raise ValueError(f"quantile_levels must lie between 0 and 1, got {levels}.")
+        if is_point and levels != list(POINT_LEVELS):
+            raise ValueError(
+                f"quantile_levels {levels}: this model forecasts one value a step, not quantiles; ask for 0.5."
+            )
+        return levels
 
     def _horizon(self, prediction_length: int | None, limited: bool) -> int:
         trained = self.forecaster.prediction_length

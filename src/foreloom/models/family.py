@@ -69,6 +69,10 @@ def _no_figures(module: nn.Module, tally: Mapping[str, np.ndarray]) -> Mapping[s
     return {}
 
 
+def _known_already() -> None:
+    """For families whose folders another library loads, or that transformers knows."""
+
+
 @dataclass(frozen=True)
 class ModelFamily:
     """All the rest of foreloom knows of a family. Nothing outside `models/` names one."""
@@ -101,6 +105,8 @@ class ModelFamily:
     waiting for the device; `applied` is 1, or 0 where the step was skipped. Balances routers without a loss."""
     figures: Callable[[nn.Module, Mapping[str, np.ndarray]], Mapping[str, float]] = _no_figures
     """figures(module, tally since the last log line) -> named numbers for the log (forecast_loss, expert_entropy)."""
+    teach_transformers: Callable[[], None] = _known_already
+    """teach_transformers(): register the family with transformers' Auto classes; see `foreloom.hub`."""
 
 
 class ModelOutput(Protocol):

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from foreloom.monitoring.record import StepRecord
+from foreloom.monitoring.record import StepRecord, ValidationRecord
 
 BOX_WIDTH = 74
 WARNING_MARK = "⚠"
@@ -36,6 +36,25 @@ def log_line(record: StepRecord, *, total_steps: int, ema: float, best: float, s
         f"eta={duration(remaining_seconds)}",
         f"gnorm={record.grad_norm:.3f}" + (f" {WARNING_MARK}" if surge else ""),
     ]
+    return " | ".join(fields)
+
+
+def figures_line(figures: Mapping[str, float]) -> str:
+    """What the model family adds to a log line, below it: `  forecast_loss=0.4127 | aux_loss=2.013`."""
+    return "  " + " | ".join(f"{name}={value:.4g}" for name, value in figures.items())
+
+
+def validation_line(record: ValidationRecord) -> str:
+    """One validation on one line.
+
+    `Validation after step 400: loss=0.4127 | best=0.4101 at step 300 | 1 of 3 in vain`. The last part says how many
+    validations have passed without an improvement, of those that end the run; it is there only where some number does.
+    """
+    fields = [f"Validation after step {record.step:,}: loss={record.loss:.4f}"]
+    if record.best_step is not None:
+        fields.append(f"best={record.best_loss:.4f} at step {record.best_step:,}")
+    if record.patience:
+        fields.append(f"{record.num_in_vain} of {record.patience} in vain")
     return " | ".join(fields)
 
 

@@ -18,8 +18,8 @@ from foreloom.monitoring import console, environment
 from foreloom.monitoring.lines import EarlyLines, close_lines, logger, open_lines, replay
 from foreloom.monitoring.meters import GradNormMeter, LossMeter
 from foreloom.monitoring.metrics_file import MetricsFile
-from foreloom.monitoring.record import StepRecord
-from foreloom.monitoring.trackers import TRACKERS, Tracker, step_scalars
+from foreloom.monitoring.record import StepRecord, ValidationRecord
+from foreloom.monitoring.trackers import TRACKERS, Tracker, step_scalars, validation_scalars
 
 
 @section
@@ -42,9 +42,9 @@ class Monitor:
     """The voice of one run. Every rank makes one and tells it the same; only the main one writes.
 
     Make it first: it keeps what the logger is told meanwhile (a model raising its limits, say) until it has started.
-    Call `load_state_dict` (when resuming), `start`, then `log` and `event` as the run goes, `finish` at its end. All
-    messages of the logger `foreloom` and its children go the same way: INFO and above to the console and training.log
-    of the main rank, warnings only to the console of the others.
+    Call `load_state_dict` (when resuming), `start`, then `log`, `log_validation` and `event` as the run goes, `finish`
+    at its end. All messages of the logger `foreloom` and its children go the same way: INFO and above to the console
+    and training.log of the main rank, warnings only to the console of the others.
 
     A file that cannot be written (a full disk) costs one warning, never the run.
     """
@@ -102,10 +102,18 @@ class Monitor:
         ema = math.nan if self._loss.ema is None else self._loss.ema
         best = math.nan if self._loss.best is None else self._loss.best
         logger.info(console.log_line(record, total_steps=self.total_steps, ema=ema, best=best, surge=surge))
+        if record.figures:
+            logger.info(console.figures_line(record.figures))
         self._write({"kind": "step", **dataclasses.asdict(record), "ema": ema, "best": best})
-        for tracker in self._trackers:
-            with self._lasting(tracker.name):
-                tracker.scalars(record.step, step_scalars(record, ema=ema))
+        self._track(record.step, step_scalars(record, ema=ema))
+
+    def log_validation(self, record: ValidationRecord) -> None:
+        """Take in a validation and, on the main rank, print and write it: an event of the kind `validation`."""
+        sentence = console.validation_line(record)
+        self.event("validation", sentence, **dataclasses.asdict(record))
+        if record.figures and self.is_main:
+            logger.info(console.figures_line(record.figures))
+        self._track(record.step, validation_scalars(record))
 
     def event(self, kind: str, sentence: str, *, step: int | None = None, **fields: Any) -> None:
         """Say something that happened on every rank at once; `kind` and `fields` are for programs, the rest for people.
@@ -121,14 +129,16 @@ class Monitor:
         logger.warning(sentence)
         self._write_event(kind, "warning", sentence, step, fields)
 
-    def finish(self, result: Mapping[str, Any], *, step: int | None = None) -> None:
+    def finish(self, result: Mapping[str, Any], *, step: int | None = None, is_early_end: bool = False) -> None:
         """Print the end box (the rows of `result`, such as the checkpoint's path, come last) and close the outputs.
 
-        `step` is the last one made; that of the newest log line where it is not given.
+        `step` is the last one made; that of the newest log line where it is not given. `is_early_end`: the run has come
+        to its end although steps are left.
         """
         if self.is_main:
             step = self._last_step if step is None else step
-            title = f"{'Finished' if step >= self.total_steps else 'Stopped'} at step {step:,} of {self.total_steps:,}"
+            outcome = "Finished" if step >= self.total_steps else "Finished early" if is_early_end else "Stopped"
+            title = f"{outcome} at step {step:,} of {self.total_steps:,}"
             rows = {**self.summary(), **result}
             logger.info(console.box({title: rows}))
             self._write_event("finish", "info", f"{title}.", step, {"result": rows})
@@ -191,6 +201,11 @@ class Monitor:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         step = self._last_step if step is None else step
         self._write({"kind": kind, "level": level, "sentence": sentence, "step": step, "time": now, **fields})
+
+    def _track(self, step: int, values: Mapping[str, float]) -> None:
+        for tracker in self._trackers:
+            with self._lasting(tracker.name):
+                tracker.scalars(step, values)
 
     def _write(self, record: Mapping[str, Any]) -> None:
         if self._file:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -31,3 +32,24 @@ class StepRecord:
     """Model FLOPs spent since the run began."""
     num_skipped_steps: int = 0
     """Non-finite steps skipped since the run began."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """What the model family adds, by name (`expert_entropy`), over the steps since the previous record."""
+
+
+@dataclass(frozen=True)
+class ValidationRecord:
+    """One validation, already reduced over ranks."""
+
+    step: int
+    """Whose weights were measured; 0: those the run began with."""
+    loss: float
+    """Mean over the terms of all validation windows."""
+    best_loss: float
+    """The lowest so far, this one included."""
+    best_step: int | None
+    num_in_vain: int
+    """Validations since the last one that improved the loss enough."""
+    patience: int
+    """So many in vain end the run; 0: none do."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """What the model family adds, by name."""

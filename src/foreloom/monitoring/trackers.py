@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from foreloom.monitoring.record import StepRecord
+from foreloom.monitoring.record import StepRecord, ValidationRecord
 
 
 class Tracker(Protocol):
@@ -58,4 +58,10 @@ def step_scalars(record: StepRecord, *, ema: float) -> dict[str, float]:
     }
     if record.memory_bytes is not None:
         values["memory/allocated_gb"] = record.memory_bytes / 2**30
-    return values
+    return values | {f"train/{name}": value for name, value in record.figures.items()}
+
+
+def validation_scalars(record: ValidationRecord) -> dict[str, float]:
+    """The scalars of a validation by tag, the same in every tracker."""
+    figures = {f"validation/{name}": value for name, value in record.figures.items()}
+    return {"validation/loss": record.loss, "validation/best": record.best_loss} | figures

@@ -14,7 +14,8 @@ from typing import Any
 from foreloom.files import write_text
 from foreloom.monitoring.console import duration
 from foreloom.report.run_folder import RunFolder, read_run_folder
-from foreloom.report.tables import BASELINE, Cell, ScoreTable, cell_text, is_better, score_table
+from foreloom.report.sliding_table import table_of
+from foreloom.report.tables import BASELINE, Cell, ScoreTable, cell_text, is_better
 
 PAGE_NAME = "report.html"
 MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
@@ -40,7 +41,7 @@ def write_page(run_dir: str | Path, pictures: Sequence[Path] = ()) -> Path:
 def page(run: RunFolder) -> str:
     """The page as HTML."""
     name = run.path.resolve().name
-    tables = {title: score_table(rows) for title, rows in run.evaluations.items()}
+    tables = {title: table_of(rows) for title, rows in run.evaluations.items()}
     sections = {
         "Training": _curves(run),
         "Evaluation": "".join(_scores(title, table) for title, table in tables.items()),
@@ -96,12 +97,18 @@ def _facts(run: RunFolder, tables: Mapping[str, ScoreTable]) -> str:
             ("loss, first to last", f"{_loss(first)} → {_loss(last)}"),
         ]
     for title, table in tables.items():
-        for column, mean in zip(table.columns, table.summary[-1], strict=True):
-            if column.kind == "relative" and isinstance(mean, float):
-                where = f", {title}" if len(tables) > 1 else ""
-                facts.append((f"{column.metric} relative to {BASELINE}{where}", f"{mean:.3f}"))
+        where = f", {title}" if len(tables) > 1 else ""
+        means = [_relative_means(table, row) for row in table.summary]
+        first_model = next((of_model for of_model in means if of_model), {})
+        facts += [(f"{metric} relative to {BASELINE}{where}", f"{mean:.3f}") for metric, mean in first_model.items()]
     tiles = [f'<div class="card"><b>{escape(value)}</b><span>{escape(label)}</span></div>' for label, value in facts]
     return f'<div class="facts">{"".join(tiles)}</div>' if tiles else ""
+
+
+def _relative_means(table: ScoreTable, row: Sequence[Cell]) -> dict[str, float]:
+    """Metric -> relative score of a summary row."""
+    pairs = zip(table.columns, row, strict=True)
+    return {column.metric: mean for column, mean in pairs if column.kind == "relative" and isinstance(mean, float)}
 
 
 def _curves(run: RunFolder) -> str:

@@ -23,10 +23,10 @@ Cell = str | float | None
 
 @dataclass(frozen=True)
 class Column:
-    """What a column holds: a text, the scores of a metric, the baseline's scores, or the first over the second."""
+    """What a column holds: a text, a count, the scores of a metric, the baseline's, or the first over the second."""
 
     name: str
-    kind: Literal["text", "score", "baseline", "relative"]
+    kind: Literal["text", "count", "score", "baseline", "relative"]
     metric: str = ""
 
 
@@ -77,8 +77,8 @@ def score_table(
         averages: list[Cell] = []
         geometric_means: list[Cell] = []
         for column, values in zip(columns, zip(*cells, strict=True), strict=True):
-            averages.append(None if column.kind == "relative" else _mean(values))
-            geometric_means.append(_geometric_mean(values) if column.kind == "relative" else None)
+            averages.append(None if column.kind == "relative" else mean(values))
+            geometric_means.append(relative_mean(values) if column.kind == "relative" else None)
         body += [[*[task, model][: len(labels)], *row] for task, row in zip(tasks, cells, strict=True)]
         summary.append([*["Average", model][: len(labels)], *averages])
         if is_relative:
@@ -175,7 +175,7 @@ def _by_model_and_task(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str,
 
 
 def _cell(column: Column, own: Mapping[str, float], base: Mapping[str, float]) -> float | None:
-    value, reference = _finite(own.get(column.metric)), _finite(base.get(column.metric))
+    value, reference = finite(own.get(column.metric)), finite(base.get(column.metric))
     match column.kind:
         case "score":
             return value
@@ -185,14 +185,14 @@ def _cell(column: Column, own: Mapping[str, float], base: Mapping[str, float]) -
             return value / reference if value is not None and reference else None
 
 
-def _finite(value: float | None) -> float | None:
+def finite(value: float | None) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def _mean(values: Iterable[Cell]) -> float | None:
+def mean(values: Iterable[Cell]) -> float | None:
     numbers = [value for value in values if isinstance(value, float)]
     return sum(numbers) / len(numbers) if numbers else None
 
 
-def _geometric_mean(values: Iterable[Cell]) -> float | None:
-    return _finite(geometric_mean([value for value in values if isinstance(value, float)]))
+def relative_mean(values: Iterable[Cell]) -> float | None:
+    return finite(geometric_mean([value for value in values if isinstance(value, float)]))

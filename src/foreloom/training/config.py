@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from typing import Annotated, Literal
 
 import torch
@@ -14,8 +16,10 @@ from foreloom.config.section import section
 class TrainingConfig:
     """How long, on how much and where a run trains."""
 
-    steps: Annotated[int, Field(ge=1)]
-    """Optimizer steps of the whole run, resumed parts included."""
+    steps: Annotated[int, Field(ge=1)] | None = None
+    """Optimizer steps of the whole run, resumed parts included. Give this or epochs."""
+    epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Times the run goes through all windows; needs data.stride, without which windows are drawn without end."""
     batch_size: Annotated[int, Field(ge=1)] = 256
     """Rows of the global batch, over all ranks and micro-batches. A row is one variate of one sample."""
     micro_batch_size: Annotated[int, Field(ge=0)] = 0
@@ -38,6 +42,29 @@ class TrainingConfig:
     """torch.compile each block."""
     activation_checkpointing: bool = False
     """Recompute each block in the backward pass instead of keeping its activations: less memory, more compute."""
+
+    def __post_init__(self) -> None:
+        if self.steps is None and self.epochs is None:
+            raise ValueError("steps, or epochs where data.stride is set, is required and not given")
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("steps and epochs say the same thing; keep one and set the other to null")
+
+    @property
+    def num_steps(self) -> int:
+        """`steps`, where `in_steps` or the recipe has given them."""
+        assert self.steps is not None
+        return self.steps
+
+    def in_steps(self, num_epoch_rows: int | None) -> TrainingConfig:
+        """The same with `epochs` turned into steps: as many global batches as their rows fill, the last one begun.
+
+        `num_epoch_rows` counts the rows of all windows; None where they are drawn without end.
+        """
+        if self.epochs is None:
+            return self
+        assert num_epoch_rows, "epochs need data.stride"
+        num_steps = math.ceil(self.epochs * num_epoch_rows / self.batch_size)
+        return dataclasses.replace(self, steps=num_steps, epochs=None)
 
 
 def autocast_dtype(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype | None:

@@ -26,24 +26,26 @@ def fill_missing(parameters: Sequence[nn.Parameter]) -> None:
 
 
 def global_totals(
-    loss_sum_and_count: Tensor, parameters: Sequence[nn.Parameter], num_copies: int, process: Process
-) -> Tensor:
-    """(loss, gradient norm, count) of the global batch, in one small all-reduce. Collective.
+    sums: Tensor, parameters: Sequence[nn.Parameter], num_copies: int, process: Process
+) -> tuple[Tensor, Tensor]:
+    """(loss, gradient norm, count) of the global batch, and what it tallied, in one small all-reduce. Collective.
 
-    `parameters` hold gradients of the loss *sum*, already added over ranks; `num_copies` ranks hold the same ones.
+    `sums` holds this rank's loss sum, its count and the entries of its tally. `parameters` hold gradients of the loss
+    *sum*, already added over ranks; `num_copies` ranks hold the same ones.
     """
     norm = torch.nn.utils.get_total_norm([local_part(p.grad) for p in parameters if p.grad is not None])
-    squared = (norm.to(loss_sum_and_count.dtype) ** 2 / num_copies).reshape(1)
-    loss_sum, count, squared = sum_over_ranks(torch.cat([loss_sum_and_count, squared]), process).unbind()
+    squared = (norm.to(sums.dtype) ** 2 / num_copies).reshape(1)
+    everything = sum_over_ranks(torch.cat([sums, squared]), process)
+    loss_sum, count, squared = everything[0], everything[1], everything[-1]
     divisor = count.clamp(min=1)
-    return torch.stack([loss_sum / divisor, squared.sqrt() / divisor, count])
+    return torch.stack([loss_sum / divisor, squared.sqrt() / divisor, count]), everything[2:-1]
 
 
-def update(optimizer: torch.optim.Optimizer, totals: Tensor, learning_rate: float, max_grad_norm: float) -> None:
+def update(optimizer: torch.optim.Optimizer, totals: Tensor, learning_rate: float, max_grad_norm: float) -> Tensor:
     """One step of a fused optimizer, gradients divided by the count and clipped to `max_grad_norm` (0: not clipped).
 
     A step whose loss or gradient is not finite, or that has no target at all, changes nothing: no weight, no moment, no
-    step count.
+    step count. Returns 1 where the step was applied, 0 where it was skipped, on the device.
     """
     norm, count = totals[1], totals[2]
     divisor = count
@@ -55,3 +57,4 @@ def update(optimizer: torch.optim.Optimizer, totals: Tensor, learning_rate: floa
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     optimizer.step()
+    return 1.0 - skip.float()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from foreloom.monitoring.record import StepRecord
 from foreloom.training.state import Progress
+from foreloom.training.step import StepFigures
+from foreloom.training.tally import RunningTally
 
 
 @dataclass(frozen=True)
@@ -28,21 +30,39 @@ class StepOutcome:
     """Loss terms of the global batch."""
 
     @property
-    def skipped(self) -> str:
-        """Why the step changed nothing; empty where it did."""
-        if self.count == 0:
-            return "none of its samples has an observed target"
-        finite = math.isfinite(self.loss) and math.isfinite(self.grad_norm)
-        return "" if finite else f"loss {self.loss}, gradient norm {self.grad_norm}"
+    def is_applied(self) -> bool:
+        """Did the step change the weights?"""
+        return self.count > 0 and math.isfinite(self.loss) and math.isfinite(self.grad_norm)
+
+    @property
+    def samples(self) -> tuple[int, int]:
+        """First and last of its samples in the stream."""
+        return self.first_sample, self.next_sample - 1
+
+    @property
+    def why_skipped(self) -> str:
+        """A sentence for a step that was not applied."""
+        reason = (
+            f"loss {self.loss}, gradient norm {self.grad_norm}"
+            if self.count
+            else "none of its samples has an observed target"
+        )
+        return f"Step {self.step:,} changed nothing: {reason} (samples {self.samples[0]} to {self.samples[1]})."
 
 
 class Interval:
     """The steps since the previous log line."""
 
     def __init__(self) -> None:
+        self.tally = RunningTally()
         self._on_device: list[Tensor] = []
         self._steps: list[tuple[int, int, int]] = []
         self.reset()
+
+    @property
+    def is_empty(self) -> bool:
+        """No step since the previous log line."""
+        return self._num_steps == 0
 
     def reset(self) -> None:
         self._began = time.perf_counter()
@@ -51,9 +71,10 @@ class Interval:
         self._num_rows = 0
         self._num_steps = 0
 
-    def add(self, step: int, first_sample: int, next_sample: int, num_rows: int, outcome: Tensor) -> None:
-        """Note a step; `outcome` is (loss, gradient norm, count) on the device and is not looked at."""
-        self._on_device.append(outcome)
+    def add(self, step: int, first_sample: int, next_sample: int, num_rows: int, figures: StepFigures) -> None:
+        """Note a step; what it left on the device is not looked at."""
+        self._on_device.append(figures.totals)
+        self.tally.add(figures.tally, figures.applied)
         self._steps.append((step, first_sample, next_sample))
         self._num_rows += num_rows
         self._num_steps += 1
@@ -81,7 +102,15 @@ class Interval:
         yield
         self._pause_seconds += time.perf_counter() - began
 
-    def record(self, progress: Progress, *, grad_norm: float, learning_rate: float, device: torch.device) -> StepRecord:
+    def record(
+        self,
+        progress: Progress,
+        device: torch.device,
+        *,
+        grad_norm: float,
+        learning_rate: float,
+        figures: Mapping[str, float],
+    ) -> StepRecord:
         """The log line's figures; a new interval begins."""
         seconds = max(time.perf_counter() - self._began - self._pause_seconds, 1e-9)
         used, total = _memory(device)
@@ -99,6 +128,7 @@ class Interval:
             data_wait_share=min(1.0, self._wait_seconds / seconds),
             flops=progress.flops,
             num_skipped_steps=progress.num_skipped_steps,
+            figures=figures,
         )
         self.reset()
         return record

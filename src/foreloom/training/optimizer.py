@@ -27,7 +27,10 @@ class OptimizerConfig:
     epsilon: Annotated[float, Field(gt=0)] = 1e-8
     """Added to the root of the second moment."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """On parameters of two and more dimensions only: no decay on biases and norm weights."""
+    """Share of a parameter taken off it in each update, times the learning rate."""
+    weight_decay_on: Literal["matrices", "all_but_biases"] = "matrices"
+    """matrices: parameters of two and more dimensions, so neither biases nor norm weights. all_but_biases: all whose
+    name does not contain "bias", so norm weights too, as the published Time-MoE was trained."""
     schedule: Schedule = "cosine"
     """cosine and linear fall over the whole run; wsd stays at the peak until its decay; constant never falls."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
@@ -53,6 +56,8 @@ class OptimizerConfig:
             raise ValueError(
                 f"decay_steps and decay_ratio have no effect with schedule: {self.schedule}; remove them, or use wsd"
             )
+        if not self.weight_decay and self.weight_decay_on != "matrices":
+            raise ValueError(f"weight_decay_on: {self.weight_decay_on} has no effect with weight_decay: 0; remove it")
         if self.schedule == "constant" and self.final_ratio:
             raise ValueError("final_ratio has no effect with schedule: constant; remove it")
 
@@ -74,11 +79,16 @@ class OptimizerConfig:
 
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.AdamW:
-    """AdamW over `model`'s trainable parameters, weight decay on its matrices, all in one pass (fused)."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
+    """AdamW over `model`'s trainable parameters, weight decay on those that the recipe says, in one pass (fused)."""
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decays = "bias" not in name if config.weight_decay_on == "all_but_biases" else parameter.ndim >= 2
+            (decayed if decays else others).append(parameter)
     groups = [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],

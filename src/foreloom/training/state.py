@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,14 +22,25 @@ class Progress:
     flops: float = 0.0
     seconds: float = 0.0
     num_skipped_steps: int = 0
-    loss: float = float("nan")
+    loss: float = math.nan
     """Mean over the steps up to the newest log line; NaN where none of them changed anything."""
     unlogged_loss: float = 0.0
     """Sum over the steps since, so that a resumed run logs what it would have logged."""
     num_unlogged: int = 0
     """Steps in that sum; skipped ones are not."""
-    best_loss: float = float("inf")
+    best_loss: float = math.inf
     """The lowest logged."""
+
+    def note_loss(self, loss: float) -> None:
+        """Take in the loss of a step that changed something."""
+        self.unlogged_loss += loss
+        self.num_unlogged += 1
+
+    def close_interval(self) -> None:
+        """Put the mean of the losses since the newest log line into `loss`."""
+        self.loss = self.unlogged_loss / self.num_unlogged if self.num_unlogged else math.nan
+        self.unlogged_loss, self.num_unlogged = 0.0, 0
+        self.best_loss = self.loss if self.loss < self.best_loss else self.best_loss
 
 
 def read_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

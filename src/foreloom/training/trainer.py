@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
+import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from foreloom.checkpoint.checkpointer import Checkpointer, CheckpointError, CheckpointFolder
 from foreloom.checkpoint.export import whole_state_dict, write_folder
 from foreloom.checkpoint.manifest import Manifest, installed_versions
 from foreloom.data.loader import StepBatch, WindowLoader
-from foreloom.data.windows import Windows
 from foreloom.distributed.agreement import check_agreement, check_disjoint, code_hash
 from foreloom.distributed.mesh import ParallelConfig
 from foreloom.distributed.parallelize import parallelize
@@ -25,12 +24,14 @@ from foreloom.distributed.reduce import max_over_ranks
 from foreloom.models.family import ModelFamily
 from foreloom.monitoring.monitor import Monitor
 from foreloom.training.config import TrainingConfig, autocast_dtype
-from foreloom.training.dry_run import out_of_memory_sentence, worst_case
-from foreloom.training.gradients import fill_missing, global_totals, update
+from foreloom.training.dry_run import worst_case
 from foreloom.training.interval import Interval
-from foreloom.training.optimizer import OptimizerConfig, build_optimizer
+from foreloom.training.optimizer import OptimizerConfig
+from foreloom.training.scoring import Benchmark, Scoring
 from foreloom.training.signals import StopRequest, exit_code
 from foreloom.training.state import Progress, read_tensors, seed_step, write_tensors
+from foreloom.training.step import OptimizerStep
+from foreloom.training.validation import Validation
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class TrainResult:
 
 
 class Trainer:
-    """Trains a model from where its run folder stands to `config.steps`.
+    """Trains a model from where its run folder stands to `config.steps`, or until its validation loss stops falling.
 
     All ranks construct one with the same arguments (their own `loader` share and `process`) and call `train` once:
 
@@ -62,9 +63,9 @@ class Trainer:
                           checkpointer, monitor, context_length=..., prediction_length=...)
         result = trainer.train()
 
-    `benchmark(step, model)` is called on all ranks every `benchmark_steps` with the model in eval mode and returns
-    scores by metric. `banner` is shown by the monitor; `config_hash` must agree between ranks. `on_start()` is
-    called on all ranks once the run may begin or go on, before its first line.
+    `validation`, and `benchmark` every `benchmark_steps`, score the model as it trains. `banner` is shown by the
+    monitor; `config_hash` must agree between ranks. `on_start()` is called on all ranks once the run may begin or go
+    on, before its first line.
     """
 
     def __init__(
@@ -81,18 +82,18 @@ class Trainer:
         *,
         context_length: int,
         prediction_length: int,
-        benchmark: Callable[[int, nn.Module], Mapping[str, float]] | None = None,
+        validation: Validation | None = None,
+        benchmark: Benchmark | None = None,
         benchmark_steps: int = 0,
         banner: Mapping[str, Mapping[str, Any]] | None = None,
         config_hash: str = "",
         on_start: Callable[[], None] = lambda: None,
     ) -> None:
-        optimizer_config.learning_rate_of(1, config.steps)  # a schedule that does not fit is told before any work
+        optimizer_config.learning_rate_of(1, config.num_steps)  # a schedule that does not fit is told before any work
         self.config, self.optimizer_config = config, optimizer_config
         self.model, self.family, self.loader, self.process = model, family, loader, process
         self.checkpointer, self.monitor = checkpointer, monitor
         self.lengths = {"context_length": context_length, "prediction_length": prediction_length}
-        self.benchmark, self.benchmark_steps = benchmark, benchmark_steps
         self.banner, self.config_hash, self.on_start = banner or {}, config_hash, on_start
         self.flops_per_row = family.flops_per_row(model, context_length, prediction_length)
         self.parallel = parallelize(
@@ -104,8 +105,10 @@ class Trainer:
             compile_blocks=config.compile,
             autocast_dtype=autocast_dtype(config.precision, process.device),
         )
-        self.optimizer = build_optimizer(optimizer_config, model)
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer_step = OptimizerStep(
+            optimizer_config, config.max_grad_norm, self.parallel, model, family, process
+        )
+        self.scoring = Scoring(self.parallel, model, family, process, monitor, validation, benchmark, benchmark_steps)
         self.progress = Progress()
         self.interval = Interval()
         self.saved: CheckpointFolder | None = None
@@ -128,11 +131,12 @@ class Trainer:
                     self._save({})
             assert self.saved
             if stopped_by:
-                sentence = (
-                    f"Stopped by signal {stopped_by} after step {self.progress.step:,}; --resume goes on from here."
-                )
-                self.monitor.warn("stop", sentence)
-            self.monitor.finish({"checkpoint": str(self.saved.path)}, step=self.progress.step)
+                where = f"after step {self.progress.step:,}"
+                self.monitor.warn("stop", f"Stopped by signal {stopped_by} {where}; --resume goes on from here.")
+            rows = {"checkpoint": str(self.saved.path)}
+            if self.saved.manifest.export_step not in (None, self.saved.step):
+                rows["hf/"] = f"weights of step {self.saved.manifest.export_step:,}, the best validated"
+            self.monitor.finish(rows, step=self.progress.step, is_early_end=self._is_over)
         finally:
             self.monitor.close()
             self.checkpointer.close()
@@ -141,13 +145,18 @@ class Trainer:
 
     @property
     def _is_over(self) -> bool:
-        return self.progress.step >= self.config.steps
+        return self.progress.step >= self.config.num_steps or self.scoring.is_exhausted
 
     def _loop(self, stop: StopRequest) -> int:
         """Step until the end, or until a rank is told to stop; gives the signal's number, 0 for none."""
         self.interval.reset()
         batches = iter(self.loader)
         stopped_by = 0
+        with self.interval.paused():
+            # What the run begins with; or what a session that was told to stop had no time for.
+            loss = self.scoring.validate(self.progress.step, is_last=self._is_over)
+            if loss and (self._is_to_restore or self._is_over):
+                self._save(loss, must_succeed=self._is_over)
         while not self._is_over and not stopped_by:
             with self.interval.waiting():
                 batch = next(batches)
@@ -157,104 +166,77 @@ class Trainer:
                 self._log()
             stopped_by = max_over_ranks(stop.signal_number, self.process)
             with self.interval.paused():
-                is_due = self.benchmark_steps and (step % self.benchmark_steps == 0 or self._is_over)
-                scores = self._benchmark() if is_due and not stopped_by else {}
-                if step % self.config.save_steps == 0 or scores or stopped_by or self._is_over:
-                    self._save(scores, must_succeed=self._is_over or bool(stopped_by))
+                loss = {} if stopped_by else self.scoring.validate(step, is_last=self._is_over)
+                scores = {} if stopped_by else self.scoring.benchmark(step, is_last=self._is_over)
+            if self._is_over and not self.interval.is_empty:
+                self._log()  # the run has ended early, between two log lines
+            with self.interval.paused():
+                if step % self.config.save_steps == 0 or scores or self._is_to_restore or stopped_by or self._is_over:
+                    self._save({**loss, **scores}, must_succeed=self._is_over or bool(stopped_by))
         return stopped_by
 
     def _step(self, batch: StepBatch) -> None:
         """One global batch: gradients of the loss sum over micro-batches and ranks, then one update."""
         step = self.progress.step + 1
         seed_step(self.config.seed, step, self.process.rank)
-        self._learning_rate = self.optimizer_config.learning_rate_of(step, self.config.steps)
-        totals = self._gradients(batch.micro_batches)
-        update(self.optimizer, totals, self._learning_rate, self.config.max_grad_norm)
-        self.interval.add(step, batch.first_sample, batch.next_sample, batch.num_rows, totals)
+        self._learning_rate = self.optimizer_config.learning_rate_of(step, self.config.num_steps)
+        figures = self.optimizer_step.run(batch.micro_batches, self._learning_rate)
+        self.interval.add(step, batch.first_sample, batch.next_sample, batch.num_rows, figures)
         self.progress.step = step
         self.progress.samples += batch.num_rows
         self.progress.flops += batch.num_rows * self.flops_per_row
 
-    def _gradients(self, micro_batches: Sequence[Windows]) -> Tensor:
-        """Fill every parameter's gradient; returns (loss, gradient norm, count) of the global batch, on the device."""
-        device = self.process.device
-        self.optimizer.zero_grad()
-        sum_and_count = torch.zeros(2, device=device, dtype=torch.float32 if device.type == "mps" else torch.float64)
-        for i, windows in enumerate(micro_batches, start=1):
-            with self.parallel.micro_batch(is_last=i == len(micro_batches)):
-                with self.parallel.autocast(device):
-                    objective = self.parallel.module(**self.family.batch(windows, device)).objective
-                objective.sum.backward()
-            sum_and_count += torch.stack([objective.sum.detach(), objective.count])
-        fill_missing(self.parameters)
-        return global_totals(sum_and_count, self.parameters, self.parallel.mesh.dp_replicate, self.process)
-
     def _check_ranks(self) -> None:
         position = self.loader.state_dict()
-        facts = {
-            "code": code_hash(),
-            "recipe": self.config_hash,
-            "data": position["fingerprint"],
-            "torch": torch.__version__,
-        }
-        check_agreement(facts, self.process)
+        facts = {"code": code_hash(), "recipe": self.config_hash, "data": position["fingerprint"]}
+        check_agreement(facts | {"torch": torch.__version__}, self.process)
         self._first = self.loader.batch(position["next_sample"])
         check_disjoint(self._first.samples.tolist(), self.process)
 
     def _dry_run(self) -> None:
-        """Forward, backward and a skipped update on the largest micro-batch there can be; no state changes."""
         share = -(-self.config.batch_size // self.process.world_size)
         largest = max(self._first.micro_batches, key=lambda windows: windows.num_rows)
-        windows = worst_case(largest, num_rows=self.config.micro_batch_size or share, **self.lengths)
-        try:
-            totals = self._gradients([windows])
-            update(self.optimizer, torch.full_like(totals, torch.nan), 0.0, self.config.max_grad_norm)
-        except torch.OutOfMemoryError as error:
-            raise ValueError(out_of_memory_sentence(error, windows, self.process)) from error
-        self.optimizer.zero_grad()
+        num_rows = self.config.micro_batch_size or share
+        self.optimizer_step.rehearse(worst_case(largest, num_rows=num_rows, **self.lengths))
 
     def _read_device(self) -> float:
         """Wait for the steps under way, note their losses, tell of skipped ones; the newest gradient norm."""
         outcomes = self.interval.read()
         for outcome in outcomes:
-            if outcome.skipped:
-                self.progress.num_skipped_steps += 1
-                samples = (outcome.first_sample, outcome.next_sample - 1)
-                sentence = (
-                    f"Step {outcome.step:,} changed nothing: {outcome.skipped} (samples {samples[0]} to {samples[1]})."
-                )
-                self.monitor.warn("skipped_step", sentence, step=outcome.step, samples=samples)
+            if outcome.is_applied:
+                self.progress.note_loss(outcome.loss)
             else:
-                self.progress.unlogged_loss += outcome.loss
-                self.progress.num_unlogged += 1
+                self.progress.num_skipped_steps += 1
+                self.monitor.warn("skipped_step", outcome.why_skipped, step=outcome.step, samples=outcome.samples)
         self.progress.seconds = time.perf_counter() - self._began
         return outcomes[-1].grad_norm if outcomes else 0.0
 
     def _log(self) -> None:
         grad_norm = self._read_device()
-        p = self.progress
-        p.loss = p.unlogged_loss / p.num_unlogged if p.num_unlogged else math.nan
-        p.unlogged_loss, p.num_unlogged = 0.0, 0
-        p.best_loss = p.loss if p.loss < p.best_loss else p.best_loss
+        tally = self.interval.tally.take()
+        figures = self.family.figures(self.model, tally) if tally and self.progress.num_unlogged else {}
+        self.progress.close_interval()
         record = self.interval.record(
-            self.progress, grad_norm=grad_norm, learning_rate=self._learning_rate, device=self.process.device
+            self.progress, self.process.device, grad_norm=grad_norm, learning_rate=self._learning_rate, figures=figures
         )
         self.monitor.log(record)
 
-    def _benchmark(self) -> Mapping[str, float]:
-        assert self.benchmark
-        self.model.eval()
-        scores = self.benchmark(self.progress.step, self.model)
-        self.model.train()
-        return scores
+    @property
+    def _is_to_restore(self) -> bool:
+        """Are these the weights that the run would end with?"""
+        return self.scoring.step_to_restore == self.progress.step
 
     def _save(self, scores: Mapping[str, float], *, must_succeed: bool = True) -> None:
         self._read_device()
+        validation = self.scoring.validation
         position = {
             "trainer": asdict(self.progress),
             "loader": self.loader.state_dict(),
             "monitor": self.monitor.state_dict(),
+            "tally": self.interval.tally.state_dict(),
+            "validation": validation.state_dict() if validation else None,
         }
+        export, export_step = self._export()
         manifest = Manifest(
             step=self.progress.step,
             samples=self.progress.samples,
@@ -265,29 +247,46 @@ class Trainer:
             config_hash=self.config_hash,
             world_size=self.process.world_size,
             versions=installed_versions(),
+            export_step=export_step,
         )
-        export = None
-        if self._is_over or self.checkpointer.config.export == "all":
-            weights = whole_state_dict(self.parallel.module)
-            export = lambda folder: write_folder(self.family, self.model, weights, folder)
-        tensors = read_tensors(self.parallel.module, self.optimizer)
+        tensors = read_tensors(self.parallel.module, self.optimizer_step.optimizer)
         try:
-            self.saved = self.checkpointer.save(manifest, tensors, position, export=export)
+            self.saved = self.checkpointer.save(
+                manifest, tensors, position, export=export, step_to_keep=self.scoring.step_to_restore
+            )
         except CheckpointError as error:
             if must_succeed:
                 raise
             self.monitor.warn("checkpoint_failed", f"{error}. The run goes on.")
 
+    def _export(self) -> tuple[Callable[[Path], object] | None, int | None]:
+        """What writes hf/ into the checkpoint to be saved, and the step whose weights it writes."""
+        step = self.progress.step
+        best_step = self.scoring.step_to_restore
+        if self._is_over and best_step is not None and best_step != step:
+            if folder := self.checkpointer.export_of(best_step):
+                return lambda target: shutil.copytree(folder, target), best_step
+            missing = f"The best validated weights, of step {best_step:,}, are not in the run folder"
+            self.monitor.warn("best_missing", f"{missing}: hf/ holds the last ones.")
+        if self._is_over or self._is_to_restore or self.checkpointer.config.export == "all":
+            weights = whole_state_dict(self.parallel.module)
+            return lambda folder: write_folder(self.family, self.model, weights, folder), step
+        return None, None
+
     def _resume(self) -> None:
         """Put everything where the newest checkpoint says, if there is one."""
         self.saved = self.checkpointer.newest()
         if self.saved:
-            tensors = read_tensors(self.parallel.module, self.optimizer)
+            tensors = read_tensors(self.parallel.module, self.optimizer_step.optimizer)
             position = self.checkpointer.load(self.saved, tensors)
-            write_tensors(self.parallel.module, self.optimizer, tensors)
+            write_tensors(self.parallel.module, self.optimizer_step.optimizer, tensors)
             self.progress = Progress(**position["trainer"])
             self.loader.load_state_dict(position["loader"])
             self.monitor.load_state_dict(position["monitor"])
+            # What checkpoints of earlier versions, and of runs without validation, do not have.
+            self.interval.tally.load_state_dict(position.get("tally", {}), self.process.device)
+            if self.scoring.validation and position.get("validation"):
+                self.scoring.validation.load_state_dict(position["validation"])
         self.on_start()
         self.monitor.start(self.banner)
         for notice in self.checkpointer.notices:

@@ -6,6 +6,8 @@ tensor, indexing by a mask) raises there, and all that is not the CPU takes the 
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,9 @@ import torch
 from foreloom.data.windows import Role, Windows
 from foreloom.distributed.process import Process
 from foreloom.models.chronos2.family import FAMILY, Chronos2Config
+from foreloom.objectives.loss import Loss
 from foreloom.training.gradients import fill_missing, global_totals
+from foreloom.training.tally import OutputSums, RunningTally
 
 META = torch.device("meta")
 
@@ -37,13 +41,30 @@ def test_forward_backward_and_totals_do_not_wait():
     model = FAMILY.build(Chronos2Config(size="test"), context_length=96, prediction_length=32).to(META).train()
     arguments = FAMILY.batch(windows(), META)
     assert arguments["layout"].order.device == META
-    objective = model(**arguments).objective
-    objective.sum.backward()
+    output = model(**arguments)
+    output.objective.sum.backward()
+    sums = OutputSums(META)
+    sums.add(output)
+    sums.add(output)
     parameters = list(model.parameters())
     fill_missing(parameters)
     process = Process(rank=0, world_size=1, local_rank=0, device=META)
-    totals = global_totals(torch.stack([objective.sum.detach(), objective.count]), parameters, 1, process)
+    totals, entries = global_totals(sums.vector, parameters, 1, process)
     assert totals.device == META and totals.shape == (3,)
+    assert entries.shape == (0,) and sums.tally(entries) == {}
+
+
+def test_a_tally_is_kept_without_waiting():
+    output = SimpleNamespace(
+        objective=Loss(torch.ones((), device=META), torch.ones((), device=META)),
+        tally={"expert_load": torch.ones(2, 4, device=META, dtype=torch.long)},
+    )
+    sums, running = OutputSums(META), RunningTally()
+    sums.add(output)
+    for _ in range(2):
+        running.add(sums.tally(sums.vector[2:]), torch.ones((), device=META))
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        running.take()
 
 
 def test_the_meta_device_would_tell():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from foreloom.models.chronos2.architecture import PIPELINE_CLASS, Architecture
 from foreloom.models.chronos2.model import Chronos2Model
-from foreloom.models.common.files import CONFIG_FILE, WEIGHTS_FILE, load_weights, read_json, read_tensors, write_folder
+from foreloom.models.common.files import CONFIG_FILE, WEIGHTS_FILE, load_weights, read_json, read_weights, write_folder
 from foreloom.models.common.lora import ADAPTER_CONFIG_FILE, base_folder, merge_adapter
 
 
@@ -33,10 +33,10 @@ def load(folder: str | Path) -> Chronos2Model:
     if not recognises(config):
         raise ValueError(f"{folder} is not a Chronos-2 model: its {CONFIG_FILE} says {config.get('architectures')}.")
     model = build_empty(Architecture.from_published(config))
-    tensors = read_tensors(folder / WEIGHTS_FILE)
+    tensors = read_weights(folder)
     if adapter is not None:
         merge_adapter(tensors, adapter)
-    load_weights(model, tensors, folder / WEIGHTS_FILE)
+    load_weights(model.state_dict(), tensors, folder / WEIGHTS_FILE)
     return model.eval()
 
 

@@ -6,6 +6,7 @@ horizon steps, R = 1 with a register token else 0, T = N + R + n tokens, D model
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from foreloom.models.common.patching import pad_left, pad_right_to, patches
 from foreloom.models.common.rope import rotary_table
 from foreloom.models.common.standardize import Standardizer, standardizer_of
 from foreloom.models.common.transfer import to_device
+from foreloom.models.family import Tally
 from foreloom.objectives.loss import Loss
 from foreloom.objectives.quantile import Reduction, pinball, reduce
 
@@ -44,6 +46,8 @@ class Chronos2Output(NamedTuple):
     """(B, T, D) where asked for."""
     token_mask: Tensor | None = None
     """bool (B, T) where asked for: tokens that stand for at least one observed step, or are always valid."""
+    tally: Tally = MappingProxyType({})
+    """Nothing but the objective is logged."""
 
 
 class Future(NamedTuple):

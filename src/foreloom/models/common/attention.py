@@ -1,9 +1,11 @@
 """The attention seam: the one place where queries meet keys, so that a kernel is chosen once for every family.
 
-Axes: B batch, H heads, T queries, S keys, K width of a head.
+Axes: B batch, H heads (G of keys and values, which divides H), T queries, S keys, K width of a head.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,22 +13,79 @@ from torch import Tensor
 
 from foreloom.models.common.dropout import dropout as drop
 
+Implementation = Literal["auto", "eager", "sdpa", "flash_attention_2"]
+"""By the names of transformers: the fastest for device and shape; the definition, written out; torch's fused kernels;
+the kernels of the flash-attn package."""
+
 _SHORT = 128
-"""Keys up to which plain matrix products beat the blocked CPU kernel."""
+"""Keys up to which plain matrix products beat the blocked CPU kernel, which wins where it may skip what is ahead."""
 
 
 def attend(
-    q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, *, mask: Tensor | None = None, scale: float, dropout: float = 0.0
+    q_BHTK: Tensor,
+    k_BGSK: Tensor,
+    v_BGSK: Tensor,
+    *,
+    mask: Tensor | None = None,
+    is_causal: bool = False,
+    scale: float,
+    dropout: float = 0.0,
+    implementation: Implementation = "auto",
 ) -> Tensor:
     """softmax(scale * q k^T) v -> (B, H, T, K).
 
-    `mask` broadcasts to (B, H, T, S): True where a query may look; every query needs one such key. `dropout` is the
-    probability of losing an attention weight, 0 outside training.
+    Head h looks at the keys of head h // (H / G). `mask` broadcasts to (B, H, T, S): True where a query may look; every
+    query needs one such key. `is_causal`: the queries are the last T of the S positions, and none looks ahead. Give one
+    of the two (`causal_mask` and `packed_mask` build what combines them). `dropout` is the probability of losing an
+    attention weight, 0 outside training. ValueError where flash_attention_2 cannot do what is asked.
     """
-    on_cpu = q_BHTK.device.type == "cpu" and not torch.compiler.is_compiling()
-    if on_cpu and (dropout > 0 or k_BHSK.shape[2] <= _SHORT):
+    assert mask is None or not is_causal
+    if implementation == "flash_attention_2":
+        return _attend_by_flash(q_BHTK, k_BGSK, v_BGSK, mask, is_causal, scale, dropout)
+    num_queries, num_keys = q_BHTK.shape[2], k_BGSK.shape[2]
+    is_causal = is_causal and num_queries > 1  # the last position sees everything
+    on_cpu = q_BHTK.device.type == "cpu"
+    by_products = implementation == "auto" and on_cpu and not torch.compiler.is_compiling()
+    if implementation == "eager" or (by_products and (dropout > 0 or (num_keys <= _SHORT and not is_causal))):
+        mask = causal_mask(num_queries, num_keys, q_BHTK.device) if is_causal else mask
+        k_BHSK, v_BHSK = (_repeat_heads(x, q_BHTK.shape[1]) for x in (k_BGSK, v_BGSK))
         return _attend_by_products(q_BHTK, k_BHSK, v_BHSK, mask, scale, dropout)
-    return F.scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, attn_mask=mask, dropout_p=dropout, scale=scale)
+    if is_causal and num_queries < num_keys:
+        # torch's flag counts the queries from the first key on; here they are the last.
+        mask, is_causal = causal_mask(num_queries, num_keys, q_BHTK.device), False
+    shares_heads = q_BHTK.shape[1] != k_BGSK.shape[1]
+    if shares_heads and mask is not None and not on_cpu:  # torch has no CUDA kernel that does both
+        k_BGSK, v_BGSK = (_repeat_heads(x, q_BHTK.shape[1]) for x in (k_BGSK, v_BGSK))
+        shares_heads = False
+    return F.scaled_dot_product_attention(
+        q_BHTK,
+        k_BGSK,
+        v_BGSK,
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=is_causal,
+        scale=scale,
+        enable_gqa=shares_heads,
+    )
+
+
+def causal_mask(num_queries: int, num_keys: int, device: torch.device) -> Tensor:
+    """(T, S) bool: query t, the position S - T + t, sees the keys up to itself."""
+    return torch.ones(num_queries, num_keys, dtype=torch.bool, device=device).tril(num_keys - num_queries)
+
+
+def packed_mask(segment_BT: Tensor) -> Tensor:
+    """(B, 1, T, T) bool for rows packed of several sequences: causal within a segment, nothing across its border.
+
+    `segment_BT` (any integers) tells segments apart.
+    """
+    same_BTT = segment_BT[:, :, None] == segment_BT[:, None, :]
+    return (same_BTT & causal_mask(segment_BT.shape[1], segment_BT.shape[1], segment_BT.device))[:, None]
+
+
+def _repeat_heads(x_BGSK: Tensor, num_heads: int) -> Tensor:
+    repeats = num_heads // x_BGSK.shape[1]
+    return x_BGSK if repeats == 1 else x_BGSK.repeat_interleave(repeats, dim=1)
 
 
 def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float) -> Tensor:
@@ -36,3 +95,32 @@ def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, sc
         scores = scores.masked_fill(~mask, -torch.inf)
     weights = scores.float().softmax(-1).to(v.dtype)
     return torch.matmul(drop(weights, dropout, training=dropout > 0), v)
+
+
+def _attend_by_flash(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, scale: float, dropout: float
+) -> Tensor:
+    """flash-attn's own entry; its causal mask counts queries from the last key, as ours does."""
+    if q.device.type != "cuda":
+        raise ValueError(
+            f"attn_implementation flash_attention_2 needs a CUDA device, and this model is on {q.device}; use sdpa."
+        )
+    if q.dtype not in (torch.float16, torch.bfloat16):
+        raise ValueError(
+            f"attn_implementation flash_attention_2 works in bfloat16 or float16, and this model computes in "
+            f"{q.dtype}; run it under autocast (training.precision: bf16) or use sdpa."
+        )
+    if mask is not None:
+        raise ValueError(
+            "attn_implementation flash_attention_2 cannot see a mask, and this batch has padded or packed rows; "
+            "use sdpa."
+        )
+    try:
+        from flash_attn import flash_attn_func
+    except ImportError as error:
+        raise ValueError(
+            "attn_implementation flash_attention_2 needs the flash-attn package, which cannot be imported "
+            f"({error}): pip install flash-attn, or use sdpa."
+        ) from error
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return flash_attn_func(q, k, v, dropout_p=dropout, softmax_scale=scale, causal=is_causal).transpose(1, 2)

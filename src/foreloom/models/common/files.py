@@ -7,16 +7,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from foreloom.files import whole_or_absent, write_text
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+"""Of weights spread over several files: which file holds which tensor."""
 
 
-def resolve_folder(path_or_id: str | Path) -> Path:
-    """A local folder as it is; anything else is a Hugging Face hub id, downloaded to (or found in) the hub's cache."""
+def resolve_folder(path_or_id: str | Path, **download: Any) -> Path:
+    """A local folder as it is; anything else is a Hugging Face hub id, downloaded to (or found in) the hub's cache.
+
+    `download`: options of `huggingface_hub.snapshot_download` (revision, token, cache_dir ...).
+    """
     folder = Path(path_or_id).expanduser()
     if folder.is_dir():
         return folder
@@ -24,7 +29,7 @@ def resolve_folder(path_or_id: str | Path) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(str(path_or_id), allow_patterns=["*.json", "*.safetensors"]))
+        return Path(snapshot_download(str(path_or_id), allow_patterns=["*.json", "*.safetensors"], **download))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise ValueError(
             f"{path_or_id} is neither a folder nor a model that the Hugging Face hub or its cache can give: {error}"
@@ -54,9 +59,21 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         raise ValueError(f"{file} cannot be read ({error}); it is truncated or damaged, copy it again.") from None
 
 
-def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Copy the tensors into the module's own dtype; ValueError names the first tensors that do not fit."""
-    own = module.state_dict()
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a model folder, in one file or in those its index names; ValueError names what is wrong."""
+    if (folder / WEIGHTS_FILE).is_file() or not (folder / INDEX_FILE).is_file():
+        return read_tensors(folder / WEIGHTS_FILE)
+    weight_map = read_json(folder / INDEX_FILE).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise ValueError(f"{folder / INDEX_FILE} has no weight_map, which says what file holds which tensor.")
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(set(weight_map.values())):
+        tensors |= read_tensors(folder / name)
+    return tensors
+
+
+def load_weights(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Copy `tensors` into the model's `own`, whatever their dtypes; ValueError names the first that do not fit."""
     wrong = [f"{name} is missing" for name in own if name not in tensors]
     wrong += [f"{name} is not part of the model" for name in tensors if name not in own]
     wrong += [
@@ -67,7 +84,8 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], file: Path) -
     if wrong:
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
         raise ValueError(f"{file} does not fit its config.json: {'; '.join(wrong[:3])}{more}.")
-    module.load_state_dict(dict(tensors))
+    for name, tensor in own.items():
+        tensor.copy_(tensors[name])
 
 
 def write_folder(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:

@@ -13,9 +13,14 @@ from torch.autograd.function import once_differentiable
 
 
 def rotary_table(num_positions: int, head_width: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of every position's angles, each float32 (T, K/2): angle j turns by theta^(-2j/K) a position."""
-    inverse_frequency = theta ** (-torch.arange(0, head_width, 2, dtype=torch.float32, device=device) / head_width)
-    angle = torch.outer(torch.arange(num_positions, dtype=torch.float32, device=device), inverse_frequency)
+    """Cosine and sine of the angles of positions 0, 1, 2 ..., each float32 (T, K/2)."""
+    return rotary_at(torch.arange(num_positions, device=device), head_width, theta)
+
+
+def rotary_at(position: Tensor, head_width: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosine and sine, each float32 (..., K/2), of any positions: angle j turns by theta^(-2j/K) a position."""
+    steps = torch.arange(0, head_width, 2, dtype=torch.float32, device=position.device)
+    angle = position.float()[..., None] * theta ** (-steps / head_width)
     return angle.cos(), angle.sin()
 
 

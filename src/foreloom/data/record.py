@@ -1,0 +1,110 @@
+"""One series as people write it, a list of numbers or a dictionary of columns, and documents that hold many.
+
+Axes: V variates, T steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from foreloom.data import columns
+from foreloom.data.columns import Kind
+from foreloom.data.series import Series
+
+_LARGEST = int(np.finfo(np.float64).max)
+
+
+def series_of(record: Any, where: str, item_id: str) -> Series:
+    """A `Series` of a dictionary with `target` or `sequence` and any other column of `data/columns.py`, or of numbers.
+
+    Bare numbers have one axis (steps) or two (variates, steps). `where` begins the sentence of a ValueError, `item_id`
+    names a series that does not name itself.
+    """
+    if isinstance(record, list | tuple | np.ndarray):
+        record = {"sequence": record}
+    name = next((name for name in columns.TARGET_NAMES if isinstance(record, dict) and name in record), None)
+    if name is None:
+        raise ValueError(
+            f'{where}: no series found; one looks like [1.0, 2.0, 3.0] or {{"target": [1.0, 2.0, null], ...}}. '
+            "A file that is no data does not belong in the folder."
+        )
+    target_VT = np.atleast_2d(_numbers(record[name], where, name))
+    found: dict[Kind, dict[str, np.ndarray]] = {Kind.PAST: {}, Kind.FUTURE: {}}
+    for key, values in record.items():
+        kind = columns.kind_of(key)
+        if kind is None or kind[0] is Kind.TARGET or values is None:
+            continue
+        if "_cat__" in key:
+            rows = {kind[1]: np.array([None if v is None else str(v) for v in values], dtype=object)}
+        else:
+            array = _numbers(values, where, key)
+            rows = (
+                {kind[1]: array}
+                if array.ndim == 1
+                else {f"{key}_{number:03d}": row for number, row in enumerate(array)}
+            )
+        for covariate, row in rows.items():
+            if len(row) != target_VT.shape[1]:
+                raise ValueError(
+                    f"{where}: covariate {key!r} has {len(row)} steps, the target {target_VT.shape[1]}. A covariate "
+                    "must be as long as its target; null stands for missing values."
+                )
+            found[kind[0]][covariate] = row
+    return Series(
+        item_id=str(next((record[key] for key in columns.ID_NAMES if key in record), item_id)),
+        target_VT=target_VT,
+        start=_time(record.get("start"), where),
+        freq=record.get("freq"),
+        past=found[Kind.PAST],
+        future=found[Kind.FUTURE],
+        static={key.removeprefix("static__"): value for key, value in record.items() if key.startswith("static__")},
+    )
+
+
+def records_of(document: Any) -> Sequence[Any]:
+    """The series a whole document holds: itself where it is a dictionary or a flat list of numbers, else its parts."""
+    if isinstance(document, np.ndarray):
+        if document.dtype.kind != "O":
+            return [document] if document.ndim < 2 else list(document)
+        document = document.tolist()
+    is_many = isinstance(document, list | tuple) and (
+        not document or any(isinstance(part, list | tuple | dict | np.ndarray) for part in document)
+    )
+    return document if is_many else [document]
+
+
+def _numbers(values: Any, where: str, name: str) -> np.ndarray:
+    """float32 where it was float32 or less, else float64; one or two axes; None is NaN."""
+    if isinstance(values, np.ndarray) and values.dtype.kind in "fiub" and values.ndim in (1, 2):
+        is_short = values.dtype.kind == "f" and values.dtype.itemsize <= 4
+        return values.astype(np.float32 if is_short else np.float64)
+    try:
+        # Asked for floats, numpy reads None as NaN, but text of digits as a number too.
+        array = np.array(values, dtype=np.float64)
+        if array.ndim in (1, 2) and np.asarray(values).dtype.kind not in "USc":
+            return array
+    except (TypeError, ValueError, OverflowError):
+        pass
+    rows = values if isinstance(values, list) and values and all(isinstance(row, list) for row in values) else [values]
+    if len({len(row) for row in rows if isinstance(row, list)}) > 1:
+        raise ValueError(f"{where}: the variates of {name!r} differ in length. Bring them to one length with null.")
+    for row in rows:
+        for step, value in enumerate(row if isinstance(row, list) else [row]):
+            if value is not None and not isinstance(value, int | float):
+                raise ValueError(f"{where}: {name!r} holds {value!r} at step {step}, a number or null is wanted.")
+            if isinstance(value, int) and abs(value) > _LARGEST:
+                raise ValueError(
+                    f"{where}: {name!r} holds an integer of more than 308 digits at step {step}, too large for any "
+                    "number format. Scale the series down."
+                )
+    raise ValueError(f"{where}: {name!r} is not a list of numbers, nor a list of such lists.")
+
+
+def _time(value: Any, where: str) -> np.datetime64 | None:
+    try:
+        return None if value is None else np.datetime64(value, "us")
+    except ValueError:
+        raise ValueError(f"{where}: start {value!r} is not a time. Write it as 2024-01-31 12:00:00.") from None

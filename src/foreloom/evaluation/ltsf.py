@@ -1,0 +1,199 @@
+"""The LTSF protocol: a wide CSV, split in time, scaled by its training rows, scored on all windows of its test rows.
+
+Splits and scaling are those of Informer (Zhou et al. 2021, arXiv:2012.07436) and TSLib, which long-horizon papers
+share; contexts by horizon are those of Time-MoE (Shi et al. 2024, arXiv:2409.16040).
+
+Axes: C channels, T rows.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from foreloom.evaluation.season import season_length as season_of
+from foreloom.evaluation.sliding import Channel, SlidingWindows, WindowProtocol, as_float32
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HORIZONS = (96, 192, 336, 720)
+_CONTEXTS = {96: 512, 192: 1024, 336: 2048, 720: 3072}
+_MONTH_ROWS = 30 * 24
+_FEWEST_ROWS = 3
+"""To tell a frequency."""
+_FIRST_DATA_ROW = 2
+"""As editors count the lines of a file with a header."""
+
+
+def default_context(prediction_length: int) -> int:
+    """Context steps of a horizon: 96 -> 512, 192 -> 1024, 336 -> 2048, 720 -> 3072, else four horizons."""
+    return _CONTEXTS.get(prediction_length, 4 * prediction_length)
+
+
+class Split(NamedTuple):
+    """Rows [0, train_end) are for training, [test_begin, test_end) for testing."""
+
+    train_end: int
+    test_begin: int
+    test_end: int
+
+
+def split_of(path: str | Path, num_rows: int) -> Split:
+    """ETTh* files: 12, 4 and 4 months of 30 days; ETTm* the same at 15 minutes; others: 70, 10 and 20 percent."""
+    name = Path(path).name.lower()
+    per_hour = 1 if "etth" in name else 4 if "ettm" in name else None
+    if per_hour is None:
+        return Split(int(0.7 * num_rows), num_rows - int(0.2 * num_rows), num_rows)
+    month = _MONTH_ROWS * per_hour
+    if num_rows < 20 * month:
+        raise ValueError(
+            f"{path}: the name says that this is an ETT file, split into 12, 4 and 4 months of {month:,} rows, but it "
+            f"has {num_rows:,} rows of {20 * month:,}. Take the whole file, or rename it to have it split 70/10/20."
+        )
+    return Split(12 * month, 16 * month, 20 * month)
+
+
+@dataclass(frozen=True)
+class LtsfTable:
+    """A wide table in scaled values, with its split."""
+
+    path: Path
+    channels: tuple[Channel, ...]
+    """All rows: zero mean and unit deviation over the training rows."""
+    split: Split
+
+    def windows(
+        self, prediction_length: int, context_length: int | None = None, protocol: WindowProtocol = "standard"
+    ) -> SlidingWindows:
+        """The windows whose horizon lies in the test rows; the first one's context ends right before them.
+
+        ValueError, with the numbers, where the rows are too few.
+        """
+        context_length = context_length or default_context(prediction_length)
+        _, test_begin, test_end = self.split
+        if context_length > test_begin:
+            raise ValueError(
+                f"{self.path}: a context of {context_length:,} steps does not fit before the test rows, which begin "
+                f"after row {test_begin:,} of {test_end:,}. Use a shorter context."
+            )
+        need = prediction_length + (protocol == "timemoe")
+        if test_end - test_begin < need:
+            raise ValueError(
+                f"{self.path}: a horizon of {prediction_length:,} steps needs {need:,} test rows (protocol "
+                f"{protocol}), the last {test_end - test_begin:,} of {test_end:,} rows are for testing. Use a shorter "
+                "horizon."
+            )
+        test = tuple(
+            Channel(c.name, c.values_T[test_begin - context_length : test_end], c.season_length) for c in self.channels
+        )
+        return SlidingWindows(test, context_length, prediction_length, protocol)
+
+
+def read_ltsf(
+    path: str | Path,
+    *,
+    channels: Sequence[str] | None = None,
+    date_column: str | None = None,
+    season_length: int | None = None,
+) -> LtsfTable:
+    """Read a CSV whose first column (`date`, or `date_column`) holds the time and every other one a channel.
+
+    `channels` limits it to some columns. The season is that of the dates' frequency unless it is given: 24 hourly, 96
+    at 15 minutes. Empty cells are missing values. Raises ValueError, naming column and row, for what is not so.
+    """
+    path = Path(path)
+    df = _read_csv(path)
+    date_column = _date_column(path, df, date_column)
+    names = [str(name) for name in df.columns if name != date_column]
+    for name in channels or ():
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else "Name some of these."
+            raise ValueError(f"{path}: there is no column {name!r}; the channels are {', '.join(names)}. {hint}")
+    names = list(dict.fromkeys(channels or names))
+    if not names:
+        raise ValueError(f"{path}: there is no column beside {date_column!r}; add those that hold the channels.")
+    season = season_length or season_of(_frequency(path, df[date_column]))
+    split = split_of(path, len(df))
+    scaled = (standardized(_numbers(path, df, name), split.train_end, f"{path}: {name!r}") for name in names)
+    return LtsfTable(
+        path, tuple(Channel(name, as_float32(one), season) for name, one in zip(names, scaled, strict=True)), split
+    )
+
+
+def standardized(values_T: np.ndarray, train_end: int, where: str) -> np.ndarray:
+    """float64: minus the mean, over the deviation (ddof 0) of the training rows; a constant is only centred."""
+    train_T = values_T[:train_end]
+    if not np.isfinite(train_T).any():
+        raise ValueError(f"{where} holds no value in the {train_end:,} training rows. Leave this channel out.")
+    deviation = np.nanstd(train_T)
+    return (values_T - np.nanmean(train_T)) / (deviation if deviation > 0 else 1.0)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    if not path.is_file():
+        raise ValueError(f"no file {path}.")
+    try:
+        df = pd.read_csv(path)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as a table: {str(error).rstrip('.')}.") from None
+    if len(df) < _FEWEST_ROWS:
+        raise ValueError(f"{path} has {len(df)} rows of data; a split into training and test rows needs many more.")
+    return df
+
+
+def _date_column(path: Path, df: pd.DataFrame, asked: str | None) -> str:
+    if asked is None and df.columns[0] == "date":
+        return "date"
+    if asked in df.columns:
+        return str(asked)
+    what = f"there is no column {asked!r}" if asked else f"the first column is {df.columns[0]!r}, not 'date'"
+    raise ValueError(
+        f"{path}: {what}; the columns are {', '.join(map(str, df.columns))}. Name the one that holds the time with "
+        "--date-column (date_column)."
+    )
+
+
+def _frequency(path: Path, dates: pd.Series) -> str:
+    """The frequency of the dates; where they are not regular, their most common step."""
+    import pandas as pd
+
+    stamps = pd.to_datetime(dates, errors="coerce", format="mixed")
+    wrong = np.flatnonzero(stamps.isna())
+    if len(wrong):
+        raise ValueError(
+            f"{path}: row {wrong[0] + _FIRST_DATA_ROW}: {dates.name!r} is {dates[wrong[0]]!r}, not a time. Write it as "
+            "2024-01-31 12:00:00."
+        )
+    back = np.flatnonzero(stamps.diff() < pd.Timedelta(0))
+    if len(back):
+        raise ValueError(
+            f"{path}: row {back[0] + _FIRST_DATA_ROW} lies before the row above it ({dates[back[0]]}). The split is by "
+            "rows, so they must be in order of time: sort the file."
+        )
+    common_step: Any = stamps.diff().mode()[0]
+    regular = pd.DatetimeIndex(stamps, freq="infer").freqstr
+    return regular or pd.tseries.frequencies.to_offset(common_step).freqstr
+
+
+def _numbers(path: Path, df: pd.DataFrame, name: str) -> np.ndarray:
+    """float64 (T,), NaN is missing."""
+    import pandas as pd
+
+    numbers = pd.to_numeric(df[name], errors="coerce")
+    wrong = np.flatnonzero(numbers.isna() & df[name].notna())
+    if len(wrong):
+        raise ValueError(
+            f"{path}: row {wrong[0] + _FIRST_DATA_ROW}: column {name!r} is {df[name][wrong[0]]!r}, a number is wanted. "
+            "Correct the row, leave the cell empty where the value is missing, or name the channels to score with "
+            "--channels (channels)."
+        )
+    return numbers.to_numpy(dtype=np.float64, na_value=np.nan)

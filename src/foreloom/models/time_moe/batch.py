@@ -1,0 +1,64 @@
+"""Windows -> the keyword arguments of Time-MoE's forward.
+
+Axes: R rows, L steps of a window, S steps of an input (S < L), H horizon steps.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from foreloom.data.windows import Role, Windows
+from foreloom.models.common.transfer import to_device
+from foreloom.models.time_moe.packing import lay_out, pack
+
+
+def batch(windows: Windows, device: torch.device) -> dict[str, Any]:
+    """Every target row as one sequence, context and horizon together, each step the label of the one before it.
+
+    Covariates are left out: the model is univariate. Rows begin with their first observed step, so padding stands at
+    the right, where no step looks. A missing input repeats the last observed value; a missing label does not count, nor
+    do those of the context where the windows are `horizon_only`. Rows without a label are left out, and rows much
+    shorter than the longest are packed several into one, which changes no loss.
+    """
+    x_RL = np.concatenate([windows.context_RC, windows.future_RH], axis=1)[windows.role_R == Role.TARGET]
+    observed_RL = ~np.isnan(x_RL)
+    counts_RL = observed_RL.copy()
+    if windows.horizon_only:
+        counts_RL[:, : windows.context_RC.shape[1]] = False
+    first_R = observed_RL.argmax(1)
+    counts_RL[np.arange(len(x_RL)), first_R] = False  # nothing comes before it
+    has_label_R = counts_RL.any(1)
+    if not has_label_R.any():
+        nothing = torch.zeros(1, 1, device=device)
+        return {"input_ids": nothing, "labels": nothing, "loss_masks": nothing}
+
+    steps = (x_RL[has_label_R], observed_RL[has_label_R], counts_RL[has_label_R])
+    x_RL, observed_RL, counts_RL = (_from(first_R[has_label_R], array) for array in steps)
+    num_steps_R = x_RL.shape[1] - 1 - counts_RL[:, ::-1].argmax(1)  # up to the step before the last label
+    width = int(num_steps_R.max())
+    arrays = (
+        np.where(np.arange(width) < num_steps_R[:, None], last_observed(x_RL, observed_RL)[:, :width], np.float32(0)),
+        np.where(counts_RL, x_RL, np.float32(0))[:, 1 : width + 1],
+        counts_RL[:, 1 : width + 1].astype(np.float32),
+    )
+    names = ("input_ids", "labels", "loss_masks")
+    packing = pack(num_steps_R, width)
+    if packing is not None:
+        arrays, names = lay_out(packing, num_steps_R, arrays), (*names, "segment_ids")
+    return {name: to_device(array, device) for name, array in zip(names, arrays, strict=True)}
+
+
+def last_observed(x_RL: np.ndarray, observed_RL: np.ndarray) -> np.ndarray:
+    """Each step or, where it is missing, the last observed one before it; the first step of a row is observed."""
+    latest_RL = np.maximum.accumulate(np.where(observed_RL, np.arange(x_RL.shape[1]), 0), axis=1)
+    return np.take_along_axis(x_RL, latest_RL, axis=1)
+
+
+def _from(first_R: np.ndarray, x_RL: np.ndarray) -> np.ndarray:
+    """Rows moved to the left, so that each begins with its step `first_R`; what is left free is 0."""
+    step_RL = first_R[:, None] + np.arange(x_RL.shape[1])
+    moved_RL = np.take_along_axis(x_RL, np.minimum(step_RL, x_RL.shape[1] - 1), axis=1)
+    return np.where(step_RL < x_RL.shape[1], moved_RL, np.zeros((), x_RL.dtype))

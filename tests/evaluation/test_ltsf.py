@@ -1,0 +1,168 @@
+"""The LTSF protocol: windows as the official evaluation cuts them, splits, scaling, and what it says of bad tables."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from foreloom.data.reader import open_source
+from foreloom.evaluation.baselines import Naive
+from foreloom.evaluation.ltsf import default_context, read_ltsf, split_of
+from foreloom.evaluation.sliding import SlidingWindows, channels_of
+from foreloom.evaluation.sliding_scores import score_windows
+
+
+def table(num_rows=100, start="2024-01-01", freq="h", **columns):
+    rng = np.random.default_rng(0)
+    columns = columns or {"a": rng.normal(3, 2, num_rows), "b": rng.normal(-50, 9, num_rows)}
+    return pd.DataFrame({"date": pd.date_range(start, periods=num_rows, freq=freq), **columns})
+
+
+@pytest.fixture
+def write(tmp_path):
+    def to_file(df, name="some.csv"):
+        df.to_csv(tmp_path / name, index=False)
+        return tmp_path / name
+
+    return to_file
+
+
+def check_windows(windows, oracle):
+    """Contexts and labels of the oracle's windows, by their number."""
+    for number, context, label in zip(oracle["index"], oracle["inputs"], oracle["labels"], strict=True):
+        (piece,) = windows.pieces(int(number), int(number) + 1)
+        np.testing.assert_allclose(windows.inputs(piece)[0].context_RC[0], context, atol=1e-6)
+        np.testing.assert_allclose(windows.labels_NH(piece)[0], label, atol=1e-6)
+
+
+def test_windows_of_etth1_are_those_of_the_official_evaluation(shared):
+    oracle = shared / "oracles" / "time_moe" / "eval"
+    etth1 = read_ltsf(shared / "data" / "ltsf_csv" / "ETTh1.csv")
+    assert [channel.season_length for channel in etth1.channels] == [24] * 7
+    for key, expected in json.loads((oracle / "results.json").read_text()).items():
+        if key.startswith("ETTh1_windows"):
+            horizon, context = (int(part[1:]) for part in key.split("_")[2:])
+            assert default_context(horizon) == context
+            windows = etth1.windows(horizon, protocol="timemoe")
+            assert (windows.num_windows, windows.context_length) == (expected["num_windows"], context)
+            assert np.diff(windows.first_window_C).tolist() == [expected["windows_per_channel"]] * 7
+            assert etth1.windows(horizon).num_windows == expected["num_windows"] + 7
+    check_windows(etth1.windows(96, protocol="timemoe"), np.load(oracle / "etth1_p96_c512_windows.npz"))
+
+
+def test_windows_of_other_data_are_those_of_the_official_evaluation(shared, tmp_path, monkeypatch):
+    monkeypatch.setenv("FORELOOM_CACHE", str(tmp_path))
+    oracle = shared / "oracles" / "time_moe" / "eval"
+    toy = read_ltsf(oracle / "toy.csv").windows(24, 64, "timemoe")
+    assert toy.num_windows == 288
+    check_windows(toy, np.load(oracle / "toy_windows.npz"))
+    channels = channels_of(open_source(oracle / "general.jsonl"))
+    general = SlidingWindows(channels, 64, 25, "timemoe")
+    expected = np.load(oracle / "general_windows.npz")
+    found = [(channels.index(p.channel), p.first + 64 + 25) for n in range(32) for p in general.pieces(n, n + 1)]
+    assert general.num_windows == 32
+    assert found == list(map(tuple, expected["all_pairs"].tolist()))
+    check_windows(general, expected)
+
+
+def test_splits():
+    assert split_of("data/ETTh2.csv", 17420) == (8640, 11520, 14400)
+    assert split_of("ettm1-copy.csv", 69680) == (34560, 46080, 57600)
+    assert split_of("weather.csv", 101) == (70, 81, 101)
+    with pytest.raises(ValueError, match=r"ETTh1.csv: .*12, 4 and 4 months of 720 rows, but it has 9,000 rows of 14,4"):
+        split_of("ETTh1.csv", 9000)
+
+
+def test_scaled_by_the_training_rows_only(write):
+    df = table()
+    df.loc[70:, "a"] += 1000
+    df["constant"] = 5.0
+    df.loc[99, "constant"] = 7.0
+    a, b, constant = read_ltsf(write(df)).channels
+    train = df["a"][:70].to_numpy()
+    np.testing.assert_allclose(a.values_T, (df["a"] - train.mean()) / train.std(ddof=0), rtol=1e-6)
+    assert a.values_T.dtype == np.float32
+    assert abs(b.values_T[:70].std() - 1) < 1e-5
+    np.testing.assert_array_equal(constant.values_T, [0.0] * 99 + [2.0])
+
+
+def test_the_first_label_is_the_first_test_row_and_the_last_one_the_last(write):
+    df = table(a=np.arange(100.0))
+    windows = read_ltsf(write(df)).windows(4, 10)
+    scale = np.arange(70).std()
+    labels = np.concatenate([windows.labels_NH(piece) for piece in windows.pieces(0, windows.num_windows)])
+    np.testing.assert_allclose(labels[:, 0] * scale + 34.5, np.arange(80, 97), rtol=1e-5)
+    np.testing.assert_allclose(labels[-1] * scale + 34.5, [96, 97, 98, 99], rtol=1e-5)
+
+
+def test_missing_cells_are_missing_values(write):
+    df = table()
+    df.loc[[3, 75, 90], "a"] = np.nan
+    whole, holey = read_ltsf(write(table(), "whole.csv")), read_ltsf(write(df))
+    assert np.flatnonzero(np.isnan(holey.channels[0].values_T)).tolist() == [3, 75, 90]
+    assert not np.isnan(holey.channels[1].values_T).any()
+    result = score_windows(Naive(), holey.windows(5, 8))
+    assert result.num_points_N.sum() == 2 * 16 * 5 - 5
+    assert np.isfinite(result.mse)
+    assert score_windows(Naive(), whole.windows(5, 8)).num_points_N.sum() == 2 * 16 * 5
+
+
+@pytest.mark.parametrize(
+    ("freq", "season"), [("h", 24), ("15min", 96), ("10min", 144), ("D", 1), ("MS", 12), ("W", 1), ("2h", 12)]
+)
+def test_the_season_is_that_of_the_dates(write, freq, season):
+    assert read_ltsf(write(table(freq=freq))).channels[0].season_length == season
+    assert read_ltsf(write(table(freq=freq)), season_length=7).channels[0].season_length == 7
+
+
+def test_a_gap_in_the_dates_leaves_the_common_step(write):
+    df = table(120, freq="15min").drop(index=range(50, 60))
+    assert read_ltsf(write(df)).channels[0].season_length == 96
+
+
+def test_channels_and_date_column(write):
+    path = write(table().rename(columns={"date": "when"}))
+    assert [c.name for c in read_ltsf(path, date_column="when", channels=["b"]).channels] == ["b"]
+    with pytest.raises(ValueError, match="first column is 'when', not 'date'; the columns are when, a, b.*--date-col"):
+        read_ltsf(path)
+    with pytest.raises(ValueError, match="no column 'whn'; the columns are when, a, b"):
+        read_ltsf(path, date_column="whn")
+    with pytest.raises(ValueError, match=r"no column 'bb'; the channels are a, b. Did you mean 'b'\?"):
+        read_ltsf(path, date_column="when", channels=["a", "bb"])
+    with pytest.raises(ValueError, match="no column beside 'date'"):
+        read_ltsf(write(table()[["date"]], "dates.csv"))
+
+
+def test_bad_tables_are_named_by_row_and_column(write, tmp_path):
+    df = table().astype({"a": object})
+    df.loc[4, "a"] = "lots"
+    with pytest.raises(ValueError, match="some.csv: row 6: column 'a' is 'lots', a number is wanted.*--channels"):
+        read_ltsf(write(df))
+    assert len(read_ltsf(write(df), channels=["b"]).channels) == 1
+    df = table().astype({"date": str})
+    df.loc[7, "date"] = "soon"
+    with pytest.raises(ValueError, match="row 9: 'date' is 'soon', not a time"):
+        read_ltsf(write(df))
+    with pytest.raises(ValueError, match="row 3 lies before the row above it"):
+        read_ltsf(write(table().iloc[::-1]))
+    with pytest.raises(ValueError, match="'a' holds no value in the 70 training rows"):
+        read_ltsf(write(table(a=[np.nan] * 80 + [1.0] * 20)))
+    (tmp_path / "empty.csv").write_text("")
+    with pytest.raises(ValueError, match="empty.csv cannot be read as a table"):
+        read_ltsf(tmp_path / "empty.csv")
+    with pytest.raises(ValueError, match="some.csv has 0 rows"):
+        read_ltsf(write(table()[:0]))
+    with pytest.raises(ValueError, match="no file .*nowhere.csv"):
+        read_ltsf(tmp_path / "nowhere.csv")
+
+
+def test_too_few_rows_for_a_horizon_is_a_sentence_with_the_numbers(write):
+    some = read_ltsf(write(table()))
+    assert some.windows(20, 5).num_windows == 2
+    with pytest.raises(ValueError, match=r"horizon of 20 steps needs 21 test rows \(protocol timemoe\), the last 20"):
+        some.windows(20, 5, "timemoe")
+    with pytest.raises(ValueError, match="horizon of 21 steps needs 21 test rows"):
+        some.windows(21, 5)
+    with pytest.raises(ValueError, match="context of 96 steps does not fit .* after row 80 of 100"):
+        some.windows(24)
