@@ -8,7 +8,7 @@ import pytest
 
 from foreloom.report.compare import compare, compare_and_print
 from foreloom.report.rendering import render
-from foreloom.report.scores import write_rows
+from foreloom.report.score_files import write_rows
 
 
 def rows(model, wql, mase=1.0):

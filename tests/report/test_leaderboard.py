@@ -5,7 +5,7 @@ import pytest
 from foreloom.evaluation import suites
 from foreloom.evaluation.published import published_rows
 from foreloom.report.leaderboard import leaderboard, leaderboard_and_print
-from foreloom.report.scores import write_rows
+from foreloom.report.score_files import write_rows
 
 
 def copies(board, model, name, factor=1.0, tasks=None):

@@ -15,7 +15,7 @@ import pyarrow as pa
 from foreloom.data.cache import cached
 from foreloom.data.columns import ID_NAMES, TARGET_NAMES, is_list, is_number, is_text, leaf_type
 from foreloom.data.convert_columnar import arrow_batches, parquet_batches
-from foreloom.data.reader import find_files
+from foreloom.data.layouts import find_parts
 from foreloom.evaluation.suites.suite import SuiteTask
 
 _TIME_NAMES = ("timestamp", "timestamps")
@@ -39,9 +39,10 @@ def readable(path: Path, task: SuiteTask) -> Path:
     Data in our own form (a `target` column, covariates as `past__x` and `future__x`), CSV and JSONL stay as they are.
     Raises ValueError where a column of the task is not there.
     """
-    layout, files = find_files(path)
-    if layout not in ("arrow", "parquet"):
+    part, *others = find_parts(path)
+    if others or part.layout not in ("arrow", "parquet"):
         return path
+    layout, files = part.layout, part.files
     batches = parquet_batches if layout == "parquet" else arrow_batches
     schema = next(iter(batches(files[:1]))).schema
     roles = roles_of(schema, task, path)
