@@ -18,8 +18,8 @@ from foreloom.monitoring import console, environment
 from foreloom.monitoring.lines import EarlyLines, close_lines, logger, open_lines, replay
 from foreloom.monitoring.meters import GradNormMeter, LossMeter
 from foreloom.monitoring.metrics_file import MetricsFile
-from foreloom.monitoring.record import StepRecord, ValidationRecord
-from foreloom.monitoring.trackers import TRACKERS, Tracker, step_scalars, validation_scalars
+from foreloom.monitoring.record import BenchmarkRecord, StepRecord, ValidationRecord
+from foreloom.monitoring.trackers import TRACKERS, Tracker, benchmark_scalars, step_scalars, validation_scalars
 
 
 @section
@@ -64,8 +64,11 @@ class Monitor:
         self._handlers: list[logging.Handler] = []
         self._broken: set[str] = set()
 
-    def start(self, banner: Mapping[str, Mapping[str, Any]]) -> None:
-        """Open the outputs and print the banner: a box of titled sections (Model, Optimization, Distributed, Data)."""
+    def start(self, banner: Mapping[str, Mapping[str, Any]], **fields: Any) -> None:
+        """Open the outputs and print the banner: a box of titled sections (Model, Optimization, Distributed, Data).
+
+        `fields`, for programs, join the event `start`.
+        """
         early = self._early.take()
         self._handlers = open_lines(self.run_dir, is_main=self.is_main)
         if not self.is_main:
@@ -86,7 +89,7 @@ class Monitor:
         logger.info(console.box({**banner, "Monitoring": monitoring}))
         replay(early)
         self._write_event(
-            "start", "info", f"Session began: {self.total_steps:,} steps in all.", None, {"banner": banner}
+            "start", "info", f"Session began: {self.total_steps:,} steps in all.", None, {"banner": banner, **fields}
         )
 
     def log(self, record: StepRecord) -> None:
@@ -114,6 +117,11 @@ class Monitor:
         if record.figures and self.is_main:
             logger.info(console.figures_line(record.figures))
         self._track(record.step, validation_scalars(record))
+
+    def log_benchmark(self, record: BenchmarkRecord) -> None:
+        """Take in a benchmark and, on the main rank, print and write it: an event of the kind `benchmark`."""
+        self.event("benchmark", console.benchmark_line(record), **dataclasses.asdict(record))
+        self._track(record.step, benchmark_scalars(record))
 
     def event(self, kind: str, sentence: str, *, step: int | None = None, **fields: Any) -> None:
         """Say something that happened on every rank at once; `kind` and `fields` are for programs, the rest for people.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class StepRecord:
     """Model FLOPs spent since the run began."""
     num_skipped_steps: int = 0
     """Non-finite steps skipped since the run began."""
+    next_sample: int = 0
+    """Stream index after this step's batch, where the next one begins; what `foreloom data replay` starts from."""
     figures: Mapping[str, float] = field(default_factory=dict)
     """What the model family adds, by name (`expert_entropy`), over the steps since the previous record."""
 
@@ -53,3 +56,27 @@ class ValidationRecord:
     """So many in vain end the run; 0: none do."""
     figures: Mapping[str, float] = field(default_factory=dict)
     """What the model family adds, by name."""
+
+
+@dataclass(frozen=True)
+class BenchmarkRecord:
+    """One benchmark of one tier, already reduced over ranks. Scores are lower where they are better."""
+
+    step: int
+    """Whose weights were scored; 0: those the run began with."""
+    tier: Literal["lite", "extended"]
+    scores: Mapping[str, float]
+    """`wql` and `mase`, means over tasks, and `composite`, their weighted sum."""
+    tasks: Mapping[str, Mapping[str, float]]
+    """`wql` and `mase` of each task."""
+    metric: str
+    """The score that decides which model is best."""
+    best_score: float
+    """The lowest of the tier so far, this one included."""
+    best_step: int | None
+    previous: Mapping[str, float] | None
+    """The tier's scores the time before; None the first time."""
+    seconds: float
+    """What it took."""
+    training_share: float
+    """What all benchmarks of the run have taken so far, as a share of its time."""

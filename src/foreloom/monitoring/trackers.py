@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from foreloom.monitoring.record import StepRecord, ValidationRecord
+from foreloom.monitoring.record import BenchmarkRecord, StepRecord, ValidationRecord
 
 
 class Tracker(Protocol):
@@ -65,3 +65,13 @@ def validation_scalars(record: ValidationRecord) -> dict[str, float]:
     """The scalars of a validation by tag, the same in every tracker."""
     figures = {f"validation/{name}": value for name, value in record.figures.items()}
     return {"validation/loss": record.loss, "validation/best": record.best_loss} | figures
+
+
+def benchmark_scalars(record: BenchmarkRecord) -> dict[str, float]:
+    """The scalars of a benchmark by tag, the same in every tracker: `benchmark/avg_wql`, `benchmark/m4_hourly/mase`."""
+    prefix = "benchmark" if record.tier == "lite" else f"benchmark_{record.tier}"
+    averages = {
+        f"{prefix}/{name if name == 'composite' else f'avg_{name}'}": score for name, score in record.scores.items()
+    }
+    tasks = {f"{prefix}/{task}/{name}": score for task, its in record.tasks.items() for name, score in its.items()}
+    return averages | tasks | {f"{prefix}/seconds": record.seconds, f"{prefix}/training_share": record.training_share}
