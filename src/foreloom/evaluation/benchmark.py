@@ -14,6 +14,7 @@ import numpy as np
 
 from foreloom.data.reader import open_source
 from foreloom.evaluation.baselines import SeasonalForecaster
+from foreloom.evaluation.forwards import num_forwards, rows_per_forward, single_row
 from foreloom.evaluation.grouped_sums import Group, GroupedSums, Sums
 from foreloom.evaluation.metrics import BrokenForecastError, MetricSums, metric_sums, window_errors
 from foreloom.evaluation.result import EvaluationResult, ForecastExample, TaskResult, pick_examples
@@ -51,18 +52,18 @@ def evaluate(
     for task in tasks:
         start = time.perf_counter()
         sources = [open_source(path) for path in task.paths]
-        plan = plan_windows(task, sources, forecaster.context_length, batch_size)
+        planned = plan_windows(task, sources, forecaster.context_length, batch_size)
         read = window_reader(task, sources, forecaster.context_length)
         run = _TaskRun(forecaster, task, read, rank, world_size, reduce or alone, progress)
-        sums, errors = run.score(plan.batches)
-        examples = run.examples([window for batch in plan.batches for window in batch], errors)
+        sums, errors = run.score(planned.batches)
+        examples = run.examples([window for batch in planned.batches for window in batch], errors)
         results.append(
             TaskResult(
                 name=task.name,
                 prediction_length=task.prediction_length,
                 sums=sums,
-                num_series=plan.num_series,
-                num_skipped=plan.num_skipped,
+                num_series=planned.num_series,
+                num_skipped=planned.num_skipped,
                 seconds=time.perf_counter() - start,
                 examples=examples,
             )
@@ -90,7 +91,8 @@ class _TaskRun:
         broken: BrokenForecastError | None = None
         for turn, (index, counts) in enumerate(turns(len(batches), self.rank, self.world_size)):
             windows = [self.read(planned) for planned in batches[index]]
-            forecasts = self._forecast(windows)
+            forecasts = self._forecast(batches[index], windows)
+            self._keep_in_step(batches, turn, index, windows[0])
             if counts and not broken:
                 try:
                     batch_sums, batch_errors = _score_batch(windows, forecasts, self.task)
@@ -114,12 +116,22 @@ class _TaskRun:
         windows = (window for batch in batches for window in batch)
         return GroupedSums.zero(((window.roll, variate) for window in windows for variate in window.variates), levels)
 
-    def _forecast(self, windows: Sequence[EvaluationWindow]) -> list[np.ndarray]:
-        """(V, H, Q) a window, all in one forward, or one a season for forecasters that must know it."""
+    def _keep_in_step(
+        self, batches: Sequence[Sequence[PlannedWindow]], turn: int, index: int, window: EvaluationWindow
+    ) -> None:
+        """Make the forwards that another rank's batch of this turn takes beyond those of `batches[index]`."""
+        of_turn = range(turn * self.world_size, (turn + 1) * self.world_size)
+        most = max(num_forwards(batches[i if i < len(batches) else 0], self.forecaster) for i in of_turn)
+        for _ in range(most - num_forwards(batches[index], self.forecaster)):
+            horizon, levels = self.task.prediction_length, self.task.quantile_levels
+            self.forecaster.predict_quantiles([single_row(window.input)], horizon, levels, batch_size=1)
+
+    def _forecast(self, planned: Sequence[PlannedWindow], windows: Sequence[EvaluationWindow]) -> list[np.ndarray]:
+        """(V, H, Q) a window, all in one forward if they fit, or one a season for forecasters that must know it."""
         horizon, levels = self.task.prediction_length, self.task.quantile_levels
         if not isinstance(self.forecaster, SeasonalForecaster):
-            num_rows = sum(len(window.input.context_RC) for window in windows)
             inputs = [window.input for window in windows]
+            num_rows = rows_per_forward(planned, self.forecaster)
             return self.forecaster.predict_quantiles(inputs, horizon, levels, batch_size=num_rows)
         forecasts: list[np.ndarray] = []
         for season_length, alike in groupby(windows, key=lambda window: window.season_length):
@@ -131,7 +143,9 @@ class _TaskRun:
         """The windows with the smallest, the median and the largest scaled error, forecast once more on every rank."""
         picked = pick_examples(errors_S)
         windows = [self.read(planned[s]) for s in picked.values()]
-        forecasts = [self._forecast([window])[0] for window in windows]
+        forecasts = [
+            self._forecast([planned[s]], [window])[0] for s, window in zip(picked.values(), windows, strict=True)
+        ]
         return tuple(
             ForecastExample(
                 kind=kind,

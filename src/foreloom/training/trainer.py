@@ -63,9 +63,8 @@ class Trainer:
                           checkpointer, monitor, context_length=..., prediction_length=...)
         result = trainer.train()
 
-    `validation`, and `benchmark` every `benchmark_steps`, score the model as it trains. `banner` is shown by the
-    monitor; `config_hash` must agree between ranks. `on_start()` is called on all ranks once the run may begin or go
-    on, before its first line.
+    `validation` and `benchmark` score the model as it trains. `banner` is shown by the monitor; `config_hash` must
+    agree between ranks. `on_start()` is called on all ranks once the run may begin or go on, before its first line.
     """
 
     def __init__(
@@ -84,7 +83,6 @@ class Trainer:
         prediction_length: int,
         validation: Validation | None = None,
         benchmark: Benchmark | None = None,
-        benchmark_steps: int = 0,
         banner: Mapping[str, Mapping[str, Any]] | None = None,
         config_hash: str = "",
         on_start: Callable[[], None] = lambda: None,
@@ -108,7 +106,7 @@ class Trainer:
         self.optimizer_step = OptimizerStep(
             optimizer_config, config.max_grad_norm, self.parallel, model, family, process
         )
-        self.scoring = Scoring(self.parallel, model, family, process, monitor, validation, benchmark, benchmark_steps)
+        self.scoring = Scoring(self.parallel, model, family, process, monitor, validation, benchmark)
         self.progress = Progress()
         self.interval = Interval()
         self.saved: CheckpointFolder | None = None
@@ -155,8 +153,9 @@ class Trainer:
         with self.interval.paused():
             # What the run begins with; or what a session that was told to stop had no time for.
             loss = self.scoring.validate(self.progress.step, is_last=self._is_over)
-            if loss and (self._is_to_restore or self._is_over):
-                self._save(loss, must_succeed=self._is_over)
+            scores = self.scoring.benchmark(self.progress.step, self._run_seconds, is_last=self._is_over)
+            if (loss and (self._is_to_restore or self._is_over)) or (scores and self.progress.step):
+                self._save({**loss, **scores}, must_succeed=self._is_over)
         while not self._is_over and not stopped_by:
             with self.interval.waiting():
                 batch = next(batches)
@@ -167,7 +166,7 @@ class Trainer:
             stopped_by = max_over_ranks(stop.signal_number, self.process)
             with self.interval.paused():
                 loss = {} if stopped_by else self.scoring.validate(step, is_last=self._is_over)
-                scores = {} if stopped_by else self.scoring.benchmark(step, is_last=self._is_over)
+                scores = {} if stopped_by else self.scoring.benchmark(step, self._run_seconds, is_last=self._is_over)
             if self._is_over and not self.interval.is_empty:
                 self._log()  # the run has ended early, between two log lines
             with self.interval.paused():
@@ -208,8 +207,12 @@ class Trainer:
             else:
                 self.progress.num_skipped_steps += 1
                 self.monitor.warn("skipped_step", outcome.why_skipped, step=outcome.step, samples=outcome.samples)
-        self.progress.seconds = time.perf_counter() - self._began
+        self.progress.seconds = self._run_seconds()
         return outcomes[-1].grad_norm if outcomes else 0.0
+
+    def _run_seconds(self) -> float:
+        """Since the run began, earlier sessions included."""
+        return time.perf_counter() - self._began
 
     def _log(self) -> None:
         grad_norm = self._read_device()
@@ -287,6 +290,7 @@ class Trainer:
             self.interval.tally.load_state_dict(position.get("tally", {}), self.process.device)
             if self.scoring.validation and position.get("validation"):
                 self.scoring.validation.load_state_dict(position["validation"])
+        self.scoring.resume(self.progress.step if self.saved else -1)
         self.on_start()
         self.monitor.start(self.banner)
         for notice in self.checkpointer.notices:
