@@ -4,7 +4,7 @@ import errno
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,9 @@ import torch
 from foreloom.data.loader import StepBatch
 from foreloom.data.windows import Windows
 from foreloom.distributed.process import Process
-from foreloom.monitoring.record import BenchmarkRecord
 from foreloom.training.dry_run import worst_case
 from foreloom.training.trainer import Trainer
-from toy_run import CONTEXT_LENGTH, PREDICTION_LENGTH, build_trainer, losses, train_here, weights
+from toy_run import CONTEXT_LENGTH, PREDICTION_LENGTH, ScriptedBenchmark, build_trainer, losses, train_here, weights
 
 PROCESS = Process(0, 1, 0, torch.device("cpu"))
 
@@ -27,27 +26,6 @@ PROCESS = Process(0, 1, 0, torch.device("cpu"))
 def events(run_dir: Path, kind: str) -> list[dict[str, Any]]:
     records = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
     return [record for record in records if record["kind"] == kind]
-
-
-class FakeBenchmark:
-    """Gives the scores of a script, by step."""
-
-    def __init__(self, scores: Mapping[int, float]) -> None:
-        self.scores = scores
-        self.asked: list[tuple[int, bool]] = []
-
-    def due(self, step: int, *, is_last: bool) -> list[str]:
-        return ["lite"] if step in self.scores and (step, False) not in self.asked else []
-
-    def run(
-        self, step: int, tier: str, model: torch.nn.Module, run_seconds: Callable[[], float]
-    ) -> BenchmarkRecord | None:
-        self.asked.append((step, model.training))
-        score = {"wql": self.scores[step]}
-        return BenchmarkRecord(step, "lite", score, {"t": score}, "wql", score["wql"], step, None, 0.0, 0.0)
-
-    def resume(self, step: int) -> None:
-        self.asked = [(its_step, mode) for its_step, mode in self.asked if its_step <= step]
 
 
 def spoil(trainer: Trainer, step: int, change: Callable[[Windows], Windows]) -> None:
@@ -144,7 +122,7 @@ def test_activation_checkpointing_and_precision(tmp_path: Path) -> None:
 def test_benchmark_scores_reach_the_manifest_and_a_full_disk_does_not_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    benchmark = FakeBenchmark({4: 0.25, 6: 1 / 6})
+    benchmark = ScriptedBenchmark(tmp_path, {4: 0.25, 6: 1 / 6})
     trainer = build_trainer(PROCESS, tmp_path, {"steps": 6, "save_steps": 3}, benchmark=benchmark)
     real_fsync = os.fsync
 
