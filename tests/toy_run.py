@@ -176,8 +176,7 @@ def benchmark_of(
         EvaluationTask(name="split", **task),
     ]
     config = BenchmarkConfig(tasks="none", **its)
-    benchmark = TrainingBenchmark(config, {"lite": tasks}, run_dir, family.forecaster, process, scores_start=False)
-    return benchmark
+    return TrainingBenchmark(config, {"lite": tasks}, run_dir, family.forecaster, process, scores_start=False)
 
 
 def build_trainer(process: Process, run_dir: Path, settings: Mapping[str, Any], **more: Any) -> Trainer:
