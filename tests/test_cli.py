@@ -72,7 +72,7 @@ def write(name: str, text: str) -> str:
     return name
 
 
-@pytest.mark.parametrize("command", [["-c", "import foreloom"], ["-m", "foreloom.cli", "--help"]])
+@pytest.mark.parametrize("command", [["-c", "import foreloom"], ["-m", "foreloom", "--help"]])
 def test_nothing_heavy_is_imported_before_it_is_needed(command):
     timed = subprocess.run([sys.executable, "-X", "importtime", *command], capture_output=True, text=True, timeout=30)
     assert timed.returncode == 0
@@ -258,11 +258,15 @@ def test_tasks(foreloom, model):
 
 
 def test_what_a_model_is_scored_on(foreloom, model):
-    refused(foreloom("evaluate", model), "give either --tasks FILE or --data FILE")
-    refused(foreloom("evaluate", model, "--tasks", "t.yaml", "--data", "d.csv"), "give either --tasks FILE or --data")
+    refused(foreloom("evaluate", model), "give --suite NAME, --tasks FILE or --data FILE")
+    refused(
+        foreloom("evaluate", model, "--tasks", "t.yaml", "--data", "d.csv"), "--tasks and --data exclude one another"
+    )
     answer = foreloom("evaluate", model, "--tasks", "t.yaml", "-p", "96", "--protocol", "timemoe")
     refused(answer, "--horizon, --protocol: only for --data, without effect beside --tasks")
-    refused(foreloom("evaluate", model, "--data", "d.csv", "--data-root", "x"), "--data-root: only for --tasks")
+    refused(
+        foreloom("evaluate", model, "--data", "d.csv", "--data-root", "x"), "--data-root: only for --suite and --tasks"
+    )
     windows = ("evaluate", model, "--data", BIRTHS)
     refused(foreloom(*windows, "-p", "96,many"), "--horizon '96,many': write whole numbers of steps")
     refused(foreloom(*windows, "-p", "0"), "--horizon '0': write whole numbers of steps")

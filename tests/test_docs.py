@@ -141,7 +141,7 @@ def parse(arguments: list[str]) -> None:
 
 def spoken(words: list[str]) -> list[str] | None:
     """Arguments of foreloom in a command line, also behind torchrun or srun; None where it is something else."""
-    for start in ("foreloom", "foreloom.cli"):
+    for start in ("foreloom",):
         if start in words:
             return list(takewhile(lambda word: word not in ("|", ">", "&&", ";"), words[words.index(start) + 1 :]))
     return None
@@ -180,7 +180,7 @@ def test_a_wrong_command_would_be_noticed():
         parse(["forecast", "model", "data.csv", "--horizn", "3"])
     with pytest.raises(ValueError, match="unknown setting"):
         parse(["train", "chronos2-test", "training.stepz=3"])
-    assert spoken(["torchrun", "-m", "foreloom.cli", "train", "x"]) == ["train", "x"]
+    assert spoken(["torchrun", "-m", "foreloom", "train", "x"]) == ["train", "x"]
     assert programs("for x in $(aws y); do echo x; curl z; done\nsudo reboot\nforeloom a ; wget b") == {
         "curl",
         "reboot",

@@ -14,6 +14,7 @@ import numpy as np
 
 from foreloom.data.reader import open_source
 from foreloom.evaluation.baselines import SeasonalForecaster
+from foreloom.evaluation.fallbacks import num_fallbacks
 from foreloom.evaluation.forwards import num_forwards, rows_per_forward, single_row
 from foreloom.evaluation.grouped_sums import Group, GroupedSums, Sums
 from foreloom.evaluation.metrics import BrokenForecastError, MetricSums, metric_sums, window_errors
@@ -55,7 +56,7 @@ def evaluate(
         planned = plan_windows(task, sources, forecaster.context_length, batch_size)
         read = window_reader(task, sources, forecaster.context_length)
         run = _TaskRun(forecaster, task, read, rank, world_size, reduce or alone, progress)
-        sums, errors = run.score(planned.batches)
+        sums, errors, fallbacks = run.score(planned.batches)
         examples = run.examples([window for batch in planned.batches for window in batch], errors)
         results.append(
             TaskResult(
@@ -65,6 +66,7 @@ def evaluate(
                 num_series=planned.num_series,
                 num_skipped=planned.num_skipped,
                 seconds=time.perf_counter() - start,
+                num_fallbacks=fallbacks,
                 examples=examples,
             )
         )
@@ -83,15 +85,18 @@ class _TaskRun:
     reduce: Reduce
     progress: Progress | None
 
-    def score(self, batches: Sequence[Sequence[PlannedWindow]]) -> tuple[Sums, np.ndarray]:
-        """Sums over all ranks, and the scaled error of each planned window (its mean over targets)."""
+    def score(self, batches: Sequence[Sequence[PlannedWindow]]) -> tuple[Sums, np.ndarray, int]:
+        """Sums over all ranks, the scaled error of each planned window (its mean over targets), and the fallbacks."""
         sums = self._zero(batches)
         first_S = np.cumsum([0, *(len(batch) for batch in batches)])
         errors_S = np.zeros(first_S[-1])
         broken: BrokenForecastError | None = None
+        fallbacks = 0
         for turn, (index, counts) in enumerate(turns(len(batches), self.rank, self.world_size)):
             windows = [self.read(planned) for planned in batches[index]]
+            before = num_fallbacks(self.forecaster)
             forecasts = self._forecast(batches[index], windows)
+            fallbacks += counts * (num_fallbacks(self.forecaster) - before)
             self._keep_in_step(batches, turn, index, windows[0])
             if counts and not broken:
                 try:
@@ -102,12 +107,12 @@ class _TaskRun:
                     broken = error  # raised below, on all ranks together: none may wait for one that gave up
             if self.progress:
                 self.progress(self.task.name, min((turn + 1) * self.world_size, len(batches)), len(batches))
-        total = self.reduce(np.concatenate([[broken is not None], sums.vector(), errors_S]))
+        total = self.reduce(np.concatenate([[broken is not None, fallbacks], sums.vector(), errors_S]))
         if total[0]:
             raise broken or BrokenForecastError(
                 f"task {self.task.name!r}: another rank met a forecast that is not finite."
             )
-        return sums.with_vector(total[1 : -len(errors_S)]), total[-len(errors_S) :]
+        return sums.with_vector(total[2 : -len(errors_S)]), total[-len(errors_S) :], int(total[1])
 
     def _zero(self, batches: Sequence[Sequence[PlannedWindow]]) -> Sums:
         levels = self.task.quantile_levels

@@ -48,6 +48,8 @@ class TaskResult:
     num_skipped: int
     """Windows left out because their series is too short."""
     seconds: float
+    num_fallbacks: int = 0
+    """Targets that a simpler model forecast because the one asked for failed."""
     examples: tuple[ForecastExample, ...] = ()
 
     @cached_property

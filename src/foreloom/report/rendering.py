@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from foreloom.files import write_text
 from foreloom.report.latex import to_latex
@@ -38,9 +38,14 @@ def render(titled: TitledTable, form: Form) -> str:
         "csv": lambda: to_csv(titled.table),
         "html": lambda: table_page(titled.table, title=titled.title, notes=titled.notes),
     }
-    if form not in writers:
-        raise ValueError(f"--format {form!r}: expected {', '.join(get_args(Form))}.")
     return writers[form]()
+
+
+def parse_form(text: str | None) -> Form | None:
+    """A form as typed; ValueError for one that there is not."""
+    if text is None or text in get_args(Form):
+        return cast(Form | None, text)
+    raise ValueError(f"--format {text!r}: expected {', '.join(get_args(Form))}.")
 
 
 def print_or_write(titled: TitledTable, form: Form | None, out: str | Path | None) -> None:

@@ -1,6 +1,6 @@
 """Suites: the published lists of evaluation tasks, as data, and where their data sets lie on this machine."""
 
-from foreloom.evaluation.suites.find import Found, MissingTask, find_data, missing_sentence, suite_tasks
+from foreloom.evaluation.suites.find import Found, MissingTask, data_root_of, find_data, missing_sentence, suite_tasks
 from foreloom.evaluation.suites.suite import Suite, SuiteTask, load, names
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "MissingTask",
     "Suite",
     "SuiteTask",
+    "data_root_of",
     "find_data",
     "load",
     "missing_sentence",

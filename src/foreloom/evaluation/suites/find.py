@@ -61,7 +61,7 @@ def suite_tasks(
 
 def find_data(suite: Suite, data_root: str | Path | None = None) -> tuple[list[Found], list[MissingTask]]:
     """The tasks of a suite with the paths of their data, and those without; both in the suite's order."""
-    root = _root(suite, data_root)
+    root = data_root_of(suite, data_root)
     found: list[Found] = []
     missing: list[MissingTask] = []
     for task in suite.tasks:
@@ -74,18 +74,8 @@ def find_data(suite: Suite, data_root: str | Path | None = None) -> tuple[list[F
     return found, missing
 
 
-def missing_sentence(suite: Suite, missing: Sequence[MissingTask], data_root: str | Path) -> str:
-    """What is not there and the command that fetches it, for people; empty where nothing is missing."""
-    if not missing:
-        return ""
-    listed = ", ".join(task.name for task in missing)
-    return (
-        f"{len(missing)} of the {len(suite.tasks)} tasks of {suite.name} have no data below {data_root}: {listed}. "
-        f"Fetch it with: foreloom data fetch {suite.name} --out {data_root}"
-    )
-
-
-def _root(suite: Suite, data_root: str | Path | None) -> Path:
+def data_root_of(suite: Suite, data_root: str | Path | None = None) -> Path:
+    """`data_root`, or the folder that the suite's own variable names; ValueError where neither is one."""
     stated = data_root or (os.environ.get(suite.variable) if suite.variable else None)
     if not stated:
         variable = f", or set {suite.variable}" if suite.variable else ""
@@ -96,6 +86,17 @@ def _root(suite: Suite, data_root: str | Path | None) -> Path:
             f"{root}: there is no such folder. Fetch the data with: foreloom data fetch {suite.name} --out {root}"
         )
     return root
+
+
+def missing_sentence(suite: Suite, missing: Sequence[MissingTask], data_root: str | Path) -> str:
+    """What is not there and the command that fetches it, for people; empty where nothing is missing."""
+    if not missing:
+        return ""
+    listed = ", ".join(task.name for task in missing)
+    return (
+        f"{len(missing)} of the {len(suite.tasks)} tasks of {suite.name} have no data below {data_root}: {listed}. "
+        f"Fetch it with: foreloom data fetch {suite.name} --out {data_root}"
+    )
 
 
 def _candidates(task: SuiteTask, root: Path) -> list[tuple[Path, ...]]:
