@@ -157,7 +157,7 @@ def test_tensorboard_shows_what_was_logged_and_hides_what_was_resumed_over(tmp_p
     assert [(point.step, point.value) for point in events.Scalars("train/loss")] == [(1, 1), (2, 2), (3, 3), (4, 4)]
 
 
-@pytest.mark.parametrize("trackers", [("none", "tensorboard"), ("tensorboard", "tensorboard"), ("wandb",)])
+@pytest.mark.parametrize("trackers", [("none", "tensorboard"), ("tensorboard", "tensorboard"), ("comet",)])
 def test_trackers_that_make_no_sense_are_refused(trackers):
     with pytest.raises(ValueError, match="trackers"):
         MonitoringConfig(trackers=trackers)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
+
+import torch
 
 PEAK_FLOPS = {
     "B300": 2.25e15,
@@ -55,3 +58,23 @@ def utilisation(flops: float, seconds: float, num_devices: int, peak: float) -> 
     `flops` counts the model's matrix products, forward and backward, without what activation checkpointing repeats.
     """
     return flops / (seconds * num_devices * peak)
+
+
+class Peak(NamedTuple):
+    """Against what the MFU of a run is measured."""
+
+    flops: float | None
+    """A second, of one device."""
+    sentence: str
+    """Where that figure comes from, or why there is none."""
+
+
+def find_peak(device: torch.device, setting: float | None) -> Peak:
+    """The peak of a device: as the recipe says, else as its name tells."""
+    if setting is not None:
+        return Peak(setting, f"of {setting / 1e12:,.4g} TFLOP/s a device, as monitoring.peak_flops says")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    flops = peak_flops(name)
+    if flops is None:
+        return Peak(None, f"not measured: the peak of {name!r} is not known; monitoring.peak_flops can tell")
+    return Peak(flops, f"of {flops / 1e12:,.4g} TFLOP/s, the bf16 peak of {name}")

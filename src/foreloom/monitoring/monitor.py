@@ -39,7 +39,7 @@ class MonitoringConfig:
     health_steps: Annotated[int, Field(ge=0)] = 1000
     """Steps between health reports, each printed with the next log line; 0: none."""
     trackers: tuple[TrackerName, ...] = ("tensorboard",)
-    """Tools that mirror metrics.jsonl: a list of `tensorboard`, `wandb` (Weights & Biases) and `mlflow`, or `[none]`."""
+    """Tools that mirror metrics.jsonl: a list of `tensorboard`, `wandb` (Weights & Biases), `mlflow`, or `[none]`."""
     project: Annotated[str, Field(min_length=1)] | None = None
     """W&B's project and MLflow's experiment; unset: foreloom."""
     peak_flops: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None

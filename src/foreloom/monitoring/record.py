@@ -73,7 +73,7 @@ class StepRecord:
     figures: Mapping[str, float] = field(default_factory=dict)
     """What the model family adds, by name (`expert_entropy`), over the steps since the previous record."""
     loads: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
-    """Counts by name, a row a layer and an entry an expert (`expert_load`), over the steps since the previous record."""
+    """Counts by name, a row a layer, an entry an expert (`expert_load`), over the steps since the previous record."""
     data: DataRecord | None = None
     """What the data engine did since the previous record."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 LEVELS = " ▁▂▃▄▅▆▇█"
 WIDTH = 20
@@ -15,7 +16,7 @@ def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
     finite = [value for value in values if math.isfinite(value)]
     count = min(width, len(finite))
     edges = [round(i * len(finite) / count) for i in range(count + 1)] if count else []
-    means = [sum(finite[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    means = [sum(finite[a:b]) / (b - a) for a, b in pairwise(edges)]
     low, high = min(means, default=0.0), max(means, default=0.0)
     if high == low:
         return LEVELS[len(LEVELS) // 2] * count

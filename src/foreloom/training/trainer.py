@@ -22,8 +22,10 @@ from foreloom.distributed.parallelize import parallelize
 from foreloom.distributed.process import Process
 from foreloom.distributed.reduce import max_over_ranks
 from foreloom.models.family import ModelFamily
+from foreloom.monitoring.device_peak import find_peak
 from foreloom.monitoring.monitor import Monitor
 from foreloom.training.config import TrainingConfig, autocast_dtype
+from foreloom.training.data_watch import DataWatch
 from foreloom.training.dry_run import worst_case
 from foreloom.training.interval import Interval
 from foreloom.training.optimizer import OptimizerConfig
@@ -32,6 +34,9 @@ from foreloom.training.signals import StopRequest, exit_code
 from foreloom.training.state import Progress, read_tensors, seed_step, write_tensors
 from foreloom.training.step import OptimizerStep
 from foreloom.training.validation import Validation
+
+CLIPPED = 0.99
+"""A gradient norm of this share of the limit, or above, counts as clipped."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ class Trainer:
         self.model, self.family, self.loader, self.process = model, family, loader, process
         self.checkpointer, self.monitor = checkpointer, monitor
         self.lengths = {"context_length": context_length, "prediction_length": prediction_length}
-        self.banner, self.config_hash, self.on_start = banner or {}, config_hash, on_start
+        self.banner, self.config_hash, self.on_start = dict(banner or {}), config_hash, on_start
         self.flops_per_row = family.flops_per_row(model, context_length, prediction_length)
         self.parallel = parallelize(
             model,
@@ -103,12 +108,15 @@ class Trainer:
             compile_blocks=config.compile,
             autocast_dtype=autocast_dtype(config.precision, process.device),
         )
+        peak = find_peak(process.device, monitor.config.peak_flops)
+        self.banner["Monitoring"] = {"MFU": peak.sentence}
+        self.interval = Interval(process.device, process.world_size, self.flops_per_row, peak.flops)
+        self.data_watch = DataWatch(loader)
         self.optimizer_step = OptimizerStep(
-            optimizer_config, config.max_grad_norm, self.parallel, model, family, process
+            optimizer_config, config.max_grad_norm, self.parallel, model, family, process, self.interval.stopwatch
         )
         self.scoring = Scoring(self.parallel, model, family, process, monitor, validation, benchmark)
         self.progress = Progress()
-        self.interval = Interval()
         self.saved: CheckpointFolder | None = None
 
     def train(self) -> TrainResult:
@@ -147,29 +155,32 @@ class Trainer:
 
     def _loop(self, stop: StopRequest) -> int:
         """Step until the end, or until a rank is told to stop; gives the signal's number, 0 for none."""
-        self.interval.reset()
+        part = self.interval.stopwatch.part
+        self.interval.stopwatch.reset()
         batches = iter(self.loader)
         stopped_by = 0
-        with self.interval.paused():
+        with part("evaluation"):
             # What the run begins with; or what a session that was told to stop had no time for.
             loss = self.scoring.validate(self.progress.step, is_last=self._is_over)
             scores = self.scoring.benchmark(self.progress.step, self._run_seconds, is_last=self._is_over)
-            if (loss and (self._is_to_restore or self._is_over)) or (scores and self.progress.step):
+        if (loss and (self._is_to_restore or self._is_over)) or (scores and self.progress.step):
+            with part("checkpoint"):
                 self._save({**loss, **scores}, must_succeed=self._is_over)
         while not self._is_over and not stopped_by:
-            with self.interval.waiting():
+            with part("data_wait"):
                 batch = next(batches)
             self._step(batch)
             step = self.progress.step
             if step % self.monitor.config.log_steps == 0 or self._is_over:
                 self._log()
-            stopped_by = max_over_ranks(stop.signal_number, self.process)
-            with self.interval.paused():
+            with part("communication"):
+                stopped_by = max_over_ranks(stop.signal_number, self.process)
+            with part("evaluation"):
                 loss = {} if stopped_by else self.scoring.validate(step, is_last=self._is_over)
                 scores = {} if stopped_by else self.scoring.benchmark(step, self._run_seconds, is_last=self._is_over)
             if self._is_over and not self.interval.is_empty:
                 self._log()  # the run has ended early, between two log lines
-            with self.interval.paused():
+            with part("checkpoint"):
                 if step % self.config.save_steps == 0 or scores or self._is_to_restore or stopped_by or self._is_over:
                     self._save({**loss, **scores}, must_succeed=self._is_over or bool(stopped_by))
         return stopped_by
@@ -201,11 +212,14 @@ class Trainer:
     def _read_device(self) -> float:
         """Wait for the steps under way, note their losses, tell of skipped ones; the newest gradient norm."""
         outcomes = self.interval.read()
+        limit = self.config.max_grad_norm
         for outcome in outcomes:
             if outcome.is_applied:
                 self.progress.note_loss(outcome.loss)
+                self.progress.num_clipped_steps += bool(limit) and outcome.grad_norm >= CLIPPED * limit
             else:
                 self.progress.num_skipped_steps += 1
+                self.progress.num_non_finite_steps += not outcome.is_finite
                 self.monitor.warn("skipped_step", outcome.why_skipped, step=outcome.step, samples=outcome.samples)
         self.progress.seconds = self._run_seconds()
         return outcomes[-1].grad_norm if outcomes else 0.0
@@ -217,10 +231,15 @@ class Trainer:
     def _log(self) -> None:
         grad_norm = self._read_device()
         tally = self.interval.tally.take()
-        figures = self.family.figures(self.model, tally) if tally and self.progress.num_unlogged else {}
+        has_figures = tally and self.progress.num_unlogged
         self.progress.close_interval()
         record = self.interval.record(
-            self.progress, self.process.device, grad_norm=grad_norm, learning_rate=self._learning_rate, figures=figures
+            self.progress,
+            grad_norm=grad_norm,
+            learning_rate=self._learning_rate,
+            figures=self.family.figures(self.model, tally) if has_figures else {},
+            loads={name: tally[name].tolist() for name in self.family.loads if name in tally} if has_figures else {},
+            data=self.data_watch.record(),
         )
         self.monitor.log(record)
 
