@@ -78,6 +78,7 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, need_data: bool = T
                 problems.append(f"{recipe.where(key)}: {key}: no such file or folder: {source.path}.")
             sources.append(dataclasses.replace(source, path=str(found or source.path)))
         sections[name] = dataclasses.replace(sections[name], sources=tuple(sources))
+    sections["data"] = _with_found_quarantine(recipe, sections["data"], problems if need_data else [])
     pretrained = getattr(sections["model"], "pretrained", None)
     if pretrained is not None and (found := _find(pretrained, recipe.where("model.pretrained"))):
         sections["model"] = dataclasses.replace(sections["model"], pretrained=str(found))
@@ -199,6 +200,17 @@ def _contradictions(recipe: Recipe) -> list[str]:
     if metric is not None and metric not in scored:
         problems["checkpoint.best_metric"] = _no_such_score(metric, scored)
     return [f"{recipe.where(key)}: {key}: {sentence}" for key, sentence in problems.items()]
+
+
+def _with_found_quarantine(recipe: Recipe, data: DataConfig, problems: list[str]) -> DataConfig:
+    if data.quarantine is None:
+        return data
+    where = recipe.where("data.quarantine")
+    found = _find(data.quarantine, where)
+    if found is None:
+        problems.append(f"{where}: data.quarantine: no such file: {data.quarantine}.")
+        return data
+    return dataclasses.replace(data, quarantine=str(found))
 
 
 def _no_such_score(metric: str, scored: Sequence[str]) -> str:

@@ -49,6 +49,7 @@ def banner(
             **{
                 Path(source.name).name: f"{source.num_drawn:,} series, {source.probability:.0%} of the samples"
                 + (f" ({source.num_short:,} too short)" if source.num_short else "")
+                + (f" ({source.num_quarantined:,} in quarantine)" if source.num_quarantined else "")
                 for source in loader.source_statistics()
             },
             "window": f"{data.context_length:,} context, {data.prediction_length:,} horizon",

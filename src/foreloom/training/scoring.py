@@ -24,7 +24,7 @@ class Benchmark(Protocol):
         ...
 
     def run(self, step: int, tier: str, model: nn.Module, run_seconds: Callable[[], float]) -> BenchmarkRecord | None:
-        """Score `model`, which is in eval mode; None where that is not possible. `run_seconds()`: since the run began."""
+        """Score `model`, which is in eval mode; None where it cannot be. `run_seconds()`: since the run began."""
         ...
 
     def resume(self, step: int) -> None:

@@ -27,7 +27,8 @@ from foreloom.monitoring.monitor import Monitor
 from foreloom.training.config import TrainingConfig, autocast_dtype
 from foreloom.training.data_watch import DataWatch
 from foreloom.training.dry_run import worst_case
-from foreloom.training.interval import Interval
+from foreloom.training.flight import FlightRecorder
+from foreloom.training.interval import Interval, StepOutcome
 from foreloom.training.optimizer import OptimizerConfig
 from foreloom.training.scoring import Benchmark, Scoring
 from foreloom.training.signals import StopRequest, exit_code
@@ -116,6 +117,7 @@ class Trainer:
             optimizer_config, config.max_grad_norm, self.parallel, model, family, process, self.interval.stopwatch
         )
         self.scoring = Scoring(self.parallel, model, family, process, monitor, validation, benchmark)
+        self.flight = FlightRecorder(loader, checkpointer.run_dir, is_main=process.is_main)
         self.progress = Progress()
         self.saved: CheckpointFolder | None = None
 
@@ -220,9 +222,21 @@ class Trainer:
             else:
                 self.progress.num_skipped_steps += 1
                 self.progress.num_non_finite_steps += not outcome.is_finite
-                self.monitor.warn("skipped_step", outcome.why_skipped, step=outcome.step, samples=outcome.samples)
+            self._look_into(outcome)
         self.progress.seconds = self._run_seconds()
         return outcomes[-1].grad_norm if outcomes else 0.0
+
+    def _look_into(self, outcome: StepOutcome) -> None:
+        """Tell of a step that went wrong, with what it was made of."""
+        try:
+            incident = self.flight.note(outcome)
+        except OSError as error:
+            self.monitor.warn(
+                "flight_failed", f"step {outcome.step:,} could not be recorded ({error}); the run goes on"
+            )
+            return
+        if incident:
+            self.monitor.warn(incident.kind, incident.sentence, step=outcome.step, samples=outcome.samples)
 
     def _run_seconds(self) -> float:
         """Since the run began, earlier sessions included."""
@@ -257,6 +271,7 @@ class Trainer:
             "monitor": self.monitor.state_dict(),
             "tally": self.interval.tally.state_dict(),
             "validation": validation.state_dict() if validation else None,
+            "flight": self.flight.state_dict(),
         }
         export, export_step = self._export()
         manifest = Manifest(
@@ -309,9 +324,14 @@ class Trainer:
             self.interval.tally.load_state_dict(position.get("tally", {}), self.process.device)
             if self.scoring.validation and position.get("validation"):
                 self.scoring.validation.load_state_dict(position["validation"])
+            if position.get("flight"):
+                self.flight.load_state_dict(position["flight"])
         self.scoring.resume(self.progress.step if self.saved else -1)
+        self.flight.resume(self.progress.step)
         self.on_start()
-        self.monitor.start(self.banner)
+        # What `training.stream_position` finds a step's samples by.
+        began_at = {"from_step": self.progress.step, "batch_size": self.config.batch_size, **self.loader.state_dict()}
+        self.monitor.start(self.banner, **began_at)
         for notice in self.checkpointer.notices:
             self.monitor.warn("checkpoint", notice)
         if self.saved:
