@@ -14,7 +14,7 @@ from foreloom.monitoring.console import duration
 from foreloom.monitoring.meters import GradNormMeter, LearningRateMeter, LossMeter
 from foreloom.monitoring.record import BenchmarkRecord, StepRecord, ValidationRecord
 from foreloom.monitoring.sparkline import bar, load_bar, sparkline
-from foreloom.monitoring.time_parts import advise, shares
+from foreloom.monitoring.time_parts import NAMES, advise, shares
 
 Rows = dict[str, str]
 
@@ -131,8 +131,8 @@ def _gradients(record: StepRecord, norms: GradNormMeter) -> Rows:
             f"deviation of the last {len(recent)}"
         )
     clip_rate = record.num_clipped_steps / record.step
-    rows["clipped"] = f"{record.num_clipped_steps:,} steps, {clip_rate:.1%}"
-    rows["not finite"] = f"{record.num_non_finite_steps:,} steps"
+    rows["clipped"] = f"{record.num_clipped_steps:,} of {record.step:,} steps, {clip_rate:.1%}"
+    rows["not finite"] = f"{record.num_non_finite_steps:,} of them"
     rows["explosions"] = f"{norms.num_explosions:,}"
     rows["history"] = sparkline(recent[-40:])
     if clip_rate > CLIP_ADVICE:
@@ -172,10 +172,9 @@ def _memory(record: StepRecord) -> Rows:
 def _throughput(record: StepRecord, total_steps: int) -> Rows:
     speed = record.steps_per_second
     rows = {"speed": f"{speed:.4g} steps/s, {speed * record.samples_per_step:,.0f} samples/s"}
-    if record.step_seconds_p50 is not None and record.step_seconds_p95 is not None and speed:
-        rows["step time"] = (
-            f"{1 / speed:.3g} s mean, {record.step_seconds_p50:.3g} p50, {record.step_seconds_p95:.3g} p95"
-        )
+    mean, p50, p95 = record.step_seconds_mean, record.step_seconds_p50, record.step_seconds_p95
+    if mean is not None and p50 is not None and p95 is not None:
+        rows["step time"] = f"{mean:.3g} s mean, {p50:.3g} s p50, {p95:.3g} s p95"
     rows["time left"] = duration((total_steps - record.step) / speed if speed else math.inf)
     rows["samples"] = f"{record.samples:,}"
     if record.flops:
@@ -186,9 +185,9 @@ def _throughput(record: StepRecord, total_steps: int) -> Rows:
 
 
 def _time(seconds_by_part: Mapping[str, float]) -> Rows:
-    """The part that takes most comes first; what took nothing is left out."""
+    """The part that takes most comes first; what rounds to nothing is left out."""
     ordered = sorted(shares(seconds_by_part).items(), key=lambda pair: -pair[1])
-    rows = {part.replace("_", " "): f"{bar(share)} {share:.1%}" for part, share in ordered if share > 0}
+    rows = {NAMES[part]: f"{bar(share)} {share:.1%}" for part, share in ordered if share >= 0.0005}
     if advice := advise(seconds_by_part):
         rows["advice"] = advice.sentence
     return rows
@@ -199,7 +198,7 @@ def _data(record: StepRecord) -> Rows:
     if data is None:
         return {}
     rows = {
-        "series": f"{data.num_series:,}, {data.mapped_bytes / 2**20:,.1f} MB mapped",
+        "series": f"{data.num_series:,}, {_bytes(data.mapped_bytes)} mapped",
         "batch": f"{data.build_seconds * 1000:.3g} ms to make",
         "wait": f"{record.data_wait_share:.1%} of the training time",
     }
@@ -252,6 +251,10 @@ def _benchmark(record: BenchmarkRecord) -> Rows:
 
 def _scores(scores: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {score:.4f}" for name, score in scores.items())
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**30:,.1f} GB" if count >= 2**30 else f"{count / 2**20:,.1f} MB"
 
 
 def _title(name: str) -> str:

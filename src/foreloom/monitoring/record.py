@@ -62,8 +62,9 @@ class StepRecord:
     """Steps since the run began whose gradient norm reached 99 % of training.max_grad_norm."""
     num_non_finite_steps: int = 0
     """Steps since the run began whose loss or gradient norm was not finite."""
+    step_seconds_mean: float | None = None
+    """Of the newest 200 steps of this session on the main rank, evaluation and checkpoints left out."""
     step_seconds_p50: float | None = None
-    """Median of the newest 200 steps of this session, on the main rank."""
     step_seconds_p95: float | None = None
     seconds_by_part: Mapping[str, float] = field(default_factory=dict)
     """Where the time since the previous record went on the main rank, evaluation and checkpoints included; see

@@ -14,6 +14,10 @@ PARTS: tuple[Part, ...] = (
 weights (FSDP) overlaps with computing and counts as `forward_backward`."""
 
 
+NAMES: Mapping[str, str] = {part: part.replace("_", " ") for part in PARTS} | {"forward_backward": "forward/backward"}
+"""For people."""
+
+
 class _Limit(NamedTuple):
     share: float
     """The most that calls for no advice."""
@@ -70,5 +74,5 @@ def advise(seconds_by_part: Mapping[str, float]) -> Advice | None:
     worst = max(excess, key=excess.__getitem__)
     if excess[worst] <= 1:
         return None
-    sentence = f"{worst} takes {share_of[worst]:.0%} of the time: {_LIMITS[worst].advice}"
+    sentence = f"{NAMES[worst]} takes {share_of[worst]:.0%} of the time: {_LIMITS[worst].advice}"
     return Advice(worst, sentence)

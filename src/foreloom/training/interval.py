@@ -133,6 +133,7 @@ class Interval:
             next_sample=self._next_sample,
             num_clipped_steps=progress.num_clipped_steps,
             num_non_finite_steps=progress.num_non_finite_steps,
+            step_seconds_mean=float(np.mean(self._step_seconds)),
             step_seconds_p50=p50,
             step_seconds_p95=p95,
             seconds_by_part=lap.seconds_by_part,
