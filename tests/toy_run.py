@@ -37,7 +37,7 @@ from foreloom.models.family import ModelFamily, Tally
 from foreloom.models.registry import get
 from foreloom.models.time_moe import forecast
 from foreloom.monitoring.monitor import Monitor, MonitoringConfig
-from foreloom.monitoring.record import BenchmarkRecord
+from foreloom.monitoring.record import BenchmarkRecord, Tier
 from foreloom.objectives.loss import Loss
 from foreloom.training.config import TrainingConfig
 from foreloom.training.optimizer import OptimizerConfig
@@ -147,7 +147,7 @@ class ScriptedBenchmark:
         self.scores, self.asked = scores, list[tuple[int, bool]]()
         self._run_dir, self._rank, self._stop_at = run_dir, rank, stop_at
 
-    def due(self, step: int, *, is_last: bool) -> list[str]:
+    def due(self, step: int, *, is_last: bool) -> list[Tier]:
         kept = sorted(int(path.name[-8:]) for path in (self._run_dir / "checkpoints").glob("step-*[0-9]"))
         with (self._run_dir / f"kept-{self._rank}.jsonl").open("a") as file:
             file.write(json.dumps([step - 1, kept]) + "\n")
@@ -155,7 +155,7 @@ class ScriptedBenchmark:
             os.kill(os.getpid(), signal.SIGTERM)
         return ["lite"] if step in self.scores and (step, False) not in self.asked else []
 
-    def run(self, step: int, tier: str, model: nn.Module, run_seconds: Callable[[], float]) -> BenchmarkRecord:
+    def run(self, step: int, tier: Tier, model: nn.Module, run_seconds: Callable[[], float]) -> BenchmarkRecord:
         self.asked.append((step, model.training))
         score = {"wql": self.scores[step]}
         return BenchmarkRecord(step, "lite", score, {"t": score}, "wql", score["wql"], step, None, 0.0, 0.0)

@@ -13,6 +13,7 @@ from foreloom.data.memory import MemorySource
 from foreloom.data.mixture import DataConfig, SourceConfig
 from foreloom.data.quarantine import append_quarantine, read_quarantine
 from foreloom.data.series import Series
+from foreloom.data.validation import ValidationWindows
 
 SOURCES = [
     MemorySource([Series(f"{name}{i}", np.arange(20.0)[None] + i) for i in range(5)], name=f"/somewhere/{name}")
@@ -88,3 +89,17 @@ def test_what_is_left_out_is_never_drawn_and_is_part_of_the_fingerprint(tmp_path
     every = write(tmp_path / "all.jsonl", *({"source": "b", "item": i} for i in range(5)))
     with pytest.raises(ValueError, match="/somewhere/b: data.quarantine lists every usable series"):
         loader(quarantine=str(every))
+
+
+def test_validation_leaves_it_out_too(tmp_path):
+    path = write(tmp_path / "q.jsonl", {"source": "a", "item": 3}, {"source": "b", "item": 0})
+    config = DataConfig(
+        sources=(SourceConfig(path="a"), SourceConfig(path="b", holdout=4)),
+        context_length=8,
+        prediction_length=4,
+        quarantine=str(path),
+    )
+    windows = ValidationWindows(config, max_windows=99, opened=SOURCES)
+    assert {item for batch in windows for item in batch.item_R.tolist()} == {1, 2, 3, 4}
+    apart = ValidationWindows(config, [SourceConfig(path="b", holdout=4)], max_windows=99, opened=SOURCES[1:])
+    assert {item for batch in apart for item in batch.item_R.tolist()} == set(range(5)), "a set of its own"

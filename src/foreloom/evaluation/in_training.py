@@ -20,10 +20,10 @@ from foreloom.evaluation.benchmark_files import drop_after, read_records, write_
 from foreloom.evaluation.metrics import BrokenForecastError
 from foreloom.evaluation.result import EvaluationResult
 from foreloom.evaluation.tasks import EvaluationTask
-from foreloom.evaluation.tiers import BenchmarkConfig, Tier
+from foreloom.evaluation.tiers import BenchmarkConfig
 from foreloom.evaluation.windows import plan_windows
 from foreloom.models.family import Forecaster
-from foreloom.monitoring.record import BenchmarkRecord
+from foreloom.monitoring.record import BenchmarkRecord, Tier
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from pydantic import Field
 from foreloom.config.section import section
 from foreloom.evaluation import suites
 from foreloom.evaluation.tasks import EvaluationTask, read_tasks
+from foreloom.monitoring.record import Tier, score_name
 
-Tier = Literal["lite", "extended"]
 SCORES = ("wql", "mase", "composite")
 """Of the lite tier by name; those of the extended one are called extended_wql and so on."""
 
@@ -70,11 +70,6 @@ class BenchmarkConfig:
     def _defaults(cls) -> dict[str, Any]:
         fields = cls.__dataclass_fields__  # type: ignore[attr-defined]
         return {name: field.default for name, field in fields.items() if name != "steps"}
-
-
-def score_name(tier: Tier, score: str) -> str:
-    """What a score of a tier is called in a checkpoint's manifest."""
-    return score if tier == "lite" else f"{tier}_{score}"
 
 
 def tier_tasks(config: BenchmarkConfig) -> dict[Tier, list[EvaluationTask]]:

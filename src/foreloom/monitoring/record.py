@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+Tier = Literal["lite", "extended"]
+"""Of the benchmark in training."""
+
 
 @dataclass(frozen=True)
 class DataRecord:
@@ -110,7 +113,7 @@ class BenchmarkRecord:
 
     step: int
     """Whose weights were scored; 0: those the run began with."""
-    tier: Literal["lite", "extended"]
+    tier: Tier
     scores: Mapping[str, float]
     """`wql` and `mase`, means over tasks, and `composite`, their weighted sum."""
     tasks: Mapping[str, Mapping[str, float]]
@@ -126,3 +129,8 @@ class BenchmarkRecord:
     """What it took."""
     training_share: float
     """What all benchmarks of the run have taken so far, as a share of its time."""
+
+
+def score_name(tier: Tier, score: str) -> str:
+    """What a score of a tier is called in a checkpoint's manifest: `wql`, `extended_wql`."""
+    return score if tier == "lite" else f"{tier}_{score}"

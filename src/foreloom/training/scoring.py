@@ -12,18 +12,18 @@ from foreloom.distributed.parallelize import ParallelModel
 from foreloom.distributed.process import Process
 from foreloom.models.family import ModelFamily
 from foreloom.monitoring.monitor import Monitor
-from foreloom.monitoring.record import BenchmarkRecord
+from foreloom.monitoring.record import BenchmarkRecord, Tier, score_name
 from foreloom.training.validation import Validation
 
 
 class Benchmark(Protocol):
     """Forecasts of the model scored in one or more tiers. All ranks call every method together."""
 
-    def due(self, step: int, *, is_last: bool) -> Sequence[str]:
+    def due(self, step: int, *, is_last: bool) -> Sequence[Tier]:
         """The tiers to be scored on the model after `step`."""
         ...
 
-    def run(self, step: int, tier: str, model: nn.Module, run_seconds: Callable[[], float]) -> BenchmarkRecord | None:
+    def run(self, step: int, tier: Tier, model: nn.Module, run_seconds: Callable[[], float]) -> BenchmarkRecord | None:
         """Score `model`, which is in eval mode; None where it cannot be. `run_seconds()`: since the run began."""
         ...
 
@@ -72,8 +72,7 @@ class Scoring:
             self._model.train()
             if record:
                 self._monitor.log_benchmark(record)
-                prefix = "" if tier == "lite" else f"{tier}_"
-                scores |= {prefix + name: score for name, score in record.scores.items()}
+                scores |= {score_name(tier, name): score for name, score in record.scores.items()}
         return scores
 
     def resume(self, step: int) -> None:
