@@ -51,3 +51,23 @@ def fetch(
 
     if not fetch_and_print(suite, out, only=split_names(only), dry_run=dry_run, check=verify, overwrite=overwrite):
         raise typer.Exit(1)
+
+
+@data_app.command()
+def replay(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    step: Annotated[int, typer.Argument(min=1, help="The optimizer step whose batch to rebuild.")],
+    out: Annotated[Path | None, typer.Option(help="Write all its windows into this CSV.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the most suspicious windows (.png, .svg, .pdf).")] = None,
+    quarantine: Annotated[
+        Path | None, typer.Option(help="Add the series of --samples to this file, for data.quarantine.")
+    ] = None,
+    samples: Annotated[str, typer.Option(help="Samples of the batch, comma separated, as the table shows them.")] = "",
+) -> None:
+    """Rebuild the batch of a training step and show its windows, the most suspicious first."""
+    from foreloom.report.replay import replay_and_print
+
+    numbers = split_names(samples)
+    if not all(number.isdecimal() for number in numbers):
+        raise ValueError(f"--samples {samples!r}: write whole numbers, comma separated: 1204,1210.")
+    replay_and_print(run, step, out=out, plot=plot, quarantine=quarantine, samples=[int(number) for number in numbers])

@@ -52,18 +52,23 @@ class ChronosPipeline(OutsideForecaster):
     ) -> Sequence[np.ndarray]:
         from chronos import Chronos2Pipeline
 
-        is_grouped = isinstance(self.pipeline, Chronos2Pipeline)
-        asked = [_group(one) for one in inputs] if is_grouped else _rows(inputs)
-        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(0)
+        def ask(asked: list[Any]) -> Any:
             answers, _ = self.pipeline.predict_quantiles(
                 asked, prediction_length=prediction_length, quantile_levels=list(quantile_levels)
             )
-        if is_grouped:
-            return [answer.numpy() for answer in answers]
-        ends = np.cumsum([one.num_targets for one in inputs])
-        return np.split(answers.numpy(), ends[:-1])
+            return answers
+
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(0)
+            if not isinstance(self.pipeline, Chronos2Pipeline):
+                ends = np.cumsum([one.num_targets for one in inputs])
+                return np.split(ask(_rows(inputs)).numpy(), ends[:-1])
+            forecasts: dict[int, np.ndarray] = {}
+            for alike in _alike(inputs):  # the package takes inputs with equally many targets and covariates together
+                answers = ask([_group(inputs[i]) for i in alike])
+                forecasts |= {i: answer.numpy() for i, answer in zip(alike, answers, strict=True)}
+        return [forecasts[i] for i in range(len(inputs))]
 
 
 def is_pipeline(config: Mapping[str, Any]) -> bool:
@@ -73,6 +78,14 @@ def is_pipeline(config: Mapping[str, Any]) -> bool:
 
 def _rows(inputs: Sequence[ForecastInput]) -> list[torch.Tensor]:
     return [torch.from_numpy(row_L.copy()) for one in inputs for row_L in past_of(one)]
+
+
+def _alike(inputs: Sequence[ForecastInput]) -> list[list[int]]:
+    """Positions of the inputs with the same numbers of rows of each role."""
+    positions: dict[tuple[int, int, int], list[int]] = {}
+    for i, one in enumerate(inputs):
+        positions.setdefault((one.num_targets, one.num_past, one.num_future), []).append(i)
+    return list(positions.values())
 
 
 def _group(one: ForecastInput) -> dict[str, Any]:
