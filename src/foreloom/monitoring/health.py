@@ -102,7 +102,7 @@ def _progress(health: Health) -> Rows:
 
 
 def _loss(loss: LossMeter) -> Rows:
-    if loss.last is None or loss.first is None or loss.last_step is None or loss.first_step is None:
+    if loss.last is None:
         return {}
     rows = {"current": f"{loss.last:.4f}"}
     rows["average"] = f"{loss.ema:.4f} fast, {loss.slow_ema:.4f} slow"
@@ -111,8 +111,9 @@ def _loss(loss: LossMeter) -> Rows:
         rows["trend"] = word
     if len(loss.recent) >= VARIANCE_WINDOW:
         rows["variance"] = f"{statistics.pvariance(loss.recent[-VARIANCE_WINDOW:]):.3g} of the last {VARIANCE_WINDOW}"
-    if loss.last_step > loss.first_step:
-        rate = (loss.last - loss.first) / (loss.last_step - loss.first_step) * 1000
+    num_steps = loss.num_steps
+    if num_steps and loss.first is not None:
+        rate = (loss.last - loss.first) / num_steps * 1000
         rows["rate"] = f"{rate:+.4g} in 1,000 steps, from the first on"
     rows["history"] = sparkline(loss.recent)
     if loss.num_milestones:

@@ -47,8 +47,8 @@ class LossMeter:
             self.first = self.best = self.ema = self.slow_ema = self.milestone = loss
             self.first_step = self.best_step = step
             return
-        self.ema += self.EMA_ALPHA * (loss - self.ema)
         slow = self.ema if self.slow_ema is None else self.slow_ema  # a state of before there was one
+        self.ema += self.EMA_ALPHA * (loss - self.ema)
         self.slow_ema = slow + self.SLOW_ALPHA * (loss - slow)
         if loss < self.best:
             self.best, self.best_step = loss, step
@@ -56,6 +56,11 @@ class LossMeter:
             self.milestone = loss
             self.num_milestones += 1
             self.milestones = [*self.milestones, (step, loss)][-self.NUM_MILESTONES_KEPT :]
+
+    @property
+    def num_steps(self) -> int:
+        """From the first logged step to the last; 0 where there are not two, or a state of before they were kept."""
+        return self.last_step - self.first_step if self.last_step and self.first_step else 0
 
     def state_dict(self) -> dict[str, Any]:
         return dict(vars(self))

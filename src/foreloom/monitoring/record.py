@@ -84,8 +84,9 @@ class StepRecord:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> StepRecord:
         """Back from `dataclasses.asdict`, also that of an earlier version."""
+        own = {name: value for name, value in values.items() if name != "data"}
         data = values.get("data")
-        return cls(**{**values, "data": DataRecord(**data) if data else None})
+        return cls(**own, data=DataRecord(**data) if data else None)
 
 
 @dataclass(frozen=True)
