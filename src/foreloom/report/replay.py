@@ -14,7 +14,7 @@ from foreloom.files import whole_or_absent
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from foreloom.data.replay import ReplayedWindow
+    from foreloom.data.replay import ReplayedWindow, WindowFacts
 
 MAX_SHOWN = 20
 """Windows in the table on the console, the most suspicious ones."""
@@ -118,28 +118,35 @@ def _table(windows: Sequence[ReplayedWindow], title: str) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    for column in ("sample", "source", "series", "item", "cut", "steps", "min", "max", "missing", "infinite", "jump"):
-        table.add_column(column, justify="left" if column in ("source", "series") else "right", overflow="fold")
-    for facts in (window.facts for window in windows):
-        table.add_row(
-            str(facts.sample),
-            Path(facts.source).name,
-            facts.series,
-            str(facts.item),
-            f"{facts.cut:,}",
-            f"{facts.num_steps:,}",
-            _number(facts.least),
-            _number(facts.greatest),
-            f"{facts.missing_share:.0%}",
-            f"{facts.num_infinite:,}" if facts.num_infinite else "",
-            f"{facts.largest_jump:.1f}x",
-        )
+    rows = [_cells(window.facts) for window in windows]
+    # Narrow enough for 80 columns: what is nowhere (infinite values, mostly) is left out.
+    columns = [name for name in rows[0] if any(row[name] for row in rows)]
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=0, pad_edge=False)
+    for name in columns:
+        is_text = name in ("source", "series")
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        table.add_row(*(row[name] for name in columns))
     return table
 
 
+def _cells(facts: WindowFacts) -> dict[str, str]:
+    return {
+        "sample": str(facts.sample),
+        "source": Path(facts.source).stem,
+        "series": facts.series,
+        "cut": f"{facts.cut:,}",
+        "steps": f"{facts.num_steps:,}",
+        "min": _number(facts.least),
+        "max": _number(facts.greatest),
+        "missing": f"{facts.missing_share:.0%}" if facts.missing_share else "",
+        "infinite": f"{facts.num_infinite:,}" if facts.num_infinite else "",
+        "jump": f"{facts.largest_jump:.1f}",
+    }
+
+
 def _number(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.4g}"
+    return "" if math.isnan(value) else f"{value:.3g}"
 
 
 def _write_csv(windows: Sequence[ReplayedWindow], path: Path) -> None:
