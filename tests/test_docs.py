@@ -131,6 +131,8 @@ def parse(arguments: list[str]) -> None:
     rest = list(arguments)
     while hasattr(node, "get_command"):
         name = rest.pop(0)
+        if node.name == "report" and name not in node.commands:  # `report RUN` is `report page RUN`
+            name, rest = "page", [name, *rest]
         found = node.get_command(context, name)
         assert found is not None, f"there is no verb {name!r}"
         node = found
@@ -178,6 +180,8 @@ def test_a_wrong_command_would_be_noticed():
         parse(["trian", "chronos2-test"])
     with pytest.raises(Exception, match="No such option: --horizn"):  # the class is click's or typer's own
         parse(["forecast", "model", "data.csv", "--horizn", "3"])
+    with pytest.raises(Exception, match="No such option: --plott"):
+        parse(["report", "runs/base", "--plott"])
     with pytest.raises(ValueError, match="unknown setting"):
         parse(["train", "chronos2-test", "training.stepz=3"])
     assert spoken(["torchrun", "-m", "foreloom", "train", "x"]) == ["train", "x"]
