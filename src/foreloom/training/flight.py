@@ -27,15 +27,17 @@ MAX_RECORDS = 100
 class LossSpikes:
     """Tells a loss that stands out from those of the steps before it.
 
-    Robust, so that a spike does not hide the next: it is measured from their median, in deviations of 1.4826 times
-    their median absolute deviation, which is the standard deviation where losses are normal. A deviation is at least
-    1 % of the median, so that a loss which hardly moves has no spikes.
+    It is measured from their median, in deviations of 1.4826 times their median absolute deviation, which is the
+    standard deviation where losses are normal. A deviation is at least 1 % of the median, so that a loss which hardly
+    moves has no spikes. Losses of small batches from unlike sources have heavy tails: a spike must be `OUTREACH` times
+    as far above the median as any of those steps was, so that what was seen lately is no news.
     """
 
     WINDOW = 50
     """Steps looked back on; no verdict before there are so many."""
     THRESHOLD = 6.0
     """Deviations above the median from which on a loss is a spike."""
+    OUTREACH = 2.0
 
     def __init__(self) -> None:
         self.recent: deque[float] = deque(maxlen=self.WINDOW)
@@ -46,7 +48,8 @@ class LossSpikes:
         if len(self.recent) == self.WINDOW:
             middle = median(self.recent)
             deviation = max(1.4826 * median(abs(one - middle) for one in self.recent), 0.01 * abs(middle))
-            height = (loss - middle) / deviation if loss - middle > self.THRESHOLD * deviation else None
+            far = max(self.THRESHOLD * deviation, self.OUTREACH * (max(self.recent) - middle))
+            height = (loss - middle) / deviation if loss - middle > far else None
         self.recent.append(loss)
         return height
 
