@@ -28,7 +28,8 @@ from foreloom.evaluation.in_training import TrainingBenchmark
 from foreloom.evaluation.tiers import SCORES, BenchmarkConfig, is_file_of_tasks, tier_tasks
 from foreloom.files import write_text
 from foreloom.models import registry, tsm
-from foreloom.monitoring.monitor import Monitor, MonitoringConfig
+from foreloom.monitoring.config import MonitoringConfig
+from foreloom.monitoring.monitor import Monitor
 from foreloom.training.banner import banner
 from foreloom.training.config import TrainingConfig
 from foreloom.training.optimizer import OptimizerConfig

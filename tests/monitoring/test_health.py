@@ -12,7 +12,8 @@ from scripted_run import BENCHMARK, TOTAL_STEPS, VALIDATION, plain_record, step_
 from foreloom.monitoring.console import BOX_WIDTH
 from foreloom.monitoring.health import trend
 from foreloom.monitoring.metrics_file import read_metrics
-from foreloom.monitoring.monitor import Monitor, MonitoringConfig
+from foreloom.monitoring.config import MonitoringConfig
+from foreloom.monitoring.monitor import Monitor
 
 GOLDEN = Path(__file__).parent / "health.golden.txt"
 CONFIG = MonitoringConfig(log_steps=25, health_steps=1000, trackers=("none",))

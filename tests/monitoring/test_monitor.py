@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from foreloom.monitoring.metrics_file import read_metrics
-from foreloom.monitoring.monitor import Monitor, MonitoringConfig
+from foreloom.monitoring.config import MonitoringConfig
+from foreloom.monitoring.monitor import Monitor
 from foreloom.monitoring.record import StepRecord, ValidationRecord
 
 LINE = re.compile(

@@ -11,7 +11,8 @@ from scripted_run import BENCHMARK, VALIDATION, plain_record
 
 from foreloom.monitoring import trackers
 from foreloom.monitoring.metrics_file import read_metrics
-from foreloom.monitoring.monitor import Monitor, MonitoringConfig
+from foreloom.monitoring.config import MonitoringConfig
+from foreloom.monitoring.monitor import Monitor
 
 RECIPE = "model:\n  family: toy\ndata:\n  sources:\n  - path: here\n    weight: 2.0\n"
 
@@ -79,6 +80,8 @@ def test_wandb_offline(tmp_path, monkeypatch):
     files = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
     run_id = json.loads((tmp_path / "run" / "trackers.json").read_text())["wandb"]
     assert [file.name for file in files] == [f"run-{run_id}.wandb"] * 2
+    for file in files:
+        assert (file.parent / "files" / "recipe.yaml").read_text() == RECIPE
     points, projects, settings = [], set(), {}
     for file in files:
         for data in log_entries(file.read_bytes()):

@@ -14,7 +14,10 @@ PARTS: tuple[Part, ...] = (
 weights (FSDP) overlaps with computing and counts as `forward_backward`."""
 
 
-NAMES: Mapping[str, str] = {part: part.replace("_", " ") for part in PARTS} | {"forward_backward": "forward/backward"}
+NAMES: Mapping[str, str] = {
+    **{part: part.replace("_", " ") for part in PARTS},
+    "forward_backward": "forward/backward",
+}
 """For people."""
 
 

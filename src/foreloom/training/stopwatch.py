@@ -19,7 +19,7 @@ _PAUSES: tuple[Part, ...] = ("evaluation", "checkpoint")
 class Lap(NamedTuple):
     """What a stopwatch has measured since it was read before."""
 
-    seconds_by_part: dict[Part, float]
+    seconds_by_part: dict[str, float]
     """They add up to all of the time."""
     step_seconds: list[float]
     """Of each step ended, without evaluation and checkpoints."""
@@ -94,7 +94,7 @@ def _passing_event() -> torch.cuda.Event:
 
 
 def _between(began: float | torch.cuda.Event, ended: float | torch.cuda.Event) -> float:
-    if isinstance(began, torch.cuda.Event):
+    if isinstance(began, torch.cuda.Event) and isinstance(ended, torch.cuda.Event):
         return began.elapsed_time(ended) / 1000
-    assert isinstance(ended, float)
+    assert isinstance(began, float) and isinstance(ended, float)
     return ended - began
