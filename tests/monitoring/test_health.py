@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from scripted_run import BENCHMARK, TOTAL_STEPS, VALIDATION, plain_record, step_record
 
+from foreloom.monitoring.config import MonitoringConfig
 from foreloom.monitoring.console import BOX_WIDTH
 from foreloom.monitoring.health import trend
 from foreloom.monitoring.metrics_file import read_metrics
-from foreloom.monitoring.config import MonitoringConfig
 from foreloom.monitoring.monitor import Monitor
 
 GOLDEN = Path(__file__).parent / "health.golden.txt"

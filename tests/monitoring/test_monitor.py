@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from foreloom.monitoring.metrics_file import read_metrics
 from foreloom.monitoring.config import MonitoringConfig
+from foreloom.monitoring.metrics_file import read_metrics
 from foreloom.monitoring.monitor import Monitor
 from foreloom.monitoring.record import StepRecord, ValidationRecord
 
