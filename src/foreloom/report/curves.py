@@ -73,7 +73,8 @@ def _time_figure(records: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
     timed = [record for record in records if record.get("seconds_by_part")]
     names = dict.fromkeys(name for record in timed for name in record["seconds_by_part"])
     parts = {name: [record["seconds_by_part"].get(name, 0.0) for record in timed] for name in names}
-    spent = {name.replace("_", " "): seconds for name, seconds in parts.items() if any(seconds)}
+    largest_first = sorted(parts.items(), key=lambda part: -sum(part[1]))
+    spent = {name.replace("_", " "): seconds for name, seconds in largest_first if any(seconds)}
     if len(timed) < 2 or not spent:
         return {}
     return {"Time": shares_figure("Where the time went", [record["step"] for record in timed], spent)}

@@ -120,9 +120,10 @@ def shares_figure(title: str, steps: Sequence[int], parts: Mapping[str, Sequence
     values = np.array(list(parts.values()), dtype=np.float64)
     total = values.sum(axis=0)
     share = np.divide(values, total, out=np.zeros_like(values), where=total > 0)
-    tints = [BLUE, ORANGE, INK, MUTED, GRID]
-    colours = [tints[i % len(tints)] for i in range(len(parts))]
-    bands = ax.stackplot(steps, 100 * share, colors=colours, alpha=0.75, linewidth=0)
+    tints = [(colour, alpha) for alpha in (0.8, 0.4) for colour in (BLUE, ORANGE, INK, MUTED)]
+    bands = ax.stackplot(steps, 100 * share, linewidth=0)
+    for band, (colour, alpha) in zip(bands, itertools.cycle(tints)):
+        band.set(facecolor=colour, alpha=alpha)
     ax.set_ylim(0, 100)
     _step_axis(ax)
     ax.yaxis.set_major_formatter("{x:.0f} %")
