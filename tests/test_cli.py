@@ -72,7 +72,7 @@ def write(name: str, text: str) -> str:
     return name
 
 
-@pytest.mark.parametrize("command", [["-c", "import foreloom"], ["-m", "foreloom.cli", "--help"]])
+@pytest.mark.parametrize("command", [["-c", "import foreloom"], ["-m", "foreloom", "--help"]])
 def test_nothing_heavy_is_imported_before_it_is_needed(command):
     timed = subprocess.run([sys.executable, "-X", "importtime", *command], capture_output=True, text=True, timeout=30)
     assert timed.returncode == 0
@@ -258,11 +258,15 @@ def test_tasks(foreloom, model):
 
 
 def test_what_a_model_is_scored_on(foreloom, model):
-    refused(foreloom("evaluate", model), "give either --tasks FILE or --data FILE")
-    refused(foreloom("evaluate", model, "--tasks", "t.yaml", "--data", "d.csv"), "give either --tasks FILE or --data")
+    refused(foreloom("evaluate", model), "give --suite NAME, --tasks FILE or --data FILE")
+    refused(
+        foreloom("evaluate", model, "--tasks", "t.yaml", "--data", "d.csv"), "--tasks and --data exclude one another"
+    )
     answer = foreloom("evaluate", model, "--tasks", "t.yaml", "-p", "96", "--protocol", "timemoe")
     refused(answer, "--horizon, --protocol: only for --data, without effect beside --tasks")
-    refused(foreloom("evaluate", model, "--data", "d.csv", "--data-root", "x"), "--data-root: only for --tasks")
+    refused(
+        foreloom("evaluate", model, "--data", "d.csv", "--data-root", "x"), "--data-root: only for --suite and --tasks"
+    )
     windows = ("evaluate", model, "--data", BIRTHS)
     refused(foreloom(*windows, "-p", "96,many"), "--horizon '96,many': write whole numbers of steps")
     refused(foreloom(*windows, "-p", "0"), "--horizon '0': write whole numbers of steps")
@@ -297,6 +301,77 @@ def test_every_window_of_a_table(foreloom, model):
     written = {path.name for path in Path("scores").iterdir()}
     assert written == {f"births{end}" for end in (".csv", ".md", ".svg", "-births-8.svg", "-births-96.svg")}
     assert "| births-9999 | not scored |" in Path("scores/births.md").read_text()
+
+
+def data_root(**series: list[float]) -> str:
+    """A folder with data sets of a suite, each of two hourly series, as JSON lines."""
+    for name, values in series.items():
+        Path("root", name).mkdir(parents=True)
+        lines = [{"item_id": one, "start": "2024-01-01", "freq": "h", "target": values} for one in "ab"]
+        write(f"root/{name}/data.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    return "root"
+
+
+def test_a_suite_is_scored_as_far_as_its_data_go(foreloom, model):
+    hours = [float(i % 24) + i / 100 for i in range(200)]
+    root = data_root(m4_hourly=hours, nn5=hours)
+    answer = foreloom("evaluate", model, "naive", "--suite", "chronos-lite", "--data-root", root)
+    assert answer.code == 0, answer.err
+    missing = (
+        "note: 3 of the 5 tasks of chronos-lite have no data below root: m4_monthly, monash_weather, exchange_rate."
+    )
+    assert missing in answer.out and "foreloom data fetch chronos-lite --out root" in answer.out
+    with Path("chronos-lite-scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    named = [(row["model"], row["task"]) for row in rows]
+    assert named == [(one, task) for one in ("tiny", "naive", "seasonal-naive") for task in ("m4_hourly", "nn5")]
+    pictures = {f"chronos-lite-scores-{one}-{task}.svg" for one in ("tiny", "naive") for task in ("m4_hourly", "nn5")}
+    assert {path.name for path in Path().glob("*.svg")} == pictures | {"chronos-lite-scores.svg"}
+
+    board = foreloom("report", "leaderboard", "chronos-lite", "--results", "chronos-lite-scores.csv")
+    assert board.code == 0 and "tiny (yours)" in board.out and "chronos-bolt-base" in board.out
+    assert foreloom("report", "compare", "chronos-lite-scores.csv", "--out", "table.tex").code == 0
+    assert r"\begin{table}" in Path("table.tex").read_text()
+    refused(
+        foreloom("report", "compare", "chronos-lite-scores.csv", "--format", "pdf"), "--format 'pdf': expected markdown"
+    )
+    refused(foreloom("report", "compare", "chronos-lite-scores.csv", "--metric", "mas"), "Did you mean MASE?")
+
+    refused(foreloom("evaluate", "naive", "--suite", "chronos-lit", "--data-root", root), "Did you mean chronos-lite?")
+    refused(foreloom("evaluate", "naive", "--suite", "chronos-lite"), "say where its data sets lie with --data-root")
+    Path("empty").mkdir()
+    none = foreloom("evaluate", "naive", "--suite", "gift-eval", "--data-root", "empty")
+    refused(none, "97 of the 97 tasks", "foreloom data fetch gift-eval --out empty")
+    refused(
+        foreloom("evaluate", "naive", "--suite", "ltsf", "--data-root", root, "-p", "96"), "--horizon: only for --data"
+    )
+
+
+def test_the_ltsf_suite_is_scored_by_its_protocol(foreloom):
+    Path("root").mkdir()
+    hours = "".join(
+        f"2016-{1 + i // 672:02d}-{1 + i % 672 // 24:02d} {i % 24:02d}:00:00,{i % 7}.0\n" for i in range(966)
+    )
+    write("root/national_illness.csv", "date,cases\n" + hours)
+    answer = foreloom("evaluate", "drift", "--suite", "ltsf", "--data-root", "root", "--out", "ltsf.csv")
+    assert answer.code == 0, answer.err
+    assert "note: 32 of the 36 tasks of ltsf have no data below root: ETTh1-96" in answer.out
+    with Path("ltsf.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["task"] for row in rows[:4]] == ["ILI-24", "ILI-36", "ILI-48", "ILI-60"]
+    assert [row["num_windows"] for row in rows[:4]] == ["170", "158", "146", "134"], "as the suite lists them"
+    assert [row["model"] for row in rows[::4]] == ["drift", "last-value", "seasonal-naive"]
+
+
+def test_data_verbs_beyond_inspect(foreloom, model):
+    refused(foreloom("data", "fetch", "chronos-lit", "--out", "root"), "no such suite. Did you mean chronos-lite?")
+    answer = foreloom("data", "fetch", "chronos-lite", "--out", "root", "--verify", "--only", "m4_hourly, nn5")
+    assert answer.code == 1 and "m4_hourly" in answer.out
+    both = foreloom("data", "fetch", "chronos-lite", "--out", "root", "--verify", "--dry-run")
+    refused(both, "exclude one another")
+    answer = foreloom("data", "replay", model, "2", "--out", "batch.csv")
+    assert answer.code == 0 and "wrote batch.csv" in answer.out
+    refused(foreloom("data", "replay", model, "2", "--samples", "a"), "--samples 'a': write whole numbers")
 
 
 def test_scores_in_a_run_folder_are_on_its_page(foreloom, model):

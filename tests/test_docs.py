@@ -25,7 +25,7 @@ from foreloom import cli, run
 from foreloom.config.loader import shipped_recipes
 
 ROOT = Path(__file__).resolve().parents[1]
-GUIDES = ("data", "training", "forecasting", "evaluation", "fine_tuning", "aws_gpu")
+GUIDES = ("data", "training", "forecasting", "evaluation", "fine_tuning", "aws_gpu", "monitoring")
 ELSEWHERE = {
     "apt-get": "installs software on the machine",
     "aws": "needs an account with Amazon",
@@ -131,6 +131,8 @@ def parse(arguments: list[str]) -> None:
     rest = list(arguments)
     while hasattr(node, "get_command"):
         name = rest.pop(0)
+        if node.name == "report" and name not in node.commands:  # `report RUN` is `report page RUN`
+            name, rest = "page", [name, *rest]
         found = node.get_command(context, name)
         assert found is not None, f"there is no verb {name!r}"
         node = found
@@ -141,7 +143,7 @@ def parse(arguments: list[str]) -> None:
 
 def spoken(words: list[str]) -> list[str] | None:
     """Arguments of foreloom in a command line, also behind torchrun or srun; None where it is something else."""
-    for start in ("foreloom", "foreloom.cli"):
+    for start in ("foreloom",):
         if start in words:
             return list(takewhile(lambda word: word not in ("|", ">", "&&", ";"), words[words.index(start) + 1 :]))
     return None
@@ -178,9 +180,11 @@ def test_a_wrong_command_would_be_noticed():
         parse(["trian", "chronos2-test"])
     with pytest.raises(Exception, match="No such option: --horizn"):  # the class is click's or typer's own
         parse(["forecast", "model", "data.csv", "--horizn", "3"])
+    with pytest.raises(Exception, match="No such option: --plott"):
+        parse(["report", "runs/base", "--plott"])
     with pytest.raises(ValueError, match="unknown setting"):
         parse(["train", "chronos2-test", "training.stepz=3"])
-    assert spoken(["torchrun", "-m", "foreloom.cli", "train", "x"]) == ["train", "x"]
+    assert spoken(["torchrun", "-m", "foreloom", "train", "x"]) == ["train", "x"]
     assert programs("for x in $(aws y); do echo x; curl z; done\nsudo reboot\nforeloom a ; wget b") == {
         "curl",
         "reboot",

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,9 +30,14 @@ from foreloom.data.windows import Windows
 from foreloom.distributed.mesh import ParallelConfig
 from foreloom.distributed.process import Process, start, stop
 from foreloom.distributed.sharding import Sharding
+from foreloom.evaluation.in_training import TrainingBenchmark
+from foreloom.evaluation.tasks import EvaluationTask
+from foreloom.evaluation.tiers import BenchmarkConfig
 from foreloom.models.family import ModelFamily, Tally
 from foreloom.models.registry import get
+from foreloom.models.time_moe import forecast
 from foreloom.monitoring.monitor import Monitor, MonitoringConfig
+from foreloom.monitoring.record import BenchmarkRecord, Tier
 from foreloom.objectives.loss import Loss
 from foreloom.training.config import TrainingConfig
 from foreloom.training.optimizer import OptimizerConfig
@@ -131,6 +137,48 @@ TOY = ModelFamily(
 )
 
 
+class ScriptedBenchmark:
+    """Gives the scores of a script, by step, and notes which checkpoints lie there after each step but the last.
+
+    At `stop_at` the process is told to stop, as a cluster does. The mode the model was in is in `asked`.
+    """
+
+    def __init__(self, run_dir: Path, scores: Mapping[int, float], rank: int = 0, stop_at: int | None = None) -> None:
+        self.scores, self.asked = scores, list[tuple[int, bool]]()
+        self._run_dir, self._rank, self._stop_at = run_dir, rank, stop_at
+
+    def due(self, step: int, *, is_last: bool) -> list[Tier]:
+        kept = sorted(int(path.name[-8:]) for path in (self._run_dir / "checkpoints").glob("step-*[0-9]"))
+        with (self._run_dir / f"kept-{self._rank}.jsonl").open("a") as file:
+            file.write(json.dumps([step - 1, kept]) + "\n")
+        if step == self._stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return ["lite"] if step in self.scores and (step, False) not in self.asked else []
+
+    def run(self, step: int, tier: Tier, model: nn.Module, run_seconds: Callable[[], float]) -> BenchmarkRecord:
+        self.asked.append((step, model.training))
+        score = {"wql": self.scores[step]}
+        return BenchmarkRecord(step, "lite", score, {"t": score}, "wql", score["wql"], step, None, 0.0, 0.0)
+
+    def resume(self, step: int) -> None:
+        self.asked = []
+
+
+def benchmark_of(
+    settings: Mapping[str, Any], family: ModelFamily, run_dir: Path, process: Process
+) -> TrainingBenchmark:
+    """`settings`: data, the fields of the section, and the most steps of a Time-MoE forward."""
+    its = dict(settings)
+    forecast.MOST_STEPS = its.pop("most_steps", forecast.MOST_STEPS)
+    task = {"path": its.pop("data"), "prediction_length": 12, "season_length": 4}
+    tasks = [
+        EvaluationTask(name="joint", variates="joint", num_rolls=3, **task),
+        EvaluationTask(name="split", **task),
+    ]
+    config = BenchmarkConfig(tasks="none", **its)
+    return TrainingBenchmark(config, {"lite": tasks}, run_dir, family.forecaster, process, scores_start=False)
+
+
 def build_trainer(process: Process, run_dir: Path, settings: Mapping[str, Any], **more: Any) -> Trainer:
     """`settings`: family, dropout, resume, validation (its section), and the fields of the other sections by their
     names; the rest has small values."""
@@ -174,6 +222,11 @@ def build_trainer(process: Process, run_dir: Path, settings: Mapping[str, Any], 
         config = family.config(**small_config(s["family"], s["dropout"]))
         model = family.build(config, context_length=CONTEXT_LENGTH, prediction_length=PREDICTION_LENGTH)
     family.initialize(model, training.seed)
+    if "benchmark" in s:
+        more["benchmark"] = benchmark_of(s["benchmark"], family, run_dir, process)
+    if "script" in s:
+        scores = {int(step): score for step, score in s["script"].items()}
+        more["benchmark"] = ScriptedBenchmark(run_dir, scores, process.rank, s.get("stop_at"))
     return Trainer(
         training, optimizer, parallel, model, family, loader, process, checkpointer, monitor,
         context_length=CONTEXT_LENGTH, prediction_length=PREDICTION_LENGTH, **more,

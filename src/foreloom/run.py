@@ -21,13 +21,17 @@ from foreloom.config.located import RecipeError, read_yaml
 from foreloom.data.loader import WindowLoader
 from foreloom.data.mixture import DataConfig, SourceConfig
 from foreloom.data.validation import ValidationWindows
-from foreloom.distributed.mesh import ParallelConfig, mesh_shape
+from foreloom.distributed.mesh import ParallelConfig
 from foreloom.distributed.process import Process, start, stop
 from foreloom.distributed.reduce import from_rank_zero
+from foreloom.evaluation.in_training import TrainingBenchmark
+from foreloom.evaluation.tiers import SCORES, BenchmarkConfig, is_file_of_tasks, tier_tasks
 from foreloom.files import write_text
 from foreloom.models import registry, tsm
-from foreloom.monitoring.monitor import Monitor, MonitoringConfig
-from foreloom.training.config import TrainingConfig, autocast_dtype
+from foreloom.monitoring.config import MonitoringConfig
+from foreloom.monitoring.monitor import Monitor
+from foreloom.training.banner import banner
+from foreloom.training.config import TrainingConfig
 from foreloom.training.optimizer import OptimizerConfig
 from foreloom.training.trainer import Trainer, TrainResult
 from foreloom.training.validation import Validation, ValidationConfig
@@ -49,6 +53,7 @@ SECTIONS: dict[str, SectionChoice] = {
     "training": TrainingConfig,
     "optimizer": OptimizerConfig,
     "validation": ValidationConfig,
+    "benchmark": BenchmarkConfig,
     "parallel": ParallelConfig,
     "checkpoint": CheckpointConfig,
     "monitoring": MonitoringConfig,
@@ -74,9 +79,16 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, need_data: bool = T
                 problems.append(f"{recipe.where(key)}: {key}: no such file or folder: {source.path}.")
             sources.append(dataclasses.replace(source, path=str(found or source.path)))
         sections[name] = dataclasses.replace(sections[name], sources=tuple(sources))
+    sections["data"] = _with_found_quarantine(recipe, sections["data"], problems if need_data else [])
     pretrained = getattr(sections["model"], "pretrained", None)
     if pretrained is not None and (found := _find(pretrained, recipe.where("model.pretrained"))):
         sections["model"] = dataclasses.replace(sections["model"], pretrained=str(found))
+    sections["benchmark"] = _with_found_files(recipe)
+    if need_data and sections["benchmark"].steps:
+        try:
+            tier_tasks(sections["benchmark"])
+        except ValueError as error:
+            problems += [f"{recipe.where('benchmark')}: benchmark: {line}" for line in str(error).splitlines()]
     if problems:
         raise RecipeError(problems)
     return dataclasses.replace(recipe, sections=sections)
@@ -124,9 +136,12 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
     model = family.build(model_config, **lengths)
     if model_config.pretrained is None:
         family.initialize(model, training.seed)
+    benchmark = _benchmark(recipe, run_dir, process)
+    if benchmark:
+        benchmark.check(model)
     checkpointer = Checkpointer(
         run_dir,
-        recipe.sections["checkpoint"],
+        _checkpointing(recipe),
         process,
         save_total_limit=training.save_total_limit,
         resume=resume,
@@ -144,7 +159,8 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         monitor,
         **lengths,
         validation=Validation(recipe.sections["validation"], held_out) if held_out else None,
-        banner=_banner(recipe, process, loader, held_out, training.num_steps, num_parameters),
+        benchmark=benchmark,
+        banner=banner(recipe, process, loader, held_out, _tiers(recipe), training.num_steps, num_parameters),
         config_hash=_hash(recipe),
         on_start=lambda: _record(recipe, run_dir, process),
     )
@@ -179,9 +195,70 @@ def _contradictions(recipe: Recipe) -> list[str]:
             "there is nothing to validate on: give data.sources.0.holdout, the last steps of every series that "
             "training then leaves alone, or data sets of their own in validation.sources."
         )
-    if recipe.sections["checkpoint"].best_metric == VALIDATION_LOSS and not validation.steps:
-        problems["checkpoint.best_metric"] = f"there is no {VALIDATION_LOSS} without validation.steps; set it."
+    metric = recipe.sections["checkpoint"].best_metric
+    scored = [VALIDATION_LOSS] if validation.steps else []
+    scored += recipe.sections["benchmark"].metrics()
+    if metric is not None and metric not in scored:
+        problems["checkpoint.best_metric"] = _no_such_score(metric, scored)
     return [f"{recipe.where(key)}: {key}: {sentence}" for key, sentence in problems.items()]
+
+
+def _with_found_quarantine(recipe: Recipe, data: DataConfig, problems: list[str]) -> DataConfig:
+    if data.quarantine is None:
+        return data
+    where = recipe.where("data.quarantine")
+    found = _find(data.quarantine, where)
+    if found is None:
+        problems.append(f"{where}: data.quarantine: no such file: {data.quarantine}.")
+        return data
+    return dataclasses.replace(data, quarantine=str(found))
+
+
+def _no_such_score(metric: str, scored: Sequence[str]) -> str:
+    if metric == VALIDATION_LOSS:
+        return f"there is no {VALIDATION_LOSS} without validation.steps; set it."
+    tier = "extended_" if metric.startswith("extended_") else ""
+    if metric.removeprefix("extended_") in SCORES:
+        return f"there is no {metric} without benchmark.{tier}steps; set it."
+    return f"there is no score {metric!r}. This run has {', '.join(scored) or 'none'}."
+
+
+def _with_found_files(recipe: Recipe) -> BenchmarkConfig:
+    """The benchmark's section with the files and folders it names found, as far as they are there."""
+    config = recipe.sections["benchmark"]
+    found = {}
+    for name in ("tasks", "extended_tasks", "suite", "extended_suite", "data_root"):
+        value = getattr(config, name)
+        is_path = value is not None and (not name.endswith("suite") or is_file_of_tasks(value))
+        if is_path and (path := _find(value, recipe.where(f"benchmark.{name}"))):
+            found[name] = str(path)
+    return dataclasses.replace(config, **found)
+
+
+def _benchmark(recipe: Recipe, run_dir: Path, process: Process) -> TrainingBenchmark | None:
+    config, model = recipe.sections["benchmark"], recipe.sections["model"]
+    if not config.steps:
+        return None
+    family = registry.get(model.family)
+    return TrainingBenchmark(
+        config, tier_tasks(config), run_dir, family.forecaster, process, scores_start=model.pretrained is not None
+    )
+
+
+def _tiers(recipe: Recipe) -> str:
+    """What is scored, how often: `5 tasks every 200 steps, 15 every 2,000`."""
+    config = recipe.sections["benchmark"]
+    tasks = tier_tasks(config)
+    parts = [f"{len(tasks[tier])} tasks every {steps:,} steps" for tier, steps in config.tiers().items()]
+    return ", ".join(parts) or "none"
+
+
+def _checkpointing(recipe: Recipe) -> CheckpointConfig:
+    """The checkpoint section, best_metric filled in: the benchmark's where there is one."""
+    config, benchmark = recipe.sections["checkpoint"], recipe.sections["benchmark"]
+    if config.best_metric is None and benchmark.steps:
+        return dataclasses.replace(config, best_metric=benchmark.metric)
+    return config
 
 
 def _validation_windows(recipe: Recipe, process: Process, loader: WindowLoader) -> ValidationWindows | None:
@@ -236,54 +313,6 @@ def _write_recipe(recipe: Recipe, run_dir: Path) -> list[str]:
     return [f"{key} {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
 
 
-def _banner(
-    recipe: Recipe,
-    process: Process,
-    loader: WindowLoader,
-    held_out: ValidationWindows | None,
-    num_steps: int,
-    num_parameters: int,
-) -> dict[str, dict[str, Any]]:
-    model, data, training = (recipe.sections[name] for name in ("model", "data", "training"))
-    optimizer, parallel = recipe.sections["optimizer"], recipe.sections["parallel"]
-    dtype = autocast_dtype(training.precision, process.device)
-    every = recipe.sections["validation"].steps
-    return {
-        "Model": {
-            "family": model.family,
-            "start": model.pretrained or f"random values, size {model.size}",
-            "parameters": num_parameters,
-        },
-        "Optimization": {
-            "steps": f"{num_steps:,}" + _in_epochs(num_steps, loader),
-            "global batch": f"{training.batch_size:,} rows",
-            "learning rate": f"{optimizer.learning_rate:g}, {optimizer.schedule}",
-            "weight decay": optimizer.weight_decay,
-        },
-        "Distributed": {
-            "device": str(process.device),
-            "ranks": process.world_size,
-            "strategy": _strategy(parallel, process, num_parameters),
-            "precision": "fp32" if dtype is None else str(dtype).removeprefix("torch."),
-        },
-        "Data": {
-            **{
-                Path(source.name).name: f"{source.num_drawn:,} series, {source.probability:.0%} of the samples"
-                + (f" ({source.num_short:,} too short)" if source.num_short else "")
-                for source in loader.source_statistics()
-            },
-            "window": f"{data.context_length:,} context, {data.prediction_length:,} horizon",
-            "validation": f"{held_out.num_windows:,} windows every {every:,} steps" if held_out else "none",
-        },
-    }
-
-
-def _in_epochs(num_steps: int, loader: WindowLoader) -> str:
-    if loader.num_epoch_batches is None:
-        return ""
-    return f" ({num_steps / loader.num_epoch_batches:.3g} epochs of {loader.num_windows:,} windows)"
-
-
 def _length(recipe: Recipe) -> dict[str, Any]:
     """What `training.steps` and `epochs` say in terms of each other, where windows are counted and the data are there.
 
@@ -297,10 +326,3 @@ def _length(recipe: Recipe) -> dict[str, Any]:
     if training.epochs is None:
         return {"epochs": float(f"{training.num_steps / num_batches:.3g}")}
     return {"steps": training.in_steps(num_batches).steps}
-
-
-def _strategy(parallel: ParallelConfig, process: Process, num_parameters: int) -> str:
-    if process.world_size == 1:
-        return "single process"
-    shape = mesh_shape(parallel, world_size=process.world_size, num_parameters=num_parameters)
-    return "ddp" if shape.strategy == "ddp" else f"fsdp, {shape.dp_replicate} x {shape.dp_shard}"

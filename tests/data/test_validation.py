@@ -86,7 +86,13 @@ def test_ranks_share_one_set(lengths, holdout, stride, micro, world_size, most) 
 
 def test_of_many_windows_evenly_spread_ones_are_taken() -> None:
     source = source_of(*[100] * 10)
-    settings = {"context_length": 8, "prediction_length": 1, "least_past": 1, "stride": 1}
+    settings = {
+        "context_length": 8,
+        "prediction_length": 1,
+        "least_past": 1,
+        "stride": 1,
+        "quarantined": [np.array([], int)],
+    }
     described = SourceConfig(path="a", holdout=50)
     samples = validation_samples([source], [described], max_windows=25, **settings)
     assert np.bincount(samples.item_M).tolist() == [3, 2] * 5

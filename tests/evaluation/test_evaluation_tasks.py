@@ -1,8 +1,11 @@
 """tasks.yaml: paths, windows, and every error at once with its line."""
 
+import numpy as np
 import pytest
 
 from foreloom.config.located import RecipeError
+from foreloom.evaluation.baselines import SeasonalNaive
+from foreloom.evaluation.benchmark import evaluate
 from foreloom.evaluation.tasks import EvaluationTask, read_tasks
 
 
@@ -92,3 +95,26 @@ def test_where_windows_begin():
 def test_levels_ascend_and_hold_the_median(levels):
     with pytest.raises(ValueError, match="quantile_levels must ascend"):
         EvaluationTask(name="t", path="x", prediction_length=4, quantile_levels=levels)
+
+
+def test_windows_may_begin_at_a_date(tmp_path):
+    (tmp_path / "a").mkdir()
+    text = "tasks:\n  - {name: one, path: a, prediction_length: 2, num_rolls: 3, first_cut: 2024-01-04, min_past: 5}\n"
+    (task,) = read_tasks(write(tmp_path, text))
+    days = np.datetime64("2024-01-01") + np.arange(9)
+    assert task.rolls(9, days) == {1: 6}  # 4 days are too short a past, 8 leave one day to forecast
+    with pytest.raises(
+        RecipeError, match=r"tasks.yaml:2: tasks.0.first_cut: expected a date \(2024-01-31\), got 'soon'"
+    ):
+        read_tasks(write(tmp_path, text.replace("2024-01-04", "soon")))
+    with pytest.raises(RecipeError, match="offset and first_cut both say where the first window begins"):
+        read_tasks(write(tmp_path, text.replace("min_past: 5", "offset: -6")))
+
+
+def test_a_date_needs_data_with_times(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"item_id": "x", "target": [1, 2, 3, 4]}')
+    task = EvaluationTask(name="t", path=tmp_path / "a.jsonl", prediction_length=1, first_cut="2024-01-04")
+    with pytest.raises(
+        ValueError, match=r"task 't': its windows begin at 2024-01-04.*series 'x' .* does not state its"
+    ):
+        evaluate(SeasonalNaive(), [task])

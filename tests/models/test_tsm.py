@@ -60,7 +60,7 @@ def test_the_translation_is_a_valid_recipe_that_means_the_same(tmp_path):
     assert sections["training"].activation_checkpointing
     assert (sections["optimizer"].schedule, sections["optimizer"].betas) == ("linear", (0.9, 0.98))
     assert sections["parallel"].strategy == "fsdp"
-    assert "health_report_interval" in text.splitlines()[1]
+    assert (sections["monitoring"].health_steps, sections["monitoring"].trackers) == (1000, ("tensorboard",))
 
 
 def test_the_time_scale_follows_the_context_where_it_was_not_given(tmp_path):

@@ -7,10 +7,13 @@ from html.parser import HTMLParser
 
 import pytest
 
+from foreloom.evaluation.benchmark_files import write_record
 from foreloom.monitoring.monitor import Monitor, MonitoringConfig
-from foreloom.monitoring.record import StepRecord
+from foreloom.monitoring.record import BenchmarkRecord, StepRecord, ValidationRecord
+from foreloom.report.curves import training_figures
 from foreloom.report.figures import curve_figure
 from foreloom.report.page import write_page
+from foreloom.report.run_folder import MOST_PICTURES, read_run_folder
 from foreloom.report.style import save_figure
 
 VOID = {"meta", "img", "link", "br", "hr", "input"}
@@ -125,6 +128,53 @@ def test_a_whole_run(tmp_path):
         assert words in page.text
     assert "checkpoints/final" not in page.text
     assert "@import" not in path.read_text(encoding="utf-8")
+
+
+def test_validation_benchmarks_health_and_time_are_shown(tmp_path):
+    monitor = Monitor(tmp_path, 40, MonitoringConfig(log_steps=10, health_steps=20, trackers=("none",)))
+    monitor.start({})
+    for step in (10, 20, 30, 40):
+        spent = {"forward_backward": 4.0, "data_wait": step / 10, "checkpoint": 0.0}
+        record = StepRecord(
+            step=step, loss=5.0, grad_norm=1.0, learning_rate=1e-4, samples=step, samples_per_step=1.0,
+            steps_per_second=2.0, seconds=step / 2, seconds_by_part=spent, figures={"expert_entropy": 0.9},
+        )  # fmt: skip
+        monitor.log(record)
+        for loss in (9.0, 4.0):  # a resumed run validates anew
+            monitor.log_validation(ValidationRecord(step, loss, 4.0, step, 0, 0))
+        scores = {"wql": 0.2, "mase": 1.5, "composite": 0.7}
+        benchmark = BenchmarkRecord(
+            step, "lite", scores, {"<b>m4</b>": {"wql": 0.2, "mase": 1.5}}, "wql", 0.2, 10, None, 3.0, 0.02
+        )
+        write_record(tmp_path, benchmark)
+        monitor.log_benchmark(benchmark)
+    monitor.close()
+    page = Page(write_page(tmp_path).read_text(encoding="utf-8"))
+    assert page.headings[:4] == ["Training", "Benchmark during training", "Health", "What happened"]
+    alts = ["Loss", "Learning rate", "Gradient norm", "Speed", "Expert entropy", "Time"]
+    assert page.alts == [*alts, "Benchmark WQL", "Benchmark MASE"]
+    for words in ("Lite tier after step 40", "<b>m4</b>", "Best wql so far: 0.2 at step 10.", "2.0% of the time"):
+        assert words in page.text
+    assert "Health at step 40 of 40" in page.text and "Health at step 20 of 40" not in page.text
+    run = read_run_folder(tmp_path)
+    assert [event["loss"] for event in run.newest_events("validation")] == [4.0] * 4
+    time = training_figures(run)["Time"]
+    names = [text.get_text() for text in time.legends[0].get_texts()]
+    assert names == ["forward backward", "data wait"], "the largest first, what took no time left out"
+    heights = [band.get_paths()[0].vertices[:, 1].max() for band in time.axes[0].collections]
+    assert heights == pytest.approx([80.0, 100.0])
+
+
+def test_the_overview_stands_for_many_pictures(tmp_path):
+    run_for(tmp_path, 10, finish=False)
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "suite.csv").write_text("task,model,WQL,MASE\na,ours,0.02,0.5\n")
+    names = [f"suite-{i}.svg" for i in range(MOST_PICTURES)]
+    for name in ("suite.svg", *names):
+        save_figure(curve_figure(name, [1, 2], [1.0, 2.0]), tmp_path / "evaluation" / name)
+    assert [path.name for path in read_run_folder(tmp_path).pictures] == names
+    save_figure(curve_figure("one more", [1, 2], [1.0, 2.0]), tmp_path / "evaluation" / "suite-more.svg")
+    assert [path.name for path in read_run_folder(tmp_path).pictures] == ["suite.svg"]
 
 
 def test_a_run_that_has_only_begun(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from foreloom.evaluation.sliding import Channel, SlidingWindows
 from foreloom.report.score_files import write_rows
-from foreloom.report.sliding import SlidingOptions, plan_horizons, window_cutter
+from foreloom.report.sliding import SlidingOptions, SlidingTask, plan_tasks, window_cutter
 from foreloom.report.sliding_table import sliding_table, table_of
 from foreloom.report.tables import to_markdown
 
@@ -38,17 +38,22 @@ ROWS = [
 ]
 
 
+def tasks(*horizons):
+    return [SlidingTask(f"d-{horizon}", "d", horizon, cut, is_scaled=True) for horizon in horizons]
+
+
 def test_contexts_by_horizon_but_never_more_than_the_model_uses():
-    windows, notes = plan_horizons(cut, (24, 96, 150), None, 500)
-    assert {horizon: one and one.context_length for horizon, one in windows.items()} == {24: 96, 96: 500, 150: None}
+    windows, notes = plan_tasks(tasks(24, 96, 150), None, 500)
+    lengths = {name: one and one.context_length for name, one in windows.items()}
+    assert lengths == {"d-24": 96, "d-96": 500, "d-150": None}
     assert notes[0] == "horizon 96: the context is 500 steps, all that the model uses, instead of 512."
     assert notes[1].startswith("horizon 150 was not scored. none of the 1 series is long enough: a context of 500")
-    windows, notes = plan_horizons(cut, (96,), 64, 500)
-    assert (windows[96].context_length, notes) == (64, [])
+    windows, notes = plan_tasks(tasks(96), 64, 500)
+    assert (windows["d-96"].context_length, notes) == (64, [])
     with pytest.raises(ValueError, match="context of 501 steps was asked for, but the model uses 500 at most"):
-        plan_horizons(cut, (96,), 501, 500)
+        plan_tasks(tasks(96), 501, 500)
     with pytest.raises(ValueError, match=r"horizon 700 was not scored.*\nhorizon 800 was not scored"):
-        plan_horizons(cut, (700, 800), 64, 500)
+        plan_tasks(tasks(700, 800), 64, 500)
 
 
 def test_columns_belong_to_a_csv(tmp_path):
@@ -92,7 +97,7 @@ def test_lengths_beyond_the_model_are_refused_before_anything_is_computed(tiny_t
     with pytest.raises(
         ValueError, match=f"{context} and prediction_length {limit - 10} are {context + limit - 10} steps"
     ):
-        sliding.evaluate_windows_and_tabulate(tmp_path / "model", data, options, out=tmp_path / "scores.csv")
+        sliding.evaluate_windows_and_tabulate([tmp_path / "model"], data, options, out=tmp_path / "scores.csv")
 
 
 def test_raw_values_for_a_model_of_unit_scale_get_a_note(tiny_time_moe, tmp_path, monkeypatch, capsys):
@@ -106,7 +111,7 @@ def test_raw_values_for_a_model_of_unit_scale_get_a_note(tiny_time_moe, tmp_path
 
     def said(normalization: str) -> str:
         options = sliding.SlidingOptions(horizons=(4,), context_length=20, normalization=normalization)
-        sliding.evaluate_windows_and_tabulate(tmp_path / "model", data, options, out=tmp_path / "scores.csv")
+        sliding.evaluate_windows_and_tabulate([tmp_path / "model"], data, options, out=tmp_path / "scores.csv")
         return " ".join(capsys.readouterr().out.split())
 
     assert "note: model expects values of unit scale and was given raw ones" in said("none")

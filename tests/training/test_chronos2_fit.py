@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer
-from foreloom.data.loader import StepBatch
+from foreloom.data.loader import LoaderCounts, SourceStatistics, StepBatch
 from foreloom.data.windows import Role, Windows
 from foreloom.distributed.mesh import ParallelConfig
 from foreloom.distributed.process import Process
@@ -30,6 +30,14 @@ class RecordedBatches:
     def __init__(self, arrays: np.lib.npyio.NpzFile, num_steps: int) -> None:
         self.batches = [recorded_batch(arrays, step) for step in range(num_steps)]
         self.next_sample = 0
+
+    queue_depth = 0
+
+    def source_statistics(self) -> list[SourceStatistics]:
+        return []
+
+    def counts(self) -> LoaderCounts:
+        return LoaderCounts(0, 0.0, 0, 0, 0)
 
     def batch(self, first_sample: int) -> StepBatch:
         return self.batches[first_sample]

@@ -18,7 +18,7 @@ from foreloom.data.windows import Windows
 from foreloom.distributed.process import Process
 from foreloom.training.dry_run import worst_case
 from foreloom.training.trainer import Trainer
-from toy_run import CONTEXT_LENGTH, PREDICTION_LENGTH, build_trainer, losses, train_here, weights
+from toy_run import CONTEXT_LENGTH, PREDICTION_LENGTH, ScriptedBenchmark, build_trainer, losses, train_here, weights
 
 PROCESS = Process(0, 1, 0, torch.device("cpu"))
 
@@ -122,13 +122,8 @@ def test_activation_checkpointing_and_precision(tmp_path: Path) -> None:
 def test_benchmark_scores_reach_the_manifest_and_a_full_disk_does_not_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[int, bool]] = []
-
-    def benchmark(step: int, model: torch.nn.Module) -> dict[str, float]:
-        asked.append((step, model.training))
-        return {"wql": 1.0 / step}
-
-    trainer = build_trainer(PROCESS, tmp_path, {"steps": 6, "save_steps": 3}, benchmark=benchmark, benchmark_steps=4)
+    benchmark = ScriptedBenchmark(tmp_path, {4: 0.25, 6: 1 / 6})
+    trainer = build_trainer(PROCESS, tmp_path, {"steps": 6, "save_steps": 3}, benchmark=benchmark)
     real_fsync = os.fsync
 
     def fsync(descriptor: int) -> None:
@@ -138,7 +133,7 @@ def test_benchmark_scores_reach_the_manifest_and_a_full_disk_does_not_end_the_ru
 
     monkeypatch.setattr(os, "fsync", fsync)
     result = trainer.train()
-    assert asked == [(4, False), (6, False)] and result.exit_code == 0
+    assert benchmark.asked == [(4, False), (6, False)] and result.exit_code == 0
     (event,) = events(tmp_path, "checkpoint_failed")
     assert "step 3 could not be written" in event["sentence"] and "the disk is full" in event["sentence"]
     folders = sorted((tmp_path / "checkpoints").glob("step-*"))

@@ -15,7 +15,7 @@ from foreloom.monitoring.record import ValidationRecord
 from foreloom.training.scoring import Scoring
 from foreloom.training.trainer import Trainer
 from foreloom.training.validation import Validation, ValidationConfig
-from toy_run import build_trainer, launch, losses, train_here, weights
+from toy_run import ScriptedBenchmark, build_trainer, launch, losses, train_here, weights
 
 PROCESS = Process(0, 1, 0, torch.device("cpu"))
 
@@ -220,10 +220,8 @@ def test_two_ranks_measure_and_tally_what_one_does(tmp_path: Path) -> None:
 
 def test_benchmark_and_validation_are_scores_of_the_same_step(tmp_path: Path) -> None:
     validation = Scripted(ValidationConfig(steps=3), [5.0, 4.0, 4.5])
-    benchmark = lambda step, model: {"wql": 1.0 / step}
-    trainer = build_trainer(
-        PROCESS, tmp_path, {"steps": 6}, validation=validation, benchmark=benchmark, benchmark_steps=2
-    )
+    benchmark = ScriptedBenchmark(tmp_path, {2: 0.5, 4: 0.25, 6: 1 / 6})
+    trainer = build_trainer(PROCESS, tmp_path, {"steps": 6}, validation=validation, benchmark=benchmark)
     trainer.train()
     assert isinstance(trainer.scoring, Scoring)
     scores = {step: manifest(tmp_path, f"step-{step:08d}")["scores"] for step in folders(tmp_path)}

@@ -43,15 +43,11 @@ class CheckpointConfig:
     keep_best: Annotated[int, Field(ge=0)] = 3
     """Checkpoints of the best scores kept; only steps at which the benchmark or a validation ran have one."""
     best_metric: str | None = None
-    """The score that decides, lower is better: validation_loss, or a metric of the benchmark by its name in the result.
-    Unset: validation_loss in a run that validates, else wql."""
+    """The score that decides, lower is better: validation_loss, or one of the benchmark's (wql, mase, composite,
+    extended_wql ...). Unset: benchmark.metric in a run with a benchmark, else validation_loss."""
     export: Literal["all", "final"] = "all"
     """Which checkpoints get hf/, the folder that the reference library loads. With validation.restore_best each best
     model so far has it too."""
-
-
-# Said on every save and load of a single process, where it is meant.
-warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
 
 
 class CheckpointError(ValueError):

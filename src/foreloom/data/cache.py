@@ -20,13 +20,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("FORELOOM_CACHE") or Path.home() / ".cache" / "foreloom")
 
 
-def cached(paths: Sequence[Path], write: Callable[[Path], None]) -> Path:
+def cached(paths: Sequence[Path], write: Callable[[Path], None], variant: str = "") -> Path:
     """The Arrow file made of `paths`; `write(path)` makes it where it is missing.
 
-    The key holds the paths, sizes and times of the sources, so a changed file is converted again. The file is written
-    under another name and renamed, so it is whole or absent; ranks of one machine wait for the one that writes.
+    The key holds the paths, sizes and times of the sources, so a changed file is converted again, and `variant`, what
+    `write` was told. The file is written under another name and renamed, so it is whole or absent; ranks of one
+    machine wait for the one that writes.
     """
-    digest = blake2b(f"{FORMAT_VERSION}".encode(), digest_size=16)
+    digest = blake2b(f"{FORMAT_VERSION}{variant}".encode(), digest_size=16)
     for path in paths:
         stat = path.stat()
         digest.update(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())

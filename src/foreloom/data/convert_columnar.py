@@ -22,12 +22,12 @@ def parquet_to_arrow(paths: Sequence[Path], out: Path) -> None:
     if tables.is_long(schema) or tables.is_wide(schema):
         write_tables([pq.read_table(path) for path in paths], paths, out)
     else:
-        _rewrite(_parquet_batches(paths), paths, out)
+        _rewrite(parquet_batches(paths), paths, out)
 
 
 def arrow_to_plain(paths: Sequence[Path], out: Path) -> None:
     """The same rows, uncompressed and aligned, with numbers of a type numpy has."""
-    _rewrite(_arrow_batches(paths), paths, out)
+    _rewrite(arrow_batches(paths), paths, out)
 
 
 def read_parquet_schema(path: Path) -> pa.Schema:
@@ -57,7 +57,8 @@ def _rewrite(batches: Iterator[pa.RecordBatch], paths: Sequence[Path], out: Path
         writer.close()
 
 
-def _parquet_batches(paths: Sequence[Path]) -> Iterator[pa.RecordBatch]:
+def parquet_batches(paths: Sequence[Path]) -> Iterator[pa.RecordBatch]:
+    """The rows of Parquet files, in batches of about 64 MB."""
     for path in paths:
         with pq.ParquetFile(path) as file:
             num_rows = file.metadata.num_rows
@@ -66,7 +67,8 @@ def _parquet_batches(paths: Sequence[Path]) -> Iterator[pa.RecordBatch]:
             yield from file.iter_batches(batch_size=min(rows_per_batch, 2**16))
 
 
-def _arrow_batches(paths: Sequence[Path]) -> Iterator[pa.RecordBatch]:
+def arrow_batches(paths: Sequence[Path]) -> Iterator[pa.RecordBatch]:
+    """The batches of Arrow files, stream or file format, mapped."""
     for path in paths:
         with pa.memory_map(str(path)) as file:
             is_file = file.read(len(FILE_MAGIC)) == FILE_MAGIC

@@ -69,6 +69,9 @@ class DataConfig:
     its holdout, which lets every window know its future."""
     allow_missing: bool = True
     """Take windows with missing values; false makes one an error that names the series."""
+    # Not in the repr: a fingerprint holds what the file lists, not its name, and runs without one keep theirs.
+    quarantine: str | None = Field(default=None, repr=False)
+    """A file of JSON lines that names series to leave out; `foreloom data replay --quarantine` writes it."""
     num_prefetch: Annotated[int, Field(ge=0)] = 2
     """Global batches read ahead in the background; 0 reads each when it is asked for."""
 

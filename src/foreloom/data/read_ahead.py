@@ -26,6 +26,10 @@ class ReadAhead(Generic[T]):
         self._failure: BaseException | None = None
         self._finished = False
         self._closed = False
+        self.num_taken = 0
+        """Items handed out."""
+        self.num_ready_when_taken = 0
+        """Summed over those: items that lay ready, the one handed out among them."""
         # A daemon, so that a run that dies without closing its loader still ends.
         self._thread = threading.Thread(target=self._work, name="foreloom-read-ahead", daemon=True)
         self._thread.start()
@@ -35,16 +39,24 @@ class ReadAhead(Generic[T]):
 
     def __next__(self) -> T:
         with self._changed:
+            num_ready = len(self._ready)
             self._changed.wait_for(lambda: self._ready or self._finished or self._closed)
             if self._closed:
                 raise StopIteration
             if self._ready:
                 item = self._ready.popleft()
+                self.num_taken += 1
+                self.num_ready_when_taken += num_ready
                 self._changed.notify_all()
                 return item
         if self._failure is not None:
             raise self._failure
         raise StopIteration
+
+    @property
+    def num_ready(self) -> int:
+        """Items that lie ready."""
+        return len(self._ready)
 
     def close(self) -> None:
         with self._changed:

@@ -9,6 +9,8 @@ import numpy as np
 from foreloom.data.hashing import random_bits
 from foreloom.data.series import Source
 
+_NONE = np.array([], dtype=np.int64)
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -22,10 +24,17 @@ class Selection:
     """int64, steps that may be drawn from each series of the source, its holdout taken off."""
 
 
-def select(source: Source, min_length: int, max_series: int | None = None, holdout: int = 0) -> Selection:
+def select(
+    source: Source,
+    min_length: int,
+    max_series: int | None = None,
+    holdout: int = 0,
+    quarantined: np.ndarray = _NONE,
+) -> Selection:
     """Take `holdout` steps off every end, leave out series under `min_length` steps, keep `max_series` of the rest.
 
-    The choice does not depend on the run's seed. Raises ValueError, with the lengths found, where nothing is left.
+    The rows in `quarantined` are left out too. The choice does not depend on the run's seed. Raises ValueError, with
+    the lengths found, where nothing is left.
     """
     lengths = np.maximum(source.lengths - holdout, 0)
     items = np.flatnonzero(lengths >= min_length)
@@ -36,7 +45,10 @@ def select(source: Source, min_length: int, max_series: int | None = None, holdo
             f"(min_past + prediction_length{f' + holdout {holdout}' if holdout else ''}); their lengths are "
             f"{_describe(source.lengths)}. Lower data.prediction_length or data.min_past, or take the source out."
         )
-    return Selection(fixed_choice(items, max_series), num_short, lengths)
+    usable = np.setdiff1d(items, quarantined, assume_unique=True)
+    if not len(usable):
+        raise ValueError(f"{source.name}: data.quarantine lists every usable series; take the source out instead.")
+    return Selection(fixed_choice(usable, max_series), num_short, lengths)
 
 
 def fixed_choice(items: np.ndarray, max_series: int | None) -> np.ndarray:

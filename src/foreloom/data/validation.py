@@ -13,6 +13,7 @@ import numpy as np
 from foreloom.data.mixture import DataConfig, SourceConfig
 from foreloom.data.normalization import SeriesScales
 from foreloom.data.plan import plan_micro_batches
+from foreloom.data.quarantine import read_quarantine
 from foreloom.data.reader import open_source
 from foreloom.data.selection import fixed_choice
 from foreloom.data.series import Source
@@ -29,16 +30,19 @@ def validation_samples(
     least_past: int,
     stride: int,
     max_windows: int,
+    quarantined: Sequence[np.ndarray],
 ) -> Samples:
     """The windows whose horizon lies in the last `holdout` steps of its series; a holdout of 0 stands for all steps.
 
     Cuts begin where the holdout does, or after `least_past` steps, and lie `stride` apart, as far as the whole horizon
-    fits. Contexts may reach before the holdout. Of more than `max_windows`, so many evenly spread ones are taken.
+    fits. Contexts may reach before the holdout. Series in `quarantined` (rows, a source each) have none. Of more than
+    `max_windows`, so many evenly spread ones are taken.
     """
     first_cuts, counts = [], []
-    for source, its in zip(sources, described, strict=True):
+    for source, its, left_out in zip(sources, described, quarantined, strict=True):
         first_cut = np.maximum(source.lengths - its.holdout if its.holdout else 0, least_past)
         count = np.maximum((source.lengths - prediction_length - first_cut) // stride + 1, 0)
+        count[left_out] = 0
         taken = np.zeros_like(count)
         chosen = fixed_choice(np.flatnonzero(count), its.max_series)
         taken[chosen] = count[chosen]
@@ -98,10 +102,11 @@ class ValidationWindows:
                 "of every series alone, or name other data sets in validation.sources."
             )
         described = [candidates[number] for number in taken]
-        if opened is None:
-            self._sources = [open_source(one.path) for one in described]
-        else:
-            self._sources = [opened[number] for number in taken]
+        every = [open_source(one.path) for one in candidates] if opened is None else list(opened)
+        self._sources = [every[number] for number in taken]
+        # The quarantine is of data.sources; a validation set of its own is scored as it is.
+        none = [np.array([], dtype=np.int64)] * len(every)
+        left_out = read_quarantine(config.quarantine, every) if config.quarantine and not sources else none
         self._config = config
         self._samples = validation_samples(
             self._sources,
@@ -111,6 +116,7 @@ class ValidationWindows:
             least_past=config.least_past,
             stride=stride or config.prediction_length,
             max_windows=max_windows,
+            quarantined=[left_out[number] for number in taken],
         )
         if not len(self._samples):
             raise ValueError(

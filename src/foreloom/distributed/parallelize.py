@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,6 +48,20 @@ class ParallelModel:
     def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
         """Surrounds forward: matrix products in the compute precision, everything delicate in fp32."""
         return torch.autocast(device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None)
+
+    @contextlib.contextmanager
+    def answering(self, device: torch.device) -> Iterator[None]:
+        """Surrounds forecasts of the module inside: as the saved model gives them, so nothing compiled and in fp32.
+
+        Where sharded parameters come in the compute precision, forecasts are in that. Forecasts have a shape a batch,
+        and compiling each would use up what torch allows before it stops compiling the training step too.
+        """
+        with contextlib.ExitStack() as stack:
+            if "torch._dynamo" in sys.modules:  # nothing can be compiled otherwise, and importing it takes seconds
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            if isinstance(self.module, FSDPModule):
+                stack.enter_context(self.autocast(device))
+            yield
 
 
 def parallelize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 
@@ -71,27 +72,28 @@ class MetricSums:
         sizes = {"Q": len(levels), "I": len(central_intervals(levels))}
         return cls(levels, *(np.zeros(sizes.get(name[-1], ())) for name in _SUMMED))
 
-    def __add__(self, other: MetricSums) -> MetricSums:
+    def __add__(self, other: MetricSums) -> Self:
         assert self.quantile_levels == other.quantile_levels
-        return MetricSums(self.quantile_levels, *(getattr(self, n) + getattr(other, n) for n in _SUMMED))
+        return type(self)(self.quantile_levels, *(getattr(self, n) + getattr(other, n) for n in _SUMMED))
 
     def vector(self) -> np.ndarray:
         """Every sum in one float64 vector, for one all-reduce."""
         return np.concatenate([np.atleast_1d(getattr(self, name)) for name in _SUMMED])
 
-    def with_vector(self, vector: np.ndarray) -> MetricSums:
+    def with_vector(self, vector: np.ndarray) -> Self:
         """The sums that `vector()` of this shape would give back as `vector`."""
         shapes = [getattr(self, name).shape for name in _SUMMED]
         ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
         pieces = np.split(np.asarray(vector, dtype=np.float64), ends[:-1])
-        return MetricSums(self.quantile_levels, *(p.reshape(s) for p, s in zip(pieces, shapes, strict=True)))
+        return type(self)(self.quantile_levels, *(p.reshape(s) for p, s in zip(pieces, shapes, strict=True)))
 
     def scores(self) -> dict[str, float]:
-        """WQL, MASE, MAE, MSE, RMSE, sMAPE, SQL, CRPS and coverage_<percent>; NaN where nothing can be scored.
+        """WQL, MASE, MAE, MSE, RMSE, sMAPE, SQL, CRPS, WAPE and coverage_<percent>; NaN where nothing can be scored.
 
-        WQL: mean over levels of the summed quantile loss over the summed |label|. MASE: mean over windows and steps of
-        |error| / seasonal error. SQL: the quantile loss scaled likewise, mean over levels. CRPS: mean over levels and
-        points of the quantile loss, in the data's units. Coverage: share of labels inside each central interval.
+        WQL: mean over levels of the summed quantile loss over the summed |label|. WAPE: the summed |error| over the
+        summed |label|. MASE: mean over windows and steps of |error| / seasonal error. SQL: the quantile loss scaled
+        likewise, mean over levels. CRPS: mean over levels and points of the quantile loss, in the data's units.
+        Coverage: share of labels inside each central interval.
         """
         mse = _ratio(self.squared_error, self.num_points)
         return {
@@ -103,6 +105,7 @@ class MetricSums:
             "sMAPE": _ratio(self.symmetric_error, self.num_symmetric),
             "SQL": _ratio(self.scaled_quantile_loss_Q.mean(), self.num_scaled),
             "CRPS": _ratio(self.quantile_loss_Q.mean(), self.num_points),
+            "WAPE": _ratio(self.abs_error, self.abs_label),
         } | {
             f"coverage_{percent}": _ratio(covered, self.num_points)
             for (percent, *_), covered in zip(central_intervals(self.quantile_levels), self.covered_I, strict=True)

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from foreloom.evaluation.metrics import MetricSums
+from foreloom.evaluation.grouped_sums import Sums
 
-METRICS = ("WQL", "MASE", "MAE", "MSE", "RMSE", "sMAPE", "SQL", "CRPS")
+METRICS = ("WQL", "MASE", "MAE", "MSE", "RMSE", "sMAPE", "SQL", "CRPS", "WAPE")
 """Every metric but coverage; lower is better for all of them."""
 
 ExampleKind = Literal["best", "median", "worst"]
@@ -43,11 +43,13 @@ class TaskResult:
 
     name: str
     prediction_length: int
-    sums: MetricSums
+    sums: Sums
     num_series: int
     num_skipped: int
     """Windows left out because their series is too short."""
     seconds: float
+    num_fallbacks: int = 0
+    """Targets that a simpler model forecast because the one asked for failed."""
     examples: tuple[ForecastExample, ...] = ()
 
     @cached_property

@@ -14,6 +14,7 @@ import numpy as np
 
 from foreloom.data.windows import ForecastInput
 from foreloom.evaluation.baselines import SeasonalForecaster
+from foreloom.evaluation.fallbacks import num_fallbacks
 from foreloom.evaluation.metrics import BrokenForecastError
 from foreloom.evaluation.result import ForecastExample, pick_examples
 from foreloom.evaluation.sliding import Piece, SlidingWindows
@@ -32,6 +33,8 @@ class SlidingResult:
     absolute_error_N: np.ndarray
     num_points_N: np.ndarray
     seconds: float
+    num_fallbacks: int = 0
+    """Windows that a simpler model forecast because the one asked for failed."""
     examples: tuple[ForecastExample, ...] = ()
 
     @property
@@ -74,10 +77,13 @@ def score_windows(
     num_batches = -(-windows.num_windows // batch_size)
     squared_N, absolute_N, num_N = np.zeros((3, windows.num_windows))
     broken: BrokenForecastError | None = None
+    fallbacks = 0
     for turn, (batch, counts) in enumerate(turns(num_batches, rank, world_size), start=1):
         first, last = batch * batch_size, min((batch + 1) * batch_size, windows.num_windows)
         pieces = list(windows.pieces(first, last))
+        before = num_fallbacks(forecaster)
         forecast_NH = _forecast(forecaster, windows, pieces)
+        fallbacks += counts * (num_fallbacks(forecaster) - before)
         if counts and not broken:
             try:
                 _refuse_broken(forecast_NH, pieces, windows.context_length)
@@ -91,12 +97,13 @@ def score_windows(
         if progress:
             progress(min(turn * world_size, num_batches), num_batches)
     # Windows, not sums, go over the ranks: zeros add nothing, so the sums below do not depend on who did what.
-    total = (reduce or alone)(np.concatenate([[broken is not None], squared_N, absolute_N, num_N]))
+    total = (reduce or alone)(np.concatenate([[broken is not None, fallbacks], squared_N, absolute_N, num_N]))
     if total[0]:
         raise broken or BrokenForecastError("another rank met a forecast that is not finite.")
-    squared_N, absolute_N, num_N = total[1:].reshape(3, -1)
+    squared_N, absolute_N, num_N = total[2:].reshape(3, -1)
     examples = _examples(forecaster, windows, squared_N, num_N)
-    return SlidingResult(squared_N, absolute_N, num_N, time.perf_counter() - start_seconds, examples)
+    seconds = time.perf_counter() - start_seconds
+    return SlidingResult(squared_N, absolute_N, num_N, seconds, int(total[1]), examples)
 
 
 def _forecast(forecaster: Forecaster, windows: SlidingWindows, pieces: Sequence[Piece]) -> np.ndarray:

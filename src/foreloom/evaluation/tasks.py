@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import Field
 
 from foreloom.config.loader import validate
@@ -33,12 +35,18 @@ class EvaluationTask:
     """Steps from one window to the next (0: prediction_length, so that windows do not overlap)."""
     offset: Annotated[int, Field(le=0)] = 0
     """Where the first window begins, counted back from the end (0: as late as lets the last window end the series)."""
+    first_cut: datetime | None = None
+    """The date of the last step before the first window, in place of offset; the data must state its times."""
+    min_past: Annotated[int, Field(ge=1)] = 1
+    """Steps that a window must have before it; windows with fewer are left out."""
     season_length: Annotated[int, Field(ge=0)] = 0
     """Season of MASE, SQL and the seasonal baselines in steps (0: by each series' frequency, as GluonTS does)."""
     quantile_levels: tuple[float, ...] = DECILES
     """Levels to score, ascending, 0.5 among them."""
     variates: Literal["split", "joint"] = "split"
     """Are the targets of a multivariate series forecast one by one (split) or together as a group (joint)?"""
+    average_over: Literal["points", "targets"] = "points"
+    """Are SQL, MASE, WAPE and WQL of all points together, or means of the scores of every window and target (fev)?"""
     covariates: bool = False
     """Does the forecaster get the series' covariates?"""
 
@@ -48,6 +56,8 @@ class EvaluationTask:
             raise ValueError(f"quantile_levels must ascend between 0 and 1 and hold 0.5, got {list(levels)}.")
         if not self.paths:
             raise ValueError("path is an empty list: name the data.")
+        if self.first_cut and self.offset:
+            raise ValueError("offset and first_cut both say where the first window begins: give one of them.")
         if self.offset and self.offset + (self.num_rolls - 1) * self.roll_stride + self.prediction_length > 0:
             raise ValueError(
                 f"window {self.num_rolls} would end after the series: offset {self.offset} leaves no room for "
@@ -67,11 +77,23 @@ class EvaluationTask:
     def first_offset_of_last_windows(self) -> int:
         return -(self.prediction_length + (self.num_rolls - 1) * self.roll_stride)
 
-    def cuts(self, length: int) -> list[int]:
-        """Where the windows of a series of `length` steps begin, oldest first; windows without a past are left out."""
-        first = length + (self.offset or self.first_offset_of_last_windows)
-        starts = (first + roll * self.roll_stride for roll in range(self.num_rolls))
-        return [cut for cut in starts if cut >= 1]
+    def cuts(self, length: int, timestamps: np.ndarray | None = None) -> list[int]:
+        """Where the windows of a series of `length` steps begin, oldest first; windows without a past are left out.
+
+        `timestamps`, datetime64 (length,), are needed where `first_cut` is a date.
+        """
+        return list(self.rolls(length, timestamps).values())
+
+    def rolls(self, length: int, timestamps: np.ndarray | None = None) -> dict[int, int]:
+        """The number of each window -> where it begins, see `cuts`."""
+        if self.first_cut:
+            assert timestamps is not None
+            first = int(np.searchsorted(timestamps, np.datetime64(self.first_cut), side="right"))
+        else:
+            first = length + (self.offset or self.first_offset_of_last_windows)
+        starts = {roll: first + roll * self.roll_stride for roll in range(self.num_rolls)}
+        latest = length - self.prediction_length
+        return {roll: cut for roll, cut in starts.items() if self.min_past <= cut <= latest}
 
 
 def read_tasks(path: str | Path, data_root: str | Path | None = None) -> list[EvaluationTask]:

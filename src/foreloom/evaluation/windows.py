@@ -14,6 +14,7 @@ import numpy as np
 from foreloom.data.forecast_input import forecast_input
 from foreloom.data.series import Series, Source
 from foreloom.data.windows import ForecastInput
+from foreloom.evaluation.grouped_sums import Group
 from foreloom.evaluation.metrics import seasonal_error
 from foreloom.evaluation.season import season_length
 from foreloom.evaluation.tasks import EvaluationTask
@@ -28,6 +29,8 @@ class PlannedWindow:
     cut: int
     variates: tuple[int, ...]
     num_rows: int
+    roll: int
+    """Number of the window in its series."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class EvaluationWindow:
     season_length: int
     cut: int
     """Steps of the series before the window."""
+    groups_V: tuple[Group, ...]
+    """What each target's score is averaged with."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +72,18 @@ def plan_windows(task: EvaluationTask, sources: Sequence[Source], context_length
     num_series = 0
     for s, source in enumerate(sources):
         for item, (length, num_rows) in enumerate(zip(source.lengths.tolist(), source.num_rows.tolist(), strict=True)):
-            cuts = task.cuts(length)
-            if not cuts:
+            rolls = task.rolls(length, _timestamps(task, source, item) if task.first_cut else None)
+            if not rolls:
                 continue
             num_series += 1
             num_targets = 1 if num_rows == 1 else source.read(item).target_VT.shape[0]
             num_covariates = num_rows - num_targets if task.covariates else 0
             groups = [(v,) for v in range(num_targets)] if task.variates == "split" else [tuple(range(num_targets))]
-            planned += [PlannedWindow(s, item, cut, vs, len(vs) + num_covariates) for cut in cuts for vs in groups]
+            planned += [
+                PlannedWindow(s, item, cut, variates, len(variates) + num_covariates, roll)
+                for roll, cut in rolls.items()
+                for variates in groups
+            ]
     num_all = sum(len(source) for source in sources)
     if not planned:
         longest = max((int(source.lengths.max()) for source in sources if len(source)), default=0)
@@ -86,6 +95,16 @@ def plan_windows(task: EvaluationTask, sources: Sequence[Source], context_length
     num_kept = len({(p.source, p.item, p.cut) for p in planned})
     planned.sort(key=lambda p: min(p.cut, context_length))
     return Plan(_fill(planned, batch_size), num_series, num_all * task.num_rolls - num_kept)
+
+
+def _timestamps(task: EvaluationTask, source: Source, item: int) -> np.ndarray:
+    series = source.read(item)
+    if series.timestamps is None:
+        raise ValueError(
+            f"task {task.name!r}: its windows begin at {task.first_cut}, but series {series.item_id!r} of "
+            f"{source.name} does not state its times. Add a column 'timestamp', or use offset."
+        )
+    return series.timestamps
 
 
 def _fill(planned: Sequence[PlannedWindow], batch_size: int) -> list[list[PlannedWindow]]:
@@ -111,7 +130,10 @@ def window_reader(
 
     @lru_cache(maxsize=8)
     def scales(source: int, item: int, cut: int, m: int) -> np.ndarray:
-        return seasonal_error(read(source, item).target_VT[:, :cut], m)
+        past_VT = read(source, item).target_VT[:, :cut]
+        if task.average_over == "targets" and cut <= m:  # fev leaves out what GluonTS scales with a season of 1
+            return np.full(len(past_VT), np.nan)
+        return seasonal_error(past_VT, m)
 
     def cut_window(planned: PlannedWindow) -> EvaluationWindow:
         series = read(planned.source, planned.item)
@@ -126,6 +148,7 @@ def window_reader(
             seasonal_error_V=scales(planned.source, planned.item, planned.cut, m)[variates],
             season_length=m,
             cut=planned.cut,
+            groups_V=tuple((planned.roll, variate) for variate in planned.variates),
         )
 
     return cut_window

@@ -36,7 +36,7 @@ def from_pretrained(path_or_hub_id: str | Path, device: DeviceSetting | str = "a
     """
     folder = find_model_folder(path_or_hub_id)
     family = recognise(folder)
-    return Model(family, family.load(folder).to(_device(device)).eval())
+    return Model(family, family.load(folder).to(find_device(device)).eval())
 
 
 class Model:
@@ -170,7 +170,8 @@ class Model:
         return prediction_length
 
 
-def _device(device: str) -> torch.device:
+def find_device(device: str) -> torch.device:
+    """The device of that name; `auto` is MPS, then CUDA, then CPU. ValueError for one that does not exist."""
     if device in ("auto", "cpu", "cuda", "mps"):
         launch = read_launch(os.environ)
         has_mps, num_cuda = torch.backends.mps.is_available(), torch.cuda.device_count()

@@ -108,6 +108,8 @@ class ModelFamily:
     waiting for the device; `applied` is 1, or 0 where the step was skipped. Balances routers without a loss."""
     figures: Callable[[nn.Module, Mapping[str, np.ndarray]], Mapping[str, float]] = _no_figures
     """figures(module, tally since the last log line) -> named numbers for the log (forecast_loss, expert_entropy)."""
+    loads: tuple[str, ...] = ()
+    """Entries of the tally that count tokens, (layers, experts): logged as they are."""
     teach_transformers: Callable[[], None] = _known_already
     """teach_transformers(): register the family with transformers' Auto classes; see `foreloom.hub`."""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from foreloom.models.common.files import CONFIG_FILE, read_json
 from foreloom.models.common.lora import ADAPTER_CONFIG_FILE, base_folder
@@ -34,9 +36,12 @@ def recognise(folder: str | Path) -> ModelFamily:
     if (folder / ADAPTER_CONFIG_FILE).is_file():
         folder = base_folder(folder, read_json(folder / ADAPTER_CONFIG_FILE))
     config = read_json(folder / CONFIG_FILE)
-    for name in _FAMILIES:
-        family = get(name)
-        if family.recognises(config):
-            return family
+    if family := family_of(config):
+        return family
     what = config.get("chronos_pipeline_class") or config.get("architectures") or config.get("model_type")
     raise ValueError(f"{folder} holds a model foreloom does not know ({what}); it knows {', '.join(_FAMILIES)}.")
+
+
+def family_of(config: Mapping[str, Any]) -> ModelFamily | None:
+    """The family a config.json belongs to, if it is one of ours."""
+    return next((family for family in map(get, _FAMILIES) if family.recognises(config)), None)

@@ -45,6 +45,7 @@ RENAMED: dict[str, str] = {
     "weight_decay": "optimizer.weight_decay",
     "adam_epsilon": "optimizer.epsilon",
     "log_steps": "monitoring.log_steps",
+    "health_report_interval": "monitoring.health_steps",
 }
 """Keys that mean the same under another name."""
 
@@ -72,7 +73,6 @@ DROPPED: dict[str, str] = {
     "attn_implementation": "the fastest exact attention is chosen by itself",
     "validation_data_paths": "score checkpoints with `foreloom evaluate`",
     "max_val_series": "score checkpoints with `foreloom evaluate`",
-    "health_report_interval": "the log line carries loss, speed, gradient norm and memory",
     "benchmark_config": "score checkpoints with `foreloom evaluate`",
     "benchmark_eval_steps": "score checkpoints with `foreloom evaluate`",
     "benchmark_top_k_checkpoints": "score checkpoints with `foreloom evaluate`",
@@ -143,7 +143,7 @@ def translate(old: Located, *, devices: int) -> tuple[dict[str, Any], list[str]]
     if "fsdp" in values:
         recipe["parallel"]["strategy"] = "fsdp" if values["fsdp"] else "ddp"
     if "report_to" in values:
-        recipe["monitoring"]["trackers"] = [values["report_to"]] if values["report_to"] == "tensorboard" else []
+        recipe["monitoring"]["trackers"] = [values["report_to"]] if values["report_to"] in _TRACKERS else ["none"]
     notes += [f"{key}: {DROPPED[key]}" for key in values if key in DROPPED]
     if "resume_from_checkpoint" in values:
         notes.append(f"resume_from_checkpoint: {FOLDED['resume_from_checkpoint']}")
@@ -154,6 +154,7 @@ def translate(old: Located, *, devices: int) -> tuple[dict[str, Any], list[str]]
 
 _DEFAULT_SCHEDULE = "cosine"
 _PATCH_KEYS = ("input_patch_size", "input_patch_stride", "output_patch_size")
+_TRACKERS = ("tensorboard", "wandb", "mlflow")
 _SECTIONS = ("model", "data", "training", "optimizer", "parallel", "monitoring")
 _EDITABLE = ("pretrained", "max_output_patches", "dropout_rate")
 

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from foreloom.monitoring.record import StepRecord, ValidationRecord
+from foreloom.monitoring.record import BenchmarkRecord, StepRecord, ValidationRecord
 
 BOX_WIDTH = 74
 WARNING_MARK = "⚠"
@@ -56,6 +56,33 @@ def validation_line(record: ValidationRecord) -> str:
     if record.patience:
         fields.append(f"{record.num_in_vain} of {record.patience} in vain")
     return " | ".join(fields)
+
+
+def benchmark_line(record: BenchmarkRecord) -> str:
+    """One benchmark on one line, arrows showing how far each score moved since the one before: down is better.
+
+    `Benchmark (lite, 5 tasks) after step 400: wql=0.0841 ↓0.0012 | mase=0.9782 ↑0.0034 | composite=0.4417 ↓0.0001 |
+    best wql: this one | 12s, benchmarks 3.1% of the time`
+    """
+    tasks = f"{len(record.tasks)} task{'' if len(record.tasks) == 1 else 's'}"
+    scores = " | ".join(
+        f"{name}={score:.4f}{_movement(score, (record.previous or {}).get(name, math.nan))}"
+        for name, score in record.scores.items()
+    )
+    best = ""
+    if record.best_step is not None:
+        is_new = record.best_step == record.step
+        holder = "this one" if is_new else f"{record.best_score:.4f} at step {record.best_step:,}"
+        best = f" | best {record.metric}: {holder}"
+    return (
+        f"Benchmark ({record.tier}, {tasks}) after step {record.step:,}: {scores}{best} | "
+        f"{duration(record.seconds)}, benchmarks {record.training_share:.1%} of the time"
+    )
+
+
+def _movement(score: float, before: float) -> str:
+    change = score - before
+    return f" {'↓' if change < 0 else '↑'}{abs(change):.4f}" if math.isfinite(change) and change else ""
 
 
 def duration(seconds: float) -> str:

@@ -7,57 +7,83 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+NUM_RECENT = 40
+"""Logged values that a sparkline is drawn from."""
+
 
 class LossMeter:
     """First, last, best and smoothed loss over the logged steps. Non-finite losses leave every figure as it was."""
 
     EMA_ALPHA = 0.05
     """Weight of the newest loss: a memory of about 20 logged steps."""
+    SLOW_ALPHA = 0.01
+    """The same for the slow average: about 100 logged steps."""
     MILESTONE_DROP = 0.1
     """A milestone is a loss this share below the one of the milestone before."""
+    NUM_MILESTONES_KEPT = 3
 
     def __init__(self) -> None:
         self.first: float | None = None
+        self.first_step: int | None = None
         self.last: float | None = None
+        self.last_step: int | None = None
         self.best: float | None = None
         self.best_step: int | None = None
         self.ema: float | None = None
+        self.slow_ema: float | None = None
         self.milestone: float | None = None
         self.num_milestones = 0
+        self.milestones: list[tuple[int, float]] = []
+        """Step and loss of the newest ones."""
+        self.recent: list[float] = []
+        """The newest ones, oldest first."""
 
     def update(self, step: int, loss: float) -> None:
         if not math.isfinite(loss):
             return
-        self.last = loss
+        self.last, self.last_step = loss, step
+        self.recent = [*self.recent, loss][-NUM_RECENT:]
         if self.first is None or self.best is None or self.ema is None or self.milestone is None:
-            self.first = self.best = self.ema = self.milestone = loss
-            self.best_step = step
+            self.first = self.best = self.ema = self.slow_ema = self.milestone = loss
+            self.first_step = self.best_step = step
             return
+        slow = self.ema if self.slow_ema is None else self.slow_ema  # a state of before there was one
         self.ema += self.EMA_ALPHA * (loss - self.ema)
+        self.slow_ema = slow + self.SLOW_ALPHA * (loss - slow)
         if loss < self.best:
             self.best, self.best_step = loss, step
         if loss <= self.milestone * (1 - self.MILESTONE_DROP):
             self.milestone = loss
             self.num_milestones += 1
+            self.milestones = [*self.milestones, (step, loss)][-self.NUM_MILESTONES_KEPT :]
+
+    @property
+    def num_steps(self) -> int:
+        """From the first logged step to the last; 0 where there are not two, or a state of before they were kept."""
+        return self.last_step - self.first_step if self.last_step and self.first_step else 0
 
     def state_dict(self) -> dict[str, Any]:
         return dict(vars(self))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         vars(self).update(state)
+        self.milestones = [(step, loss) for step, loss in self.milestones]  # JSON has no tuples
 
 
 class GradNormMeter:
-    """How the gradient norm before clipping compares with the ten logged before it."""
+    """How the gradient norm before clipping compares with those logged before it."""
 
     WINDOW = 10
+    """A norm is compared with the mean of so many before it."""
+    NUM_RECENT = 50
     SURGE = 5.0
     """A norm this many times the window's mean gets a warning mark in the log line."""
     EXPLOSION = 10.0
     """A norm this many times the window's mean, or a non-finite one, counts as an explosion."""
 
     def __init__(self) -> None:
-        self.recent: deque[float] = deque(maxlen=self.WINDOW)
+        self.recent: deque[float] = deque(maxlen=self.NUM_RECENT)
+        """The newest finite ones, oldest first."""
         self.num_explosions = 0
 
     def update(self, norm: float) -> bool:
@@ -65,7 +91,8 @@ class GradNormMeter:
         if not math.isfinite(norm):
             self.num_explosions += 1
             return True
-        mean = sum(self.recent) / len(self.recent) if len(self.recent) == self.WINDOW else math.inf
+        window = list(self.recent)[-self.WINDOW :]
+        mean = sum(window) / len(window) if len(window) == self.WINDOW else math.inf
         self.num_explosions += norm > self.EXPLOSION * mean
         self.recent.append(norm)
         return norm > self.SURGE * mean
@@ -74,5 +101,45 @@ class GradNormMeter:
         return {"recent": list(self.recent), "num_explosions": self.num_explosions}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.recent = deque(state["recent"], maxlen=self.WINDOW)
+        self.recent = deque(state["recent"], maxlen=self.NUM_RECENT)
         self.num_explosions = state["num_explosions"]
+
+
+class LearningRateMeter:
+    """The learning rate over the logged steps."""
+
+    def __init__(self) -> None:
+        self.peak = 0.0
+        """The highest so far."""
+        self.recent: list[float] = []
+        """The newest ones, oldest first."""
+
+    def update(self, learning_rate: float) -> None:
+        self.peak = max(self.peak, learning_rate)
+        self.recent = [*self.recent, learning_rate][-NUM_RECENT:]
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+
+
+class TimeMeter:
+    """Seconds by part, added up until someone has read them."""
+
+    def __init__(self) -> None:
+        self.seconds_by_part: dict[str, float] = {}
+
+    def update(self, seconds_by_part: Mapping[str, float]) -> None:
+        for part, seconds in seconds_by_part.items():
+            self.seconds_by_part[part] = self.seconds_by_part.get(part, 0.0) + seconds
+
+    def reset(self) -> None:
+        self.seconds_by_part = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds_by_part": dict(self.seconds_by_part)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.seconds_by_part = dict(state["seconds_by_part"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,18 +57,9 @@ def read_metrics(run_dir: str | Path) -> Metrics:
     run was killed, or is writing it now) is skipped. Raises ValueError naming file and line where another one is not a
     JSON object, FileNotFoundError where the run has logged nothing.
     """
-    path = Path(run_dir) / FILE_NAME
-    *lines, unfinished = path.read_bytes().split(b"\n")
-    del unfinished  # empty where the last line is whole
     steps: list[dict[str, Any]] = []
     events: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if not isinstance(record, dict) or "kind" not in record:
-            raise ValueError(f"{path}:{number}: not a record of a run; delete the line to read the rest")
+    for record in read_records(run_dir):
         if record["kind"] != "step":
             events.append(record)
             continue
@@ -76,6 +67,21 @@ def read_metrics(run_dir: str | Path) -> Metrics:
             steps.pop()
         steps.append(record)
     return Metrics(steps, events)
+
+
+def read_records(run_dir: str | Path) -> Iterator[dict[str, Any]]:
+    """Every record in the order written, with what later sessions overwrote; raises as `read_metrics` does."""
+    path = Path(run_dir) / FILE_NAME
+    *lines, unfinished = path.read_bytes().split(b"\n")
+    del unfinished  # empty where the last line is whole
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict) or "kind" not in record:
+            raise ValueError(f"{path}:{number}: not a record of a run; delete the line to read the rest")
+        yield record
 
 
 def _strict(value: Any) -> Any:

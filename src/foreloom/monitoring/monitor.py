@@ -9,33 +9,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field
-
-from foreloom.config.section import section
 from foreloom.monitoring import console, environment
+from foreloom.monitoring.config import DEFAULT_PROJECT, MonitoringConfig
+from foreloom.monitoring.health import Health, headline, report
 from foreloom.monitoring.lines import EarlyLines, close_lines, logger, open_lines, replay
-from foreloom.monitoring.meters import GradNormMeter, LossMeter
+from foreloom.monitoring.meters import GradNormMeter, LearningRateMeter, LossMeter, TimeMeter
 from foreloom.monitoring.metrics_file import MetricsFile
-from foreloom.monitoring.record import StepRecord, ValidationRecord
-from foreloom.monitoring.trackers import TRACKERS, Tracker, step_scalars, validation_scalars
+from foreloom.monitoring.record import BenchmarkRecord, StepRecord, ValidationRecord
+from foreloom.monitoring.scalars import benchmark_scalars, step_scalars, validation_scalars
+from foreloom.monitoring.time_parts import advise
+from foreloom.monitoring.trackers import TRACKERS, Session, Tracker, require
 
-
-@section
-class MonitoringConfig:
-    """What a run says about itself, and where. metrics.jsonl and training.log are always written."""
-
-    log_steps: Annotated[int, Field(ge=1)] = 100
-    """Steps between log lines; the device is read at these steps only."""
-    trackers: tuple[Literal["tensorboard", "none"], ...] = ("tensorboard",)
-    """Tools that mirror metrics.jsonl: a list of `tensorboard`, or `[none]`."""
-
-    def __post_init__(self) -> None:
-        if "none" in self.trackers and len(self.trackers) > 1:
-            raise ValueError(f"trackers: `none` stands alone, but the list is {list(self.trackers)}")
-        if len(set(self.trackers)) < len(self.trackers):
-            raise ValueError(f"trackers: each may be named once, but the list is {list(self.trackers)}")
+WARM_SECONDS = 60.0
+"""Time to be measured before a run is called slow: the first steps compile and fill caches."""
 
 
 class Monitor:
@@ -46,17 +34,25 @@ class Monitor:
     at its end. All messages of the logger `foreloom` and its children go the same way: INFO and above to the console
     and training.log of the main rank, warnings only to the console of the others.
 
-    A file that cannot be written (a full disk) costs one warning, never the run.
+    A file that cannot be written (a full disk), or a tracker that fails, costs one warning, never the run. Raises
+    ValueError where a tracker's package is not installed.
     """
 
     def __init__(self, run_dir: str | Path, total_steps: int, config: MonitoringConfig, is_main: bool = True) -> None:
+        require(config.trackers)
         self.run_dir = Path(run_dir)
         self.total_steps = total_steps
         self.config = config
         self.is_main = is_main
         self._loss = LossMeter()
         self._grad_norm = GradNormMeter()
+        self._learning_rate = LearningRateMeter()
+        self._time = TimeMeter()  # since the last health report
+        self._session_time: TimeMeter | None = None  # since its first log line
+        self._slow_parts: set[str] = set()
         self._last: StepRecord | None = None
+        self._validation: ValidationRecord | None = None
+        self._benchmarks: dict[str, BenchmarkRecord] = {}
         self._peak_memory_bytes: int | None = None
         self._file: MetricsFile | None = None
         self._trackers: list[Tracker] = []
@@ -64,8 +60,11 @@ class Monitor:
         self._handlers: list[logging.Handler] = []
         self._broken: set[str] = set()
 
-    def start(self, banner: Mapping[str, Mapping[str, Any]]) -> None:
-        """Open the outputs and print the banner: a box of titled sections (Model, Optimization, Distributed, Data)."""
+    def start(self, banner: Mapping[str, Mapping[str, Any]], **fields: Any) -> None:
+        """Open the outputs and print the banner: a box of titled sections (Model, Optimization, Distributed, Data).
+
+        `fields`, for programs, join the event `start`.
+        """
         early = self._early.take()
         self._handlers = open_lines(self.run_dir, is_main=self.is_main)
         if not self.is_main:
@@ -74,25 +73,35 @@ class Monitor:
         with self._lasting(environment.FILE_NAME):
             environment.write_environment(self.run_dir)
         self._file = MetricsFile(self.run_dir)
+        session = Session(
+            run_dir=self.run_dir,
+            project=self.config.project or DEFAULT_PROJECT,
+            first_step=self._last_step + 1,
+            flops=self._last.flops if self._last else 0.0,
+        )
         for name in self.config.trackers:
-            if name in TRACKERS:
-                with self._lasting(name):
-                    self._trackers.append(TRACKERS[name](self.run_dir, self._last_step + 1))
+            if name != "none":
+                with self._tracking(name):
+                    self._trackers.append(TRACKERS[name](session))
         monitoring = {
             "run folder": self.run_dir,
             "log line": f"every {self.config.log_steps:,} steps",
+            "health report": f"every {self.config.health_steps:,} steps" if self.config.health_steps else "none",
             "trackers": self.config.trackers,
         }
-        logger.info(console.box({**banner, "Monitoring": monitoring}))
+        logger.info(console.box({**banner, "Monitoring": {**monitoring, **banner.get("Monitoring", {})}}))
         replay(early)
         self._write_event(
-            "start", "info", f"Session began: {self.total_steps:,} steps in all.", None, {"banner": banner}
+            "start", "info", f"Session began: {self.total_steps:,} steps in all.", None, {"banner": banner, **fields}
         )
 
     def log(self, record: StepRecord) -> None:
         """Take in a logging step (every `log_steps`-th and the last) and, on the main rank, print and write it."""
         self._loss.update(record.step, record.loss)
         surge = self._grad_norm.update(record.grad_norm)
+        self._learning_rate.update(record.learning_rate)
+        self._time.update(record.seconds_by_part)
+        is_report_due = self._is_report_due(record.step)
         self._last = record
         if record.memory_bytes is not None:
             self._peak_memory_bytes = max(record.memory_bytes, self._peak_memory_bytes or 0)
@@ -106,14 +115,24 @@ class Monitor:
             logger.info(console.figures_line(record.figures))
         self._write({"kind": "step", **dataclasses.asdict(record), "ema": ema, "best": best})
         self._track(record.step, step_scalars(record, ema=ema))
+        self._watch_time(record)
+        if is_report_due:
+            self._report(record)
 
     def log_validation(self, record: ValidationRecord) -> None:
         """Take in a validation and, on the main rank, print and write it: an event of the kind `validation`."""
+        self._validation = record
         sentence = console.validation_line(record)
         self.event("validation", sentence, **dataclasses.asdict(record))
         if record.figures and self.is_main:
             logger.info(console.figures_line(record.figures))
         self._track(record.step, validation_scalars(record))
+
+    def log_benchmark(self, record: BenchmarkRecord) -> None:
+        """Take in a benchmark and, on the main rank, print and write it: an event of the kind `benchmark`."""
+        self._benchmarks[record.tier] = record
+        self.event("benchmark", console.benchmark_line(record), **dataclasses.asdict(record))
+        self._track(record.step, benchmark_scalars(record))
 
     def event(self, kind: str, sentence: str, *, step: int | None = None, **fields: Any) -> None:
         """Say something that happened on every rank at once; `kind` and `fields` are for programs, the rest for people.
@@ -147,7 +166,7 @@ class Monitor:
     def close(self) -> None:
         """Close the outputs without a word, also after an error. Closing twice does nothing."""
         for tracker in self._trackers:
-            with self._lasting(tracker.name):
+            with self._tracking(tracker.name):
                 tracker.close()
         self._trackers = []
         self._file = None
@@ -178,19 +197,64 @@ class Monitor:
         return rows
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers, equal on every rank: what the figures of later log lines depend on."""
+        """Plain numbers: what the figures of later log lines and reports depend on. That of the main rank counts."""
         return {
             "loss": self._loss.state_dict(),
             "grad_norm": self._grad_norm.state_dict(),
+            "learning_rate": self._learning_rate.state_dict(),
+            "time": self._time.state_dict(),
+            "slow_parts": sorted(self._slow_parts),
             "last": dataclasses.asdict(self._last) if self._last else None,
+            "validation": dataclasses.asdict(self._validation) if self._validation else None,
+            "benchmarks": [dataclasses.asdict(record) for record in self._benchmarks.values()],
             "peak_memory_bytes": self._peak_memory_bytes,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._loss.load_state_dict(state["loss"])
         self._grad_norm.load_state_dict(state["grad_norm"])
-        self._last = StepRecord(**state["last"]) if state["last"] else None
+        self._last = StepRecord.from_dict(state["last"]) if state["last"] else None
         self._peak_memory_bytes = state["peak_memory_bytes"]
+        if "time" not in state:  # a checkpoint of before there were health reports
+            return
+        self._learning_rate.load_state_dict(state["learning_rate"])
+        self._time.load_state_dict(state["time"])
+        self._slow_parts = set(state["slow_parts"])
+        self._validation = ValidationRecord(**state["validation"]) if state["validation"] else None
+        self._benchmarks = {values["tier"]: BenchmarkRecord(**values) for values in state["benchmarks"]}
+
+    def _is_report_due(self, step: int) -> bool:
+        """Has a multiple of `health_steps` been passed since the newest log line?"""
+        every = self.config.health_steps
+        return bool(every) and step // every > self._last_step // every
+
+    def _report(self, record: StepRecord) -> None:
+        health = Health(
+            record=record,
+            total_steps=self.total_steps,
+            loss=self._loss,
+            grad_norm=self._grad_norm,
+            learning_rate=self._learning_rate,
+            seconds_by_part=self._time.seconds_by_part,
+            validation=self._validation,
+            benchmarks=self._benchmarks,
+        )
+        sections = report(health)
+        logger.info(console.box(sections))
+        self._write_event("health", "info", headline(health), record.step, {"report": sections})
+        self._time.reset()
+
+    def _watch_time(self, record: StepRecord) -> None:
+        """Say once a part that it takes too much of the session's time."""
+        if self._session_time is None:
+            self._session_time = TimeMeter()
+            return
+        self._session_time.update(record.seconds_by_part)
+        seconds = self._session_time.seconds_by_part
+        advice = advise(seconds)
+        if advice and sum(seconds.values()) >= WARM_SECONDS and advice.part not in self._slow_parts:
+            self._slow_parts.add(advice.part)
+            self.warn("slow", f"{advice.sentence}.", part=advice.part, seconds_by_part=seconds)
 
     @property
     def _last_step(self) -> int:
@@ -203,9 +267,11 @@ class Monitor:
         self._write({"kind": kind, "level": level, "sentence": sentence, "step": step, "time": now, **fields})
 
     def _track(self, step: int, values: Mapping[str, float]) -> None:
-        for tracker in self._trackers:
-            with self._lasting(tracker.name):
-                tracker.scalars(step, values)
+        # Of a step between two log lines: FLOPs grow by about as much a step.
+        flops = self._last.flops * step / self._last.step if self._last else 0.0
+        for tracker in list(self._trackers):
+            with self._tracking(tracker.name):
+                tracker.scalars(step, flops, values)
 
     def _write(self, record: Mapping[str, Any]) -> None:
         if self._file:
@@ -221,3 +287,13 @@ class Monitor:
             if output not in self._broken:
                 self._broken.add(output)
                 logger.warning(f"{output} cannot be written ({error}); the run goes on without it")
+
+    @contextmanager
+    def _tracking(self, name: str) -> Iterator[None]:
+        """Where a tracker fails, say so and let the run go on without it."""
+        try:
+            yield
+        except Exception as error:  # other people's code, networks and servers: whatever it is, the run outlives it
+            self._trackers = [tracker for tracker in self._trackers if tracker.name != name]
+            reason = " ".join(str(error).split()) or type(error).__name__
+            self.warn("tracker", f"{name} cannot be written ({reason}); the run goes on without it")

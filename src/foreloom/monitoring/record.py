@@ -2,8 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Tier = Literal["lite", "extended"]
+"""Of the benchmark in training."""
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """The data engine of the main rank over the steps since the previous record."""
+
+    num_series: int
+    """In the mixture, those that are too short left out."""
+    mapped_bytes: int
+    """Of the files that are mapped, whether in memory or not."""
+    build_seconds: float
+    """Mean time to make a batch, by the background reader where there is one."""
+    queue_depth: int = 0
+    """Most batches read ahead; 0: none are."""
+    queue_fill: float = 0.0
+    """How full the queue was when a batch was taken from it, the mean; 0: training waited every time."""
+    num_ready: int = 0
+    """Batches in the queue now."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +47,46 @@ class StepRecord:
     seconds: float
     """Wall time since the run began, earlier sessions of a resumed run included."""
     memory_bytes: int | None = None
+    """Peak allocated on the main rank's device, where it tells."""
     memory_total_bytes: int | None = None
+    memory_allocated_bytes: int | None = None
+    """Now."""
+    memory_reserved_bytes: int | None = None
+    """What the allocator keeps from the device, in use or not."""
     data_wait_share: float = 0.0
     """Share of the time since the previous record spent waiting for data."""
     flops: float = 0.0
     """Model FLOPs spent since the run began."""
     num_skipped_steps: int = 0
     """Non-finite steps skipped since the run began."""
+    next_sample: int = 0
+    """Stream index after this step's batch, where the next one begins; what `foreloom data replay` starts from."""
+    num_clipped_steps: int = 0
+    """Steps since the run began whose gradient norm reached 99 % of training.max_grad_norm."""
+    num_non_finite_steps: int = 0
+    """Steps since the run began whose loss or gradient norm was not finite."""
+    step_seconds_mean: float | None = None
+    """Of the newest 200 steps of this session on the main rank, evaluation and checkpoints left out."""
+    step_seconds_p50: float | None = None
+    step_seconds_p95: float | None = None
+    seconds_by_part: Mapping[str, float] = field(default_factory=dict)
+    """Where the time since the previous record went on the main rank, evaluation and checkpoints included; see
+    `monitoring.time_parts`."""
+    mfu: float | None = None
+    """Model FLOPs utilisation since the previous record; None where the device's peak is not known."""
     figures: Mapping[str, float] = field(default_factory=dict)
     """What the model family adds, by name (`expert_entropy`), over the steps since the previous record."""
+    loads: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
+    """Counts by name, a row a layer, an entry an expert (`expert_load`), over the steps since the previous record."""
+    data: DataRecord | None = None
+    """What the data engine did since the previous record."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> StepRecord:
+        """Back from `dataclasses.asdict`, also that of an earlier version."""
+        own = {name: value for name, value in values.items() if name != "data"}
+        data = values.get("data")
+        return cls(**own, data=DataRecord(**data) if data else None)
 
 
 @dataclass(frozen=True)
@@ -53,3 +106,32 @@ class ValidationRecord:
     """So many in vain end the run; 0: none do."""
     figures: Mapping[str, float] = field(default_factory=dict)
     """What the model family adds, by name."""
+
+
+@dataclass(frozen=True)
+class BenchmarkRecord:
+    """One benchmark of one tier, already reduced over ranks. Scores are lower where they are better."""
+
+    step: int
+    """Whose weights were scored; 0: those the run began with."""
+    tier: Tier
+    scores: Mapping[str, float]
+    """`wql` and `mase`, means over tasks, and `composite`, their weighted sum."""
+    tasks: Mapping[str, Mapping[str, float]]
+    """`wql` and `mase` of each task."""
+    metric: str
+    """The score that decides which model is best."""
+    best_score: float
+    """The lowest of the tier so far, this one included."""
+    best_step: int | None
+    previous: Mapping[str, float] | None
+    """The tier's scores the time before; None the first time."""
+    seconds: float
+    """What it took."""
+    training_share: float
+    """What all benchmarks of the run have taken so far, as a share of its time."""
+
+
+def score_name(tier: Tier, score: str) -> str:
+    """What a score of a tier is called in a checkpoint's manifest: `wql`, `extended_wql`."""
+    return score if tier == "lite" else f"{tier}_{score}"

@@ -5,6 +5,7 @@ Axes: L history steps, H horizon steps, Q quantile levels.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 BAND_COVERAGES = (0.5, 0.8)
 """Shares of the central bands shaded around the median; the nearest a model offers are taken."""
 PANEL_INCHES = (4.2, 2.4)
-TITLE_LENGTH = 46
+TITLE_LENGTH = 42
 
 
 @dataclass(frozen=True)
@@ -83,24 +84,50 @@ def curve_figure(
     *,
     smooth: bool = False,
     log: bool = False,
+    label: str = "",
+    beside: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
 ) -> Figure:
-    """One quantity of a run over its steps, with its smoothed course on top if so wished. NaN leaves a gap."""
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+    """One quantity of a run over its steps, with its smoothed course on top if so wished. NaN leaves a gap.
+
+    `beside`: others of the same kind by name, (steps, values) each; `label` is then the name of the first.
+    """
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure, (ax,) = _grid(1, 1)
     _title(ax, title)
-    marker = "o" if len(steps) < 3 else None
     if smooth:
         ax.plot(steps, values, color=MUTED, linewidth=0.8, alpha=0.55)
-    ax.plot(steps, centred_mean(values) if smooth else values, color=BLUE, linewidth=1.7, marker=marker)
+    lines = {label: (steps, centred_mean(values) if smooth else values), **(beside or {})}
+    colours = (BLUE, ORANGE, INK, MUTED)
+    for (name, (x, y)), colour in zip(lines.items(), itertools.cycle(colours)):
+        ax.plot(x, y, color=colour, linewidth=1.7, marker="o" if len(x) < 3 else None, label=name)
+    if len(lines) > 1:
+        ax.legend(loc="best")
     if log:
         ax.set_yscale("log")
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter("{x:,.0f}")
-    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-    ax.margins(x=0.01)
+    _step_axis(ax)
+    return figure
+
+
+@styled
+def shares_figure(title: str, steps: Sequence[int], parts: Mapping[str, Sequence[float]]) -> Figure:
+    """Shares of a whole over the steps, stacked, the first part at the bottom."""
+    figure, (ax,) = _grid(1, 1)
+    _title(ax, title)
+    values = np.array(list(parts.values()), dtype=np.float64)
+    total = values.sum(axis=0)
+    share = np.divide(values, total, out=np.zeros_like(values), where=total > 0)
+    tints = [(colour, alpha) for alpha in (0.8, 0.4) for colour in (BLUE, ORANGE, INK, MUTED)]
+    bands = ax.stackplot(steps, 100 * share, linewidth=0)
+    for band, (colour, alpha) in zip(bands, itertools.cycle(tints)):
+        band.set(facecolor=colour, alpha=alpha)
+    ax.set_ylim(0, 100)
+    _step_axis(ax)
+    ax.yaxis.set_major_formatter("{x:.0f} %")
+    figure.legend(bands, list(parts), loc="outside lower left", ncols=3)
     return figure
 
 
@@ -220,6 +247,14 @@ def _grid(num_rows: int, num_columns: int) -> tuple[Figure, list[Axes]]:
     for ax in axes:
         _plain_ticks(ax)
     return figure, axes
+
+
+def _step_axis(ax: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    ax.margins(x=0.01)
 
 
 def _plain_ticks(ax: Axes) -> None:

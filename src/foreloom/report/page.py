@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import base64
 import html
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from foreloom.files import write_text
 from foreloom.monitoring.console import duration
+from foreloom.report.curves import benchmark_figures, training_figures
 from foreloom.report.run_folder import RunFolder, read_run_folder
 from foreloom.report.sliding_table import table_of
-from foreloom.report.tables import BASELINE, Cell, ScoreTable, cell_text, is_better
+from foreloom.report.table_page import table_html
+from foreloom.report.tables import BASELINE, Cell, Column, ScoreTable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PAGE_NAME = "report.html"
 MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
+
+SHOWN_ELSEWHERE = ("validation", "benchmark", "health")
+"""Kinds of events with a section of their own."""
 
 NARROW_POINTS = 360
 """An SVG up to this width holds one panel."""
@@ -43,9 +50,11 @@ def page(run: RunFolder) -> str:
     name = run.path.resolve().name
     tables = {title: table_of(rows) for title, rows in run.evaluations.items()}
     sections = {
-        "Training": _curves(run),
+        "Training": _figures(training_figures(run)),
+        "Benchmark during training": _benchmark(run),
         "Evaluation": "".join(_scores(title, table) for title, table in tables.items()),
         "Forecasts": _pictures(run.pictures),
+        "Health": _health(run),
         "Set-up": _setup(run),
         "What happened": _events(run),
         "Checkpoints": _checkpoints(run),
@@ -111,47 +120,50 @@ def _relative_means(table: ScoreTable, row: Sequence[Cell]) -> dict[str, float]:
     return {column.metric: mean for column, mean in pairs if column.kind == "relative" and isinstance(mean, float)}
 
 
-def _curves(run: RunFolder) -> str:
-    from foreloom.report.figures import curve_figure
+def _figures(figures: Mapping[str, Figure]) -> str:
     from foreloom.report.style import figure_svg
 
-    records = run.metrics.steps
-    if not records:
-        return ""
-    steps = [record["step"] for record in records]
-
-    def column(name: str) -> list[float]:
-        return [math.nan if record.get(name) is None else record[name] for record in records]
-
-    grad_norm = column("grad_norm")
-    figures = {
-        "Loss": curve_figure("Loss", steps, column("loss"), smooth=True),
-        "Learning rate": curve_figure("Learning rate", steps, column("learning_rate")),
-        "Gradient norm": curve_figure(
-            "Gradient norm before clipping", steps, grad_norm, log=any(norm > 0 for norm in grad_norm)
-        ),
-        "Speed": curve_figure("Steps per second", steps, column("steps_per_second")),
-    }
     images = "".join(_image(figure_svg(figure).encode(), ".svg", alt) for alt, figure in figures.items())
-    return f'<div class="grid">{images}</div>'
+    return f'<div class="grid">{images}</div>' if images else ""
+
+
+def _benchmark(run: RunFolder) -> str:
+    """The history, and the newest scores of each tier task by task."""
+    newest = {record["tier"]: record for record in run.benchmarks}
+    cards = []
+    for tier, record in newest.items():
+        of_task = next(iter(record["tasks"].values()))
+        columns = [Column("Task", "text"), *(Column(metric.upper(), "score", metric) for metric in of_task)]
+        rows: list[list[Cell]] = [[task, *(its[metric] for metric in of_task)] for task, its in record["tasks"].items()]
+        table = ScoreTable(columns, rows, [["Average", *(record["scores"][metric] for metric in of_task)]])
+        best = (
+            f"Best {record['metric']} so far: {_value(record['best_score'])} at step {record['best_step']:,}. "
+            f"Benchmarks took {record['training_share']:.1%} of the time."
+        )
+        title = f"{tier.capitalize()} tier after step {record['step']:,}"
+        cards.append(
+            f'<div class="card"><h3>{escape(title)}</h3><div class="scroll">{table_html(table)}</div>'
+            f'<p class="note">{escape(best)}</p></div>'
+        )
+    return _figures(benchmark_figures(run)) + (f'<div class="grid below">{"".join(cards)}</div>' if cards else "")
+
+
+def _health(run: RunFolder) -> str:
+    """The newest health report, a card a section."""
+    reports = run.newest_events("health")
+    if not reports:
+        return ""
+    cards = [
+        f'<div class="card"><h3>{escape(title)}</h3>{_list(rows)}</div>'
+        for title, rows in reports[-1]["report"].items()
+    ]
+    return f'<div class="grid narrow">{"".join(cards)}</div>'
 
 
 def _scores(title: str, table: ScoreTable) -> str:
-    classes: dict[bool | None, str] = {True: "better", False: "worse"}
-
-    def line(row: Sequence[Cell]) -> str:
-        cells = [
-            f'<td class="{classes.get(is_better(column, cell), column.kind)}">{escape(cell_text(cell))}</td>'
-            for column, cell in zip(table.columns, row, strict=True)
-        ]
-        return f"<tr>{''.join(cells)}</tr>"
-
-    head = "".join(f'<th class="{column.kind}">{escape(column.name)}</th>' for column in table.columns)
-    body, foot = ("".join(map(line, rows)) for rows in (table.rows, table.summary))
     note = f" Relative: divided by the score of {BASELINE}; below 1 is better." if table.is_relative else ""
     return (
-        f'<div class="card"><h3>{escape(_title(title))}</h3><div class="scroll"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody><tfoot>{foot}</tfoot></table></div>"
+        f'<div class="card"><h3>{escape(_title(title))}</h3><div class="scroll">{table_html(table)}</div>'
         f'<p class="note">Lower is better.{note}</p></div>'
     )
 
@@ -179,6 +191,7 @@ def _events(run: RunFolder) -> str:
         f'<li class="{escape(event["level"])}"><span title="{escape(event["time"])}">step {event["step"]:,}</span>'
         f"<div>{escape(event['sentence'])}</div></li>"
         for event in run.metrics.events
+        if event["kind"] not in SHOWN_ELSEWHERE
     )
     return f'<div class="card events-box"><ol class="events">{items}</ol></div>' if items else ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from typing import Any
 from foreloom.monitoring.metrics_file import Metrics, read_metrics
 
 PICTURES = (".svg", ".png")
+MOST_PICTURES = 8
+"""Of the tasks of one evaluation."""
 
 
 @dataclass(frozen=True)
@@ -27,15 +30,23 @@ class RunFolder:
     """Of the checkpoints, oldest step first, each with its `folder`."""
     evaluations: dict[str, list[dict[str, Any]]]
     """Name of the file -> its rows with `task`, `model` and scores."""
+    benchmarks: list[dict[str, Any]]
+    """Those made during training, `BenchmarkRecord`s as plain data, by step."""
     pictures: list[Path]
+
+    def newest_events(self, kind: str) -> list[dict[str, Any]]:
+        """The events of a kind by step: of those that a resumed run made twice, the newer."""
+        by_step = {event["step"]: event for event in self.metrics.events if event["kind"] == kind}
+        return [by_step[step] for step in sorted(by_step)]
 
 
 def read_run_folder(run_dir: str | Path, pictures: Sequence[Path] = ()) -> RunFolder:
     """Read a run folder, also of a run that is still going.
 
     Evaluations are the CSV files in `evaluation/` that have the columns `task` and `model`; pictures are `pictures` and
-    the SVG and PNG files in `evaluation/` and beside the recipe (the SVG where a picture is there as both). Raises
-    ValueError where the folder holds no metrics.jsonl or a file in it is damaged.
+    the SVG and PNG files in `evaluation/` and beside the recipe (the SVG where a picture is there as both); where an
+    evaluation has more than `MOST_PICTURES` of them, its overview stands for them. Raises ValueError where the folder
+    holds no metrics.jsonl or a file in it is damaged.
     """
     path = Path(run_dir)
     try:
@@ -49,8 +60,9 @@ def read_run_folder(run_dir: str | Path, pictures: Sequence[Path] = ()) -> RunFo
         if not file.parent.is_symlink()  # final points at one of them
     ]
     evaluations = {file.stem: _read_scores(file) for file in sorted(path.glob("evaluation/*.csv"))}
+    benchmarks = [_read_json(file) for file in sorted(path.glob("benchmark/step-*.json"))]
     found = [file for folder in (path, path / "evaluation") for file in sorted(folder.glob("*")) if _is_best(file)]
-    overviews = {path / "evaluation" / f"{name}.svg" for name in evaluations}  # they repeat the pictures of the tasks
+    left_out = {file for name in evaluations for file in _repeating(path / "evaluation" / f"{name}.svg")}
     return RunFolder(
         path=path,
         metrics=metrics,
@@ -58,8 +70,15 @@ def read_run_folder(run_dir: str | Path, pictures: Sequence[Path] = ()) -> RunFo
         environment=_read_json(environment) if environment.exists() else {},
         manifests=sorted(manifests, key=lambda manifest: manifest.get("step", 0)),
         evaluations={name: rows for name, rows in evaluations.items() if rows},
-        pictures=[*pictures, *(file for file in found if file not in overviews)],
+        benchmarks=sorted(benchmarks, key=lambda record: record["step"]),
+        pictures=[*pictures, *(file for file in found if file not in left_out)],
     )
+
+
+def _repeating(overview: Path) -> list[Path]:
+    """Of an evaluation's overview and the pictures of its tasks, which show the same: those that need not be seen."""
+    of_tasks = list(overview.parent.glob(f"{glob.escape(overview.stem)}-*.svg"))
+    return of_tasks if len(of_tasks) > MOST_PICTURES else [overview]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -25,29 +25,23 @@ MAX_OVERVIEW = 6
 
 def publish(
     rows: Sequence[Mapping[str, Any]],
-    examples: Mapping[str, Sequence[ForecastExample]],
+    examples: Mapping[str, Mapping[str, Sequence[ForecastExample]]],
     csv_path: Path,
     console: Console,
     *,
     title: str,
+    metrics: Sequence[str] | None = None,
     notes: Sequence[str] = (),
 ) -> None:
     """Write `rows` to `csv_path` and the table as Markdown beside it, draw the examples of each task, print the table.
 
-    A task's best, median and worst window share a picture; another shows the median window of each task. `notes` are
-    sentences that stand below the table.
+    `examples` holds them by model and task. A task's best, median and worst window share a picture a model; another
+    shows the median window of each task. `metrics` are the columns of the table (default: WQL and MASE, or MSE and MAE
+    of sliding windows), `notes` sentences that stand below it.
     """
     write_rows(rows, csv_path)
-    middling = []
-    for task, windows in examples.items():
-        panels = {example.kind: panel_of(task, example) for example in windows}
-        if panels:
-            middling.append(panels["median"])
-            file_name = re.sub(r"[^\w.-]+", "-", f"{csv_path.stem}-{task}.svg")
-            save_figure(forecast_figure(list(panels.values()), num_columns=1), csv_path.with_name(file_name))
-    if middling:
-        save_figure(forecast_figure(middling[:MAX_OVERVIEW]), csv_path.with_suffix(".svg"))
-    table = table_of(rows)
+    _draw(examples, csv_path)
+    table = table_of(rows, metrics)
     write_text(csv_path.with_suffix(".md"), to_markdown(table) + "".join(f"\n{note}\n" for note in notes))
     print_whole(console, to_rich(table, title=title))
     for note in notes:
@@ -57,17 +51,41 @@ def publish(
     )
 
 
-def default_csv(model: str | Path, data: str | Path) -> Path:
-    """evaluation/<data>.csv in the run folder where `model` is one, else <data>-scores.csv here."""
-    stem = Path(data).stem
-    is_run = (Path(model) / "metrics.jsonl").is_file()
-    return Path(model) / "evaluation" / f"{stem}.csv" if is_run else Path(f"{stem}-scores.csv")
+def _draw(examples: Mapping[str, Mapping[str, Sequence[ForecastExample]]], csv_path: Path) -> None:
+    several = len(examples) > 1
+    middling = []
+    for model, tasks in examples.items():
+        for task, windows in tasks.items():
+            name = f"{model} · {task}" if several else task
+            panels = {example.kind: panel_of(name, example) for example in windows}
+            if panels:
+                middling.append(panels["median"])
+                stem = f"{csv_path.stem}-{model}-{task}" if several else f"{csv_path.stem}-{task}"
+                file_name = re.sub(r"[^\w.-]+", "-", f"{stem}.svg")
+                save_figure(forecast_figure(list(panels.values()), num_columns=1), csv_path.with_name(file_name))
+    if middling:
+        save_figure(forecast_figure(_spread(middling, MAX_OVERVIEW)), csv_path.with_suffix(".svg"))
 
 
-def model_name(model: str | Path) -> str:
-    """What a model is called in tables: the run or model folder's name, or the hub id."""
-    path = Path(model)
-    return path.resolve().name if path.exists() else str(model)
+def _spread(panels: Sequence[ForecastPanel], most: int) -> list[ForecastPanel]:
+    """At most so many, evenly from first to last."""
+    num = min(len(panels), most)
+    return [panels[i * (len(panels) - 1) // max(num - 1, 1)] for i in range(num)]
+
+
+def default_csv(models: Sequence[str | Path], data: str) -> Path:
+    """evaluation/<data>.csv in the run folder where one model is given and is one, else <data>-scores.csv here."""
+    is_run = len(models) == 1 and (Path(models[0]) / "metrics.jsonl").is_file()
+    return Path(models[0]) / "evaluation" / f"{data}.csv" if is_run else Path(f"{data}-scores.csv")
+
+
+def fallback_sentences(model: str, num_of_task: Mapping[str, int]) -> list[str]:
+    """A note where a model failed on windows and Seasonal Naive answered in its place; none where it never did."""
+    failed = {task: num for task, num in num_of_task.items() if num}
+    if not failed:
+        return []
+    listed = ", ".join(f"{num:,} on {task}" for task, num in failed.items())
+    return [f"{model} failed on {sum(failed.values()):,} forecasts, which Seasonal Naive made instead: {listed}."]
 
 
 def panel_of(task: str, example: ForecastExample) -> ForecastPanel:

@@ -1,4 +1,4 @@
-"""`foreloom evaluate --data`: a model beside naive forecasts on all windows of a data set, for several horizons."""
+"""`foreloom evaluate --data`: models beside naive forecasts on all windows of data sets, for several horizons."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from foreloom.evaluation.ltsf import HORIZONS, default_context, read_ltsf
 from foreloom.evaluation.sliding import SlidingWindows, WindowProtocol, channels_of
 from foreloom.evaluation.sliding_scores import SlidingResult, score_windows
+from foreloom.report.score_files import default_csv, fallback_sentences, publish
 from foreloom.report.tables import BASELINE
 
 if TYPE_CHECKING:
@@ -41,8 +42,21 @@ class SlidingOptions:
     """Default: by the frequency of the data."""
 
 
+@dataclass(frozen=True)
+class SlidingTask:
+    """One row of the table a model: a data set at one horizon."""
+
+    name: str
+    data: str
+    horizon: int
+    cut: Callable[[int, int], SlidingWindows]
+    """cut(prediction_length, context_length) -> windows; ValueError where the data are too short."""
+    is_scaled: bool
+    """Does the data set's protocol bring the values to unit scale?"""
+
+
 def evaluate_windows_and_tabulate(
-    model: str | Path,
+    models: Sequence[str | Path],
     data: str | Path,
     options: SlidingOptions,
     *,
@@ -50,49 +64,75 @@ def evaluate_windows_and_tabulate(
     batch_size: int | None = None,
     device: str = "auto",
 ) -> Path:
-    """Score `model`, the last value and Seasonal Naive on `data`; print the table, write CSV, Markdown and pictures.
+    """Score `models` (see `report.contestants`) and naive forecasts on all windows of `data`, see `score_sliding`.
 
-    A CSV is read by the LTSF protocol (`evaluation.ltsf`), anything else as series in raw values. A horizon that the
-    data are too short for is noted and the others run; ValueError where none can. `out` is the CSV of scores (default:
-    evaluation/<data>.csv in the run folder where `model` is one, else <data>-scores.csv here). Returns its path.
-    Collective under torchrun: the ranks share the windows, rank 0 prints and writes.
+    A CSV is read by the LTSF protocol (`evaluation.ltsf`), anything else as series in raw values. `out` is the CSV of
+    scores (default: evaluation/<data>.csv in the run folder where one model is given and is one, else
+    <data>-scores.csv here). Returns its path.
     """
-    from foreloom.evaluation.baselines import Naive, SeasonalNaive
-    from foreloom.forecast import from_pretrained
-    from foreloom.report.score_files import default_csv, model_name, publish
+    data = Path(data)
+    csv_path = Path(out) if out else default_csv(models, data.stem)
+    cut = window_cutter(data, options)
+    horizons = options.horizons or (HORIZONS if _is_csv(data) else HORIZONS[:1])
+    tasks = [SlidingTask(f"{data.stem}-{horizon}", data.stem, horizon, cut, _is_csv(data)) for horizon in horizons]
+    score_sliding(models, tasks, options, csv_path, title=data.name, batch_size=batch_size, device=device)
+    return csv_path
+
+
+def score_sliding(
+    models: Sequence[str | Path],
+    tasks: Sequence[SlidingTask],
+    options: SlidingOptions,
+    csv_path: Path,
+    *,
+    title: str,
+    notes: Sequence[str] = (),
+    batch_size: int | None = None,
+    device: str = "auto",
+) -> None:
+    """Score `models`, the last value and Seasonal Naive; print the table, write CSV, Markdown and pictures.
+
+    All see the same contexts. A task that the data are too short for is noted and the others run; ValueError where none
+    can. Collective under torchrun: the ranks share the windows, rank 0 prints and writes.
+    """
+    from foreloom.evaluation.baselines import Naive
+    from foreloom.report.contestants import contestants
     from foreloom.report.sharing import shared_by_ranks
 
-    data, name = Path(data), model_name(model)
-    csv_path = Path(out) if out else default_csv(model, data)
     with shared_by_ranks() as sharing:
-        cut = window_cutter(data, options)
-        forecaster = from_pretrained(model, device=device).forecaster
-        horizons = options.horizons or (HORIZONS if _is_csv(data) else HORIZONS[:1])
-        windows, notes = plan_horizons(cut, horizons, options.context_length, forecaster.context_length)
-        for horizon, one in windows.items():
-            if one is not None:  # lengths that do not fit the model are refused before hours of forecasts
-                forecaster.predict_quantiles([], horizon, [0.5], context_length=one.context_length)
-        on_scaled_data = forecaster.on_scaled_data()
-        if options.normalization == "none" and not _is_csv(data) and on_scaled_data is not forecaster:
-            notes.append(
-                f"{name} expects values of unit scale and was given raw ones, as in the published evaluation; "
-                "--normalization context scores it as it forecasts for users."
+        entered = contestants(models, device)
+        windows, planned_notes = plan_tasks(
+            tasks, options.context_length, min(one.context_length for one in entered.values())
+        )
+        asked = {(task.horizon, one.context_length) for task in tasks if (one := windows[task.name])}
+        for forecaster in entered.values():
+            # Lengths that do not fit a model are refused before hours of forecasts.
+            for horizon, context_length in asked:
+                forecaster.predict_quantiles([], horizon, [0.5], context_length=context_length)
+        raw = [label for label, one in entered.items() if one.on_scaled_data() is not one]
+        if options.normalization == "none" and raw and not all(task.is_scaled for task in tasks):
+            planned_notes.append(
+                f"{' and '.join(raw)} expects values of unit scale and was given raw ones, as in the published "
+                "evaluation; --normalization context scores it as it forecasts for users."
             )
+        baseline = entered.pop(BASELINE)
+        drawn = list(entered) or [BASELINE]
+        as_is = options.normalization == "none"
         forecasters: dict[str, Forecaster] = {
-            name: on_scaled_data if options.normalization == "none" else forecaster,
-            LAST_VALUE: Naive(),
-            BASELINE: SeasonalNaive(),
+            **{label: one.on_scaled_data() if as_is else one for label, one in entered.items()},
+            **({} if any(isinstance(one, Naive) for one in entered.values()) else {LAST_VALUE: Naive()}),
+            BASELINE: baseline,
         }
         results = {label: _score(label, one, windows, batch_size, sharing) for label, one in forecasters.items()}
         rows = [
-            _row(label, data.stem, horizon, one, results[label].get(horizon), options)
+            _row(label, task, windows[task.name], results[label].get(task.name), options)
             for label in forecasters
-            for horizon, one in windows.items()
+            for task in tasks
         ]
-        examples = {_task(data.stem, horizon): result.examples for horizon, result in results[name].items()}
-        title = f"{name} on {data.name}, protocol {options.protocol}, normalization {options.normalization}"
-        sharing.on_rank_zero(lambda: publish(rows, examples, csv_path, sharing.console, title=title, notes=notes))
-    return csv_path
+        examples = {label: {name: one.examples for name, one in results[label].items()} for label in drawn}
+        told = [*notes, *planned_notes, *(s for label, result in results.items() for s in _fallbacks(label, result))]
+        heading = f"{', '.join(drawn)} on {title}, protocol {options.protocol}, normalization {options.normalization}"
+        sharing.on_rank_zero(lambda: publish(rows, examples, csv_path, sharing.console, title=heading, notes=told))
 
 
 def parse_options(
@@ -150,29 +190,31 @@ def window_cutter(data: Path, options: SlidingOptions) -> Callable[[int, int], S
     return lambda horizon, context: SlidingWindows(channels, context, horizon, options.protocol)
 
 
-def plan_horizons(
-    cut: Callable[[int, int], SlidingWindows], horizons: Sequence[int], context_length: int | None, most_context: int
-) -> tuple[dict[int, SlidingWindows | None], list[str]]:
-    """The windows of each horizon, None where there are none, and sentences about what is not as usual."""
+def plan_tasks(
+    tasks: Sequence[SlidingTask], context_length: int | None, most_context: int
+) -> tuple[dict[str, SlidingWindows | None], list[str]]:
+    """The windows of each task, None where there are none, and sentences about what is not as usual."""
     if context_length is not None and context_length > most_context:
         raise ValueError(
             f"a context of {context_length:,} steps was asked for, but the model uses {most_context:,} at most. Ask "
             f"for {most_context} or less."
         )
-    windows: dict[int, SlidingWindows | None] = {}
+    windows: dict[str, SlidingWindows | None] = {}
     notes = []
-    for horizon in horizons:
-        context = context_length or min(default_context(horizon), most_context)
+    is_one_set = len({task.data for task in tasks}) == 1
+    for task in tasks:
+        what = f"horizon {task.horizon}" if is_one_set else task.name
+        context = context_length or min(default_context(task.horizon), most_context)
         try:
-            windows[horizon] = cut(horizon, context)
+            windows[task.name] = task.cut(task.horizon, context)
         except ValueError as error:
-            windows[horizon] = None
-            notes.append(f"horizon {horizon} was not scored. {error}")
+            windows[task.name] = None
+            notes.append(f"{what} was not scored. {error}")
             continue
-        if not context_length and context < default_context(horizon):
+        if not context_length and context < default_context(task.horizon):
             notes.append(
-                f"horizon {horizon}: the context is {context:,} steps, all that the model uses, instead of "
-                f"{default_context(horizon):,}."
+                f"{what}: the context is {context:,} steps, all that the model uses, instead of "
+                f"{default_context(task.horizon):,}."
             )
     if not any(windows.values()):
         raise ValueError("\n".join(notes))
@@ -182,44 +224,39 @@ def plan_horizons(
 def _score(
     label: str,
     forecaster: Forecaster,
-    windows: Mapping[int, SlidingWindows | None],
+    windows: Mapping[str, SlidingWindows | None],
     batch_size: int | None,
     sharing: Sharing,
-) -> dict[int, SlidingResult]:
+) -> dict[str, SlidingResult]:
     results = {}
     with sharing.progress(label) as progress:
-        for horizon, one in windows.items():
+        for name, one in windows.items():
             if one is not None:
-                results[horizon] = score_windows(
+                results[name] = score_windows(
                     forecaster,
                     one,
                     batch_size=batch_size,
                     rank=sharing.rank,
                     world_size=sharing.world_size,
                     reduce=sharing.reduce,
-                    progress=lambda done, total, horizon=horizon: progress(f"horizon {horizon}", done, total),
+                    progress=lambda done, total, name=name: progress(name, done, total),
                 )
     return results
 
 
-def _task(data: str, horizon: int) -> str:
-    return f"{data}-{horizon}"
-
-
 def _row(
     model: str,
-    data: str,
-    horizon: int,
+    task: SlidingTask,
     windows: SlidingWindows | None,
     result: SlidingResult | None,
     options: SlidingOptions,
 ) -> dict[str, Any]:
-    """A row of the CSV; a horizon that could not be scored has no windows and NaN as scores."""
+    """A row of the CSV; a task that could not be scored has no windows and NaN as scores."""
     return {
         "model": model,
-        "task": _task(data, horizon),
-        "data": data,
-        "horizon": horizon,
+        "task": task.name,
+        "data": task.data,
+        "horizon": task.horizon,
         "context": windows.context_length if windows else 0,
         "protocol": options.protocol,
         "normalization": options.normalization,
@@ -230,6 +267,10 @@ def _row(
         "num_points": int(result.num_points_N.sum()) if result else 0,
         "seconds": round(result.seconds, 3) if result else 0.0,
     }
+
+
+def _fallbacks(label: str, results: Mapping[str, SlidingResult]) -> list[str]:
+    return fallback_sentences(label, {name: result.num_fallbacks for name, result in results.items()})
 
 
 def _is_csv(data: Path) -> bool:

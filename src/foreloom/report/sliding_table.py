@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from foreloom.report.tables import BASELINE, Cell, Column, ScoreTable, finite, mean, relative_mean, score_table
+from foreloom.report.tables import BASELINE, METRICS, Cell, Column, ScoreTable, finite, mean, relative_mean, score_table
 
 SLIDING_METRICS = ("MSE", "MAE")
 
 
-def table_of(rows: Iterable[Mapping[str, Any]]) -> ScoreTable:
-    """The layout that belongs to the rows of an evaluation: those of sliding windows state their context."""
+def table_of(rows: Iterable[Mapping[str, Any]], metrics: Sequence[str] | None = None) -> ScoreTable:
+    """The layout that belongs to the rows of an evaluation: those of sliding windows state their context.
+
+    `metrics` are the columns of other rows (default: WQL and MASE).
+    """
     rows = list(rows)
-    return sliding_table(rows) if any("context" in row for row in rows) else score_table(rows)
+    if any("context" in row for row in rows):
+        return sliding_table(rows)
+    return score_table(rows, metrics=metrics or METRICS)
 
 
 def sliding_table(rows: Iterable[Mapping[str, Any]]) -> ScoreTable:

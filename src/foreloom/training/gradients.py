@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from foreloom.distributed.parallelize import local_part
 from foreloom.distributed.process import Process
 from foreloom.distributed.reduce import sum_over_ranks
+from foreloom.training.stopwatch import Stopwatch
 
 
 def fill_missing(parameters: Sequence[nn.Parameter]) -> None:
@@ -26,7 +27,7 @@ def fill_missing(parameters: Sequence[nn.Parameter]) -> None:
 
 
 def global_totals(
-    sums: Tensor, parameters: Sequence[nn.Parameter], num_copies: int, process: Process
+    sums: Tensor, parameters: Sequence[nn.Parameter], num_copies: int, process: Process, stopwatch: Stopwatch
 ) -> tuple[Tensor, Tensor]:
     """(loss, gradient norm, count) of the global batch, and what it tallied, in one small all-reduce. Collective.
 
@@ -35,7 +36,8 @@ def global_totals(
     """
     norm = torch.nn.utils.get_total_norm([local_part(p.grad) for p in parameters if p.grad is not None])
     squared = (norm.to(sums.dtype) ** 2 / num_copies).reshape(1)
-    everything = sum_over_ranks(torch.cat([sums, squared]), process)
+    with stopwatch.part("communication"):
+        everything = sum_over_ranks(torch.cat([sums, squared]), process)
     loss_sum, count, squared = everything[0], everything[1], everything[-1]
     divisor = count.clamp(min=1)
     return torch.stack([loss_sum / divisor, squared.sqrt() / divisor, count]), everything[2:-1]

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from foreloom.monitoring.record import StepRecord
+from foreloom.monitoring.device_peak import utilisation
+from foreloom.monitoring.record import DataRecord, StepRecord
 from foreloom.training.state import Progress
 from foreloom.training.step import StepFigures
+from foreloom.training.stopwatch import Stopwatch, training_seconds
 from foreloom.training.tally import RunningTally
+
+NUM_STEP_TIMES = 200
+"""The newest steps, whose percentiles are logged."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,11 @@ class StepOutcome:
     @property
     def is_applied(self) -> bool:
         """Did the step change the weights?"""
-        return self.count > 0 and math.isfinite(self.loss) and math.isfinite(self.grad_norm)
+        return self.count > 0 and self.is_finite
+
+    @property
+    def is_finite(self) -> bool:
+        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
 
     @property
     def samples(self) -> tuple[int, int]:
@@ -51,33 +60,37 @@ class StepOutcome:
 
 
 class Interval:
-    """The steps since the previous log line."""
+    """The steps since the previous log line. `num_devices` share the work, each with a peak of `peak_flops` a second
+    (None: not known)."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, device: torch.device, num_devices: int, flops_per_row: float, peak_flops: float | None = None
+    ) -> None:
         self.tally = RunningTally()
+        self.stopwatch = Stopwatch(device)
+        self._device, self._num_devices = device, num_devices
+        self._flops_per_row, self._peak_flops = flops_per_row, peak_flops
         self._on_device: list[Tensor] = []
         self._steps: list[tuple[int, int, int]] = []
-        self.reset()
+        self._step_seconds: deque[float] = deque(maxlen=NUM_STEP_TIMES)
+        self._next_sample = 0
+        self._num_rows = 0
+        self._num_steps = 0
 
     @property
     def is_empty(self) -> bool:
         """No step since the previous log line."""
         return self._num_steps == 0
 
-    def reset(self) -> None:
-        self._began = time.perf_counter()
-        self._wait_seconds = 0.0
-        self._pause_seconds = 0.0
-        self._num_rows = 0
-        self._num_steps = 0
-
     def add(self, step: int, first_sample: int, next_sample: int, num_rows: int, figures: StepFigures) -> None:
         """Note a step; what it left on the device is not looked at."""
         self._on_device.append(figures.totals)
         self.tally.add(figures.tally, figures.applied)
         self._steps.append((step, first_sample, next_sample))
+        self._next_sample = next_sample
         self._num_rows += num_rows
         self._num_steps += 1
+        self.stopwatch.end_step()
 
     def read(self) -> list[StepOutcome]:
         """The outcomes not read yet. Waits for the device."""
@@ -88,32 +101,22 @@ class Interval:
         self._on_device, self._steps = [], []
         return outcomes
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Time spent here counts as waiting for data."""
-        began = time.perf_counter()
-        yield
-        self._wait_seconds += time.perf_counter() - began
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Time spent here (checkpoints, the benchmark) does not count as training."""
-        began = time.perf_counter()
-        yield
-        self._pause_seconds += time.perf_counter() - began
-
     def record(
         self,
         progress: Progress,
-        device: torch.device,
         *,
         grad_norm: float,
         learning_rate: float,
         figures: Mapping[str, float],
+        loads: Mapping[str, list[list[float]]],
+        data: DataRecord,
     ) -> StepRecord:
         """The log line's figures; a new interval begins."""
-        seconds = max(time.perf_counter() - self._began - self._pause_seconds, 1e-9)
-        used, total = _memory(device)
+        lap = self.stopwatch.read()
+        seconds = max(training_seconds(lap), 1e-9)
+        self._step_seconds.extend(lap.step_seconds)
+        p50, p95 = np.percentile(self._step_seconds, [50, 95]).tolist()
+        flops, peak = self._num_rows * self._flops_per_row, self._peak_flops
         record = StepRecord(
             step=progress.step,
             loss=progress.loss,
@@ -123,19 +126,33 @@ class Interval:
             samples_per_step=self._num_rows / self._num_steps,
             steps_per_second=self._num_steps / seconds,
             seconds=progress.seconds,
-            memory_bytes=used,
-            memory_total_bytes=total,
-            data_wait_share=min(1.0, self._wait_seconds / seconds),
+            **_memory(self._device),
+            data_wait_share=lap.seconds_by_part["data_wait"] / seconds,
             flops=progress.flops,
             num_skipped_steps=progress.num_skipped_steps,
+            next_sample=self._next_sample,
+            num_clipped_steps=progress.num_clipped_steps,
+            num_non_finite_steps=progress.num_non_finite_steps,
+            step_seconds_mean=float(np.mean(self._step_seconds)),
+            step_seconds_p50=p50,
+            step_seconds_p95=p95,
+            seconds_by_part=lap.seconds_by_part,
+            mfu=utilisation(flops, seconds, self._num_devices, peak) if peak else None,
             figures=figures,
+            loads=loads,
+            data=data,
         )
-        self.reset()
+        self._num_rows, self._num_steps = 0, 0
         return record
 
 
-def _memory(device: torch.device) -> tuple[int | None, int | None]:
-    """Peak bytes allocated on a CUDA device and the bytes it has."""
+def _memory(device: torch.device) -> dict[str, int]:
+    """Bytes of a CUDA device: in use at the peak and now, kept by the allocator, all there are."""
     if device.type != "cuda":
-        return None, None
-    return torch.cuda.max_memory_allocated(device), torch.cuda.get_device_properties(device).total_memory
+        return {}
+    return {
+        "memory_bytes": torch.cuda.max_memory_allocated(device),
+        "memory_allocated_bytes": torch.cuda.memory_allocated(device),
+        "memory_reserved_bytes": torch.cuda.memory_reserved(device),
+        "memory_total_bytes": torch.cuda.get_device_properties(device).total_memory,
+    }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from torch import nn
 
@@ -11,10 +12,24 @@ from foreloom.distributed.parallelize import ParallelModel
 from foreloom.distributed.process import Process
 from foreloom.models.family import ModelFamily
 from foreloom.monitoring.monitor import Monitor
+from foreloom.monitoring.record import BenchmarkRecord, Tier, score_name
 from foreloom.training.validation import Validation
 
-Benchmark = Callable[[int, nn.Module], Mapping[str, float]]
-"""benchmark(step, model in eval mode) -> scores by metric. Called on all ranks."""
+
+class Benchmark(Protocol):
+    """Forecasts of the model scored in one or more tiers. All ranks call every method together."""
+
+    def due(self, step: int, *, is_last: bool) -> Sequence[Tier]:
+        """The tiers to be scored on the model after `step`."""
+        ...
+
+    def run(self, step: int, tier: Tier, model: nn.Module, run_seconds: Callable[[], float]) -> BenchmarkRecord | None:
+        """Score `model`, which is in eval mode; None where it cannot be. `run_seconds()`: since the run began."""
+        ...
+
+    def resume(self, step: int) -> None:
+        """Take up what was known after `step`; -1: nothing, the run begins."""
+        ...
 
 
 class Scoring:
@@ -29,13 +44,11 @@ class Scoring:
         monitor: Monitor,
         validation: Validation | None,
         benchmark: Benchmark | None,
-        benchmark_steps: int,
     ) -> None:
-        assert (benchmark is None) == (benchmark_steps == 0)
         self.validation = validation
         self._parallel, self._model, self._family, self._process = parallel, model, family, process
         self._monitor = monitor
-        self._benchmark, self._benchmark_steps = benchmark, benchmark_steps
+        self._benchmark = benchmark
 
     def validate(self, step: int, *, is_last: bool) -> dict[str, float]:
         """The validation loss after `step` by name, where it is due."""
@@ -47,14 +60,25 @@ class Scoring:
             self._monitor.event("early_end", self.validation.why_exhausted, step=step)
         return {VALIDATION_LOSS: record.loss}
 
-    def benchmark(self, step: int, *, is_last: bool) -> Mapping[str, float]:
-        """The benchmark's scores after `step` by metric, where it is due."""
-        if self._benchmark is None or (step % self._benchmark_steps and not is_last):
-            return {}
-        self._model.eval()
-        scores = self._benchmark(step, self._model)
-        self._model.train()
+    def benchmark(self, step: int, run_seconds: Callable[[], float], *, is_last: bool) -> dict[str, float]:
+        """The benchmark's scores after `step` by name, of the tiers that are due."""
+        scores: dict[str, float] = {}
+        if self._benchmark is None:
+            return scores
+        for tier in self._benchmark.due(step, is_last=is_last):
+            self._model.eval()
+            with self._parallel.answering(self._process.device):
+                record = self._benchmark.run(step, tier, self._model, run_seconds)
+            self._model.train()
+            if record:
+                self._monitor.log_benchmark(record)
+                scores |= {score_name(tier, name): score for name, score in record.scores.items()}
         return scores
+
+    def resume(self, step: int) -> None:
+        """Go on after `step` of an earlier session (-1: begin). The validation's state comes from the checkpoint."""
+        if self._benchmark:
+            self._benchmark.resume(step)
 
     @property
     def is_exhausted(self) -> bool:

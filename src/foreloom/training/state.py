@@ -22,6 +22,10 @@ class Progress:
     flops: float = 0.0
     seconds: float = 0.0
     num_skipped_steps: int = 0
+    num_non_finite_steps: int = 0
+    """Of the skipped ones, those whose loss or gradient was not finite."""
+    num_clipped_steps: int = 0
+    """Steps whose gradient norm came within 1 % of the limit, or above it."""
     loss: float = math.nan
     """Mean over the steps up to the newest log line; NaN where none of them changed anything."""
     unlogged_loss: float = 0.0

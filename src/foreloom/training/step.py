@@ -15,6 +15,7 @@ from foreloom.models.family import ModelFamily, Tally
 from foreloom.training.dry_run import out_of_memory_sentence
 from foreloom.training.gradients import fill_missing, global_totals, update
 from foreloom.training.optimizer import OptimizerConfig, build_optimizer
+from foreloom.training.stopwatch import Stopwatch
 from foreloom.training.tally import OutputSums
 
 
@@ -40,17 +41,20 @@ class OptimizerStep:
         model: nn.Module,
         family: ModelFamily,
         process: Process,
+        stopwatch: Stopwatch,
     ) -> None:
         self.optimizer = build_optimizer(config, model)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self._max_grad_norm = max_grad_norm
+        self._stopwatch = stopwatch
         self._parallel, self._model, self._family, self._process = parallel, model, family, process
 
     def run(self, micro_batches: Sequence[Windows], learning_rate: float) -> StepFigures:
         """Gradients of the loss sum over micro-batches and ranks, then one update. Collective."""
         totals, tally = self._gradients(micro_batches)
-        applied = update(self.optimizer, totals, learning_rate, self._max_grad_norm)
-        self._family.after_update(self._model, tally, applied)
+        with self._stopwatch.part("optimizer"):
+            applied = update(self.optimizer, totals, learning_rate, self._max_grad_norm)
+            self._family.after_update(self._model, tally, applied)
         return StepFigures(totals, tally, applied)
 
     def rehearse(self, windows: Windows) -> None:
@@ -70,13 +74,15 @@ class OptimizerStep:
         device = self._process.device
         self.optimizer.zero_grad()
         sums = OutputSums(device)
-        for i, windows in enumerate(micro_batches, start=1):
-            with self._parallel.micro_batch(is_last=i == len(micro_batches)):
-                with self._parallel.autocast(device):
-                    output = self._parallel.module(**self._family.batch(windows, device))
-                output.objective.sum.backward()
-            sums.add(output)
-        fill_missing(self.parameters)
-        num_copies = self._parallel.mesh.dp_replicate
-        totals, entries = global_totals(sums.vector, self.parameters, num_copies, self._process)
+        with self._stopwatch.part("forward_backward"):
+            for i, windows in enumerate(micro_batches, start=1):
+                with self._parallel.micro_batch(is_last=i == len(micro_batches)):
+                    with self._parallel.autocast(device):
+                        output = self._parallel.module(**self._family.batch(windows, device))
+                    output.objective.sum.backward()
+                sums.add(output)
+        with self._stopwatch.part("optimizer"):
+            fill_missing(self.parameters)
+            num_copies = self._parallel.mesh.dp_replicate
+            totals, entries = global_totals(sums.vector, self.parameters, num_copies, self._process, self._stopwatch)
         return totals, sums.tally(entries)

@@ -23,16 +23,22 @@ from foreloom.distributed.parallelize import parallelize
 from foreloom.distributed.process import Process
 from foreloom.distributed.reduce import max_over_ranks
 from foreloom.models.family import ModelFamily
+from foreloom.monitoring.device_peak import find_peak
 from foreloom.monitoring.monitor import Monitor
 from foreloom.training.config import TrainingConfig, autocast_dtype
+from foreloom.training.data_watch import DataWatch
 from foreloom.training.dry_run import worst_case
-from foreloom.training.interval import Interval
+from foreloom.training.flight import FlightRecorder
+from foreloom.training.interval import Interval, StepOutcome
 from foreloom.training.optimizer import OptimizerConfig
 from foreloom.training.scoring import Benchmark, Scoring
 from foreloom.training.signals import StopRequest, exit_code
 from foreloom.training.state import Progress, read_tensors, seed_step, write_tensors
 from foreloom.training.step import OptimizerStep
 from foreloom.training.validation import Validation
+
+CLIPPED = 0.99
+"""A gradient norm of this share of the limit, or above, counts as clipped."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +70,8 @@ class Trainer:
                           checkpointer, monitor, context_length=..., prediction_length=...)
         result = trainer.train()
 
-    `validation`, and `benchmark` every `benchmark_steps`, score the model as it trains. `banner` is shown by the
-    monitor; `config_hash` must agree between ranks. `on_start()` is called on all ranks once the run may begin or go
-    on, before its first line.
+    `validation` and `benchmark` score the model as it trains. `banner` is shown by the monitor; `config_hash` must
+    agree between ranks. `on_start()` is called on all ranks once the run may begin or go on, before its first line.
     """
 
     def __init__(
@@ -85,7 +90,6 @@ class Trainer:
         prediction_length: int,
         validation: Validation | None = None,
         benchmark: Benchmark | None = None,
-        benchmark_steps: int = 0,
         banner: Mapping[str, Mapping[str, Any]] | None = None,
         config_hash: str = "",
         on_start: Callable[[], None] = lambda: None,
@@ -95,7 +99,7 @@ class Trainer:
         self.model, self.family, self.loader, self.process = model, family, loader, process
         self.checkpointer, self.monitor = checkpointer, monitor
         self.lengths = {"context_length": context_length, "prediction_length": prediction_length}
-        self.banner, self.config_hash, self.on_start = banner or {}, config_hash, on_start
+        self.banner, self.config_hash, self.on_start = dict(banner or {}), config_hash, on_start
         self.flops_per_row = family.flops_per_row(model, context_length, prediction_length)
         self.parallel = parallelize(
             model,
@@ -106,12 +110,16 @@ class Trainer:
             compile_blocks=config.compile,
             autocast_dtype=autocast_dtype(config.precision, process.device),
         )
+        peak = find_peak(process.device, monitor.config.peak_flops)
+        self.banner["Monitoring"] = {"MFU": peak.sentence}
+        self.interval = Interval(process.device, process.world_size, self.flops_per_row, peak.flops)
+        self.data_watch = DataWatch(loader)
         self.optimizer_step = OptimizerStep(
-            optimizer_config, config.max_grad_norm, self.parallel, model, family, process
+            optimizer_config, config.max_grad_norm, self.parallel, model, family, process, self.interval.stopwatch
         )
-        self.scoring = Scoring(self.parallel, model, family, process, monitor, validation, benchmark, benchmark_steps)
+        self.scoring = Scoring(self.parallel, model, family, process, monitor, validation, benchmark)
+        self.flight = FlightRecorder(loader, checkpointer.run_dir, is_main=process.is_main)
         self.progress = Progress()
-        self.interval = Interval()
         self.saved: CheckpointFolder | None = None
 
     def train(self) -> TrainResult:
@@ -150,28 +158,32 @@ class Trainer:
 
     def _loop(self, stop: StopRequest) -> int:
         """Step until the end, or until a rank is told to stop; gives the signal's number, 0 for none."""
-        self.interval.reset()
+        part = self.interval.stopwatch.part
+        self.interval.stopwatch.reset()
         batches = iter(self.loader)
         stopped_by = 0
-        with self.interval.paused():
+        with part("evaluation"):
             # What the run begins with; or what a session that was told to stop had no time for.
             loss = self.scoring.validate(self.progress.step, is_last=self._is_over)
-            if loss and (self._is_to_restore or self._is_over):
-                self._save(loss, must_succeed=self._is_over)
+            scores = self.scoring.benchmark(self.progress.step, self._run_seconds, is_last=self._is_over)
+        if (loss and (self._is_to_restore or self._is_over)) or (scores and self.progress.step):
+            with part("checkpoint"):
+                self._save({**loss, **scores}, must_succeed=self._is_over)
         while not self._is_over and not stopped_by:
-            with self.interval.waiting():
+            with part("data_wait"):
                 batch = next(batches)
             self._step(batch)
             step = self.progress.step
             if step % self.monitor.config.log_steps == 0 or self._is_over:
                 self._log()
-            stopped_by = max_over_ranks(stop.signal_number, self.process)
-            with self.interval.paused():
+            with part("communication"):
+                stopped_by = max_over_ranks(stop.signal_number, self.process)
+            with part("evaluation"):
                 loss = {} if stopped_by else self.scoring.validate(step, is_last=self._is_over)
-                scores = {} if stopped_by else self.scoring.benchmark(step, is_last=self._is_over)
+                scores = {} if stopped_by else self.scoring.benchmark(step, self._run_seconds, is_last=self._is_over)
             if self._is_over and not self.interval.is_empty:
                 self._log()  # the run has ended early, between two log lines
-            with self.interval.paused():
+            with part("checkpoint"):
                 if step % self.config.save_steps == 0 or scores or self._is_to_restore or stopped_by or self._is_over:
                     self._save({**loss, **scores}, must_succeed=self._is_over or bool(stopped_by))
         return stopped_by
@@ -203,22 +215,46 @@ class Trainer:
     def _read_device(self) -> float:
         """Wait for the steps under way, note their losses, tell of skipped ones; the newest gradient norm."""
         outcomes = self.interval.read()
+        limit = self.config.max_grad_norm
         for outcome in outcomes:
             if outcome.is_applied:
                 self.progress.note_loss(outcome.loss)
+                self.progress.num_clipped_steps += bool(limit) and outcome.grad_norm >= CLIPPED * limit
             else:
                 self.progress.num_skipped_steps += 1
-                self.monitor.warn("skipped_step", outcome.why_skipped, step=outcome.step, samples=outcome.samples)
-        self.progress.seconds = time.perf_counter() - self._began
+                self.progress.num_non_finite_steps += not outcome.is_finite
+            self._look_into(outcome)
+        self.progress.seconds = self._run_seconds()
         return outcomes[-1].grad_norm if outcomes else 0.0
+
+    def _look_into(self, outcome: StepOutcome) -> None:
+        """Tell of a step that went wrong, with what it was made of."""
+        try:
+            incident = self.flight.note(outcome)
+        except OSError as error:
+            self.monitor.warn(
+                "flight_failed", f"step {outcome.step:,} could not be recorded ({error}); the run goes on"
+            )
+            return
+        if incident:
+            self.monitor.warn(incident.kind, incident.sentence, step=outcome.step, samples=outcome.samples)
+
+    def _run_seconds(self) -> float:
+        """Since the run began, earlier sessions included."""
+        return time.perf_counter() - self._began
 
     def _log(self) -> None:
         grad_norm = self._read_device()
         tally = self.interval.tally.take()
-        figures = self.family.figures(self.model, tally) if tally and self.progress.num_unlogged else {}
+        has_figures = tally and self.progress.num_unlogged
         self.progress.close_interval()
         record = self.interval.record(
-            self.progress, self.process.device, grad_norm=grad_norm, learning_rate=self._learning_rate, figures=figures
+            self.progress,
+            grad_norm=grad_norm,
+            learning_rate=self._learning_rate,
+            figures=self.family.figures(self.model, tally) if has_figures else {},
+            loads={name: tally[name].tolist() for name in self.family.loads if name in tally} if has_figures else {},
+            data=self.data_watch.record(),
         )
         self.monitor.log(record)
 
@@ -236,6 +272,7 @@ class Trainer:
             "monitor": self.monitor.state_dict(),
             "tally": self.interval.tally.state_dict(),
             "validation": validation.state_dict() if validation else None,
+            "flight": self.flight.state_dict(),
         }
         export, export_step = self._export()
         manifest = Manifest(
@@ -288,8 +325,14 @@ class Trainer:
             self.interval.tally.load_state_dict(position.get("tally", {}), self.process.device)
             if self.scoring.validation and position.get("validation"):
                 self.scoring.validation.load_state_dict(position["validation"])
+            if position.get("flight"):
+                self.flight.load_state_dict(position["flight"])
+        self.scoring.resume(self.progress.step if self.saved else -1)
+        self.flight.resume(self.progress.step)
         self.on_start()
-        self.monitor.start(self.banner)
+        # What `training.stream_position` finds a step's samples by.
+        began_at = {"from_step": self.progress.step, "batch_size": self.config.batch_size, **self.loader.state_dict()}
+        self.monitor.start(self.banner, **began_at)
         for notice in self.checkpointer.notices:
             self.monitor.warn("checkpoint", notice)
         if self.saved:

@@ -17,6 +17,7 @@ from foreloom.distributed.process import Process
 from foreloom.models.chronos2.family import FAMILY, Chronos2Config
 from foreloom.objectives.loss import Loss
 from foreloom.training.gradients import fill_missing, global_totals
+from foreloom.training.stopwatch import Stopwatch
 from foreloom.training.tally import OutputSums, RunningTally
 
 META = torch.device("meta")
@@ -49,7 +50,7 @@ def test_forward_backward_and_totals_do_not_wait():
     parameters = list(model.parameters())
     fill_missing(parameters)
     process = Process(rank=0, world_size=1, local_rank=0, device=META)
-    totals, entries = global_totals(sums.vector, parameters, 1, process)
+    totals, entries = global_totals(sums.vector, parameters, 1, process, Stopwatch(process.device))
     assert totals.device == META and totals.shape == (3,)
     assert entries.shape == (0,) and sums.tally(entries) == {}
 

@@ -13,6 +13,7 @@ from foreloom.distributed.process import Process
 from foreloom.models.time_moe.official_names import official_views
 from foreloom.training.gradients import global_totals, update
 from foreloom.training.optimizer import OptimizerConfig, build_optimizer
+from foreloom.training.stopwatch import Stopwatch
 
 
 def test_trainer_trace(shared):
@@ -41,7 +42,7 @@ def test_trainer_trace(shared):
             assert objective.sum.item() == pytest.approx(trace["micro_losses"][i], abs=1e-5)
             objective.sum.backward()
             sums += torch.stack([objective.sum.detach().double(), objective.count.double()])
-        totals, _ = global_totals(sums, parameters, 1, process)
+        totals, _ = global_totals(sums, parameters, 1, process, Stopwatch(process.device))
         assert totals[1].item() == pytest.approx(trace["log_history"][step]["grad_norm"], rel=1e-4)
         assert update(optimizer, totals, rates[step], trace["max_grad_norm"]).item() == 1
     ours, theirs = official_views(model.state_dict()), load_file(folder / "final" / "model.safetensors")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
@@ -68,7 +68,7 @@ class AutoTimeMoe(TimeMoeForPrediction):
         with torch.device("meta"):
             model = cls(loaded.architecture, config)
         model.load_state_dict(loaded.state_dict(), assign=True)
-        model.attn_implementation = named
+        model.attn_implementation = cast(Implementation, named)
         return model.to(device=_device(device_map), dtype=_dtype(dtype or torch_dtype, config)).eval()
 
     def save_pretrained(self, save_directory: str | Path) -> None:
@@ -77,11 +77,11 @@ class AutoTimeMoe(TimeMoeForPrediction):
 
     @property
     def device(self) -> torch.device:
-        return self.lm_heads[0].out_layer.weight.device
+        return next(self.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.lm_heads[0].out_layer.weight.dtype
+        return next(self.parameters()).dtype
 
 
 def _device(device_map: Any) -> torch.device:

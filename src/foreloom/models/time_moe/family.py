@@ -230,5 +230,6 @@ FAMILY = ModelFamily(
     flops_per_row=flops_per_row,
     after_update=after_update,
     figures=figures,
+    loads=("expert_load",),
     teach_transformers=teach_transformers,
 )

@@ -83,6 +83,11 @@ class TimeMoeForecaster:
         answers_NHQ = np.repeat(forecast_NH[..., None], len(quantile_levels), axis=-1)
         return [answers_NHQ[part] for part in parts]
 
+    @property
+    def max_steps(self) -> int:
+        """Most rows of one forward times the longest of their contexts; a call that holds more is cut up."""
+        return MOST_STEPS
+
     def embed(self, inputs: Sequence[ForecastInput], *, batch_size: int = 256) -> list[np.ndarray]:
         """Final hidden states (targets, tokens, D) an input, a token a step from the first that any target observes.
 
@@ -142,7 +147,7 @@ class TimeMoeForecaster:
         """Rows of like length together, which saves padding: at most `batch_size` and `MOST_STEPS` at once."""
         chosen: list[int] = []
         for i in sorted(range(len(rows)), key=lambda i: len(rows[i].values_L)):
-            if chosen and (len(chosen) == batch_size or (len(chosen) + 1) * len(rows[i].values_L) > MOST_STEPS):
+            if chosen and (len(chosen) == batch_size or (len(chosen) + 1) * len(rows[i].values_L) > self.max_steps):
                 yield chosen
                 chosen = []
             chosen.append(i)

@@ -1,0 +1,19 @@
+"""Arguments and options that several verbs share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one (chronos2-test).")]
+OverridesArgument = Annotated[
+    list[str] | None, typer.Argument(help="Settings on top: training.steps=100 optimizer.learning_rate=1e-4")
+]
+ModelArgument = Annotated[str, typer.Argument(help="A run folder, a checkpoint, a model folder or a hub id.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+
+
+def split_names(text: str) -> list[str]:
+    """Comma separated names."""
+    return [name for part in text.split(",") if (name := part.strip())]

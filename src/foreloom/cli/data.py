@@ -1,0 +1,73 @@
+"""`foreloom data`: look at, convert and fetch data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from foreloom.cli.arguments import split_names
+
+data_app = typer.Typer(help="Look at, convert and fetch data sets.", no_args_is_help=True)
+
+
+@data_app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A data set in any layout foreloom reads.")],
+    context_length: Annotated[int, typer.Option(min=1, help="Context to count usable series for.")] = 512,
+    horizon: Annotated[int, typer.Option(min=1, help="Horizon to count usable series for.")] = 64,
+    plot: Annotated[Path | None, typer.Option(help="Draw examples and lengths into this PNG.")] = None,
+) -> None:
+    """Tell what a data set holds: series, lengths, gaps, duplicates, covariates."""
+    from foreloom.report.dataset import inspect_and_print
+
+    inspect_and_print(path, context_length=context_length, horizon=horizon, plot=plot)
+
+
+@data_app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A data set in any layout foreloom reads.")],
+    out: Annotated[Path, typer.Argument(help="The file to write: .arrow or .parquet.")],
+) -> None:
+    """Write a data set as one Arrow file, which is memory-mapped, or as Parquet, which is smaller."""
+    from foreloom.data.convert import convert as write
+
+    write(source, out, form="parquet" if out.suffix == ".parquet" else "arrow")
+    typer.echo(f"wrote {out}")
+
+
+@data_app.command()
+def fetch(
+    suite: Annotated[str, typer.Argument(help="A suite (chronos-lite, gift-eval ...), or a YAML file of one.")],
+    out: Annotated[Path, typer.Option(help="The data root: each data set gets a folder below it.")],
+    only: Annotated[str, typer.Option(help="Names of data sets, comma separated (default: all).")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what is missing and its size.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare what is there with its checksums.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Fetch again what is there.")] = False,
+) -> None:
+    """Download the data sets of a suite from the Hugging Face hub; killed, it goes on where it was."""
+    from foreloom.report.fetching import fetch_and_print
+
+    if not fetch_and_print(suite, out, only=split_names(only), dry_run=dry_run, check=verify, overwrite=overwrite):
+        raise typer.Exit(1)
+
+
+@data_app.command()
+def replay(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    step: Annotated[int, typer.Argument(min=1, help="The optimizer step whose batch to rebuild.")],
+    out: Annotated[Path | None, typer.Option(help="Write all its windows into this CSV.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the most suspicious windows (.png, .svg, .pdf).")] = None,
+    quarantine: Annotated[
+        Path | None, typer.Option(help="Add the series of --samples to this file, for data.quarantine.")
+    ] = None,
+    samples: Annotated[str, typer.Option(help="Samples of the batch, comma separated, as the table shows them.")] = "",
+) -> None:
+    """Rebuild the batch of a training step and show its windows, the most suspicious first."""
+    from foreloom.report.replay import replay_and_print
+
+    numbers = split_names(samples)
+    if not all(number.isdecimal() for number in numbers):
+        raise ValueError(f"--samples {samples!r}: write whole numbers, comma separated: 1204,1210.")
+    replay_and_print(run, step, out=out, plot=plot, quarantine=quarantine, samples=[int(number) for number in numbers])

@@ -1,0 +1,66 @@
+"""`foreloom report`: pages and tables of what was found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import typer.core
+
+FormatOption = Annotated[
+    str | None,
+    typer.Option("--format", help="markdown, latex, csv or html (default: a table to look at, or by --out's ending)."),
+]
+OutOption = Annotated[Path | None, typer.Option(help="The file to write (.md, .tex, .csv, .html) instead of printing.")]
+ResultsHelp = "CSV of scores that `foreloom evaluate` wrote."
+
+
+class _ReportGroup(typer.core.TyperGroup):
+    """`foreloom report RUN` is `foreloom report page RUN`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            args = ["page", *args]
+        return super().parse_args(ctx, args)
+
+
+report_app = typer.Typer(cls=_ReportGroup, help="Pages and tables of what was found.", no_args_is_help=True)
+
+
+@report_app.command()
+def page(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+    """Write report.html: one page about a run, with nothing outside it (`foreloom report RUN` is enough)."""
+    from foreloom.report.page import write_page
+
+    typer.echo(f"wrote {write_page(run)}")
+
+
+@report_app.command()
+def leaderboard(
+    suite: Annotated[str, typer.Argument(help="A suite with a published board (chronos-zero-shot, gift-eval ...).")],
+    results: Annotated[list[Path] | None, typer.Option(help=f"{ResultsHelp} Give it again for more.")] = None,
+    metric: Annotated[str | None, typer.Option(help="The metric that ranks (default: the suite's first).")] = None,
+    form: FormatOption = None,
+    out: OutOption = None,
+) -> None:
+    """Show your models among the published ones of a suite."""
+    from foreloom.report.leaderboard import leaderboard_and_print
+    from foreloom.report.rendering import parse_form
+
+    leaderboard_and_print(suite, results or [], metric=metric, form=parse_form(form), out=out)
+
+
+@report_app.command()
+def compare(
+    results: Annotated[list[Path], typer.Argument(help=ResultsHelp)],
+    baseline: Annotated[str, typer.Option(help="The model the others are divided by.")] = "seasonal-naive",
+    metric: Annotated[str, typer.Option(help="The metric to compare by.")] = "WQL",
+    form: FormatOption = None,
+    out: OutOption = None,
+) -> None:
+    """Put the models of several score files side by side, task by task, with wins and their intervals."""
+    from foreloom.report.compare import compare_and_print
+    from foreloom.report.rendering import parse_form
+
+    compare_and_print(results, baseline=baseline, metric=metric, form=parse_form(form), out=out)

@@ -1,0 +1,79 @@
+"""Who is scored: names from the command line as forecasters, Seasonal Naive always among them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from foreloom.checkpoint.locate import find_model_folder
+from foreloom.evaluation.adapters.chronos import ChronosPipeline, is_pipeline
+from foreloom.evaluation.adapters.statistical import StatisticalForecaster
+from foreloom.evaluation.baselines import Drift, Naive, SeasonalNaive
+from foreloom.forecast import from_pretrained
+from foreloom.forecast.model import find_device
+from foreloom.models.common.files import CONFIG_FILE, read_json
+from foreloom.models.family import Forecaster
+from foreloom.models.registry import family_of
+from foreloom.report.tables import BASELINE
+
+BASELINES: Mapping[str, Callable[[], Forecaster]] = {
+    BASELINE: SeasonalNaive,
+    "naive": Naive,
+    "drift": Drift,
+    "auto-ets": partial(StatisticalForecaster, "AutoETS"),
+    "auto-theta": partial(StatisticalForecaster, "AutoTheta"),
+    "auto-arima": partial(StatisticalForecaster, "AutoARIMA"),
+}
+"""Names that may stand where a model stands; a folder of such a name is given as ./naive."""
+PIPELINE_PREFIX = "chronos:"
+"""Before a folder or hub id that the chronos-forecasting package is to load."""
+
+
+def contestants(models: Sequence[str | Path], device: str = "auto") -> dict[str, Forecaster]:
+    """What each model is called in tables -> its forecaster, in the order given, Seasonal Naive last.
+
+    A model is a run folder, a checkpoint, a model folder or a hub id, of a family of ours or one that
+    chronos-forecasting loads (`chronos:` before it says so, where both could), or one of `BASELINES`. Raises ValueError
+    for a name that is none of these (with the nearest) or is there twice.
+    """
+    asked = [str(model) for model in models]
+    for name in asked:
+        if asked.count(name) > 1:
+            raise ValueError(f"the model {name} is there twice; name it once.")
+    forecasters: dict[str, Forecaster] = {}
+    for name, label in zip(asked, labels(asked), strict=True):
+        forecasters[label] = _forecaster(name, device)
+    baseline = forecasters.pop(BASELINE, None)
+    return {**forecasters, BASELINE: baseline or SeasonalNaive()}
+
+
+def labels(models: Sequence[str]) -> list[str]:
+    """A folder's name, or the hub id; what was typed, where two folders have the same name."""
+    short = [_label(name) for name in models]
+    return [label if short.count(label) == 1 else name for label, name in zip(short, models, strict=True)]
+
+
+def _label(name: str) -> str:
+    path = Path(name.removeprefix(PIPELINE_PREFIX))
+    if name in BASELINES or not path.exists():
+        return str(path)
+    label = path.resolve().name
+    return str(path) if label in BASELINES else label
+
+
+def _forecaster(name: str, device: str) -> Forecaster:
+    if name in BASELINES:
+        return BASELINES[name]()
+    if name.startswith(PIPELINE_PREFIX):
+        path = Path(name.removeprefix(PIPELINE_PREFIX))
+        return ChronosPipeline.load(find_model_folder(path) if path.exists() else str(path), find_device(device))
+    if not Path(name).exists() and (close := difflib.get_close_matches(name, BASELINES, n=1)):
+        raise ValueError(f"there is no folder {name}, and no baseline of that name. Did you mean {close[0]}?")
+    folder = find_model_folder(name)
+    if (folder / CONFIG_FILE).is_file():
+        config = read_json(folder / CONFIG_FILE)
+        if is_pipeline(config) and not family_of(config):
+            return ChronosPipeline.load(folder, find_device(device))
+    return from_pretrained(folder, device=device).forecaster

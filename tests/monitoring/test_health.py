@@ -1,0 +1,110 @@
+"""The health report against a golden copy, and what it says at its limits."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from scripted_run import BENCHMARK, TOTAL_STEPS, VALIDATION, plain_record, step_record
+
+from foreloom.monitoring.config import MonitoringConfig
+from foreloom.monitoring.console import BOX_WIDTH
+from foreloom.monitoring.health import trend
+from foreloom.monitoring.metrics_file import read_metrics
+from foreloom.monitoring.monitor import Monitor
+
+GOLDEN = Path(__file__).parent / "health.golden.txt"
+CONFIG = MonitoringConfig(log_steps=25, health_steps=1000, trackers=("none",))
+
+
+def tell(run_dir: Path, sessions: list[tuple[int, int]]) -> None:
+    """Log lines of steps from..to a session; each goes on from the state at step 975."""
+    state = None
+    for first, last in sessions:
+        monitor = Monitor(run_dir, TOTAL_STEPS, CONFIG)
+        if state:
+            monitor.load_state_dict(json.loads(json.dumps(state)))
+        monitor.start({})
+        for step in range(first, last + 1, 25):
+            monitor.log(step_record(step))
+            if step == 900:
+                monitor.log_validation(VALIDATION)
+                monitor.log_benchmark(BENCHMARK)
+            if step == 975:
+                state = monitor.state_dict()
+        monitor.close()
+
+
+def boxes(text: str) -> list[str]:
+    """The health reports in a log."""
+    return [f"┌─ Health{part.partition('┘')[0]}┘" for part in text.split("┌─ Health")[1:]]
+
+
+@pytest.mark.parametrize("sessions", [[(25, 1050)], [(25, 975), (1000, 1050)]], ids=["straight", "resumed"])
+def test_the_report_is_the_golden_one_also_across_a_resume(tmp_path, sessions):
+    tell(tmp_path, sessions)
+    (box,) = boxes((tmp_path / "training.log").read_text(encoding="utf-8"))
+    assert box == GOLDEN.read_text(encoding="utf-8").rstrip("\n")
+    assert {len(line) for line in box.splitlines()} == {BOX_WIDTH}
+    (event,) = [event for event in read_metrics(tmp_path).events if event["kind"] == "health"]
+    assert event["step"] == 1000
+    assert event["sentence"].startswith("Health at step 1,000: loss 3.5110, converging")
+    assert event["report"]["Gradients"]["clipped"] == "600 of 1,000 steps, 60.0%"
+
+
+def reports(run_dir: Path, records, **config) -> list[dict[str, dict[str, str]]]:
+    settings = {"log_steps": 1, "trackers": ("none",), "health_steps": 10} | config
+    monitor = Monitor(run_dir, 100, MonitoringConfig(**settings))
+    monitor.start({})
+    for record in records:
+        monitor.log(record)
+    monitor.close()
+    return [event["report"] for event in read_metrics(run_dir).events if event["kind"] == "health"]
+
+
+def test_what_a_run_does_not_have_is_left_out(tmp_path):
+    (report,) = reports(tmp_path, [plain_record(step) for step in range(1, 12)])
+    assert list(report) == ["Health at step 10 of 100", "Loss", "Gradients", "Learning rate", "Throughput"]
+    assert set(report["Throughput"]) == {"speed", "time left", "samples"}
+    assert not {"trend", "variance", "milestones"} & set(report["Loss"])
+
+
+def test_reports_come_with_the_log_line_that_passes_a_multiple_and_never_where_they_are_off(tmp_path):
+    records = [plain_record(step) for step in (4, 8, 12, 16, 20, 35, 50)]
+    titles = [next(iter(report)) for report in reports(tmp_path / "on", records)]
+    assert titles == [f"Health at step {step} of 100" for step in (12, 20, 35, 50)]
+    assert reports(tmp_path / "off", records, health_steps=0) == []
+
+
+def test_non_finite_norms_and_explosions_are_counted(tmp_path):
+    norms = [1.0] * 10 + [20.0, float("nan")] + [1.0] * 8
+    records = [
+        dataclasses.replace(plain_record(step), grad_norm=norm, num_non_finite_steps=int(step > 11))
+        for step, norm in enumerate(norms, start=1)
+    ]
+    first, second = reports(tmp_path, records)
+    assert (first["Gradients"]["explosions"], first["Gradients"]["not finite"]) == ("0", "0 of them")
+    assert (second["Gradients"]["explosions"], second["Gradients"]["not finite"]) == ("2", "1 of them")
+    assert second["Gradients"]["norm"].startswith("2 mean, 20 highest, 4.24 standard deviation of the last 19")
+
+
+def test_memory_advice(tmp_path):
+    total = 10 * 2**30
+    for share, words in [(0.2, "micro_batch_size"), (0.5, None), (0.95, "activation_checkpointing")]:
+        peak = int(total * share)
+        memory = dict.fromkeys(("memory_bytes", "memory_allocated_bytes", "memory_reserved_bytes"), peak)
+        record = dataclasses.replace(plain_record(10), memory_total_bytes=total, **memory)
+        (report,) = reports(tmp_path / str(share), [record])
+        advice = report["GPU memory"].get("advice")
+        assert (words in advice) if words else (advice is None)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [(-0.006, "converging"), (-0.002, "decreasing"), (0.0, "stable"), (0.002, "increasing"), (0.02, "DIVERGING")],
+)
+def test_trend(change, word):
+    assert trend([2.0] * 10 + [2.0 * (1 + change)] * 10) == f"{word} ({change:+.2%})"
+    assert trend([2.0] * 19) is None

@@ -1,0 +1,56 @@
+"""What a run's log lines say of its time, its clipping and its experts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from foreloom.distributed.process import Process
+from foreloom.monitoring.metrics_file import read_metrics
+from foreloom.monitoring.time_parts import PARTS
+from toy_run import build_trainer
+
+
+def train(run_dir: Path, **settings) -> list[dict]:
+    build_trainer(Process(0, 1, 0, torch.device("cpu")), run_dir, settings).train()
+    return read_metrics(run_dir).steps
+
+
+def test_the_parts_of_a_run_fill_its_time(tmp_path):
+    steps = train(tmp_path, steps=12, log_steps=3, save_steps=4, validation={"steps": 5})
+    assert all(tuple(step["seconds_by_part"]) == PARTS for step in steps)
+    logged = sum(sum(step["seconds_by_part"].values()) for step in steps)
+    assert logged == pytest.approx(steps[-1]["seconds"], rel=0.2, abs=0.05)
+    spent = [{part: seconds > 0 for part, seconds in step["seconds_by_part"].items()} for step in steps]
+    assert all(one["forward_backward"] and one["optimizer"] and one["data_wait"] for one in spent)
+    training = [sum(step["seconds_by_part"].values()) for step in steps]
+    for step, whole in zip(steps, training, strict=True):
+        pauses = step["seconds_by_part"]["evaluation"] + step["seconds_by_part"]["checkpoint"]
+        assert 3 / step["steps_per_second"] == pytest.approx(whole - pauses)
+        assert 0 <= step["data_wait_share"] <= 1
+        assert step["step_seconds_p50"] <= step["step_seconds_p95"]
+        assert step["mfu"] is None
+    assert steps[1]["seconds_by_part"]["checkpoint"] > 10 * steps[0]["seconds_by_part"]["checkpoint"]
+
+
+def test_clipped_steps_are_counted_between_log_lines_too_and_across_a_resume(tmp_path):
+    whole = train(tmp_path / "whole", steps=9, log_steps=1)
+    norms = [step["grad_norm"] for step in whole]
+    clipped = [sum(norm >= 0.99 for norm in norms[: i + 1]) for i in range(9)]  # the limit is 1
+    assert [step["num_clipped_steps"] for step in whole] == clipped
+    assert clipped[-1] > 0
+    coarse = train(tmp_path / "coarse", steps=9, log_steps=4)
+    assert [(step["step"], step["num_clipped_steps"]) for step in coarse] == [
+        (4, clipped[3]), (8, clipped[7]), (9, clipped[8])
+    ]  # fmt: skip
+
+
+def test_loads_are_what_the_tally_holds(tmp_path):
+    steps = train(tmp_path, steps=2, log_steps=1, family="time_moe")
+    for step in steps:
+        ((name, load_LE),) = step["loads"].items()
+        assert name == "expert_load"
+        assert [len(load_E) for load_E in load_LE] == [4, 4]
+        assert sum(load_LE[0]) == sum(load_LE[1]) > 0
