@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from fake_hub import FakeRepo
 
-from foreloom.data.fetch import FetchEntry, Hub, HubUnreachable, choose, fetch, plan_fetch, verify
+from foreloom.data.fetch import FetchEntry, Hub, HubUnreachable, choose, fetch, is_unfinished, plan_fetch, verify
 from foreloom.data.reader import open_source
 
 A = FetchEntry("a", "owner/sets", "a", "a")
@@ -135,12 +135,14 @@ def test_a_killed_fetch_goes_on_where_it_was(sets, fake_hub, hub, in_a_process, 
     process.kill()
     process.communicate()
     assert not (tmp_path / path).exists() and parts[0].stat().st_size == 20 * 2**20
+    assert is_unfinished(tmp_path / "a"), "one of two files is no data set"
     fake_hub.num_bytes_served.clear()
 
     rest = len(content) - 20 * 2**20
     assert plan_fetch([A], tmp_path, hub=hub).num_bytes_missing == rest
     report = fetch([A], tmp_path, hub=hub)
     assert report.fetched == ("a",) and report.num_bytes == rest
+    assert not is_unfinished(tmp_path / "a")
     assert fake_hub.num_bytes_served == {path: rest}, "the first file is whole, of the second the rest is served"
     assert (tmp_path / path).read_bytes() == content
     assert not list((tmp_path / "a").glob(".*"))
@@ -159,6 +161,19 @@ def test_a_dropped_connection_is_taken_up_again(sets, fake_hub, hub, tmp_path):
     assert fake_hub.num_bytes_served[path] < 2 * len(content)
 
 
+def test_an_update_that_was_cut_off_is_gone_on_with(sets, fake_hub, hub, tmp_path):
+    fetch([A], tmp_path, hub=hub)
+    path = "a/train-00001-of-00002.parquet"
+    newer = parquet(["z"], 8)
+    assert len(newer) == len(sets.files[path]), "sizes alone do not tell the versions apart"
+    sets.files[path] = newer
+    fake_hub.altered[path] = b"damaged"
+    assert list(fetch([A], tmp_path, overwrite=True, hub=hub).failed) == ["a"] and is_unfinished(tmp_path / "a")
+    fake_hub.altered.clear()
+    assert fetch([A], tmp_path, hub=hub).fetched == ("a",) and not is_unfinished(tmp_path / "a")
+    assert (tmp_path / path).read_bytes() == newer
+
+
 def test_a_file_that_arrives_damaged_is_not_kept_and_the_others_are_fetched(sets, fake_hub, hub, tmp_path):
     path = "a/train-00000-of-00002.parquet"
     fake_hub.altered[path] = bytes(len(sets.files[path]))
@@ -168,7 +183,7 @@ def test_a_file_that_arrives_damaged_is_not_kept_and_the_others_are_fetched(sets
     assert report.fetched == ("b",)
     assert report.failed.keys() == {"a", "h1"}
     assert f"{path} of owner/sets arrived damaged" in report.failed["a"]
-    assert not list((tmp_path / "a").iterdir()) and not list((tmp_path / "plain").iterdir())
+    assert os.listdir(tmp_path / "a") == [".a.unfinished"] and os.listdir(tmp_path / "plain") == [".h1.csv.unfinished"]
 
     fake_hub.altered.clear()
     part = plan_fetch([A], tmp_path, hub=hub).sets[0]

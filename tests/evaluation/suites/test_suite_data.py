@@ -77,6 +77,14 @@ def test_layouts_below_the_root_and_what_is_missing(tmp_path):
     assert suites.missing_sentence(suite, [], tmp_path) == ""
 
 
+def test_a_half_fetched_set_is_missing(tmp_path):
+    folder = save_parquet(tmp_path / "chronos_datasets" / "m4_hourly", id=["x"], target=[[1.0, 2.0] * 40])
+    suite = suites.load("chronos-full")
+    assert [found.task.name for found in suites.find_data(suite, tmp_path)[0]] == ["m4_hourly"]
+    (folder / ".m4_hourly.unfinished").touch()
+    assert not suites.find_data(suite, tmp_path)[0]
+
+
 def test_half_of_a_pooled_set_is_missing(tmp_path):
     save_parquet(tmp_path / "etth1", id=["a"], target=[list(range(60))])
     tasks, missing = suites.suite_tasks("chronos-zero-shot", tmp_path)

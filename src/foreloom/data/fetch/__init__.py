@@ -4,6 +4,7 @@ from foreloom.data.fetch.entry import FetchEntry, choose
 from foreloom.data.fetch.fetch import FetchReport, fetch
 from foreloom.data.fetch.hub import Hub, HubRefused, HubUnreachable
 from foreloom.data.fetch.plan import FetchPlan, plan_fetch
+from foreloom.data.fetch.record import is_unfinished
 from foreloom.data.fetch.verify import VerifyReport, verify
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "VerifyReport",
     "choose",
     "fetch",
+    "is_unfinished",
     "plan_fetch",
     "verify",
 ]

@@ -14,7 +14,7 @@ from foreloom.data.fetch.entry import FetchEntry
 from foreloom.data.fetch.hub import Hub, HubRefused
 from foreloom.data.fetch.listing import HubFile, Listing
 from foreloom.data.fetch.plan import PlannedSet, count_sets, part_file, plan_fetch, readable_bytes
-from foreloom.data.fetch.record import RECORDS, Record, read_record
+from foreloom.data.fetch.record import RECORDS, Record, read_record, unfinished_mark
 from foreloom.data.progress import byte_bar
 
 
@@ -95,6 +95,9 @@ class _Count:
 def _fetch_set(planned: PlannedSet, out: Path, hub: Hub, advance: Callable[[int], None]) -> None:
     entry, listing = planned.entry, planned.listing
     before = read_record(entry, out)
+    mark = unfinished_mark(entry, out)
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
     for local, file in planned.files.items():
         target = out / local
         if local not in planned.whole:
@@ -104,6 +107,7 @@ def _fetch_set(planned: PlannedSet, out: Path, hub: Hub, advance: Callable[[int]
     for local in (before.files if before else {}).keys() - planned.files.keys():
         (out / local).unlink(missing_ok=True)  # the data set has it no more
     Record(entry.repo, entry.config, listing.revision, planned.files).write(entry, out)
+    mark.unlink()
 
 
 def _fetch_file(hub: Hub, listing: Listing, file: HubFile, target: Path, advance: Callable[[int], None]) -> None:

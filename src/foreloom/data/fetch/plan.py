@@ -10,7 +10,7 @@ from pathlib import Path
 from foreloom.data.fetch.entry import FetchEntry
 from foreloom.data.fetch.hub import Hub, HubRefused
 from foreloom.data.fetch.listing import HubFile, Listing
-from foreloom.data.fetch.record import read_record
+from foreloom.data.fetch.record import read_record, unfinished_mark
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def plan_fetch(entries: Iterable[FetchEntry], out: str | Path, *, overwrite: boo
     sets, whole, refused = [], [], {}
     for entry in entries:
         record = None if overwrite else read_record(entry, out)
-        if record is not None and record.has_all_files(out):
+        if record is not None and record.has_all_files(out) and not unfinished_mark(entry, out).exists():
             whole.append(entry.name)
             continue
         if entry.repo not in listings:

@@ -15,6 +15,8 @@ from foreloom.files import write_text
 
 RECORDS = ".fetched"
 """Folder of the records below the data root. Readers pass over names that begin with a dot."""
+UNFINISHED = ".unfinished"
+"""How the name of a mark ends."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,16 @@ class Record:
         }
         content = {"repo": self.repo, "config": self.config, "revision": self.revision, "files": files}
         write_text(record_file(entry, out), json.dumps(content, indent=2) + "\n")
+
+
+def unfinished_mark(entry: FetchEntry, out: Path) -> Path:
+    """A file that lies beside a data set's own while they are fetched, so that a part is not taken for the whole."""
+    return out / entry.folder / f".{PurePosixPath(entry.config).name}{UNFINISHED}"
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Was a fetch into this folder cut off, so that files of it may be missing or of an older version?"""
+    return any(folder.glob(f".*{UNFINISHED}"))
 
 
 def record_file(entry: FetchEntry, out: Path) -> Path:

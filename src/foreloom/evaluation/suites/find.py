@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from foreloom.data.fetch import is_unfinished
 from foreloom.data.reader import open_source
 from foreloom.evaluation.suites.columns import readable
 from foreloom.evaluation.suites.suite import Suite, SuiteTask, load
@@ -106,8 +107,10 @@ def _candidates(task: SuiteTask, root: Path) -> list[tuple[Path, ...]]:
 
 
 def _is_data(path: Path) -> bool:
-    """A file, or a folder with files: GIFT-Eval's `us_births` only holds folders, one a frequency."""
-    return path.is_file() or (path.is_dir() and any(entry.is_file() for entry in path.iterdir()))
+    """A file, or a folder with files that is not half fetched: GIFT-Eval's `us_births` only holds folders."""
+    if path.is_dir():
+        return any(entry.is_file() for entry in path.iterdir()) and not is_unfinished(path)
+    return path.is_file()
 
 
 def _evaluation_task(found: Found, suite: Suite) -> EvaluationTask:
