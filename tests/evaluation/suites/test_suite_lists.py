@@ -7,6 +7,7 @@ import yaml
 
 from foreloom.config.located import RecipeError
 from foreloom.evaluation import suites
+from foreloom.evaluation.result import METRICS
 
 NUM_TASKS = {
     "chronos-lite": 5,
@@ -118,7 +119,7 @@ def test_all_errors_of_a_file_at_once(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text(
         """title: mine
-metrics: [WQL]
+metrics: [WQL, MASSE]
 tasks:
 - {name: a, prediction_length: 0}
 - {name: b, predicton_length: 3}
@@ -133,6 +134,7 @@ tasks:
         f"{file}:5: tasks.1.prediction_length: is required and not given.",
         f"{file}:6: tasks.2.offset: expected a number of at most 0, got 4.",
         f"{file}:6: a task named 'a' is already listed above.",
+        f"{file}:2: metrics.1: no metric 'MASSE'. Did you mean MASE? They are {', '.join(METRICS)}.",
     }
 
 

@@ -14,6 +14,7 @@ from pydantic import Field
 from foreloom.config.loader import validate
 from foreloom.config.located import Located, RecipeError, read_yaml
 from foreloom.config.section import section
+from foreloom.evaluation.result import METRICS
 
 LISTS = Path(__file__).with_name("lists")
 """The folder of the suites that come with foreloom, one YAML file each."""
@@ -119,6 +120,7 @@ def _read(path: Path) -> Suite:
     if "part_of" in raw:
         return _part(path, located)
     suite, problems = validate(Suite, {**raw, "name": path.stem}, located, "")
+    problems += _unknown_metrics(located, raw.get("metrics"))
     problems += _twice(located, [task.get("name") if isinstance(task, Mapping) else None for task in raw["tasks"]])
     if problems:
         raise RecipeError(problems)
@@ -147,6 +149,17 @@ def _part(path: Path, located: Located) -> Suite:
         raise RecipeError(problems)
     tasks = tuple(whole.task(name) for name in raw["tasks"])
     return dataclasses.replace(whole, name=path.stem, title=raw.get("title", path.stem), tasks=tasks)
+
+
+def _unknown_metrics(located: Located, metrics: object) -> list[str]:
+    problems = []
+    for i, name in enumerate(metrics if isinstance(metrics, list) else ()):
+        if name not in METRICS:
+            close = difflib.get_close_matches(str(name), METRICS, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            where = f"{located.where(f'metrics.{i}')}: metrics.{i}"
+            problems.append(f"{where}: no metric {name!r}.{hint} They are {', '.join(METRICS)}.")
+    return problems
 
 
 def _twice(located: Located, task_names: Sequence[object]) -> list[str]:
