@@ -144,7 +144,7 @@ def test_tensorboard_shows_what_was_logged_and_hides_what_was_resumed_over(tmp_p
         monitor = Monitor(tmp_path, 4, MonitoringConfig(log_steps=1))
         if state:
             monitor.load_state_dict(state)
-        monitor.start(BANNER)
+        monitor.start(BANNER, from_step=2 if state else 0)
         for step in steps:
             monitor.log(record(step, loss=float(step)))
             if step == 2:

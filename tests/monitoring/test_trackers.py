@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,7 @@ def two_sessions(run_dir: Path, **config) -> None:
         monitor = Monitor(run_dir, 4, MonitoringConfig(log_steps=1, **config))
         if state:
             monitor.load_state_dict(json.loads(json.dumps(state)))
-        monitor.start({})
+        monitor.start({}, from_step=2 if state else 0, flops=5e9 if state else 0.0)
         for step in steps:
             monitor.log(plain_record(step, flops=step * 2.5e9, seconds_by_part={"data_wait": 1.0, "other": 3.0}))
             if step == 2:
@@ -34,6 +36,7 @@ def two_sessions(run_dir: Path, **config) -> None:
         monitor.log_validation(VALIDATION)
         monitor.log_benchmark(BENCHMARK)
         monitor.close()
+        time.sleep(1.1)  # TensorBoard orders its files by the second they were begun in
 
 
 def test_tensorboard_has_a_second_axis_of_flops(tmp_path):
@@ -50,6 +53,32 @@ def test_tensorboard_has_a_second_axis_of_flops(tmp_path):
     assert not any("throughput" in tag or "time/" in tag for tag in flops.Tags()["scalars"])
     text = steps.Tensors("recipe.yaml/text_summary")[0].tensor_proto.string_val[0].decode()
     assert RECIPE in text
+
+
+def test_what_was_scored_between_a_log_line_and_the_checkpoint_is_kept(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    first = Monitor(tmp_path, 4, MonitoringConfig(log_steps=2))
+    first.start({})
+    first.log(plain_record(2, flops=4e9))
+    state = first.state_dict()  # of the checkpoint after step 3
+    for step in (3, 4):
+        first.log_validation(replace(VALIDATION, step=step))
+    first.close()
+    time.sleep(1.1)  # TensorBoard orders its files by the second they were begun in
+    second = Monitor(tmp_path, 4, MonitoringConfig(log_steps=2))
+    second.load_state_dict(state)
+    second.start({}, from_step=3, flops=6e9)
+    second.log(plain_record(4, flops=8e9))
+    second.close()
+    for folder, tag, places in (
+        ("tensorboard", "validation/loss", [3]),
+        ("tensorboard", "train/loss", [2, 4]),
+        ("tensorboard/by_flops", "by_flops/validation/loss", [6]),
+    ):
+        points = EventAccumulator(str(tmp_path / folder))
+        points.Reload()
+        assert [point.step for point in points.Scalars(tag)] == places, tag
 
 
 def log_entries(content: bytes) -> list[bytes]:

@@ -60,10 +60,13 @@ class Monitor:
         self._handlers: list[logging.Handler] = []
         self._broken: set[str] = set()
 
-    def start(self, banner: Mapping[str, Mapping[str, Any]], **fields: Any) -> None:
+    def start(
+        self, banner: Mapping[str, Mapping[str, Any]], *, from_step: int = 0, flops: float = 0.0, **fields: Any
+    ) -> None:
         """Open the outputs and print the banner: a box of titled sections (Model, Optimization, Distributed, Data).
 
-        `fields`, for programs, join the event `start`.
+        The session goes on after `from_step`, with so many `flops` spent: in trackers, what an earlier session said of
+        later steps is void. `fields`, for programs, join the event `start`, as `from_step` does.
         """
         early = self._early.take()
         self._handlers = open_lines(self.run_dir, is_main=self.is_main)
@@ -76,8 +79,8 @@ class Monitor:
         session = Session(
             run_dir=self.run_dir,
             project=self.config.project or DEFAULT_PROJECT,
-            first_step=self._last_step + 1,
-            flops=self._last.flops if self._last else 0.0,
+            first_step=from_step + 1,
+            flops=flops,
         )
         for name in self.config.trackers:
             if name != "none":
@@ -92,7 +95,11 @@ class Monitor:
         logger.info(console.box({**banner, "Monitoring": {**monitoring, **banner.get("Monitoring", {})}}))
         replay(early)
         self._write_event(
-            "start", "info", f"Session began: {self.total_steps:,} steps in all.", None, {"banner": banner, **fields}
+            "start",
+            "info",
+            f"Session began: {self.total_steps:,} steps in all.",
+            None,
+            {"banner": banner, "from_step": from_step, **fields},
         )
 
     def log(self, record: StepRecord) -> None:

@@ -331,8 +331,8 @@ class Trainer:
         self.flight.resume(self.progress.step)
         self.on_start()
         # What `training.stream_position` finds a step's samples by.
-        began_at = {"from_step": self.progress.step, "batch_size": self.config.batch_size, **self.loader.state_dict()}
-        self.monitor.start(self.banner, **began_at)
+        began_at = {"batch_size": self.config.batch_size, **self.loader.state_dict()}
+        self.monitor.start(self.banner, from_step=self.progress.step, flops=self.progress.flops, **began_at)
         for notice in self.checkpointer.notices:
             self.monitor.warn("checkpoint", notice)
         if self.saved:
