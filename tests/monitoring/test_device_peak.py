@@ -21,6 +21,7 @@ from foreloom.monitoring.device_peak import find_peak, peak_flops, utilisation
         ("NVIDIA L40S", 362.1),
         ("NVIDIA GeForce RTX 4090", 165.2),
         ("NVIDIA GH200 480GB", 989.4),
+        ("AMD Instinct MI250X", 191.5),  # torch sees the two halves of a card
         ("AMD Instinct MI300X", 1307.4),
     ],
 )

@@ -31,7 +31,7 @@ PEAK_FLOPS = {
     "RTX 3090": 71.0e12,
     "RTX 4090": 165.2e12,
     "RTX 5090": 209.5e12,
-    "MI250X": 383.0e12,
+    "MI250X": 191.5e12,  # a card is two devices
     "MI300X": 1307.4e12,
     "MI325X": 1307.4e12,
 }
