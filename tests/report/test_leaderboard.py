@@ -98,6 +98,15 @@ def test_another_seasonal_naive_is_said(tmp_path):
     assert any(note.startswith("Your seasonal-naive has MASE 1.55 on nn5, the published one 1.292") for note in notes)
 
 
+@pytest.mark.parametrize("suite", ["chronos-zero-shot", "fev-bench", "gift-eval"])
+def test_results_without_a_task_in_common_make_no_board(tmp_path, suite):
+    first, second, *_ = [task.name for task in suites.load(suite).tasks]
+    for name, task in (("one", first), ("two", second)):
+        write_rows([{"model": name, "task": task, "WQL": 0.1, "MASE": 1.0, "SQL": 0.1, "WAPE": 0.1}], tmp_path / name)
+    with pytest.raises(ValueError, match=f"{suite}: no task has .* of one, two all together"):
+        leaderboard(suite, [tmp_path / "one", tmp_path / "two"])
+
+
 def test_what_has_no_board(capsys):
     with pytest.raises(ValueError, match="ltsf: no results per task are published"):
         leaderboard("ltsf")

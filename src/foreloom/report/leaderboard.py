@@ -44,7 +44,7 @@ def leaderboard(suite: str, results: Sequence[str | Path] = (), *, metric: str |
     Chronos: geometric means of the errors over Seasonal Naive's. fev-bench: skill and win rate with 95 % intervals.
     GIFT-Eval: geometric means and the mean rank. `metric` is the one that ranks (default: the suite's first). Where an
     own model lacks tasks, the board is over those that all own models have, and a note says so. Raises ValueError for
-    an unknown suite or metric, and for results without a task of the suite.
+    an unknown suite or metric, for results without a task of the suite, and where no task is left.
     """
     listed = suites.load(suite)
     if listed.protocol != "windows":
@@ -62,6 +62,11 @@ def leaderboard(suite: str, results: Sequence[str | Path] = (), *, metric: str |
         for task in _board_order(listed)
         if all(np.isfinite(scores.get(task, {}).get(name, np.nan)) for scores in own.values() for name in metrics)
     ]
+    if not tasks:
+        raise ValueError(
+            f"{listed.name}: no task has {' and '.join(metrics)} of {', '.join(own)} all together, so there is no "
+            "board to show them on. Give one result at a time, or score them on the same tasks."
+        )
     if len(tasks) < len(listed.tasks):
         notes.insert(
             0, f"Over the {len(tasks)} of {len(listed.tasks)} tasks that your results have: {', '.join(tasks)}."
