@@ -4,7 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from foreloom.evaluation.adapters.function import FunctionForecaster
 from foreloom.evaluation.baselines import Naive, SeasonalNaive
 from foreloom.evaluation.benchmark import evaluate
 from foreloom.evaluation.tasks import EvaluationTask
@@ -97,8 +99,23 @@ def test_a_forecast_that_is_not_finite_names_its_series(tmp_path):
             return np.repeat(np.where(filled_RL[:, :1] == 7, np.nan, 0.0), prediction_length, axis=-1)
 
     data = write(tmp_path, target=[[1.0] * 9, [7.0] * 9])
-    with pytest.raises(ValueError, match="forecast of series 's1' is not finite"):
+    with pytest.raises(ValueError, match=f"forecast of series 's1' of task '{task(data).name}' is not finite"):
         evaluate(Broken(), [task(data)])
+
+
+@pytest.mark.parametrize("problem", [torch.OutOfMemoryError("tried to allocate 80 GiB"), RuntimeError("boom")])
+def test_a_forecaster_that_fails_names_the_task(tmp_path, problem):
+    def fail(inputs, prediction_length, quantile_levels):
+        raise problem
+
+    one = task(write(tmp_path, target=[[1.0] * 9]))
+    with pytest.raises((ValueError, RuntimeError)) as caught:
+        evaluate(FunctionForecaster(fail), [one], batch_size=64)
+    if isinstance(problem, torch.OutOfMemoryError):
+        assert str(caught.value).startswith(f"task {one.name!r}: a batch of 64 rows does not fit")
+        assert "Lower --batch-size" in str(caught.value)
+    else:
+        assert caught.value is problem and f"task {one.name!r}" in caught.value.__notes__[0]
 
 
 def test_examples_are_the_best_the_median_and_the_worst(tmp_path):

@@ -6,11 +6,13 @@ Axes: S windows (one target of one cut), V targets, H horizon steps, Q quantile 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
+import torch
 
 from foreloom.data.reader import open_source
 from foreloom.evaluation.baselines import SeasonalForecaster
@@ -46,7 +48,8 @@ def evaluate(
     `batch_size` counts rows (targets and covariates of one forward). With `world_size` > 1, every rank calls this with
     the same arguments but `rank`, and `reduce` sums over them. All ranks ask for equally many forecasts of the same
     length, so a sharded module's collectives stay in step; batches, and so scores, do not depend on `world_size`.
-    Raises ValueError for a task without a window and for a forecast that is not finite.
+    Raises ValueError, which names the task, where it has no window, where a forecast is not finite and where a batch
+    does not fit into the device's memory.
     """
     assert world_size == 1 or reduce is not None
     results = []
@@ -56,8 +59,9 @@ def evaluate(
         planned = plan_windows(task, sources, forecaster.context_length, batch_size)
         read = window_reader(task, sources, forecaster.context_length)
         run = _TaskRun(forecaster, task, read, rank, world_size, reduce or alone, progress)
-        sums, errors, fallbacks = run.score(planned.batches)
-        examples = run.examples([window for batch in planned.batches for window in batch], errors)
+        with _naming(task, batch_size):
+            sums, errors, fallbacks = run.score(planned.batches)
+            examples = run.examples([window for batch in planned.batches for window in batch], errors)
         results.append(
             TaskResult(
                 name=task.name,
@@ -71,6 +75,21 @@ def evaluate(
             )
         )
     return EvaluationResult(tuple(results))
+
+
+@contextmanager
+def _naming(task: EvaluationTask, batch_size: int) -> Iterator[None]:
+    """Whatever a forecaster raises says on which task, since ranks and hours of other tasks hide it."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            f"task {task.name!r}: a batch of {batch_size:,} rows does not fit into the device's memory ({error}). "
+            "Lower --batch-size, or benchmark.batch_size in a recipe."
+        ) from error
+    except Exception as error:
+        error.add_note(f"This happened while task {task.name!r} was scored.")
+        raise
 
 
 @dataclass(frozen=True)
@@ -174,7 +193,7 @@ def _score_batch(
     label_SH = np.concatenate([window.label_VH for window in windows])
     scale_S = np.concatenate([window.seasonal_error_V for window in windows])
     owner_S = np.repeat(np.arange(len(windows)), [len(window.label_VH) for window in windows])
-    names = [f"series {windows[owner].name!r}" for owner in owner_S.tolist()]
+    names = [f"series {windows[owner].name!r} of task {task.name!r}" for owner in owner_S.tolist()]
     if task.average_over == "points":
         sums: Sums = metric_sums(forecast_SHQ, label_SH, scale_S, quantile_levels, names)
     else:
