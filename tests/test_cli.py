@@ -272,7 +272,7 @@ def test_what_a_model_is_scored_on(foreloom, model):
     refused(foreloom(*windows, "-p", "0"), "--horizon '0': write whole numbers of steps")
     refused(foreloom(*windows, "--protocol", "timemo"), "expected standard or timemoe. Did you mean timemoe?")
     refused(foreloom(*windows, "--normalization", "zero"), "--normalization 'zero': expected none or context.")
-    refused(foreloom(*windows), "births.csv: the first column is 'item_id', not 'date'", "--date-column")
+    refused(foreloom(*windows), "births.csv is a long table", "Score it with --tasks")
     refused(foreloom(*windows, "--date-column", "timestamp"), "row 2: column 'item_id' is", "--channels")
     births = (*windows, "--date-column", "timestamp", "--channels", "target")
     refused(foreloom(*births, "-c", "65"), "a context of 65 steps was asked for, but the model uses 64 at most")

@@ -81,5 +81,5 @@ def test_two_ranks_write_what_one_writes(folder, what):
 def test_no_rank_waits_for_one_that_cannot_write(folder):
     (folder / "file").touch()
     answers = evaluate_on_two_ranks("--data", "some.csv", "-p", "4", "-c", "40", "--out", "file/scores.csv")
-    assert [code for code, *_ in answers] == [2, 2]
+    assert [code for code, *_ in answers] == [2, 2], answers
     assert "error: file: File exists" in answers[0][2]
