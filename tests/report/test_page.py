@@ -149,13 +149,16 @@ def test_validation_benchmarks_health_and_time_are_shown(tmp_path):
         write_record(tmp_path, benchmark)
         monitor.log_benchmark(benchmark)
     monitor.close()
-    page = Page(write_page(tmp_path).read_text(encoding="utf-8"))
+    text = write_page(tmp_path).read_text(encoding="utf-8")
+    page = Page(text)
     assert page.headings[:4] == ["Training", "Benchmark during training", "Health", "What happened"]
     alts = ["Loss", "Learning rate", "Gradient norm", "Speed", "Expert entropy", "Time"]
     assert page.alts == [*alts, "Benchmark WQL", "Benchmark MASE"]
     for words in ("Lite tier after step 40", "<b>m4</b>", "Best wql so far: 0.2 at step 10.", "2.0% of the time"):
         assert words in page.text
     assert "Health at step 40 of 40" in page.text and "Health at step 20 of 40" not in page.text
+    assert not set(page.text) & set("▒░"), "bars are drawn, not written"
+    assert '<span class="bar"><i style="width:100%"></i><i style="width:0%"></i></span> 100.0%' in text
     run = read_run_folder(tmp_path)
     assert [event["loss"] for event in run.newest_events("validation")] == [4.0] * 4
     time = training_figures(run)["Time"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from foreloom.files import write_text
 from foreloom.monitoring.console import duration
+from foreloom.monitoring.sparkline import WIDTH
 from foreloom.report.curves import benchmark_figures, training_figures
 from foreloom.report.run_folder import RunFolder, read_run_folder
 from foreloom.report.sliding_table import table_of
@@ -245,7 +246,18 @@ def _image(content: bytes, suffix: str, alt: str, kind: str = "card") -> str:
 
 
 def _list(rows: Mapping[str, Any]) -> str:
-    return "<dl>" + "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(_value(v))}</dd>" for k, v in rows.items()) + "</dl>"
+    items = (f"<dt>{escape(str(k))}</dt><dd>{_draw_bars(escape(_value(v)))}</dd>" for k, v in rows.items())
+    return f"<dl>{''.join(items)}</dl>"
+
+
+def _draw_bars(text: str) -> str:
+    """Bars of the console as bars of the page: those of characters are too wide for a card and break in two."""
+
+    def draw(bar: re.Match[str]) -> str:
+        filled, hatched = (100 * bar[0].count(level) / WIDTH for level in "█▒")
+        return f'<span class="bar"><i style="width:{filled:.0f}%"></i><i style="width:{hatched:.0f}%"></i></span>'
+
+    return re.sub(rf"[█▒░]{{{WIDTH}}}", draw, text)
 
 
 def _value(value: Any) -> str:
