@@ -61,18 +61,21 @@ def test_csv_reads_back():
 
 def test_console():
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(to_rich(score_table(ROWS), title="Held-out windows"))
+    print_whole(
+        console, to_rich(score_table(ROWS)), "Held-out windows [of six] data sets, a title wider than the table"
+    )
     text = console.export_text()
-    assert "Held-out windows" in text
+    assert "Held-out windows [of six] data sets, a title wider than the table\n" in text
     assert text.split("births")[1].split()[:3] == ["0.02000", "0.04000", "0.5000"]
 
 
 def test_no_digit_is_cut_off_where_the_console_is_narrow():
     with open("/dev/null", "w") as nowhere:
         console = Console(width=30, record=True, file=nowhere)
-        print_whole(console, to_rich(score_table(ROWS)))
+        print_whole(console, to_rich(score_table(ROWS)), "Held-out windows of three tasks")
     text = console.export_text()
     assert "\N{HORIZONTAL ELLIPSIS}" not in text
+    assert "Held-out windows of three tasks\n" in text
     (line,) = (line for line in text.splitlines() if "births" in line)
     assert line.split()[1:4] == ["0.02000", "0.04000", "0.5000"]
 

@@ -71,10 +71,10 @@ def _markdown(titled: TitledTable) -> str:
 def _show(titled: TitledTable) -> None:
     from rich.console import Console
 
-    from foreloom.report.tables import to_rich
+    from foreloom.report.tables import print_whole, to_rich
 
     console = Console()
-    console.print(to_rich(titled.table, title=titled.title))
+    print_whole(console, to_rich(titled.table), titled.title)
     for note in titled.notes:
         console.print(note, highlight=False, soft_wrap=True, markup=False)
 

@@ -43,7 +43,7 @@ def publish(
     _draw(examples, csv_path)
     table = table_of(rows, metrics)
     write_text(csv_path.with_suffix(".md"), to_markdown(table) + "".join(f"\n{note}\n" for note in notes))
-    print_whole(console, to_rich(table, title=title))
+    print_whole(console, to_rich(table), title)
     for note in notes:
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
     console.print(

@@ -87,20 +87,13 @@ def score_table(
     return ScoreTable([*labels, *columns], body, summary)
 
 
-def to_rich(table: ScoreTable, title: str | None = None) -> rich.table.Table:
+def to_rich(table: ScoreTable) -> rich.table.Table:
     """For the console: relative scores green below 1 and red from 1 on."""
     import rich.box
     import rich.table
     from rich.text import Text
 
-    grid = rich.table.Table(
-        title=title,
-        box=rich.box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-        title_justify="left",
-        title_style="bold",
-    )
+    grid = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in table.columns:
         # Long names break, so that the columns of numbers stay narrow and 80 characters hold the table.
         is_text = column.kind == "text"
@@ -118,8 +111,12 @@ def to_rich(table: ScoreTable, title: str | None = None) -> rich.table.Table:
     return grid
 
 
-def print_whole(console: rich.console.Console, grid: rich.table.Table) -> None:
-    """Print every figure in full: where the console is too narrow, lines run over its edge and no digit is cut off."""
+def print_whole(console: rich.console.Console, grid: rich.table.Table, title: str) -> None:
+    """Print every figure in full: where the console is too narrow, lines run over its edge and no digit is cut off.
+
+    The title stands above and not in the grid, where rich would break it at the width of a narrow table.
+    """
+    console.print(title, style="bold", highlight=False, markup=False, soft_wrap=True)
     unbounded = console.options.update(max_width=10_000)
     console.width = max(console.width, console.measure(grid, options=unbounded).maximum)
     console.print(grid)
