@@ -9,7 +9,7 @@ import sys
 
 import torch
 
-from foreloom.monitoring.environment import write_environment
+from foreloom.monitoring.environment import environment, write_environment
 
 
 def read(folder):
@@ -28,6 +28,11 @@ def test_environment(tmp_path, monkeypatch):
     assert found["hardware"]["cores"] >= 1
     assert found["hardware"]["memory_bytes"] > 2**28
     assert platform.node() not in json.dumps(found["hardware"])
+
+
+def test_a_module_is_named_by_the_command_that_starts_it(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/foreloom/__main__.py", "train", "quickstart"])
+    assert environment()["command"] == "python -m foreloom train quickstart"
 
 
 def test_the_commit_of_the_working_directory(tmp_path, monkeypatch):

@@ -63,6 +63,7 @@ def test_a_run_that_stops_between_log_lines_says_where(tmp_path):
     monitor.finish({}, step=137)
     assert read_metrics(tmp_path).events[-1]["sentence"] == "Stopped at step 137 of 300."
     assert read_metrics(tmp_path).events[-1]["step"] == 137
+    assert read_metrics(tmp_path).events[-1]["result"]["figures"] == "those of the log line of step 100"
 
 
 def test_other_ranks_print_warnings_only(tmp_path, capsys):

@@ -26,11 +26,15 @@ def environment() -> dict[str, Any]:
     cores, the memory and the accelerators.
     """
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([*_program(Path(sys.argv[0]).name), *sys.argv[1:]]),
         "git": _git(),
         "versions": _versions(),
         "hardware": _hardware(),
     }
+
+
+def _program(name: str) -> list[str]:
+    return ["python", "-m", "foreloom"] if name == "__main__.py" else [name]
 
 
 def write_environment(run_dir: Path) -> None:

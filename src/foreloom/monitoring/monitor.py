@@ -166,6 +166,8 @@ class Monitor:
             outcome = "Finished" if step >= self.total_steps else "Finished early" if is_early_end else "Stopped"
             title = f"{outcome} at step {step:,} of {self.total_steps:,}"
             rows = {**self.summary(), **result}
+            if self._last is not None and self._last.step < step:
+                rows = {"figures": f"those of the log line of step {self._last.step:,}", **rows}
             logger.info(console.box({title: rows}))
             self._write_event("finish", "info", f"{title}.", step, {"result": rows})
         self.close()
@@ -188,14 +190,14 @@ class Monitor:
             return {"logged": "nothing yet"}
         rows: dict[str, Any] = {
             "time": console.duration(last.seconds),
-            "steps": last.step,
             "samples": last.samples,
         }
         if loss.first is not None and loss.last is not None:
             change = (loss.last - loss.first) / abs(loss.first) if loss.first else 0.0
             rows["loss"] = f"{loss.first:.4f} -> {loss.last:.4f} ({change:+.1%})"
             rows["best loss"] = f"{loss.best:.4f} at step {loss.best_step:,}"
-            rows["milestones"] = f"{loss.num_milestones} drops of {loss.MILESTONE_DROP:.0%} or more"
+            drops = "drop" if loss.num_milestones == 1 else "drops"
+            rows["milestones"] = f"{loss.num_milestones} {drops} of {loss.MILESTONE_DROP:.0%} or more"
         if last.seconds:
             rows["mean speed"] = f"{last.step / last.seconds:.1f} stp/s, {last.samples / last.seconds:.0f} smp/s"
         if self._peak_memory_bytes is not None:

@@ -41,8 +41,7 @@ _LIMITS: Mapping[Part, _Limit] = {
         "ranks wait for each other: look for a slower one, and raise training.batch_size so that they meet less often",
     ),
     "evaluation": _Limit(
-        0.25,
-        "scoring costs much of the time: raise validation.steps or benchmark.steps, or lower validation.max_windows",
+        0.25, "score more rarely: raise validation.steps or benchmark.steps, or lower validation.max_windows"
     ),
     "checkpoint": _Limit(0.1, "checkpoints cost much of the time: raise training.save_steps"),
     "other": _Limit(
