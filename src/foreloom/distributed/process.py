@@ -132,10 +132,18 @@ def start(device: DeviceSetting = "auto", *, timeout_seconds: float = 1800.0) ->
     return process
 
 
+RAISED_ON_EVERY_RANK = "raised_on_every_rank"
+"""Attribute of an error that all ranks have, so that none waits for another."""
+
+
 def stop() -> None:
-    """Leave the group of ranks, if there is one: all together, or at once where an error is on its way out."""
+    """Leave the group of ranks, if there is one: all together, or at once where an error of this rank alone ends it.
+
+    (A rank that leaves before the others may take their threads of communication down with it.)
+    """
     if dist.is_initialized():
-        if sys.exc_info()[0] is None:
+        error = sys.exc_info()[1]
+        if error is None or getattr(error, RAISED_ON_EVERY_RANK, False):
             dist.barrier()
         dist.destroy_process_group()
 

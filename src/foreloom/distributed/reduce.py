@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from foreloom.distributed.process import Process
+from foreloom.distributed.process import RAISED_ON_EVERY_RANK, Process
 
 T = TypeVar("T")
 
@@ -48,6 +48,7 @@ def from_rank_zero(decide: Callable[[], T], process: Process) -> T:
             answer = [error]
     dist.broadcast_object_list(answer, src=0, device=torch.device("cpu"))
     if isinstance(answer[0], ValueError | OSError):
+        setattr(answer[0], RAISED_ON_EVERY_RANK, True)
         raise answer[0]
     return answer[0]  # type: ignore[return-value]
 
