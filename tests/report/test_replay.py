@@ -126,3 +126,16 @@ def test_what_is_printed_written_and_quarantined(tmp_path, data, seen, capsys):
 def test_a_folder_that_is_no_run(tmp_path):
     with pytest.raises(ValueError, match=r"is no run folder: it has no recipe.yaml"):
         batch_of(tmp_path, 1)
+
+
+def test_what_the_benchmark_was_made_on_need_not_be_there(tmp_path, data, seen):
+    tasks = tmp_path / "tasks.yaml"
+    tasks.write_text(f"tasks:\n  - {{name: t, path: {data}, prediction_length: 4}}\n")
+    source, benchmark = f"data.sources=[{{path: {data}}}]", [f"benchmark.tasks={tasks}", "benchmark.steps=2"]
+    run.train("chronos2-test", [*SETTINGS, source, *benchmark, "training.steps=2", "training.batch_size=4"],
+              out=tmp_path / "run")  # fmt: skip
+    tasks.unlink()
+    assert replayed(tmp_path / "run", 2) == seen[2]
+    data.unlink()
+    with pytest.raises(ValueError, match=r"data.parquet: there is no such file or folder"):
+        batch_of(tmp_path / "run", 2)

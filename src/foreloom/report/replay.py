@@ -89,7 +89,7 @@ def batch_of(run_dir: Path, step: int) -> list[ReplayedWindow]:
     for name in (run.RECIPE_NAME, FILE_NAME):
         if not (run_dir / name).is_file():
             raise ValueError(f"{run_dir} is no run folder: it has no {name}.")
-    recipe = run.load(run_dir / run.RECIPE_NAME)
+    recipe = run.load(run_dir / run.RECIPE_NAME, need_data=False)  # the benchmark's may be gone by now
     data, seed = recipe.sections["data"], recipe.sections["training"].seed
     records = list(read_records(run_dir))
     last_step = max((record["step"] for record in records if record.get("step")), default=0)
