@@ -93,6 +93,12 @@ def test_season_of_each_series_comes_from_its_frequency_or_the_task(tmp_path):
     assert evaluate(SeasonalNaive(), [task(data, season_length=12)]).tasks[0].scores["MAE"] == 0
 
 
+def test_windows_that_see_no_whole_season_are_counted(tmp_path):
+    data = write(tmp_path, target=[list(np.arange(12.0)), list(np.arange(9.0))])
+    counts = [evaluate(Naive(), [task(data, season_length=m)]).tasks[0].num_short_pasts for m in (6, 7, 10, 0)]
+    assert counts == [0, 1, 2, 0], "10 and 7 steps lie before the windows"
+
+
 def test_a_forecast_that_is_not_finite_names_its_series(tmp_path):
     class Broken(Naive):
         def point_forecast(self, filled_RL, prediction_length):

@@ -71,6 +71,7 @@ def evaluate(
                 num_skipped=planned.num_skipped,
                 seconds=time.perf_counter() - start,
                 num_fallbacks=fallbacks,
+                num_short_pasts=sum(window.cut <= task.season_length for batch in planned.batches for window in batch),
                 examples=examples,
             )
         )

@@ -50,6 +50,9 @@ class TaskResult:
     seconds: float
     num_fallbacks: int = 0
     """Targets that a simpler model forecast because the one asked for failed."""
+    num_short_pasts: int = 0
+    """Windows whose past is not longer than the season that the task states: Seasonal Naive forecasts no season there,
+    and MASE and SQL scale by a season of 1 (where targets are averaged, they leave the window out)."""
     examples: tuple[ForecastExample, ...] = ()
 
     @cached_property

@@ -74,10 +74,17 @@ def score_tasks(
         drawn = [label for label in forecasters if label != BASELINE] or [BASELINE]
         examples = {label: {task.name: task.examples for task in results[label].tasks} for label in drawn}
         told = [*notes, *(sentence for label, result in results.items() for sentence in _fallbacks(label, result))]
+        told += _short_pasts(next(iter(results.values())))
         heading = f"{', '.join(drawn)} on {title}"
         sharing.on_rank_zero(
             lambda: publish(rows, examples, csv_path, sharing.console, title=heading, metrics=metrics, notes=told)
         )
+
+
+def _short_pasts(result: EvaluationResult) -> list[str]:
+    """A note where the stated season is longer than what lies before a window; none where it never is."""
+    listed = ", ".join(f"{task.num_short_pasts:,} on {task.name}" for task in result.tasks if task.num_short_pasts)
+    return [f"windows whose past is not longer than their task's season_length: {listed}."] if listed else []
 
 
 def _fallbacks(label: str, result: EvaluationResult) -> list[str]:
