@@ -101,6 +101,15 @@ def test_seasonal_error_skips_missing_pairs_and_shortens_the_season():
     np.testing.assert_allclose(seasonal_error(past_VT[:, :1], 1), [np.nan] * 3)
 
 
+def test_infinite_values_count_as_missing():
+    past_VT = np.array([[1.0, 2, np.inf, 5, 9, -np.inf, np.inf, 3]])
+    np.testing.assert_allclose(seasonal_error(past_VT, 1), [(1 + 4) / 2])
+    np.testing.assert_allclose(seasonal_error(past_VT, 3), [(4 + 7 + 6) / 3])  # 1 -> 5, 2 -> 9, 9 -> 3
+    forecast_SHQ, label_SH = np.ones((1, 2, 1)), np.array([[np.inf, 3.0]])
+    scores = metric_sums(forecast_SHQ, label_SH, np.array([4.0]), (0.5,), ["a"]).scores()
+    assert scores["MASE"] == 0.5 == window_errors(forecast_SHQ[..., 0], label_SH, np.array([4.0]))[0]
+
+
 def test_window_errors_are_each_windows_mase():
     errors = window_errors(np.array([[1.0, 1], [1, 1], [1, 1]]), np.array([[2.0, np.nan], [3, 3], [3, 3]]), [2, 0, 4])
     np.testing.assert_allclose(errors, [0.5, np.nan, 0.5])

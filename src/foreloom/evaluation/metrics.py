@@ -21,10 +21,12 @@ class BrokenForecastError(ValueError):
 def seasonal_error(past_VT: np.ndarray, season_length: int) -> np.ndarray:
     """Mean |y_t - y_(t-m)| of each row of a past, (V,) float64: the in-sample error of the seasonal naive forecast.
 
-    Pairs with a missing value are skipped; m is 1 where the past has no pair m steps apart. NaN where no pair is left.
+    Pairs with a missing or infinite value are skipped; m is 1 where the past has no pair m steps apart. NaN where no
+    pair is left.
     """
     past_VT = np.asarray(past_VT, dtype=np.float64)
     m = season_length if season_length < past_VT.shape[-1] else 1
+    past_VT = np.where(np.isfinite(past_VT), past_VT, np.nan)
     error_VT = np.abs(past_VT[:, m:] - past_VT[:, :-m])
     num_V = np.isfinite(error_VT).sum(axis=-1)
     return np.divide(np.nansum(error_VT, axis=-1), num_V, out=np.full(len(past_VT), np.nan), where=num_V > 0)
@@ -171,7 +173,8 @@ def metric_sums(
 
 def window_errors(median_SH: np.ndarray, label_SH: np.ndarray, seasonal_error_S: np.ndarray) -> np.ndarray:
     """MASE of each window alone, (S,); NaN where it has no observed label or no scale."""
-    error_SH = np.abs(np.asarray(label_SH, dtype=np.float64) - median_SH)
+    label_SH = np.asarray(label_SH, dtype=np.float64)
+    error_SH = np.abs(np.where(np.isfinite(label_SH), label_SH, np.nan) - median_SH)
     num_S = np.isfinite(error_SH).sum(axis=-1)
     divisor_S = num_S * _scale(seasonal_error_S)
     return np.divide(np.nansum(error_SH, axis=-1), divisor_S, out=np.full(len(error_SH), np.nan), where=divisor_S > 0)

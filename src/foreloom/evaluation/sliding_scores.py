@@ -88,10 +88,11 @@ def score_windows(
             try:
                 _refuse_broken(forecast_NH, pieces, windows.context_length)
                 label_NH = np.concatenate([windows.labels_NH(piece) for piece in pieces])
-                error_NH = np.abs(label_NH.astype(np.float64) - forecast_NH)
+                observed_NH = np.isfinite(label_NH)
+                error_NH = np.abs(np.where(observed_NH, label_NH, np.nan) - forecast_NH)
                 squared_N[first:last] = np.nansum(np.square(error_NH), axis=-1)
                 absolute_N[first:last] = np.nansum(error_NH, axis=-1)
-                num_N[first:last] = np.isfinite(label_NH).sum(axis=-1)
+                num_N[first:last] = observed_NH.sum(axis=-1)
             except BrokenForecastError as error:
                 broken = error  # raised below, on all ranks together: none may wait for one that gave up
         if progress:
