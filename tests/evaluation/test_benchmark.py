@@ -93,6 +93,13 @@ def test_season_of_each_series_comes_from_its_frequency_or_the_task(tmp_path):
     assert evaluate(SeasonalNaive(), [task(data, season_length=12)]).tasks[0].scores["MAE"] == 0
 
 
+def test_a_frequency_that_there_is_not_names_its_series(tmp_path):
+    data = write(tmp_path, target=[[1.0, 2.0, 3.0, 4.0]] * 2, freq=["D", "fortnight"])
+    with pytest.raises(ValueError, match=r"series 's1': 'fortnight' is not a frequency.*give the task a season_length"):
+        evaluate(Naive(), [task(data)])
+    assert evaluate(Naive(), [task(data, season_length=1)]).tasks[0].scores["MAE"] == 1.5
+
+
 def test_windows_that_see_no_whole_season_are_counted(tmp_path):
     data = write(tmp_path, target=[list(np.arange(12.0)), list(np.arange(9.0))])
     counts = [evaluate(Naive(), [task(data, season_length=m)]).tasks[0].num_short_pasts for m in (6, 7, 10, 0)]

@@ -119,6 +119,15 @@ def _fill(planned: Sequence[PlannedWindow], batch_size: int) -> list[list[Planne
     return batches
 
 
+def _season_of(series: Series, source: Source) -> int:
+    try:
+        return season_length(series.freq) if series.freq else 1
+    except ValueError as error:
+        raise ValueError(
+            f"{source.name}: series {series.item_id!r}: {error} Correct its freq, or give the task a season_length."
+        ) from error
+
+
 def window_reader(
     task: EvaluationTask, sources: Sequence[Source], context_length: int
 ) -> Callable[[PlannedWindow], EvaluationWindow]:
@@ -139,7 +148,7 @@ def window_reader(
         series = read(planned.source, planned.item)
         end = planned.cut + task.prediction_length
         variates = list(planned.variates)
-        m = task.season_length or (season_length(series.freq) if series.freq else 1)
+        m = task.season_length or _season_of(series, sources[planned.source])
         several = task.variates == "split" and len(series.target_VT) > 1
         return EvaluationWindow(
             name=f"{series.item_id}[{variates[0]}]" if several else series.item_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,11 +75,18 @@ def score_tasks(
         drawn = [label for label in forecasters if label != BASELINE] or [BASELINE]
         examples = {label: {task.name: task.examples for task in results[label].tasks} for label in drawn}
         told = [*notes, *(sentence for label, result in results.items() for sentence in _fallbacks(label, result))]
-        told += _short_pasts(next(iter(results.values())))
+        any_model = next(iter(results.values()))  # what the data lack does not depend on the model
+        told += [*_without_labels(any_model), *_short_pasts(any_model)]
         heading = f"{', '.join(drawn)} on {title}"
         sharing.on_rank_zero(
             lambda: publish(rows, examples, csv_path, sharing.console, title=heading, metrics=metrics, notes=told)
         )
+
+
+def _without_labels(result: EvaluationResult) -> list[str]:
+    """A note on tasks whose labels are all missing, which would otherwise only stand empty in the table."""
+    empty = [task.name for task in result.tasks if math.isnan(task.scores.get("MAE", 0.0))]
+    return [f"nothing to score, every label is missing: {', '.join(empty)}."] if empty else []
 
 
 def _short_pasts(result: EvaluationResult) -> list[str]:
