@@ -113,4 +113,5 @@ def fill_missing(past_RL: np.ndarray) -> np.ndarray:
         return past_RL
     first_R1 = observed_RL.argmax(axis=-1)[:, None]
     newest_RL = np.maximum.accumulate(np.where(observed_RL, np.arange(past_RL.shape[-1]), first_R1), axis=-1)
-    return np.nan_to_num(np.take_along_axis(past_RL, newest_RL, axis=-1), nan=0.0)
+    filled_RL = np.take_along_axis(past_RL, newest_RL, axis=-1)
+    return np.where(observed_RL.any(axis=-1, keepdims=True), filled_RL, 0.0)
