@@ -151,6 +151,11 @@ def test_a_part_names_tasks_of_another_suite(tmp_path):
         f"{file}:5: tasks.1: chronos-full has no task 'monash_m3_yearl'. Did you mean monash_m3_yearly?",
         f"{file}:6: a task named 'nn5' is already listed above.",
     ]
+    file.write_text("title: mine\npart_of: chronos-ful\ntasks: [nn5]\n")
+    with pytest.raises(
+        ValueError, match=r"mine.yaml:2: part_of: chronos-ful: no such suite. Did you mean chronos-full"
+    ):
+        suites.load(file)
 
 
 @pytest.mark.parametrize("text", ["", "tasks: []", "- a", "title: x"])

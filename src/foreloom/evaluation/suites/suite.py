@@ -133,7 +133,10 @@ def _read(path: Path) -> Suite:
 def _part(path: Path, located: Located) -> Suite:
     """A file that names some tasks of another suite: part_of, tasks, and a title of its own."""
     raw: dict[str, Any] = dict(located.values)
-    whole = load(raw["part_of"])
+    try:
+        whole = load(raw["part_of"])
+    except ValueError as error:
+        raise ValueError(f"{located.where('part_of')}: part_of: {error}") from error
     unknown = [key for key in raw if key not in ("part_of", "title", "tasks")]
     problems = [
         f"{located.where(key)}: {key}: unknown setting; a part has title, part_of and tasks." for key in unknown
