@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -34,3 +36,18 @@ def write_text(path: str | Path, text: str) -> None:
     """Text as UTF-8, whole or not at all."""
     with whole_or_absent(path) as beside:
         beside.write_text(text, encoding="utf-8")
+
+
+def strict_json(value: Any) -> Any:
+    """`value` with everything JSON cannot say made null (non-finite) or text (paths, dates)."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case Mapping():
+            return {str(key): strict_json(item) for key, item in value.items()}
+        case list() | tuple():
+            return [strict_json(item) for item in value]
+        case _:
+            return str(value)

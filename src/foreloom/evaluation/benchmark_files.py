@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from foreloom.evaluation.tiers import SCORES
-from foreloom.files import write_text
+from foreloom.files import strict_json, write_text
 from foreloom.monitoring.record import BenchmarkRecord
 
 FOLDER = "benchmark"
@@ -27,7 +27,7 @@ def json_path(run_dir: Path, step: int, tier: str) -> Path:
 def write_record(run_dir: Path, record: BenchmarkRecord) -> None:
     """One benchmark as JSON, whole or absent; what is not a number is null."""
     path = json_path(run_dir, record.step, record.tier)
-    write_text(path, json.dumps(_without_nan(dataclasses.asdict(record)), indent=1, allow_nan=False) + "\n")
+    write_text(path, json.dumps(strict_json(dataclasses.asdict(record)), indent=1, allow_nan=False) + "\n")
 
 
 def read_records(run_dir: Path) -> list[BenchmarkRecord]:
@@ -68,14 +68,8 @@ def write_table(run_dir: Path, records: Sequence[BenchmarkRecord], tasks: Sequen
     write_text(run_dir / FOLDER / TABLE, text.getvalue())
 
 
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_nan(one) for name, one in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _with_nan(record: dict[str, Any]) -> dict[str, Any]:
-    """The scores that `_without_nan` made null, as numbers again."""
+    """The scores that `strict_json` made null, as numbers again."""
     number = lambda scores: {name: math.nan if score is None else score for name, score in scores.items()}
     record["scores"] = number(record["scores"])
     record["tasks"] = {task: number(its) for task, its in record["tasks"].items()}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from foreloom.files import strict_json
 
 FILE_NAME = "metrics.jsonl"
 
@@ -30,7 +31,7 @@ class MetricsFile:
 
         Raises OSError (a full disk, a folder that went away) and leaves the earlier lines intact.
         """
-        line = json.dumps(_strict(record), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        line = json.dumps(strict_json(record), ensure_ascii=False, allow_nan=False).encode() + b"\n"
         size_bytes = self.path.stat().st_size if self.path.exists() else 0
         try:
             with self.path.open("ab") as file:
@@ -82,18 +83,3 @@ def read_records(run_dir: str | Path) -> Iterator[dict[str, Any]]:
         if not isinstance(record, dict) or "kind" not in record:
             raise ValueError(f"{path}:{number}: not a record of a run; delete the line to read the rest")
         yield record
-
-
-def _strict(value: Any) -> Any:
-    """`value` with everything JSON cannot say made null (non-finite) or text (paths, dates)."""
-    match value:
-        case None | bool() | int() | str():
-            return value
-        case float():
-            return value if math.isfinite(value) else None
-        case Mapping():
-            return {str(key): _strict(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_strict(item) for item in value]
-        case _:
-            return str(value)

@@ -16,7 +16,7 @@ from typing import Any
 
 from foreloom.data.loader import WindowLoader
 from foreloom.data.replay import replay_batch
-from foreloom.files import write_text
+from foreloom.files import strict_json, write_text
 from foreloom.training.interval import StepOutcome
 
 FOLDER = "flight"
@@ -132,13 +132,4 @@ class FlightRecorder:
             "first_sample": outcome.first_sample,
             "next_sample": outcome.next_sample,
         }
-        write_text(path, json.dumps(_finite({**record, "windows": windows}), indent=1, allow_nan=False) + "\n")
-
-
-def _finite(value: Any) -> Any:
-    """`value` with null for what JSON has no number for."""
-    if isinstance(value, dict):
-        return {name: _finite(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        write_text(path, json.dumps(strict_json({**record, "windows": windows}), indent=1, allow_nan=False) + "\n")
