@@ -197,7 +197,9 @@ def build_trainer(process: Process, run_dir: Path, settings: Mapping[str, Any], 
     checkpointer = Checkpointer(
         run_dir, checkpointing, process, save_total_limit=training.save_total_limit, resume=s["resume"]
     )
-    monitoring = MonitoringConfig(log_steps=s.get("log_steps", 1), trackers=("none",))
+    monitoring = MonitoringConfig(
+        log_steps=s.get("log_steps", 1), health_steps=s.get("health_steps", 1000), trackers=("none",)
+    )
     monitor = Monitor(run_dir, s["steps"], monitoring, process.is_main)
     data = DataConfig(
         sources=(SourceConfig(path=str(DATA), holdout=PREDICTION_LENGTH if "validation" in s else 0),),

@@ -29,6 +29,7 @@ def tell(run_dir: Path, sessions: list[tuple[int, int]]) -> None:
         monitor.start({})
         for step in range(first, last + 1, 25):
             monitor.log(step_record(step))
+            monitor.report_health()
             if step == 900:
                 monitor.log_validation(VALIDATION)
                 monitor.log_benchmark(BENCHMARK)
@@ -60,6 +61,7 @@ def reports(run_dir: Path, records, **config) -> list[dict[str, dict[str, str]]]
     monitor.start({})
     for record in records:
         monitor.log(record)
+        monitor.report_health()
     monitor.close()
     return [event["report"] for event in read_metrics(run_dir).events if event["kind"] == "health"]
 

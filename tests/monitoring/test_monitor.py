@@ -234,6 +234,7 @@ def test_a_checkpoint_of_before_there_were_health_reports_is_gone_on_with(tmp_pa
     monitor.load_state_dict(state)
     monitor.start({})
     monitor.log(record(10, loss=1.0))
+    monitor.report_health()
     monitor.close()
     (report,) = [event["report"] for event in read_metrics(tmp_path).events if event["kind"] == "health"]
     assert report["Loss"]["current"] == "1.0000"

@@ -42,7 +42,7 @@ def _sentence(error: ValueError | OSError) -> str:
         return f"{error.filename or 'a file'} could not be written: the disk is full. Free some space."
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
-    return str(error)
+    return " ".join([str(error), *getattr(error, "__notes__", [])])
 
 
 def main() -> None:

@@ -6,8 +6,8 @@ import os
 import time
 from collections.abc import Mapping
 
-from mlflow.entities import Metric, Param  # pyrefly: ignore
-from mlflow.tracking import MlflowClient  # pyrefly: ignore
+from mlflow.entities import Metric, Param
+from mlflow.tracking import MlflowClient
 
 from foreloom.config.loader import flatten
 from foreloom.monitoring.scalars import by_flops

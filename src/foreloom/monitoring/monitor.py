@@ -48,6 +48,7 @@ class Monitor:
         self._grad_norm = GradNormMeter()
         self._learning_rate = LearningRateMeter()
         self._time = TimeMeter()  # since the last health report
+        self._owes_report = False
         self._session_time: TimeMeter | None = None  # since its first log line
         self._slow_parts: set[str] = set()
         self._last: StepRecord | None = None
@@ -108,7 +109,7 @@ class Monitor:
         surge = self._grad_norm.update(record.grad_norm)
         self._learning_rate.update(record.learning_rate)
         self._time.update(record.seconds_by_part)
-        is_report_due = self._is_report_due(record.step)
+        self._owes_report = self._owes_report or self._is_report_due(record.step)
         self._last = record
         if record.memory_bytes is not None:
             self._peak_memory_bytes = max(record.memory_bytes, self._peak_memory_bytes or 0)
@@ -123,8 +124,15 @@ class Monitor:
         self._write({"kind": "step", **dataclasses.asdict(record), "ema": ema, "best": best})
         self._track(record.step, step_scalars(record, ema=ema))
         self._watch_time(record)
-        if is_report_due:
-            self._report(record)
+
+    def report_health(self) -> None:
+        """Print and write the health report that the newest logging step made due, if it did.
+
+        Call it after that step's validation and benchmark, so that they are in it.
+        """
+        if self._owes_report and self._last and self.is_main:
+            self._report(self._last)
+        self._owes_report = False
 
     def log_validation(self, record: ValidationRecord) -> None:
         """Take in a validation and, on the main rank, print and write it: an event of the kind `validation`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 
-import wandb  # pyrefly: ignore
+import wandb
 
 from foreloom.monitoring.scalars import by_flops
 from foreloom.monitoring.trackers import Session

@@ -183,6 +183,7 @@ class Trainer:
                 scores = {} if stopped_by else self.scoring.benchmark(step, self._run_seconds, is_last=self._is_over)
             if self._is_over and not self.interval.is_empty:
                 self._log()  # the run has ended early, between two log lines
+            self.monitor.report_health()
             with part("checkpoint"):
                 if step % self.config.save_steps == 0 or scores or self._is_to_restore or stopped_by or self._is_over:
                     self._save({**loss, **scores}, must_succeed=self._is_over or bool(stopped_by))

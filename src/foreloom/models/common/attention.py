@@ -109,7 +109,7 @@ def _attend_by_flash(q: Tensor, k: Tensor, v: Tensor, is_causal: bool, scale: fl
             f"{q.dtype}; run it under autocast (training.precision: bf16) or use sdpa."
         )
     try:
-        from flash_attn import flash_attn_func  # pyrefly: ignore[missing-import]  (an extra)
+        from flash_attn import flash_attn_func
     except ImportError as error:
         raise ValueError(
             "attn_implementation flash_attention_2 needs the flash-attn package, which cannot be imported "
