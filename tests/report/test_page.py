@@ -148,6 +148,7 @@ def test_validation_benchmarks_health_and_time_are_shown(tmp_path):
         )
         write_record(tmp_path, benchmark)
         monitor.log_benchmark(benchmark)
+        monitor.report_health()
     monitor.close()
     text = write_page(tmp_path).read_text(encoding="utf-8")
     page = Page(text)
