@@ -15,7 +15,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 install: $(VENV)/installed
 
 quickstart: install
-	$(BIN)/foreloom train quickstart --out $(OUT) --resume
+	$(BIN)/foreloom train quickstart --out $(OUT) $(if $(wildcard $(OUT)/recipe.yaml),--resume)
 	$(BIN)/foreloom evaluate $(OUT) --tasks examples/tasks.yaml
 	$(BIN)/foreloom forecast $(OUT) examples/births.csv --horizon 28 --out $(OUT)/forecast.parquet --plot
 	$(BIN)/foreloom report $(OUT)
