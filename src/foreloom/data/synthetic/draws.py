@@ -31,7 +31,7 @@ class Draws:
         return low + (high - low) * hashing.uniform(self.seed, self.process, use, self._index(places))
 
     def log_uniform(self, use: str, *places: int, low: float, high: float) -> np.ndarray:
-        """float64 (B, *places) in [low, high), its logarithm uniform: as many between 1 and 10 as between 10 and 100."""
+        """float64 (B, *places) in [low, high), uniform in the logarithm: as many in 1..10 as in 10..100."""
         return np.exp(self.uniform(use, *places, low=np.log(low), high=np.log(high)))
 
     def normal(self, use: str, *places: int) -> np.ndarray:
