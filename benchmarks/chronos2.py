@@ -67,7 +67,7 @@ def training_pair(num_rows: int, folder: Path) -> tuple[Callable[[], float], Cal
     zeros = np.zeros(num_rows, np.int64)
     windows = Windows(walks[:, :CONTEXT], walks[:, CONTEXT:], zeros.astype(np.int8), np.arange(num_rows), zeros,
                       zeros.astype(np.int32), zeros)  # fmt: skip
-    batch = dict(FAMILY.batch(windows, torch.device("cpu")))
+    batch = dict(FAMILY.batch(ours, windows, torch.device("cpu")))
     theirs = {
         "context": batch["context"],
         "future_target": batch["future_target"],

@@ -90,7 +90,7 @@ class ToyModel(nn.Module):
         return ToyOutput(loss.mean, loss, {"error": terms, "by_step": error.detach().abs().sum(0)})
 
 
-def toy_batch(windows: Windows, device: torch.device) -> Mapping[str, Any]:
+def toy_batch(module: nn.Module, windows: Windows, device: torch.device) -> Mapping[str, Any]:
     context = np.zeros((windows.num_rows, CONTEXT_LENGTH), np.float32)
     context[:, CONTEXT_LENGTH - windows.context_RC.shape[1] :] = np.nan_to_num(windows.context_RC)
     _, group_R, size_of_group = np.unique(windows.group_R, return_inverse=True, return_counts=True)

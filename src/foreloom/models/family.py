@@ -90,8 +90,9 @@ class ModelFamily:
     each change logged as `context_length: 2048 -> 8192`."""
     initialize: Callable[[nn.Module, int], None]
     """initialize(module, seed): random values, seeded by parameter name, equal on every world size."""
-    batch: Callable[[Windows, torch.device], Mapping[str, Any]]
-    """Windows -> keyword arguments of the module's forward, on the device (pinned, non-blocking copies on CUDA)."""
+    batch: Callable[[nn.Module, Windows, torch.device], Mapping[str, Any]]
+    """batch(module, windows, device) -> keyword arguments of the module's forward, on the device (pinned, non-blocking
+    copies on CUDA). Of the module only its settings are read, a tokenizer's for instance."""
     sharding: Sharding
     recognises: Callable[[Mapping[str, Any]], bool]
     """Does this config.json (Hugging Face folder) belong to the family?"""

@@ -78,7 +78,7 @@ class OptimizerStep:
             for i, windows in enumerate(micro_batches, start=1):
                 with self._parallel.micro_batch(is_last=i == len(micro_batches)):
                     with self._parallel.autocast(device):
-                        output = self._parallel.module(**self._family.batch(windows, device))
+                        output = self._parallel.module(**self._family.batch(self._model, windows, device))
                     output.objective.sum.backward()
                 sums.add(output)
         with self._stopwatch.part("optimizer"):

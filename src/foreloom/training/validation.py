@@ -105,7 +105,7 @@ class Validation:
         with torch.no_grad():
             for windows in self._windows:
                 with parallel.autocast(process.device):
-                    sums.add(parallel.module(**family.batch(windows, process.device)))
+                    sums.add(parallel.module(**family.batch(model, windows, process.device)))
         parallel.module.train()
         total = sum_over_ranks(sums.vector, process)
         loss_sum, count = total[:2].tolist()

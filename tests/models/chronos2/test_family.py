@@ -112,7 +112,7 @@ def windows(num_context: int = 40) -> Windows:
 
 
 def test_a_batch_shows_each_row_what_it_may_see():
-    batch = FAMILY.batch(windows(), torch.device("cpu"))
+    batch = FAMILY.batch(tiny(), windows(), torch.device("cpu"))
     assert batch["context"].shape == (5, 20)
     assert batch["future_target"].isnan().all(1).tolist() == [False, True, True, False, False]
     assert batch["future_covariates"].isnan().all(1).tolist() == [True, True, False, True, True]

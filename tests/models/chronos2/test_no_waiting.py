@@ -40,7 +40,7 @@ def windows() -> Windows:
 
 def test_forward_backward_and_totals_do_not_wait():
     model = FAMILY.build(Chronos2Config(size="test"), context_length=96, prediction_length=32).to(META).train()
-    arguments = FAMILY.batch(windows(), META)
+    arguments = FAMILY.batch(model, windows(), META)
     assert arguments["layout"].order.device == META
     output = model(**arguments)
     output.objective.sum.backward()

@@ -25,7 +25,7 @@ def test_forward_backward_and_balancing_do_not_wait(monkeypatch):
     for balance in ("aux_loss", "bias"):
         config = TimeMoeConfig(size="test", balance=balance, router_z_loss_factor=0.1)
         model = FAMILY.build(config, context_length=56, prediction_length=8).to(META).bfloat16().train()
-        arguments = FAMILY.batch(windows_of(x_RL), META)
+        arguments = FAMILY.batch(model, windows_of(x_RL), META)
         assert "segment_ids" in arguments
         output = model(**arguments)
         output.objective.sum.backward()

@@ -171,7 +171,7 @@ FAMILY = ModelFamily(
     config=Chronos2Config,
     build=build,
     initialize=initialize,
-    batch=batch,
+    batch=lambda module, windows, device: batch(windows, device),
     sharding=Sharding(blocks=("encoder.block.[0-9]", "encoder.block.[0-9][0-9]")),
     recognises=checkpoint.recognises,
     load=checkpoint.load,

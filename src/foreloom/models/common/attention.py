@@ -27,41 +27,44 @@ def attend(
     v_BGSK: Tensor,
     *,
     mask: Tensor | None = None,
+    bias: Tensor | None = None,
     is_causal: bool = False,
     scale: float,
     dropout: float = 0.0,
     implementation: Implementation = "auto",
 ) -> Tensor:
-    """softmax(scale * q k^T) v -> (B, H, T, K).
+    """softmax(scale * q k^T + bias) v -> (B, H, T, K).
 
     Head h looks at the keys of head h // (H / G). `mask` broadcasts to (B, H, T, S): True where a query may look; every
-    query needs one such key. `is_causal`: the queries are the last T of the S positions, and none looks ahead. Give one
-    of the two (`causal_mask` and `packed_mask` build what combines them). `dropout` is the probability of losing an
+    query needs one such key. `bias`, which broadcasts likewise, is added to the scores; what it is to hide it holds the
+    least number for. `is_causal`: the queries are the last T of the S positions, and none looks ahead. Give one of the
+    three (`causal_mask` and `packed_mask` build what combines them). `dropout` is the probability of losing an
     attention weight, 0 outside training. ValueError where flash_attention_2 cannot do what is asked.
     """
-    assert mask is None or not is_causal
-    if implementation == "flash_attention_2" and mask is None:
+    assert (mask is not None) + (bias is not None) + is_causal <= 1
+    if implementation == "flash_attention_2" and mask is None and bias is None:
         return _attend_by_flash(q_BHTK, k_BGSK, v_BGSK, is_causal, scale, dropout)
     num_queries, num_keys = q_BHTK.shape[2], k_BGSK.shape[2]
     is_causal = is_causal and num_queries > 1  # the last position sees everything
     on_cpu = q_BHTK.device.type == "cpu"
     by_products = implementation == "auto" and on_cpu and not torch.compiler.is_compiling()
-    if implementation == "eager" or (by_products and (dropout > 0 or (num_keys <= _SHORT and not is_causal))):
+    is_small = num_keys <= _SHORT and not is_causal
+    if implementation == "eager" or (by_products and (dropout > 0 or is_small or bias is not None)):
         mask = causal_mask(num_queries, num_keys, q_BHTK.device) if is_causal else mask
         k_BHSK, v_BHSK = (_repeat_heads(x, q_BHTK.shape[1]) for x in (k_BGSK, v_BGSK))
-        return _attend_by_products(q_BHTK, k_BHSK, v_BHSK, mask, scale, dropout)
+        return _attend_by_products(q_BHTK, k_BHSK, v_BHSK, mask, bias, scale, dropout)
     if is_causal and num_queries < num_keys:
         # torch's flag counts the queries from the first key on; here they are the last.
         mask, is_causal = causal_mask(num_queries, num_keys, q_BHTK.device), False
     shares_heads = q_BHTK.shape[1] != k_BGSK.shape[1]
-    if shares_heads and mask is not None and not on_cpu:  # torch has no CUDA kernel that does both
+    if shares_heads and not (mask is None and bias is None) and not on_cpu:  # torch has no CUDA kernel that does both
         k_BGSK, v_BGSK = (_repeat_heads(x, q_BHTK.shape[1]) for x in (k_BGSK, v_BGSK))
         shares_heads = False
     return F.scaled_dot_product_attention(
         q_BHTK,
         k_BGSK,
         v_BGSK,
-        attn_mask=mask,
+        attn_mask=mask if bias is None else bias.to(q_BHTK.dtype),
         dropout_p=dropout,
         is_causal=is_causal,
         scale=scale,
@@ -88,9 +91,13 @@ def _repeat_heads(x_BGSK: Tensor, num_heads: int) -> Tensor:
     return x_BGSK if repeats == 1 else x_BGSK.repeat_interleave(repeats, dim=1)
 
 
-def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float) -> Tensor:
+def _attend_by_products(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, scale: float, dropout: float
+) -> Tensor:
     """The definition, written out: torch's CPU kernel has no dropout, and its fallback draws slowly."""
     scores = torch.matmul(q if scale == 1 else q * scale, k.transpose(-1, -2))
+    if bias is not None:
+        scores = scores.add_(bias) if scores.dtype == bias.dtype else scores + bias
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
     weights = scores.float().softmax(-1).to(v.dtype)

@@ -221,7 +221,7 @@ FAMILY = ModelFamily(
     config=TimeMoeConfig,
     build=build,
     initialize=initialize,
-    batch=batch,
+    batch=lambda module, windows, device: batch(windows, device),
     sharding=Sharding(blocks=("model.layers.[0-9]", "model.layers.[0-9][0-9]")),
     recognises=checkpoint.recognises,
     load=checkpoint.load,
