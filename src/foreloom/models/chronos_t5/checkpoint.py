@@ -15,6 +15,7 @@ from foreloom.models.chronos_t5.architecture import (
     Architecture,
     architecture_of_module,
 )
+from foreloom.models.chronos_t5.causal import CausalChronosModel
 from foreloom.models.chronos_t5.model import ChronosT5Model
 from foreloom.models.common.files import CONFIG_FILE, WEIGHTS_FILE, load_weights, read_json, read_weights, write_folder
 
@@ -30,7 +31,7 @@ def recognises(config: Mapping[str, Any]) -> bool:
     return config.get("chronos_pipeline_class", PIPELINE_CLASS) in (PIPELINE_CLASS, MOE_PIPELINE_CLASS)
 
 
-def load(folder: str | Path) -> ChronosT5Model:
+def load(folder: str | Path) -> ChronosT5Model | CausalChronosModel:
     """The model of a folder, float32 whatever the file holds, on the CPU, in evaluation mode.
 
     ValueError with a sentence for a folder of another family, and for weights that are damaged or do not fit.
@@ -54,19 +55,20 @@ def save(module: nn.Module, state_dict: Mapping[str, Tensor], folder: Path) -> N
     write_folder(Path(folder), architecture_of_module(module).to_published(dtype), state_dict)
 
 
-def build_empty(arch: Architecture) -> ChronosT5Model:
+def build_empty(arch: Architecture) -> ChronosT5Model | CausalChronosModel:
     """The module with its parameters allocated and not filled; on the meta device where that is torch's default."""
     with torch.device("meta"):
-        model = ChronosT5Model(arch)
+        model = CausalChronosModel(arch) if arch.model_type == "causal" else ChronosT5Model(arch)
     return model if torch.get_default_device().type == "meta" else model.to_empty(device="cpu")
 
 
 def _without_duplicates(tensors: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
     """The tensors less the copies of the embedding; ValueError where one is no copy."""
+    own = "shared.weight" if "shared.weight" in tensors else "transformer.wte.weight"
     for name in _DUPLICATES:
-        if name in tensors and "shared.weight" in tensors and not tensors[name].equal(tensors["shared.weight"]):
+        if name in tensors and own in tensors and not tensors[name].equal(tensors[own]):
             raise ValueError(
-                f"{folder / WEIGHTS_FILE}: {name} differs from shared.weight; foreloom and transformers 5 have models "
+                f"{folder / WEIGHTS_FILE}: {name} differs from {own}; foreloom and transformers 5 have models "
                 "with one embedding for input and output only."
             )
     return {name: tensor for name, tensor in tensors.items() if name not in _DUPLICATES}

@@ -22,7 +22,7 @@ from foreloom.models.chronos_t5.sampling import Sampling, draws
 from foreloom.models.chronos_t5.tokenizer import Tokenizer
 from foreloom.models.chronos_t5.usage import ExpertUsage, RoutingInfo
 from foreloom.models.common.answering import answering
-from foreloom.models.common.rows import batches_by_length, left_padded
+from foreloom.models.common.rows import batches_by_length, last_observed, left_padded
 from foreloom.models.common.transfer import to_device
 
 MOST_STEPS = 32768
@@ -117,9 +117,8 @@ class ChronosT5Forecaster:
         with answering(self.module):
             for chosen in batches_by_length([len(row) for row in rows], batch_size, MOST_STEPS):
                 id_BS, mask_BS, _ = self._encoded([rows[i] for i in chosen])
-                output = self.module(id_BS, mask_BS)
                 num_more = id_BS.shape[1] - max(len(rows[i]) for i in chosen)
-                for i, hidden_SD in zip(chosen, output.memory.hidden_BSD.float().cpu().numpy(), strict=True):
+                for i, hidden_SD in zip(chosen, self._states(id_BS, mask_BS).float().cpu().numpy(), strict=True):
                     hidden[i] = hidden_SD[-(len(rows[i]) + num_more) :]
         return [left_padded(hidden[part], 0.0) for part in parts]
 
@@ -168,6 +167,12 @@ class ChronosT5Forecaster:
             contexts = [np.concatenate(pair)[-self.context_length :] for pair in zip(contexts, medians_BH, strict=True)]
         return np.concatenate(parts, axis=2), first
 
+    def _states(self, id_BS: Tensor, mask_BS: Tensor | None) -> Tensor:
+        """(B, S, D): of the encoder, or of the decoder where that is all there is."""
+        if self.architecture.model_type == "causal":
+            return self.module(id_BS, mask_BS, output_hidden_states=True).last_hidden_state
+        return self.module(id_BS, mask_BS).memory.hidden_BSD
+
     def _encoded(self, contexts: Sequence[np.ndarray]) -> tuple[Tensor, Tensor | None, Tensor]:
         """Tokens (B, S) and mask on the device, scale (B,) on the CPU."""
         tokens = self._tokenizer.encode_context(torch.from_numpy(left_padded(contexts, np.nan)))
@@ -178,6 +183,8 @@ class ChronosT5Forecaster:
     def _rows(self, inputs: Sequence[ForecastInput], context_length: int) -> tuple[list[np.ndarray], list[slice]]:
         """The target rows of all inputs one after another, from their first observed step on, and which are whose."""
         rows = [_observed(x_L[-context_length:]) for x in inputs for x_L in x.context_RC[: x.num_targets]]
+        if self.architecture.model_type == "causal":  # which was trained with every step there
+            rows = [_filled(row) for row in rows]
         ends = accumulate(x.num_targets for x in inputs)
         return rows, [slice(end - x.num_targets, end) for end, x in zip(ends, inputs, strict=True)]
 
@@ -197,6 +204,12 @@ class ChronosT5Forecaster:
     @property
     def _tokenizer(self) -> Tokenizer:
         return cast(Tokenizer, self.module.tokenizer)
+
+
+def _filled(x_L: np.ndarray) -> np.ndarray:
+    """The last observed value where one is missing; 0 where nothing is observed."""
+    filled_L = last_observed(x_L[None], ~np.isnan(x_L)[None])[0]
+    return np.where(np.isnan(filled_L), np.float32(0), filled_L)
 
 
 def _observed(x_L: np.ndarray) -> np.ndarray:
