@@ -72,6 +72,11 @@ def _no_figures(module: nn.Module, tally: Mapping[str, np.ndarray]) -> Mapping[s
     return {}
 
 
+def _stands_alone(module: nn.Module) -> bool:
+    """For families whose objective is a sum over rows."""
+    return False
+
+
 def _known_already() -> None:
     """For families whose folders another library loads, or that transformers knows."""
 
@@ -111,6 +116,10 @@ class ModelFamily:
     """figures(module, tally since the last log line) -> named numbers for the log (forecast_loss, expert_entropy)."""
     loads: tuple[str, ...] = ()
     """Entries of the tally that count tokens, (layers, experts): logged as they are."""
+    needs_survey: Callable[[nn.Module], bool] = _stands_alone
+    """Does the objective of a micro-batch depend on the whole global batch? Then, where that has several parts, each is
+    run beforehand without a gradient as forward(..., survey_only=True), and forward gets the sum of the tallies over
+    all of them as `global_tally`; dropout is drawn alike both times. Asked once."""
     teach_transformers: Callable[[], None] = _known_already
     """teach_transformers(): register the family with transformers' Auto classes; see `foreloom.hub`."""
 

@@ -30,6 +30,17 @@ def balance_loss(logits_LNE: Tensor, expert_LNK: Tensor, keep_N: Tensor | None =
     return num_experts * torch.dot(chosen_E, mean_E)
 
 
+def share_balance(probability_E: Tensor, load_E: Tensor, num_samples: Tensor) -> Tensor:
+    """E * sum_e f_e P_e: 1 at even use, E where every sample goes to one expert alone (Fedus et al. 2021, eq. 4).
+
+    f_e = load_e / sum(load) is the share of the choices that fell on e, P_e = probability_e / num_samples the mean of
+    its probability, `probability_E` being a sum over samples. Of a part of a batch, with the load and number of the
+    whole, it is that part's share of the loss: parts add up. The gradient flows through the probabilities only.
+    """
+    share_E = load_E / load_E.sum().clamp(min=1)
+    return len(share_E) * torch.dot(share_E, probability_E / num_samples.clamp(min=1))
+
+
 def router_z_loss(logits_LNE: Tensor, keep_N: Tensor | None = None) -> Tensor:
     """Mean of logsumexp(logits)^2, which keeps logits small (Zoph et al. 2022, ST-MoE, eq. 5); 0 with none kept."""
     square_LN = logits_LNE.float().logsumexp(-1).square()

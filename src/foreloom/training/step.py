@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +11,16 @@ from torch import Tensor, nn
 from foreloom.data.windows import Windows
 from foreloom.distributed.parallelize import ParallelModel
 from foreloom.distributed.process import Process
+from foreloom.distributed.reduce import sum_over_ranks
 from foreloom.models.family import ModelFamily, Tally
 from foreloom.training.dry_run import out_of_memory_sentence
 from foreloom.training.gradients import fill_missing, global_totals, update
 from foreloom.training.optimizer import OptimizerConfig, build_optimizer
 from foreloom.training.stopwatch import Stopwatch
 from foreloom.training.tally import OutputSums
+
+Prepare = Callable[[int, Windows], Mapping[str, Any]]
+"""prepare(number of a micro-batch, its windows) -> forward's arguments."""
 
 
 class StepFigures(NamedTuple):
@@ -48,6 +52,7 @@ class OptimizerStep:
         self._max_grad_norm = max_grad_norm
         self._stopwatch = stopwatch
         self._parallel, self._model, self._family, self._process = parallel, model, family, process
+        self._needs_survey = family.needs_survey(model)
 
     def run(self, micro_batches: Sequence[Windows], learning_rate: float) -> StepFigures:
         """Gradients of the loss sum over micro-batches and ranks, then one update. Collective."""
@@ -75,10 +80,12 @@ class OptimizerStep:
         self.optimizer.zero_grad()
         sums = OutputSums(device)
         with self._stopwatch.part("forward_backward"):
+            prepare, shared = self._survey(micro_batches)
             for i, windows in enumerate(micro_batches, start=1):
+                arguments = prepare(i - 1, windows)
                 with self._parallel.micro_batch(is_last=i == len(micro_batches)):
                     with self._parallel.autocast(device):
-                        output = self._parallel.module(**self._family.batch(self._model, windows, device))
+                        output = self._parallel.module(**arguments, **shared)
                     output.objective.sum.backward()
                 sums.add(output)
         with self._stopwatch.part("optimizer"):
@@ -86,3 +93,28 @@ class OptimizerStep:
             num_copies = self._parallel.mesh.dp_replicate
             totals, entries = global_totals(sums.vector, self.parameters, num_copies, self._process, self._stopwatch)
         return totals, sums.tally(entries)
+
+    def _survey(self, micro_batches: Sequence[Windows]) -> tuple[Prepare, Mapping[str, Tally]]:
+        """What makes forward's arguments of a micro-batch, and what its forward is told of the whole batch. Collective.
+
+        Most families need to know nothing of it; see `ModelFamily.needs_survey`.
+        """
+        device = self._process.device
+        prepare = lambda i, windows: self._family.batch(self._model, windows, device)
+        if not self._needs_survey or len(micro_batches) * self._process.world_size == 1:
+            return prepare, {}
+        seeds = torch.randint(2**62, (len(micro_batches),)).tolist()
+        arguments = [prepare(i, windows) for i, windows in enumerate(micro_batches)]
+
+        def prepared(i: int, windows: Windows) -> Mapping[str, Any]:
+            torch.manual_seed(seeds[i])  # so that both forwards drop the same activations
+            return arguments[i]
+
+        sums = OutputSums(device)
+        with torch.no_grad():
+            for i, windows in enumerate(micro_batches):
+                with self._parallel.autocast(device):
+                    sums.add(self._parallel.module(**prepared(i, windows), survey_only=True))
+        with self._stopwatch.part("communication"):
+            totals = sum_over_ranks(sums.vector, self._process)
+        return prepared, {"global_tally": sums.tally(totals[2:])}

@@ -1,4 +1,4 @@
-"""How a module answers forecasts in the middle of its training, and goes on with it."""
+"""How a module is asked while it may be in training."""
 
 from __future__ import annotations
 

@@ -1,0 +1,41 @@
+"""Chronos-T5 for the rest of foreloom: the family's record."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from foreloom.distributed.sharding import Sharding
+from foreloom.models.chronos_t5 import checkpoint
+from foreloom.models.chronos_t5.batch import batch
+from foreloom.models.chronos_t5.build import build
+from foreloom.models.chronos_t5.config import ChronosT5Config
+from foreloom.models.chronos_t5.flops import flops_per_row
+from foreloom.models.chronos_t5.forecast import ChronosT5Forecaster
+from foreloom.models.chronos_t5.initialize import initialize
+from foreloom.models.chronos_t5.routers import after_update, figures, needs_survey
+from foreloom.models.common.t5.stack import BLOCKS
+from foreloom.models.family import ModelFamily
+
+
+def forecaster(module: nn.Module) -> ChronosT5Forecaster:
+    """A forecaster around a module, which may be in training and sharded."""
+    return ChronosT5Forecaster(module)
+
+
+FAMILY = ModelFamily(
+    name="chronos_t5",
+    config=ChronosT5Config,
+    build=build,
+    initialize=initialize,
+    batch=batch,
+    sharding=Sharding(blocks=BLOCKS),
+    recognises=checkpoint.recognises,
+    load=checkpoint.load,
+    save=checkpoint.save,
+    forecaster=forecaster,
+    flops_per_row=flops_per_row,
+    after_update=after_update,
+    figures=figures,
+    loads=("expert_load",),
+    needs_survey=needs_survey,
+)

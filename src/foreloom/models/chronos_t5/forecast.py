@@ -1,0 +1,206 @@
+"""Chronos-T5 answers forecasts: sampled paths, long horizons part by part, quantiles of the samples.
+
+Axes: V target rows of an input, B rows of a batch, N samples a row, L context steps, H horizon steps, E experts, K
+experts a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any, Self, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from foreloom.data.windows import ForecastInput
+from foreloom.models.chronos_t5.architecture import architecture_of_module
+from foreloom.models.chronos_t5.experts import SampleRouting
+from foreloom.models.chronos_t5.generate import generate
+from foreloom.models.chronos_t5.sampling import Sampling, draws
+from foreloom.models.chronos_t5.tokenizer import Tokenizer
+from foreloom.models.chronos_t5.usage import ExpertUsage, RoutingInfo
+from foreloom.models.common.answering import answering
+from foreloom.models.common.rows import batches_by_length, left_padded
+from foreloom.models.common.transfer import to_device
+
+MOST_STEPS = 32768
+"""Most context steps of one forward, which bounds the memory of attention."""
+DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+class ChronosT5Forecaster:
+    """Forecasts with a Chronos-T5 module; the module keeps its device and, outside the calls, its training mode.
+
+    The model is univariate: covariates are passed over. What it draws depends on each series and `sampling.seed` alone,
+    so a forecast repeats, whatever else is in the batch.
+    """
+
+    is_autoregressive = False
+    """Chronos-T5 was trained for one part; longer horizons are less sure."""
+
+    def __init__(self, module: nn.Module, sampling: Sampling | None = None) -> None:
+        self.module = module
+        self.architecture = architecture_of_module(module)
+        self.sampling = sampling or Sampling.of(self.architecture)
+        self.quantile_levels: tuple[float, ...] = DECILES
+        self.context_length = self.architecture.context_length
+        self.prediction_length = self.architecture.prediction_length
+        self.usage = ExpertUsage(self.architecture.num_experts) if self.architecture.use_moe else None
+        """Counted over all forecasts since it was made; None without experts."""
+
+    def predict_quantiles(
+        self,
+        inputs: Sequence[ForecastInput],
+        prediction_length: int,
+        quantile_levels: Sequence[float],
+        *,
+        batch_size: int = 256,
+        context_length: int | None = None,
+        cross_learning: bool = False,
+    ) -> list[np.ndarray]:
+        """See `models.family.Forecaster`: the empirical quantiles of the samples, linear between them.
+
+        `batch_size` counts series; each has `sampling.num_samples` paths. ValueError for cross_learning.
+        """
+        if cross_learning:
+            raise ValueError("cross_learning: Chronos-T5 forecasts each series on its own; leave it out.")
+        samples = self.predict(inputs, prediction_length, batch_size=batch_size, context_length=context_length)
+        return [np.moveaxis(np.quantile(x_VNH, quantile_levels, axis=1), 0, -1).astype(np.float32) for x_VNH in samples]
+
+    def predict(
+        self,
+        inputs: Sequence[ForecastInput],
+        prediction_length: int | None = None,
+        *,
+        num_samples: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        batch_size: int = 256,
+        context_length: int | None = None,
+    ) -> list[np.ndarray]:
+        """Sampled paths, float32 (targets, num_samples, prediction_length) an input.
+
+        Settings that are None are those of the forecaster, by default the checkpoint's. Beyond the model's own horizon
+        the median over the samples is appended to the context and forecasting goes on from there (Chronos).
+        """
+        changes = {"num_samples": num_samples, "temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+        return self._predict(inputs, prediction_length, changes, batch_size, context_length)[0]
+
+    def predict_with_routing_info(
+        self, inputs: Sequence[ForecastInput], prediction_length: int | None = None, **options: Any
+    ) -> tuple[list[np.ndarray], RoutingInfo]:
+        """`predict`, with its options, and where each target row was sent, in their order, from its observed past.
+
+        ValueError for a model without experts.
+        """
+        if self.usage is None:
+            raise ValueError("this model has no experts (use_moe is false), so there is no routing to tell of.")
+        batch_size, context_length = options.pop("batch_size", 256), options.pop("context_length", None)
+        samples, routing = self._predict(inputs, prediction_length, options, batch_size, context_length)
+        assert routing is not None
+        return samples, RoutingInfo.of(routing)
+
+    @property
+    def max_steps(self) -> int:
+        """Most rows of one forward times the longest of their contexts; a call that holds more is cut up."""
+        return MOST_STEPS
+
+    def embed(self, inputs: Sequence[ForecastInput], *, batch_size: int = 256) -> list[np.ndarray]:
+        """The encoder's states (targets, tokens, D) an input: one a step from the first observed one of any of its
+        targets, and one for the end marker. Tokens before a target's own first observed step are 0."""
+        rows, parts = self._rows(inputs, self.context_length)
+        hidden: list[np.ndarray] = [np.empty(0)] * len(rows)
+        with answering(self.module):
+            for chosen in batches_by_length([len(row) for row in rows], batch_size, MOST_STEPS):
+                id_BS, mask_BS, _ = self._encoded([rows[i] for i in chosen])
+                output = self.module(id_BS, mask_BS)
+                num_more = id_BS.shape[1] - max(len(rows[i]) for i in chosen)
+                for i, hidden_SD in zip(chosen, output.memory.hidden_BSD.float().cpu().numpy(), strict=True):
+                    hidden[i] = hidden_SD[-(len(rows[i]) + num_more) :]
+        return [left_padded(hidden[part], 0.0) for part in parts]
+
+    def on_scaled_data(self) -> Self:
+        """Itself: the tokenizer scales every context anyway."""
+        return self
+
+    def _predict(
+        self,
+        inputs: Sequence[ForecastInput],
+        prediction_length: int | None,
+        changes: dict[str, Any],
+        batch_size: int,
+        context_length: int | None,
+    ) -> tuple[list[np.ndarray], SampleRouting | None]:
+        """Samples an input, and the routing of all target rows."""
+        horizon = self.prediction_length if prediction_length is None else prediction_length
+        sampling = self.sampling.changed(changes)
+        rows, parts = self._rows(inputs, self._checked_context_length(inputs, context_length))
+        paths_RNH = np.empty((len(rows), sampling.num_samples, horizon), np.float32)
+        routed: dict[int, SampleRouting] = {}
+        with answering(self.module):
+            for chosen in batches_by_length([len(row) for row in rows], batch_size, MOST_STEPS):
+                paths_RNH[chosen], routing = self._paths([rows[i] for i in chosen], horizon, sampling)
+                if routing is not None and self.usage is not None:
+                    self.usage.note(routing)
+                    routed |= {i: SampleRouting(*(x[place] for x in routing)) for place, i in enumerate(chosen)}
+        by_row = [routed[i] for i in sorted(routed)]
+        routing = SampleRouting(*map(torch.stack, zip(*by_row, strict=True))) if by_row else None
+        return [paths_RNH[part] for part in parts], routing
+
+    def _paths(
+        self, contexts: list[np.ndarray], horizon: int, sampling: Sampling
+    ) -> tuple[np.ndarray, SampleRouting | None]:
+        """(B, N, H) and the routing of the contexts as they came."""
+        keys, done, parts, first = contexts, 0, [], None
+        while done < horizon:
+            num_steps = min(horizon - done, self.prediction_length)
+            id_BS, mask_BS, scale_B = self._encoded(contexts)
+            draw_BNH = draws(keys, sampling.num_samples, done, num_steps, sampling.seed)
+            token_BNH, routing = generate(self.module, id_BS, mask_BS, draw_BNH, sampling)
+            first = routing if first is None else first
+            parts.append(self._tokenizer.decode(token_BNH.cpu(), scale_B).numpy())
+            done += num_steps
+            medians_BH = np.median(parts[-1], axis=1)
+            contexts = [np.concatenate(pair)[-self.context_length :] for pair in zip(contexts, medians_BH, strict=True)]
+        return np.concatenate(parts, axis=2), first
+
+    def _encoded(self, contexts: Sequence[np.ndarray]) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Tokens (B, S) and mask on the device, scale (B,) on the CPU."""
+        tokens = self._tokenizer.encode_context(torch.from_numpy(left_padded(contexts, np.nan)))
+        device = next(self.module.parameters()).device
+        mask_BS = None if tokens.mask_RS.all() else to_device(tokens.mask_RS.numpy(), device)
+        return to_device(tokens.id_RS.numpy(), device), mask_BS, tokens.scale_R
+
+    def _rows(self, inputs: Sequence[ForecastInput], context_length: int) -> tuple[list[np.ndarray], list[slice]]:
+        """The target rows of all inputs one after another, from their first observed step on, and which are whose."""
+        rows = [_observed(x_L[-context_length:]) for x in inputs for x_L in x.context_RC[: x.num_targets]]
+        ends = accumulate(x.num_targets for x in inputs)
+        return rows, [slice(end - x.num_targets, end) for end, x in zip(ends, inputs, strict=True)]
+
+    def _checked_context_length(self, inputs: Sequence[ForecastInput], context_length: int | None) -> int:
+        if context_length is None:
+            longest = max((x.context_RC.shape[1] for x in inputs), default=0)
+            if longest > self.context_length:
+                raise ValueError(
+                    f"a context has {longest} steps and the model looks at {self.context_length} at most; pass "
+                    f"context_length={self.context_length} to use the newest ones only."
+                )
+            return self.context_length
+        if not 1 <= context_length <= self.context_length:
+            raise ValueError(f"context_length is {context_length}; this model takes 1 to {self.context_length}.")
+        return context_length
+
+    @property
+    def _tokenizer(self) -> Tokenizer:
+        return cast(Tokenizer, self.module.tokenizer)
+
+
+def _observed(x_L: np.ndarray) -> np.ndarray:
+    """From the first observed step on; a single missing one where nothing is observed. Infinite values are missing."""
+    x_L = np.where(np.isfinite(x_L), x_L, np.float32("nan")).astype(np.float32)
+    observed_L = ~np.isnan(x_L)
+    return x_L[observed_L.argmax() :] if observed_L.any() else x_L[-1:]

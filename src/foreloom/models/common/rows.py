@@ -1,0 +1,38 @@
+"""Rows of different lengths side by side.
+
+Axes: R rows, C context steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+
+def without_leading_padding(context_RC: np.ndarray) -> np.ndarray:
+    """Drop the leading steps that no row observes; one step stays in any case."""
+    observed_C = ~np.isnan(context_RC).all(0)
+    first = int(observed_C.argmax()) if observed_C.any() else context_RC.shape[1] - 1
+    return context_RC[:, first:]
+
+
+def left_padded(rows: Sequence[np.ndarray], filler: float) -> np.ndarray:
+    """float32 (R, longest, ...), `filler` before the rows that are shorter."""
+    longest = max(map(len, rows))
+    padded = np.full((len(rows), longest, *rows[0].shape[1:]), filler, np.float32)
+    for row, values in zip(padded, rows, strict=True):
+        row[longest - len(values) :] = values
+    return padded
+
+
+def batches_by_length(lengths: Sequence[int], batch_size: int, max_steps: int) -> Iterator[list[int]]:
+    """Indices of rows of like length together, which saves padding: at most `batch_size`, and `max_steps` steps."""
+    chosen: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if chosen and (len(chosen) == batch_size or (len(chosen) + 1) * lengths[i] > max_steps):
+            yield chosen
+            chosen = []
+        chosen.append(i)
+    if chosen:
+        yield chosen
