@@ -12,6 +12,7 @@ import torch
 
 from foreloom.data.windows import Role, Windows
 from foreloom.models.chronos2.layout import layout_of
+from foreloom.models.common.rows import without_leading_padding
 from foreloom.models.common.transfer import to_device
 
 
@@ -32,10 +33,3 @@ def batch(windows: Windows, device: torch.device) -> dict[str, Any]:
         known_RH = np.where(role_R == Role.FUTURE, future_RH, np.float32("nan"))
         arguments["future_covariates"] = to_device(known_RH, device)
     return arguments
-
-
-def without_leading_padding(context_RC: np.ndarray) -> np.ndarray:
-    """Drop the leading steps that no row observes; one step stays in any case."""
-    observed_C = ~np.isnan(context_RC).all(0)
-    first = int(observed_C.argmax()) if observed_C.any() else context_RC.shape[1] - 1
-    return context_RC[:, first:]

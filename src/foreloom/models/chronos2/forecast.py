@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from foreloom.data.windows import ForecastInput
 from foreloom.models.chronos2.architecture import architecture_of_module
-from foreloom.models.chronos2.batch import without_leading_padding
 from foreloom.models.chronos2.layout import layout_of
-from foreloom.models.chronos2.unroll import interpolate_levels, unroll
+from foreloom.models.chronos2.unroll import unroll
 from foreloom.models.common.answering import answering
+from foreloom.models.common.levels import interpolate_levels
+from foreloom.models.common.rows import without_leading_padding
 from foreloom.models.common.transfer import to_device
 
 

@@ -17,9 +17,9 @@ from foreloom.models.chronos_t5.architecture import (
 )
 from foreloom.models.chronos_t5.model import ChronosT5Model
 from foreloom.models.common.files import CONFIG_FILE, WEIGHTS_FILE, load_weights, read_json, read_weights, write_folder
+from foreloom.models.common.t5.copies import COPIES, without_copies
 
-_DUPLICATES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
-"""Names under which older files hold `shared.weight` again."""
+_COPIES = (*COPIES, "lm_head.weight")
 
 
 def recognises(config: Mapping[str, Any]) -> bool:
@@ -44,7 +44,8 @@ def load(folder: str | Path) -> ChronosT5Model:
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
     model = build_empty(arch)
-    load_weights(model.state_dict(), _without_duplicates(read_weights(folder), folder), folder / WEIGHTS_FILE)
+    tensors = without_copies(read_weights(folder), folder / WEIGHTS_FILE, _COPIES)
+    load_weights(model.state_dict(), tensors, folder / WEIGHTS_FILE)
     return model.eval()
 
 
@@ -59,14 +60,3 @@ def build_empty(arch: Architecture) -> ChronosT5Model:
     with torch.device("meta"):
         model = ChronosT5Model(arch)
     return model if torch.get_default_device().type == "meta" else model.to_empty(device="cpu")
-
-
-def _without_duplicates(tensors: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
-    """The tensors less the copies of the embedding; ValueError where one is no copy."""
-    for name in _DUPLICATES:
-        if name in tensors and "shared.weight" in tensors and not tensors[name].equal(tensors["shared.weight"]):
-            raise ValueError(
-                f"{folder / WEIGHTS_FILE}: {name} differs from shared.weight; foreloom and transformers 5 have models "
-                "with one embedding for input and output only."
-            )
-    return {name: tensor for name, tensor in tensors.items() if name not in _DUPLICATES}
