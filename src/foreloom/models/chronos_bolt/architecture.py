@@ -24,7 +24,7 @@ START_TOKEN = 0
 REG_TOKEN = 1
 """Row of `shared` that holds the register token."""
 
-_NESTED = ("context_length", "prediction_length", "input_patch_size", "input_patch_stride", "use_reg_token")
+_NESTED = ("context_length", "prediction_length", "input_patch_size", "use_reg_token")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,6 @@ class Architecture(T5Shape):
     """Steps of the head, forecast in one go; longer horizons are unrolled."""
     input_patch_size: int = 16
     """Steps of a patch."""
-    input_patch_stride: int = 16
-    """Steps between the beginnings of two patches; fewer than a patch has make them overlap."""
     quantiles: tuple[float, ...] = DECILES
     """Ascending."""
     use_reg_token: bool = False
@@ -51,20 +49,14 @@ class Architecture(T5Shape):
         if self.feed_forward_proj not in ACTIVATIONS:
             known = " or ".join(sorted(ACTIVATIONS))
             raise ValueError(f"feed_forward_proj is {self.feed_forward_proj!r}; Chronos-Bolt has {known}.")
-        if self.input_patch_size % self.input_patch_stride:
-            raise ValueError(
-                f"input_patch_stride is {self.input_patch_stride} and input_patch_size {self.input_patch_size}; with "
-                "a stride that does not divide the patch the newest steps of a context may lie in no patch."
-            )
         if not self.quantiles:
             raise ValueError("quantiles is empty; name at least one level, 0.5 for instance.")
         if list(self.quantiles) != sorted(set(self.quantiles)) or not all(0 < q < 1 for q in self.quantiles):
             raise ValueError(f"quantiles must ascend strictly between 0 and 1, got {list(self.quantiles)}.")
 
     def num_patches(self, num_steps: int) -> int:
-        """Patches of a context of so many steps, which is padded to whole patches first."""
-        whole = -(-num_steps // self.input_patch_size) * self.input_patch_size
-        return (whole - self.input_patch_size) // self.input_patch_stride + 1
+        """Patches of a context of so many steps."""
+        return -(-num_steps // self.input_patch_size)
 
     @classmethod
     def from_published(cls, config: Mapping[str, Any]) -> Architecture:
@@ -72,9 +64,15 @@ class Architecture(T5Shape):
         nested = config.get("chronos_config")
         if not isinstance(nested, Mapping):
             raise ValueError("config.json has no chronos_config: this is not a Chronos-Bolt checkpoint.")
-        for key in ("context_length", "prediction_length", "input_patch_size", "input_patch_stride", "quantiles"):
+        for key in ("context_length", "prediction_length", "input_patch_size", "quantiles"):
             if key not in nested:
                 raise ValueError(f"config.json lacks chronos_config.{key}.")
+        stride = nested.get("input_patch_stride", nested["input_patch_size"])
+        if stride != nested["input_patch_size"]:
+            raise ValueError(
+                f"chronos_config.input_patch_stride is {stride} and input_patch_size is {nested['input_patch_size']}; "
+                "where patches overlap, a forecast depends on how far its row is padded, so only equal values will do."
+            )
         if config.get("decoder_start_token_id", START_TOKEN) != START_TOKEN:
             raise ValueError(
                 f"decoder_start_token_id is {config['decoder_start_token_id']}; the decoder of a Chronos-Bolt starts "
@@ -109,6 +107,7 @@ class Architecture(T5Shape):
         config["chronos_config"] = {
             **self.published.get("chronos_config", {}),
             **{key: getattr(self, key) for key in _NESTED},
+            "input_patch_stride": self.input_patch_size,
             "quantiles": list(self.quantiles),
         }
         return dict(sorted(config.items()))

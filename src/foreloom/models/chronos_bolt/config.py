@@ -38,8 +38,6 @@ class ChronosBoltConfig:
     summed over the horizon, the mean over rows."""
     input_patch_size: Count | None = None
     """Steps of a patch."""
-    input_patch_stride: Count | None = None
-    """Steps between the beginnings of two patches; that of a patch by default, or a divisor: then they overlap."""
     quantiles: tuple[float, ...] | None = None
     """Levels the model forecasts, ascending."""
     use_reg_token: bool | None = None
@@ -89,7 +87,7 @@ CHANGEABLE_FIELDS = ("context_length", "dropout_rate")
 """What may differ from a checkpoint: no weight has its shape or meaning from these."""
 
 FIXED_FIELDS = (
-    "prediction_length", "input_patch_size", "input_patch_stride", "quantiles", "use_reg_token", "d_model", "d_kv",
+    "prediction_length", "input_patch_size", "quantiles", "use_reg_token", "d_model", "d_kv",
     "d_ff", "num_layers", "num_decoder_layers", "num_heads", "relative_attention_num_buckets",
     "relative_attention_max_distance", "feed_forward_proj", "layer_norm_epsilon", "initializer_factor",
 )  # fmt: skip
@@ -109,5 +107,4 @@ def new_values(config: ChronosBoltConfig) -> dict[str, Any]:
     values |= SIZE_DEFAULTS | SIZES[config.size]
     values |= {name: value for name in ARCHITECTURE_FIELDS if (value := getattr(config, name)) is not None}
     values["num_decoder_layers"] = config.num_decoder_layers or values["num_layers"]
-    values["input_patch_stride"] = config.input_patch_stride or values["input_patch_size"]
     return values

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from foreloom.models.chronos_bolt.architecture import REG_TOKEN, START_TOKEN, Architecture
 from foreloom.models.chronos_bolt.objective import objective_of, published_loss
 from foreloom.models.common.feed_forward import ResidualBlock
-from foreloom.models.common.patching import pad_left, pad_right_to
+from foreloom.models.common.patching import pad_left, pad_right_to, patches
 from foreloom.models.common.standardize import Standardizer, standardizer_of
 from foreloom.models.common.t5.stack import Decoder, Encoder
 from foreloom.models.common.transfer import to_device
@@ -119,9 +119,9 @@ class ChronosBoltModel(nn.Module):
 
     def _embed(self, value_BC: Tensor, observed_BC: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens [patches N][REG] (B, T, D), and which of them are valid, bool (B, T): one of each row at least."""
-        patch, stride = self.architecture.input_patch_size, self.architecture.input_patch_stride
-        value_BNP = pad_left(value_BC, patch, 0.0).unfold(-1, patch, stride)
-        observed_BNP = pad_left(observed_BC, patch, False).unfold(-1, patch, stride)
+        patch = self.architecture.input_patch_size
+        value_BNP = patches(pad_left(value_BC, patch, 0.0), patch)
+        observed_BNP = patches(pad_left(observed_BC, patch, False), patch)
         features = torch.cat([value_BNP, observed_BNP.to(value_BNP.dtype)], -1)
         tokens = self.input_patch_embedding(features.to(self.shared.weight.dtype))
         valid = observed_BNP.any(-1)
