@@ -72,28 +72,6 @@ def test_padding_before_a_row_changes_nothing(model, without_reg_token, rows):
         torch.testing.assert_close(module(padded).quantile_preds, module(context).quantile_preds, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("junk", [0.0, 1e6, float("nan")])
-def test_junk_where_a_mask_says_missing_changes_nothing(model, rows, junk):
-    context, target = rows[:, :96], rows[:, 96:].clone()
-    target[0, ::2] = torch.nan
-    plain = model(context, target=target)
-    masks = (~context.isnan()).float(), (~target.isnan()).float()
-    # The centre and spread know NaN only, as published; so the context's own junk is NaN.
-    masked = model(context, masks[0], target.nan_to_num(junk), masks[1])
-    assert torch.equal(plain.quantile_preds, masked.quantile_preds)
-    assert torch.equal(plain.loss, masked.loss) and torch.equal(plain.objective.sum, masked.objective.sum)
-
-
-def test_gradients_are_finite_with_holes_everywhere(model, rows):
-    context, target = rows[:, :96].clone().requires_grad_(), rows[:, 96:].clone()
-    target[0, ::2] = torch.nan
-    model.train()(context, target=target).loss.backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad.isfinite().all(), name
-    seen = ~context.isnan()
-    assert context.grad[~seen].abs().max() == 0 and context.grad[seen].isfinite().all()
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_keeps_units_norms_and_loss_in_float32(model, rows, dtype):
     # Half precision would lose such a series: near 1e5 the spacing of bfloat16 is 512, and float16 ends at 65,504.
