@@ -41,3 +41,15 @@ def tiny_time_moe():
     model = FAMILY.build(config, context_length=96, prediction_length=8)
     FAMILY.initialize(model, 0)
     return model.eval()
+
+
+@pytest.fixture
+def tiny_chronos_bolt():
+    """A Chronos-Bolt of 2 + 2 layers, 32 wide, with random weights large enough to tell mistakes; context 96, horizon
+    32."""
+    from foreloom.models.chronos_bolt.family import FAMILY, ChronosBoltConfig
+
+    config = ChronosBoltConfig(size="test", d_model=32, d_kv=8, d_ff=64, initializer_factor=1.0)
+    model = FAMILY.build(config, context_length=96, prediction_length=32)
+    FAMILY.initialize(model, 0)
+    return model.eval()

@@ -40,6 +40,17 @@ def test_scale_and_shift(arcsinh, a, b):
     assert (gap <= 1e-4 * (plain.scale[..., None] + plain.quantile_preds.abs())[rows]).all()
 
 
+@pytest.mark.parametrize(("a", "b"), [(1000.0, 0.0), (0.01, 0.0), (1.0, 50.0), (8.0, -20.0)])
+def test_scale_and_shift_of_chronos_bolt(tiny_chronos_bolt, a, b):
+    walk = torch.randn(5, 128, generator=torch.Generator().manual_seed(0)).cumsum(1)
+    walk[1, 20:40] = torch.nan
+    plain, moved = (tiny_chronos_bolt(x[:, :96], target=x[:, 96:]) for x in (walk, a * walk + b))
+    expected = a * plain.quantile_preds + b
+    tolerance = 1e-4 * (abs(a) * plain.scale[..., None] + expected.abs())
+    assert ((moved.quantile_preds - expected).abs() <= tolerance).all()
+    torch.testing.assert_close(moved.loss, plain.loss, rtol=1e-4, atol=1e-4)
+
+
 def test_the_loss_does_not_know_units():
     model = FAMILY.build(
         Chronos2Config(size="test", d_model=32, d_kv=8, d_ff=64), context_length=96, prediction_length=32

@@ -6,17 +6,27 @@ import pytest
 import torch
 
 from foreloom.models import registry
-from foreloom.models.chronos2.family import FAMILY, Chronos2Config
+
+MODELS = {
+    "chronos2": ("chronos2", {}),
+    "chronos2, unusual": ("chronos2", {"use_arcsinh": False, "d_kv": 10, "quantiles": (0.1, 0.5, 0.9)}),
+    "chronos_bolt": ("chronos_bolt", {}),
+    "chronos_bolt, unusual": (
+        "chronos_bolt",
+        {"use_reg_token": False, "d_kv": 10, "quantiles": (0.1, 0.5), "num_decoder_layers": 1, "input_patch_size": 8,
+         "feed_forward_proj": "gelu", "relative_attention_num_buckets": 16},
+    ),
+}  # fmt: skip
 
 
-@pytest.fixture(params=[{}, {"use_arcsinh": False, "d_kv": 10, "quantiles": (0.1, 0.5, 0.9)}], ids=["usual", "unusual"])
-def model(request):
-    config = Chronos2Config(
-        **({"size": "test", "d_model": 32, "d_kv": 8, "d_ff": 64, "initializer_factor": 1.0} | request.param)
-    )
-    model = FAMILY.build(config, context_length=96, prediction_length=32)
-    FAMILY.initialize(model, 0)
-    return model.eval()
+@pytest.fixture(params=MODELS)
+def family_and_model(request):
+    name, fields = MODELS[request.param]
+    family = registry.get(name)
+    small = {"size": "test", "d_model": 32, "d_kv": 8, "d_ff": 64, "initializer_factor": 1.0}
+    model = family.build(family.config(**(small | fields)), context_length=96, prediction_length=32)
+    family.initialize(model, 0)
+    return family, model.eval()
 
 
 @pytest.fixture
@@ -26,26 +36,34 @@ def context():
     return rows
 
 
-def test_round_trip_is_bit_exact(model, context, tmp_path):
-    FAMILY.save(model, model.state_dict(), tmp_path)
+def test_round_trip_is_bit_exact(family_and_model, context, tmp_path):
+    family, model = family_and_model
+    family.save(model, model.state_dict(), tmp_path)
     again = registry.recognise(tmp_path).load(tmp_path)
     assert again.architecture == model.architecture
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
     assert torch.equal(model(context).quantile_preds, again(context).quantile_preds)
-    FAMILY.save(again, again.state_dict(), tmp_path / "twice")
+    family.save(again, again.state_dict(), tmp_path / "twice")
     for name in ("config.json", "model.safetensors"):
         assert (tmp_path / name).read_bytes() == (tmp_path / "twice" / name).read_bytes()
 
 
-def test_the_reference_library_reads_the_same_model(model, context, tmp_path):
+def test_the_reference_library_reads_the_same_model(family_and_model, context, tmp_path):
     chronos = pytest.importorskip("chronos", reason="needs chronos-forecasting")
-    FAMILY.save(model, model.state_dict(), tmp_path)
+    family, model = family_and_model
+    family.save(model, model.state_dict(), tmp_path)
     pipeline = chronos.BaseChronosPipeline.from_pretrained(tmp_path)
-    assert type(pipeline).__name__ == "Chronos2Pipeline"
-    ids, target = torch.tensor([0, 0, 1, 2, 2]), torch.randn(5, 32).cumsum(1)
+    assert (
+        type(pipeline).__name__ == {"chronos2": "Chronos2Pipeline", "chronos_bolt": "ChronosBoltPipeline"}[family.name]
+    )
+    target = torch.randn(5, 32).cumsum(1)
+    arguments = {"target": target}
+    if family.name == "chronos2":
+        ids = torch.tensor([0, 0, 1, 2, 2])
+        arguments = {"group_ids": ids, "future_target": target, "num_output_patches": 2}
     with torch.no_grad():
-        theirs = pipeline.model(context, group_ids=ids, future_target=target, num_output_patches=2)
-        ours = model(context, group_ids=ids, future_target=target, num_output_patches=2)
+        ours = model(context, **arguments)
+        theirs = pipeline.model(context, **arguments)
     gap = (ours.quantile_preds - theirs.quantile_preds).abs()
     assert (gap <= 1e-4 * (ours.scale[..., None] + theirs.quantile_preds.abs())).all()
     torch.testing.assert_close(ours.loss, theirs.loss, rtol=1e-5, atol=1e-5)

@@ -17,6 +17,14 @@ def chronos2(num_layers: int, seed: int) -> nn.Module:
     return model
 
 
+def chronos_bolt(num_layers: int, seed: int) -> nn.Module:
+    family = get("chronos_bolt")
+    config = family.config(size="test", d_model=32, d_kv=8, d_ff=64, num_layers=num_layers, num_decoder_layers=2)
+    model = family.build(config, context_length=32, prediction_length=8)
+    family.initialize(model, seed)
+    return model
+
+
 def time_moe(num_layers: int, seed: int) -> nn.Module:
     family = get("time_moe")
     config = family.config(size="test", hidden_size=32, intermediate_size=64, num_hidden_layers=num_layers)
@@ -25,7 +33,7 @@ def time_moe(num_layers: int, seed: int) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("build", [chronos2, time_moe])
+@pytest.mark.parametrize("build", [chronos2, chronos_bolt, time_moe])
 def test_weights_depend_on_seed_and_name_only(build) -> None:
     torch.manual_seed(1)
     two_layers = dict(build(2, seed=7).named_parameters())
@@ -38,7 +46,9 @@ def test_weights_depend_on_seed_and_name_only(build) -> None:
     random = [name for name, parameter in two_layers.items() if parameter.unique().numel() > 2]
     assert len(random) > 10
     assert not any(torch.equal(two_layers[name], other_seed[name]) for name in random)
-    same_shape = [n for n in random if n.endswith(("mlp.wi.weight", "experts.down_proj"))]
+    same_shape = [
+        n for n in random if n.endswith(("mlp.wi.weight", "layer.1.DenseReluDense.wi.weight", "experts.down_proj"))
+    ]
     assert len(same_shape) == 2 and not torch.equal(*(two_layers[name] for name in same_shape))
 
 

@@ -76,3 +76,46 @@ def test_a_batch_without_targets_counts_nothing(model, rows):
         objective = model(context, future_target=torch.full_like(target, torch.nan)).objective
         assert objective.count.item() == 0 and objective.sum.item() == 0
         objective.mean.backward()
+
+
+@pytest.fixture
+def bolt_rows():
+    """Contexts and targets: a hole, a late start, a row without anything, a target with holes, and one without end."""
+    walk = torch.randn(5, 120, generator=torch.Generator().manual_seed(0)).cumsum(1)
+    context, target = walk[:, :90].clone(), walk[:, 90:].clone()
+    context[1, 20:37] = torch.nan
+    context[2, :50] = torch.nan
+    context[3] = torch.nan
+    target[0, ::2] = torch.nan
+    target[4, 12:] = torch.nan
+    return context, target
+
+
+@pytest.mark.parametrize("junk", [0.0, 1e6, float("nan")])
+def test_junk_changes_nothing_in_chronos_bolt(tiny_chronos_bolt, bolt_rows, junk):
+    model, (context, target) = tiny_chronos_bolt, bolt_rows
+    plain = model(context, target=target)
+    masks = (~context.isnan()).float(), (~target.isnan()).float()
+    # The centre and spread know NaN only, as published; so the context's own junk is NaN.
+    masked = model(context, masks[0], target.nan_to_num(junk), masks[1])
+    assert torch.equal(plain.quantile_preds, masked.quantile_preds)
+    assert torch.equal(plain.loss, masked.loss) and torch.equal(plain.objective.sum, masked.objective.sum)
+
+
+def test_gradients_of_chronos_bolt_are_finite_with_holes_everywhere(tiny_chronos_bolt, bolt_rows):
+    model, (context, target) = tiny_chronos_bolt, bolt_rows
+    context.requires_grad_()
+    model.train()(context, target=target).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad.isfinite().all(), name
+    seen = ~context.isnan()
+    assert context.grad[~seen].abs().max() == 0 and context.grad[seen].isfinite().all()
+
+
+def test_a_batch_of_chronos_bolt_without_targets_counts_nothing(tiny_chronos_bolt, bolt_rows):
+    context, target = bolt_rows
+    for reduction in ("tokens", "reference"):
+        tiny_chronos_bolt.reduction = reduction
+        objective = tiny_chronos_bolt(context, target=torch.full_like(target, torch.nan)).objective
+        assert objective.count.item() == 0 and objective.sum.item() == 0
+        objective.mean.backward()

@@ -29,17 +29,21 @@ def test_two_ranks_score_as_one(tmp_path: Path) -> None:
     data = write_ragged(tmp_path / "ragged.parquet")
     # Two rows of 32 steps fit into one forward, three do not: the ranks' batches of a turn take unequal numbers.
     benchmark = {"benchmark": {"steps": 2, "data": data, "batch_size": 6, "most_steps": 70}}
-    time_moe, chronos2 = ({"family": family, "steps": 3} | benchmark for family in ("time_moe", "chronos2"))
+    time_moe, chronos2, chronos_bolt = (
+        {"family": family, "steps": 3} | benchmark for family in ("time_moe", "chronos2", "chronos_bolt")
+    )
     half = chronos2 | {"precision": "bf16"}
     shared = {
         "time_moe-fsdp": time_moe | {"strategy": "fsdp"},
         "chronos2-ddp": chronos2 | {"strategy": "ddp"},
+        "chronos_bolt-fsdp": chronos_bolt | {"strategy": "fsdp"},
         "half-fsdp": half | {"strategy": "fsdp"},
     }
     launch(2, [settings | {"run_dir": tmp_path / name} for name, settings in shared.items()])
     for family, settings in (
         ("time_moe", time_moe),
         ("chronos2", chronos2),
+        ("chronos_bolt", chronos_bolt),
         ("half", chronos2 | {"precision": "bf16"}),
     ):
         train_here(tmp_path / family, **settings)

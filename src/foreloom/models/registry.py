@@ -12,7 +12,7 @@ from foreloom.models.common.files import CONFIG_FILE, read_json
 from foreloom.models.common.lora import ADAPTER_CONFIG_FILE, base_folder
 from foreloom.models.family import ModelFamily
 
-_FAMILIES = ("chronos2", "chronos_t5", "time_moe")
+_FAMILIES = ("chronos2", "chronos_bolt", "chronos_t5", "time_moe")
 """Each is a package here whose `family` module holds the record `FAMILY`."""
 
 

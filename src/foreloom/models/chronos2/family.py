@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -18,12 +17,11 @@ from foreloom.models.chronos2.flops import flops_per_row
 from foreloom.models.chronos2.forecast import Chronos2Forecaster
 from foreloom.models.chronos2.initialize import initialize
 from foreloom.models.chronos2.model import Chronos2Model
+from foreloom.models.common.dropout import set_dropout_rate
 from foreloom.models.common.files import resolve_folder
+from foreloom.models.common.limits import raised_limit
 from foreloom.models.family import ModelFamily
 from foreloom.objectives.quantile import Reduction
-
-logger = logging.getLogger(__name__)
-
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -142,23 +140,14 @@ def adapt(model: Chronos2Model, config: Chronos2Config, context_length: int, pre
     arch = model.architecture
     num_patches = -(-prediction_length // arch.input_patch_size)
     limits = {
-        "context_length": max(arch.context_length, context_length, config.context_length or 0),
-        "max_output_patches": max(arch.max_output_patches, num_patches, config.max_output_patches or 0),
+        "context_length": raised_limit("context_length", arch.context_length, context_length, config.context_length),
+        "max_output_patches": raised_limit(
+            "max_output_patches", arch.max_output_patches, num_patches, config.max_output_patches
+        ),
     }
-    for name, value in limits.items():
-        old = getattr(arch, name)
-        asked = getattr(config, name)
-        if asked is not None and asked < old:
-            raise ValueError(
-                f"model.{name} is {asked} and the checkpoint has {old}; a limit is never lowered, leave it out."
-            )
-        if value != old:
-            logger.info("%s: %s -> %s", name, old, value)
     dropout_rate = arch.dropout_rate if config.dropout_rate is None else config.dropout_rate
     model.architecture = arch.replace(**limits, dropout_rate=dropout_rate)
-    for module in model.modules():
-        if hasattr(module, "dropout_rate"):
-            setattr(module, "dropout_rate", dropout_rate)  # noqa: B010  (a plain number, not a tensor or a module)
+    set_dropout_rate(model, dropout_rate)
 
 
 def forecaster(module: nn.Module) -> Chronos2Forecaster:

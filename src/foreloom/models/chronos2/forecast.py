@@ -6,7 +6,6 @@ Axes: B rows, L context steps, H horizon steps, Q levels of the model.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Self
 
 import numpy as np
@@ -15,9 +14,11 @@ from torch import Tensor, nn
 
 from foreloom.data.windows import ForecastInput
 from foreloom.models.chronos2.architecture import architecture_of_module
-from foreloom.models.chronos2.batch import without_leading_padding
 from foreloom.models.chronos2.layout import layout_of
-from foreloom.models.chronos2.unroll import interpolate_levels, unroll
+from foreloom.models.chronos2.unroll import unroll
+from foreloom.models.common.answering import answering
+from foreloom.models.common.levels import interpolate_levels
+from foreloom.models.common.rows import without_leading_padding
 from foreloom.models.common.transfer import to_device
 
 
@@ -55,7 +56,7 @@ class Chronos2Forecaster:
             # Inputs do not see each other, so they may be batched by length, which saves padding.
             order.sort(key=lambda i: contexts[i].shape[1])
         answers: dict[int, np.ndarray] = {}
-        with self._answering():
+        with answering(self.module):
             for rows in batches([len(contexts[i]) for i in order], batch_size):
                 chunk = order[rows]
                 chosen = [contexts[i] for i in chunk]
@@ -79,7 +80,7 @@ class Chronos2Forecaster:
         """
         contexts = self._contexts(inputs, None)
         answers: list[np.ndarray] = []
-        with self._answering():
+        with answering(self.module):
             for rows in batches([len(context) for context in contexts], batch_size):
                 group_ids = group_ids_of(contexts[rows])
                 layout = layout_of(group_ids, len(group_ids), self._device, all_observed=False)
@@ -137,17 +138,6 @@ class Chronos2Forecaster:
     @property
     def _device(self) -> torch.device:
         return next(self.module.parameters()).device
-
-    @contextmanager
-    def _answering(self) -> Iterator[None]:
-        """No dropout and no graph. Not inference mode: a sharded module caches tensors that training uses again."""
-        was_training = self.module.training
-        self.module.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.module.train(was_training)
 
 
 def batches(num_rows: Sequence[int], batch_size: int) -> Iterator[slice]:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from foreloom.models.common.levels import interpolate, interpolate_levels
+
 Forward = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 """forward(context (B, L), future (B, H), group ids (B,), patches) -> quantiles (B, Q, patches * P)."""
 
@@ -85,24 +87,4 @@ def weighted_quantiles(samples: Tensor, weight: Tensor, level_Q: Tensor) -> Tens
     """(..., X) samples with weights (X,) that sum to 1 -> (..., Q): the cumulative weights are the level axis."""
     samples, order = samples.sort(dim=-1)
     cumulative = weight[order].cumsum(-1).clamp(max=1.0)
-    return _interpolate(samples, cumulative, level_Q.expand(*samples.shape[:-1], -1))
-
-
-def interpolate_levels(values: Tensor, levels: Sequence[float], wanted: Sequence[float]) -> Tensor:
-    """(..., levels) -> (..., wanted), linear between trained levels and flat beyond them; trained ones are exact."""
-    if tuple(levels) == tuple(wanted):
-        return values
-    shape = values.shape[:-1]
-    expand = lambda level: values.new_tensor(level).expand(*shape, -1)
-    return _interpolate(values, expand(levels), expand(wanted))
-
-
-def _interpolate(value: Tensor, at: Tensor, query: Tensor) -> Tensor:
-    """Piecewise linear through the points (at, value), ascending along the last axis, constant beyond the ends."""
-    upper = torch.searchsorted(at.contiguous(), query.contiguous(), right=True)
-    lower = (upper - 1).clamp(min=0)
-    upper = upper.clamp(max=value.shape[-1] - 1)
-    at_lower, at_upper = at.gather(-1, lower), at.gather(-1, upper)
-    width = at_upper - at_lower
-    share = torch.where(width > 0, (query - at_lower) / width, 0.0)
-    return torch.lerp(value.gather(-1, lower), value.gather(-1, upper), share)
+    return interpolate(samples, cumulative, level_Q.expand(*samples.shape[:-1], -1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from foreloom.models.chronos_t5 import checkpoint
@@ -18,9 +17,9 @@ from foreloom.models.chronos_t5.config import (
 from foreloom.models.chronos_t5.experts import initialize_experts, start_balance
 from foreloom.models.chronos_t5.model import ChronosT5Model
 from foreloom.models.common.files import resolve_folder
+from foreloom.models.common.limits import raised_limit
 
 Model = ChronosT5Model | CausalChronosModel
-logger = logging.getLogger(__name__)
 
 _EXPERTS = ("num_experts", "num_active_experts", "router_hidden_dim", "router_choice", "load_balancing_weight")
 _FIXED_EXPERTS = ("num_experts", "router_hidden_dim")
@@ -59,26 +58,18 @@ def _new_architecture(config: ChronosT5Config, needed: dict[str, int]) -> Archit
 
 
 def _adapted(arch: Architecture, config: ChronosT5Config, needed: dict[str, int]) -> Architecture:
-    """Limits raised, never lowered, each change logged; what the recipe sets of the rest."""
-    changes: dict[str, Any] = {}
-    for name in CHANGEABLE_FIELDS:
-        asked, old = getattr(config, name), getattr(arch, name)
-        if name in needed:
-            if asked is not None and asked < old:
-                raise ValueError(
-                    f"model.{name} is {asked} and the checkpoint has {old}; a limit is never lowered, leave it out."
-                )
-            changes[name] = max(old, needed[name], asked or 0)
-            if changes[name] == old:
-                continue
-            if arch.model_type == "causal":
-                raise ValueError(
-                    f"the data's windows need a {name} of {changes[name]} and this causal model has positions for "
-                    f"{old}; lower data.{name}."
-                )
-            logger.info("%s: %s -> %s", name, old, changes[name])
-        elif asked is not None:
-            changes[name] = asked
+    """Limits raised, never lowered; what the recipe sets of the rest."""
+    changes: dict[str, Any] = {
+        name: asked for name in CHANGEABLE_FIELDS if (asked := getattr(config, name)) is not None and name not in needed
+    }
+    for name, steps in needed.items():
+        has = getattr(arch, name)
+        changes[name] = raised_limit(name, has, steps, getattr(config, name))
+        if arch.model_type == "causal" and changes[name] != has:
+            raise ValueError(
+                f"the data's windows need a {name} of {changes[name]} and this causal model has positions for {has}; "
+                f"lower data.{name}."
+            )
     return arch.replace(**changes)
 
 

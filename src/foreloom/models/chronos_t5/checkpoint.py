@@ -18,9 +18,9 @@ from foreloom.models.chronos_t5.architecture import (
 from foreloom.models.chronos_t5.causal import CausalChronosModel
 from foreloom.models.chronos_t5.model import ChronosT5Model
 from foreloom.models.common.files import CONFIG_FILE, WEIGHTS_FILE, load_weights, read_json, read_weights, write_folder
+from foreloom.models.common.t5.copies import COPIES, without_copies
 
-_DUPLICATES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
-"""Names under which older files hold `shared.weight` again."""
+_COPIES = (*COPIES, "lm_head.weight")
 
 
 def recognises(config: Mapping[str, Any]) -> bool:
@@ -45,7 +45,9 @@ def load(folder: str | Path) -> ChronosT5Model | CausalChronosModel:
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
     model = build_empty(arch)
-    load_weights(model.state_dict(), _without_duplicates(read_weights(folder), folder), folder / WEIGHTS_FILE)
+    embedding = "transformer.wte.weight" if arch.model_type == "causal" else "shared.weight"
+    tensors = without_copies(read_weights(folder), folder / WEIGHTS_FILE, _COPIES, embedding)
+    load_weights(model.state_dict(), tensors, folder / WEIGHTS_FILE)
     return model.eval()
 
 
@@ -60,15 +62,3 @@ def build_empty(arch: Architecture) -> ChronosT5Model | CausalChronosModel:
     with torch.device("meta"):
         model = CausalChronosModel(arch) if arch.model_type == "causal" else ChronosT5Model(arch)
     return model if torch.get_default_device().type == "meta" else model.to_empty(device="cpu")
-
-
-def _without_duplicates(tensors: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
-    """The tensors less the copies of the embedding; ValueError where one is no copy."""
-    own = "shared.weight" if "shared.weight" in tensors else "transformer.wte.weight"
-    for name in _DUPLICATES:
-        if name in tensors and own in tensors and not tensors[name].equal(tensors[own]):
-            raise ValueError(
-                f"{folder / WEIGHTS_FILE}: {name} differs from {own}; foreloom and transformers 5 have models "
-                "with one embedding for input and output only."
-            )
-    return {name: tensor for name, tensor in tensors.items() if name not in _DUPLICATES}

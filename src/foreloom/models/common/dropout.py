@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 _LANES_PER_DRAW = 4
@@ -41,6 +41,13 @@ def relu_dropout_(x: Tensor, rate: float, training: bool) -> Tensor:
     if training and rate > 0 and _draws_lanes(x):
         return _ReluDropout.apply(x, rate)
     return dropout(F.relu(x), rate, training)
+
+
+def set_dropout_rate(model: nn.Module, rate: float) -> None:
+    """Give all parts of a model that drop activations the same rate."""
+    for module in model.modules():
+        if hasattr(module, "dropout_rate"):
+            setattr(module, "dropout_rate", rate)  # noqa: B010  (a plain number, not a tensor or a module)
 
 
 def keep_mask(shape: torch.Size, rate: float, dtype: torch.dtype) -> Tensor:

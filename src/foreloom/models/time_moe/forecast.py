@@ -6,7 +6,6 @@ Axes: V target rows of an input, L context steps, B rows of a batch, H horizon s
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import accumulate
 from typing import NamedTuple, Self, cast
 
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 
 from foreloom.data.windows import ForecastInput
+from foreloom.models.common.answering import answering
 from foreloom.models.common.rows import last_observed
 from foreloom.models.common.transfer import to_device
 from foreloom.models.time_moe.architecture import architecture_of_module
@@ -71,7 +71,7 @@ class TimeMoeForecaster:
             raise ValueError("cross_learning: Time-MoE forecasts each series on its own; leave it out.")
         rows, parts = self._rows(inputs, self._usable(prediction_length, context_length))
         forecast_NH = np.empty((len(rows), prediction_length), np.float32)
-        with self._answering():
+        with answering(self.module):
             for chosen in self._batches(rows, batch_size):
                 values_BL, mask_BL = self._stacked([rows[i] for i in chosen])
                 both_BT = generate(
@@ -95,7 +95,7 @@ class TimeMoeForecaster:
         """
         rows, parts = self._rows(inputs, self._limit)
         hidden: list[np.ndarray] = [np.empty(0)] * len(rows)
-        with self._answering():
+        with answering(self.module):
             for chosen in self._batches(rows, batch_size):
                 values_BL, mask_BL = self._stacked([rows[i] for i in chosen])
                 output = self.module(values_BL, attention_mask=mask_BL, output_hidden_states=True)
@@ -161,17 +161,6 @@ class TimeMoeForecaster:
         length_B = np.array([len(row.values_L) for row in rows])
         mask_BL = np.arange(values_BL.shape[1])[::-1] < length_B[:, None]
         return to_device(values_BL, device), None if mask_BL.all() else to_device(mask_BL, device)
-
-    @contextmanager
-    def _answering(self) -> Iterator[None]:
-        """No dropout and no graph. Not inference mode: a sharded module caches tensors that training uses again."""
-        was_training = self.module.training
-        self.module.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.module.train(was_training)
 
 
 def _deviation(seen: np.ndarray) -> float:

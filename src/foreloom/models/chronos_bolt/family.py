@@ -1,0 +1,36 @@
+"""Chronos-Bolt for the rest of foreloom: the family's record."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from foreloom.distributed.sharding import Sharding
+from foreloom.models.chronos_bolt import checkpoint
+from foreloom.models.chronos_bolt.batch import batch
+from foreloom.models.chronos_bolt.build import build
+from foreloom.models.chronos_bolt.config import ChronosBoltConfig
+from foreloom.models.chronos_bolt.flops import flops_per_row
+from foreloom.models.chronos_bolt.forecast import ChronosBoltForecaster
+from foreloom.models.chronos_bolt.initialize import initialize
+from foreloom.models.common.t5.stack import BLOCKS
+from foreloom.models.family import ModelFamily
+
+
+def forecaster(module: nn.Module) -> ChronosBoltForecaster:
+    """A forecaster around a module, which may be in training and sharded."""
+    return ChronosBoltForecaster(module)
+
+
+FAMILY = ModelFamily(
+    name="chronos_bolt",
+    config=ChronosBoltConfig,
+    build=build,
+    initialize=initialize,
+    batch=lambda module, windows, device: batch(windows, device),
+    sharding=Sharding(blocks=BLOCKS),
+    recognises=checkpoint.recognises,
+    load=checkpoint.load,
+    save=checkpoint.save,
+    forecaster=forecaster,
+    flops_per_row=flops_per_row,
+)
