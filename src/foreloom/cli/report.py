@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
+from foreloom.cli.arguments import DeviceOption, ModelArgument
+
 FormatOption = Annotated[
     str | None,
     typer.Option("--format", help="markdown, latex, csv or html (default: a table to look at, or by --out's ending)."),
@@ -64,3 +66,44 @@ def compare(
     from foreloom.report.rendering import parse_form
 
     compare_and_print(results, baseline=baseline, metric=metric, form=parse_form(form), out=out)
+
+
+@report_app.command()
+def experts(
+    model: ModelArgument,
+    data: Annotated[str, typer.Argument(help="A data set, of any layout.")],
+    kind: Annotated[
+        str | None,
+        typer.Option(help="The static column that names a series' kind (default: kind, else patterns of the values)."),
+    ] = None,
+    context_length: Annotated[
+        int | None,
+        typer.Option(
+            "--context-length", "-c", min=1, help="Newest steps of each series (default: as the model, 2,048 at most)."
+        ),
+    ] = None,
+    max_series: Annotated[int, typer.Option(min=1, help="The most series looked at, by a fixed choice.")] = 1000,
+    layer: Annotated[
+        int | None, typer.Option(min=1, help="Of a model with experts in its layers (default: the last).")
+    ] = None,
+    form: FormatOption = None,
+    out: OutOption = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the shares as a heatmap: .png, .svg or .pdf.")] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Show which kinds of series a model sends to which of its experts, and whether that is more than chance."""
+    from foreloom.report.experts import experts_and_print
+    from foreloom.report.rendering import parse_form
+
+    experts_and_print(
+        model,
+        data,
+        kind=kind,
+        context_length=context_length,
+        max_series=max_series,
+        layer=layer,
+        device=device,
+        form=parse_form(form),
+        out=out,
+        plot=plot,
+    )

@@ -1,11 +1,14 @@
-"""The contract of a model family: one record that says how to build, feed, shard, store and ask a model."""
+"""The contract of a model family: one record that says how to build, feed, shard, store and ask a model.
+
+Axes: R target rows, L layers with experts, E experts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -54,6 +57,34 @@ class Forecaster(Protocol):
 
         A family whose model standardises its input itself returns itself; one that leaves that to the caller stops
         normalising each context.
+        """
+        ...
+
+
+class ExpertChoices(NamedTuple):
+    """Which experts the target rows of a call were sent to."""
+
+    chosen_RLE: np.ndarray
+    """int64: how often a row was sent to an expert. A row that goes to its experts as a whole has 1 for each of them,
+    one whose steps go their own ways the number of steps."""
+    probability_RLE: np.ndarray
+    """float32: the router's probabilities before the choice, the mean over what was routed."""
+    top_k: int
+    """Experts of each choice."""
+
+
+@runtime_checkable
+class RoutedForecaster(Protocol):
+    """A forecaster whose family may have experts, and that tells where it sends what."""
+
+    context_length: int
+
+    def route(
+        self, inputs: Sequence[ForecastInput], *, batch_size: int = 256, context_length: int | None = None
+    ) -> ExpertChoices:
+        """Where the contexts are sent, without forecasting: the rows of all inputs one after another, targets only.
+
+        ValueError for a model without experts, and for a `context_length` above the model's own.
         """
         ...
 

@@ -6,7 +6,7 @@ experts a sample.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, cast
 
 import numpy as np
@@ -24,6 +24,7 @@ from foreloom.models.common.answering import answering
 from foreloom.models.common.contexts import target_rows, usable_steps
 from foreloom.models.common.rows import batches_by_length, last_observed, left_padded
 from foreloom.models.common.transfer import to_device
+from foreloom.models.family import ExpertChoices
 
 MOST_STEPS = 32768
 """Most context steps of one forward, which bounds the memory of attention."""
@@ -97,12 +98,27 @@ class ChronosT5Forecaster:
 
         ValueError for a model without experts.
         """
-        if self.usage is None:
-            raise ValueError("this model has no experts (use_moe is false), so there is no routing to tell of.")
+        self._refuse_without_experts()
         batch_size, context_length = options.pop("batch_size", 256), options.pop("context_length", None)
         samples, routing = self._predict(inputs, prediction_length, options, batch_size, context_length)
         assert routing is not None
         return samples, RoutingInfo.of(routing)
+
+    def route(
+        self, inputs: Sequence[ForecastInput], *, batch_size: int = 256, context_length: int | None = None
+    ) -> ExpertChoices:
+        """See `models.family.RoutedForecaster`. Contexts are encoded and nothing is decoded; `usage` does not count."""
+        self._refuse_without_experts()
+        rows, _ = self._rows(inputs, usable_steps(inputs, context_length, self.context_length))
+        routed: dict[int, SampleRouting] = {}
+        with answering(self.module):
+            for chosen in batches_by_length([len(row) for row in rows], batch_size, MOST_STEPS):
+                id_BS, mask_BS, _ = self._encoded([rows[i] for i in chosen])
+                routed |= _by_row(self.module(id_BS, mask_BS).memory.routing, chosen)
+        info = RoutingInfo.of(_in_order(routed))
+        chosen_RE = np.zeros(info.router_probs.shape, np.int64)
+        np.put_along_axis(chosen_RE, info.expert_indices, 1, axis=1)
+        return ExpertChoices(chosen_RE[:, None], info.router_probs[:, None], info.num_active_experts)
 
     @property
     def max_steps(self) -> int:
@@ -145,10 +161,8 @@ class ChronosT5Forecaster:
                 paths_RNH[chosen], routing = self._paths([rows[i] for i in chosen], horizon, sampling)
                 if routing is not None and self.usage is not None:
                     self.usage.note(routing)
-                    routed |= {i: SampleRouting(*(x[place] for x in routing)) for place, i in enumerate(chosen)}
-        by_row = [routed[i] for i in sorted(routed)]
-        routing = SampleRouting(*map(torch.stack, zip(*by_row, strict=True))) if by_row else None
-        return [paths_RNH[part] for part in parts], routing
+                    routed |= _by_row(routing, chosen)
+        return [paths_RNH[part] for part in parts], _in_order(routed) if routed else None
 
     def _paths(
         self, contexts: list[np.ndarray], horizon: int, sampling: Sampling
@@ -187,9 +201,23 @@ class ChronosT5Forecaster:
             rows = [_filled(row) for row in rows]
         return rows, parts
 
+    def _refuse_without_experts(self) -> None:
+        if self.usage is None:
+            raise ValueError("this model has no experts (use_moe is false), so there is no routing to tell of.")
+
     @property
     def _tokenizer(self) -> Tokenizer:
         return cast(Tokenizer, self.module.tokenizer)
+
+
+def _by_row(routing: SampleRouting, rows: Sequence[int]) -> dict[int, SampleRouting]:
+    """The routing of a batch by the numbers of its rows."""
+    return {row: SampleRouting(*(x[place] for x in routing)) for place, row in enumerate(rows)}
+
+
+def _in_order(routed: Mapping[int, SampleRouting]) -> SampleRouting:
+    """The routing of rows that were batched in another order."""
+    return SampleRouting(*map(torch.stack, zip(*(routed[row] for row in sorted(routed)), strict=True)))
 
 
 def _filled(x_L: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Time-MoE answers forecasts: contexts brought to unit scale, batched by length, generated step after step.
 
-Axes: V target rows of an input, L context steps, B rows of a batch, H horizon steps, D model width.
+Axes: V target rows of an input, L context steps, B rows of a batch, H horizon steps, D model width; of routing, R rows,
+M layers, E experts, K experts a token.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from typing import NamedTuple, Self, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from foreloom.data.windows import ForecastInput
 from foreloom.models.common.answering import answering
+from foreloom.models.common.contexts import usable_steps
 from foreloom.models.common.rows import last_observed
 from foreloom.models.common.transfer import to_device
+from foreloom.models.family import ExpertChoices
 from foreloom.models.time_moe.architecture import architecture_of_module
 from foreloom.models.time_moe.generate import generate
 from foreloom.models.time_moe.model import TimeMoeForPrediction
@@ -103,6 +107,27 @@ class TimeMoeForecaster:
                     hidden[i] = hidden_LD[-len(rows[i].values_L) :]
         return [_left_padded(hidden[part]) for part in parts]
 
+    def route(
+        self, inputs: Sequence[ForecastInput], *, batch_size: int = 256, context_length: int | None = None
+    ) -> ExpertChoices:
+        """See `models.family.RoutedForecaster`: every step of a row goes its own way, in every layer."""
+        arch = architecture_of_module(self.module)
+        if arch.use_dense:
+            raise ValueError("this model has no experts (use_dense is true), so there is no routing to tell of.")
+        rows, _ = self._rows(inputs, usable_steps(inputs, context_length, self.context_length))
+        shape = (len(rows), arch.num_hidden_layers, arch.num_experts)
+        chosen_RME, probability_RME = np.empty(shape, np.int64), np.empty(shape, np.float32)
+        with answering(self.module):
+            for chosen in self._batches(rows, batch_size):
+                values_BL, mask_BL = self._stacked([rows[i] for i in chosen])
+                output = self.module(values_BL, attention_mask=mask_BL, output_router_logits=True)
+                step_BL = torch.ones_like(values_BL) if mask_BL is None else mask_BL.to(values_BL.dtype)
+                taken = F.one_hot(output.router_choices, arch.num_experts).sum(-2)
+                chosen_RME[chosen] = _sum_over_steps(taken, step_BL)
+                probability = _sum_over_steps(output.router_logits.softmax(-1), step_BL)
+                probability_RME[chosen] = probability / step_BL.sum(1).cpu().numpy()[:, None, None]
+        return ExpertChoices(chosen_RME, probability_RME, arch.num_experts_per_tok)
+
     def on_scaled_data(self) -> Self:
         """One that takes values as they are, because they were brought to unit scale before."""
         return type(self)(self.module, scales=False)
@@ -161,6 +186,11 @@ class TimeMoeForecaster:
         length_B = np.array([len(row.values_L) for row in rows])
         mask_BL = np.arange(values_BL.shape[1])[::-1] < length_B[:, None]
         return to_device(values_BL, device), None if mask_BL.all() else to_device(mask_BL, device)
+
+
+def _sum_over_steps(x_MNE: torch.Tensor, step_BL: torch.Tensor) -> np.ndarray:
+    """(B, M, E): of each row, over its steps (1 where there is one), the N = B*L tokens of all rows."""
+    return torch.einsum("mble,bl->bme", x_MNE.unflatten(1, step_BL.shape).float(), step_BL).cpu().numpy()
 
 
 def _deviation(seen: np.ndarray) -> float:

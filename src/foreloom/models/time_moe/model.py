@@ -1,7 +1,7 @@
 """Time-MoE (Shi et al. 2024): a causal decoder over single steps of a series, with a mixture of experts in each layer.
 
 Axes: B rows, S steps, D model width, X all horizons side by side, h horizon of one head, L layers, N = B*S tokens, E
-experts.
+experts, K experts a token.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ class TimeMoeOutput(NamedTuple):
     """Where asked for, L + 1 of (B, S, D): the embedding, then after each layer, the last one normed."""
     router_logits: Tensor | None = None
     """Where asked for, float32 (L, N, E)."""
+    router_choices: Tensor | None = None
+    """With them, int64 (L, N, K): the experts each token went to, which a balancing bias has a say in."""
     tally: Tally = MappingProxyType({})
 
 
@@ -112,11 +114,9 @@ class TimeMoeForPrediction(nn.Module):
         hidden_BSD, routing, states = self.model(
             x_BS, sight, past_key_values, num_last, keeps_states=output_hidden_states
         )
-        answer = TimeMoeOutput(
-            logits=hidden_BSD,
-            hidden_states=states,
-            router_logits=routing.logits_NE.detach() if output_router_logits and routing is not None else None,
-        )
+        answer = TimeMoeOutput(logits=hidden_BSD, hidden_states=states)
+        if output_router_logits and routing is not None:
+            answer = answer._replace(router_logits=routing.logits_NE.detach(), router_choices=routing.expert_NK)
         if labels is None:
             return answer._replace(logits=self._forecast(hidden_BSD, max_horizon_length))
         # One product for all heads.
