@@ -43,7 +43,7 @@ def _row(use: KindUse) -> list[Cell]:
 def _notes(report: ExpertReport) -> list[str]:
     found = report.shown
     notes = [
-        f"Kinds {report.kinds_by}; contexts of the newest {report.context_length:,} steps. Expert: share of a kind's "
+        f"Kinds {report.kinds_by}, contexts of the newest {report.context_length:,} steps. Expert: share of a kind's "
         "choices. Entropy: of these shares, 1 is even. Mean p: the router's probability before the choice.",
         _information(found),
         f"Experts without a single choice: {', '.join(map(str, found.unused))}."

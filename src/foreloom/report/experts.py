@@ -111,10 +111,8 @@ def by_layer(choices: ExpertChoices, num_targets: Sequence[int], kinds: Sequence
     first_row = np.cumsum([0, *num_targets[:-1]])
     num_rows = np.array(num_targets)[:, None, None]
     share_RLE = choices.chosen_RLE / choices.chosen_RLE.sum(-1, keepdims=True)
-    share_NLE, probability_NLE = (
-        np.add.reduceat(x_RLE.astype(np.float64), first_row) / num_rows
-        for x_RLE in (share_RLE, choices.probability_RLE)
-    )
+    mean = lambda x_RLE: np.add.reduceat(x_RLE.astype(np.float64), first_row) / num_rows
+    share_NLE, probability_NLE = mean(share_RLE), mean(choices.probability_RLE)
     return tuple(
         specialization(share_NLE[:, i], probability_NLE[:, i], kinds, choices.top_k) for i in range(share_NLE.shape[1])
     )
@@ -123,36 +121,35 @@ def by_layer(choices: ExpertChoices, num_targets: Sequence[int], kinds: Sequence
 def _read(data: str, column: str | None, num_steps: int, max_series: int | None) -> _Contexts:
     """The newest steps of each series, with its kind."""
     source = open_source(data)
+    chosen = fixed_choice(np.arange(len(source)), max_series)
     series: list[Series] = []
-    num_left_out = 0
-    for item in fixed_choice(np.arange(len(source)), max_series):
+    inputs: list[ForecastInput] = []
+    for item in chosen:
         one = source.read(int(item))
-        if np.isfinite(one.target_VT[:, -num_steps:]).any():
+        context_VL = one.target_VT[:, -num_steps:].astype(np.float32)
+        context_VL = context_VL[np.isfinite(context_VL).any(axis=1)]
+        if len(context_VL):
             series.append(one)
-        else:
-            num_left_out += 1
+            inputs.append(ForecastInput(context_VL, np.empty((len(context_VL), 0), np.float32), len(context_VL)))
     if not series:
         raise ValueError(
-            f"{data}: no series has a value among its newest {num_steps} steps, so there is nothing to route; a longer "
-            "--context-length reaches further back."
+            f"{data}: no series has a value among its newest {num_steps:,} steps, so there is nothing to route; a "
+            "longer --context-length reaches further back."
         )
-    inputs = [_context(one.target_VT[:, -num_steps:]) for one in series]
+    kinds, kinds_by = _kinds(series, column)
+    return _Contexts(inputs, kinds, kinds_by, len(chosen) - len(series))
+
+
+def _kinds(series: Sequence[Series], column: str | None) -> tuple[list[str], str]:
+    """The kind of each series, and by what it was told."""
     column = column or (KIND_COLUMN if all(KIND_COLUMN in one.static for one in series) else None)
     if column is None:
-        kinds = [pattern_of(x.context_RC[0]) for x in inputs]
-        return _Contexts(
-            inputs, list(kinds), "by what their contexts look like (foreloom/data/pattern.py)", num_left_out
-        )
+        kinds: list[str] = [pattern_of(one.target_VT[0, -PATTERN_STEPS:]) for one in series]
+        return kinds, f"by the pattern of the newest {PATTERN_STEPS} steps"
     if lacking := [one.item_id for one in series if one.static.get(column) is None]:
         known = sorted({name for one in series for name in one.static})
         raise ValueError(
-            f"--kind {column}: {len(lacking)} of {len(series)} series of {data} have no such static column, "
-            f"{lacking[0]!r} for one. Static columns: {', '.join(known) or 'none'}. Without --kind, kinds are patterns of "
-            "the values."
+            f"--kind {column}: {len(lacking):,} of {len(series):,} series have no such static column, {lacking[0]!r} "
+            f"for one. Static columns: {', '.join(known) or 'none'}. Without --kind, kinds are patterns of the values."
         )
-    return _Contexts(inputs, [str(one.static[column]) for one in series], f"by the column {column}", num_left_out)
-
-
-def _context(target_VT: np.ndarray) -> ForecastInput:
-    no_future = np.empty((len(target_VT), 0), np.float32)
-    return ForecastInput(target_VT.astype(np.float32), no_future, num_targets=len(target_VT))
+    return [str(one.static[column]) for one in series], f"by the column {column}"
