@@ -87,7 +87,7 @@ def ab(
     form: FormatOption = None,
     fail_if_worse: Annotated[
         bool,
-        typer.Option("--fail-if-worse", help="Exit with 1 where B is worse than A and chance does not explain it."),
+        typer.Option("--fail-if-worse", help="Exit with 1 where B is worse than A beyond chance."),
     ] = False,
 ) -> None:
     """Train two recipes on the same data and tell which is better, with intervals. Exits with 1 if a training fails."""

@@ -21,6 +21,8 @@ COMPUTE_ARM = "B-equal-compute"
 @styled
 def loss_figure(compared: Iterable[Comparison], measured: Sequence[Measured]) -> Figure:
     """A panel a comparison: over steps, or over the FLOPs spent where those are what both get the same of."""
+    from matplotlib.ticker import EngFormatter
+
     compared = list(compared)
     figure, axes = panel_grid(1, len(compared))
     for ax, one in zip(axes, compared, strict=True):
@@ -31,10 +33,9 @@ def loss_figure(compared: Iterable[Comparison], measured: Sequence[Measured]) ->
             if runs:
                 _draw(ax, name, runs, colour, over_flops=is_compute)
         ax.set_xlabel("FLOPs" if is_compute else "steps")
+        step_axis(ax)
         if is_compute:
-            ax.margins(x=0.01)
-        else:
-            step_axis(ax)
+            ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         ax.legend(loc="best")
     return figure
 

@@ -109,8 +109,8 @@ def verdict(compared: Compared) -> str:
     size = f"the {label} of B is {_number(abs(difference.mean), 3)} {'lower' if difference.mean < 0 else 'higher'}"
     if difference.interval is None:
         return f"Of one seed, {size} than that of A."
-    lower, upper = difference.interval
-    found = f"{size} than that of A ({CONFIDENCE:.0%} interval of B - A: {_number(lower, 3, '+')} to {_number(upper, 3, '+')})"
+    lower, upper = (_number(end, 3, sign="+") for end in difference.interval)
+    found = f"{size} than that of A ({CONFIDENCE:.0%} interval of B - A: {lower} to {upper})"
     if row.verdict == "unclear":
         return f"A and B cannot be told apart: {found}."
     return f"B is {row.verdict}: {found}."

@@ -6,6 +6,7 @@ What is said goes to the console, and into the folder of the test: ab.md, ab.jso
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from foreloom import run
 from foreloom.config.loader import Recipe, find_recipe
 from foreloom.evaluation.tasks import EvaluationTask, read_tasks
 from foreloom.files import strict_json, write_text
+from foreloom.monitoring.console import duration
 from foreloom.report.ab import plan, table
 from foreloom.report.ab.figure import loss_figure
 from foreloom.report.ab.measures import LOSS, Measured, measure
@@ -27,8 +29,8 @@ from foreloom.training.signals import StopRequest, exit_code
 
 
 @dataclass(frozen=True)
-class Test:
-    """Two recipes and what is to be trained of them."""
+class Prepared:
+    """Two recipes that can be compared, and what is to be trained of them."""
 
     recipes: tuple[Recipe, Recipe]
     names: tuple[str, str]
@@ -66,6 +68,7 @@ def compare_recipes(
     with StopRequest() as stop:
         for number, job in enumerate(test.jobs, start=1):
             print(f"[{number}/{len(test.jobs)}] {job.training.name}: {job.training.num_steps:,} steps", flush=True)
+            began = time.perf_counter()
             outcome = train(job, stop)
             if stop.signal_number:
                 print("stopped; the same command goes on from here")
@@ -75,7 +78,8 @@ def compare_recipes(
                 failures.append(outcome.failure)
             else:
                 finished.append(job)
-                print("  was there already" if outcome.was_there else "  finished", flush=True)
+                took = f"finished after {duration(time.perf_counter() - began)}"
+                print("  was there already" if outcome.was_there else f"  {took}", flush=True)
     measured = _measure(test, finished, failures)
     results = _results(test, measured)
     _publish(test, measured, results, failures, form)
@@ -92,7 +96,7 @@ def prepare(
     equal: Equal,
     tasks: str | Path | None,
     out: str | Path | None,
-) -> Test:
+) -> Prepared:
     """Everything that can be known, and refused, before the first training; see `compare_recipes`."""
     paths = [find_recipe(name).resolve() for name in (a, b)]
     recipes = (run.load(paths[0], overrides), run.load(paths[1], overrides))
@@ -111,10 +115,10 @@ def prepare(
         jobs.append(job_of(training, path, plan.overrides_of(training, recipe, overrides, longest), folder))
     for job in jobs:
         state_of(job)
-    return Test(recipes, (names[0], names[1]), (of_a, of_b), compared, jobs, task_list, folder)
+    return Prepared(recipes, (names[0], names[1]), (of_a, of_b), compared, jobs, task_list, folder)
 
 
-def _measure(test: Test, finished: Sequence[Job], failures: list[str]) -> list[Measured]:
+def _measure(test: Prepared, finished: Sequence[Job], failures: list[str]) -> list[Measured]:
     """The finished runs in numbers; what is wrong with one joins `failures`."""
     if not finished:
         return []
@@ -131,7 +135,7 @@ def _measure(test: Test, finished: Sequence[Job], failures: list[str]) -> list[M
     return measured
 
 
-def _results(test: Test, measured: Sequence[Measured]) -> list[table.Compared]:
+def _results(test: Prepared, measured: Sequence[Measured]) -> list[table.Compared]:
     def by_seed(arm: plan.Arm) -> Mapping[int, Measured]:
         return {one.job.training.seed: one for one in measured if one.job.training.arm == arm}
 
@@ -148,7 +152,7 @@ def _results(test: Test, measured: Sequence[Measured]) -> list[table.Compared]:
 
 
 def _publish(
-    test: Test,
+    test: Prepared,
     measured: Sequence[Measured],
     results: Sequence[table.Compared],
     failures: Sequence[str],
@@ -156,8 +160,6 @@ def _publish(
 ) -> None:
     notes = _notes(test)
     tables = [table.table_of(result, notes) for result in results]
-    for titled in tables:
-        print_or_write(titled, form, None)
     heading = f"# {test.names[0]} and {test.names[1]}\n"
     pictures = []
     if measured:
@@ -170,10 +172,12 @@ def _publish(
         test.out / "ab.md", "\n".join([heading, *(render(one, "markdown") for one in tables), *pictures, *failed])
     )
     write_text(test.out / "ab.json", json.dumps(strict_json(_data(test, measured, results, failures)), indent=1))
-    print(f"wrote {test.out}/ab.md, ab.json, ab.svg and ab.png")
+    for titled in tables:
+        print_or_write(titled, form, None)
+    print(f"wrote {test.out}/ab.md and ab.json" + (", ab.svg and ab.png" if measured else ""))
 
 
-def _notes(test: Test) -> list[str]:
+def _notes(test: Prepared) -> list[str]:
     a, b = test.sizes
     notes = [f"A step of B costs {b.flops_per_step / a.flops_per_step:.3g} of A's FLOPs."]
     if (note := plan.own_steps_note(a, b)) is not None:
@@ -184,7 +188,7 @@ def _notes(test: Test) -> list[str]:
 
 
 def _data(
-    test: Test, measured: Sequence[Measured], results: Sequence[table.Compared], failures: Sequence[str]
+    test: Prepared, measured: Sequence[Measured], results: Sequence[table.Compared], failures: Sequence[str]
 ) -> dict[str, object]:
     return {
         "recipes": {"A": str(test.recipes[0].path), "B": str(test.recipes[1].path)},
