@@ -65,12 +65,11 @@ def compare(
     both = sorted(a.keys() & b.keys())
     rows = []
     for measure in MEASURES:
-        of_a, of_b = ({s: run.values[measure.name] for s, run in runs.items() if measure.name in run.values}
-                      for runs in (a, b))  # fmt: skip
+        of_a, of_b = _values(a, measure), _values(b, measure)
         if not of_a and not of_b:
             continue
         seeds = [seed for seed in both if seed in of_a and seed in of_b]
-        is_compared = seeds and (loss_is_same or measure.name != LOSS)
+        is_compared = bool(seeds) and (loss_is_same or measure.name != LOSS)
         rows.append(
             Row(
                 measure,
@@ -130,6 +129,11 @@ def as_data(compared: Compared) -> dict[str, Any]:
             for row in compared.rows
         },
     }
+
+
+def _values(runs: Mapping[int, Measured], measure: Measure) -> dict[int, float]:
+    """By seed, of the runs that have the measure."""
+    return {seed: run.values[measure.name] for seed, run in runs.items() if measure.name in run.values}
 
 
 def _numbers(of: Estimate | None) -> dict[str, Any] | None:

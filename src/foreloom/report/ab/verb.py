@@ -6,6 +6,7 @@ What is said goes to the console, and into the folder of the test: ab.md, ab.jso
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -67,19 +68,19 @@ def compare_recipes(
     finished: list[Job] = []
     with StopRequest() as stop:
         for number, job in enumerate(test.jobs, start=1):
-            print(f"[{number}/{len(test.jobs)}] {job.training.name}: {job.training.num_steps:,} steps", flush=True)
+            _say(f"[{number}/{len(test.jobs)}] {job.training.name}: {job.training.num_steps:,} steps")
             began = time.perf_counter()
             outcome = train(job, stop)
             if stop.signal_number:
-                print("stopped; the same command goes on from here")
+                _say("stopped; the same command goes on from here")
                 return exit_code(stop.signal_number)
             if outcome.failure:
-                print(outcome.failure, flush=True)
+                _say(outcome.failure)
                 failures.append(outcome.failure)
             else:
                 finished.append(job)
                 took = f"finished after {duration(time.perf_counter() - began)}"
-                print("  was there already" if outcome.was_there else f"  {took}", flush=True)
+                _say("  was there already" if outcome.was_there else f"  {took}")
     measured = _measure(test, finished, failures)
     results = _results(test, measured)
     _publish(test, measured, results, failures, form)
@@ -118,6 +119,11 @@ def prepare(
     return Prepared(recipes, (names[0], names[1]), (of_a, of_b), compared, jobs, task_list, folder)
 
 
+def _say(sentence: str) -> None:
+    """How it goes; stdout is for the tables."""
+    print(sentence, file=sys.stderr, flush=True)
+
+
 def _measure(test: Prepared, finished: Sequence[Job], failures: list[str]) -> list[Measured]:
     """The finished runs in numbers; what is wrong with one joins `failures`."""
     if not finished:
@@ -131,7 +137,7 @@ def _measure(test: Prepared, finished: Sequence[Job], failures: list[str]) -> li
             measured.append(measure(job, size.num_parameters, summary(scores, baseline)))
         except ValueError as error:
             failures.append(f"{job.training.name}: {error}")
-            print(failures[-1])
+            _say(failures[-1])
     return measured
 
 
@@ -174,7 +180,7 @@ def _publish(
     write_text(test.out / "ab.json", json.dumps(strict_json(_data(test, measured, results, failures)), indent=1))
     for titled in tables:
         print_or_write(titled, form, None)
-    print(f"wrote {test.out}/ab.md and ab.json" + (", ab.svg and ab.png" if measured else ""))
+    _say(f"wrote {test.out}/ab.md and ab.json" + (", ab.svg and ab.png" if measured else ""))
 
 
 def _notes(test: Prepared) -> list[str]:
