@@ -17,7 +17,7 @@ def runs(losses, arm="A", **values):
     found = {}
     for seed, loss in enumerate(losses, start=1):
         job = Job(Training(arm, seed, 10), None, [], None)  # type: ignore[arg-type]
-        found[seed] = Measured(job, {"loss": loss, **values}, {0: 3.0, 10: loss}, 1e9, {})
+        found[seed] = Measured(job, {"loss": loss, **values}, {0: 9.0, 1: 3.0, 10: loss}, 1e9, {})
     return found
 
 
@@ -98,12 +98,12 @@ def test_numbers_for_programs():
 def test_curves():
     a, b = list(runs([1.0, 3.0]).values()), list(runs([2.0], "B-equal-compute").values())
     b[0].curve[4] = 2.5  # type: ignore[index]
-    assert mean_curve(a) == ([0, 10], [3.0, 2.0], [3.0, 1.0], [3.0, 3.0])
-    assert mean_curve(b)[0] == [0, 4, 10]
+    assert mean_curve(a) == ([1, 10], [3.0, 2.0], [3.0, 1.0], [3.0, 3.0])
+    assert mean_curve(b)[0] == [1, 4, 10]
     one = Comparison("At equal compute", "B-equal-compute")
     figure = loss_figure([Comparison("At equal steps", "B"), one], [*a, *b])
     by_steps, by_flops = figure.axes
     assert [line.get_label() for line in by_steps.lines] == ["A"]
     assert [line.get_label() for line in by_flops.lines] == ["A", "B"]
-    assert by_flops.lines[1].get_xdata().tolist() == [0, 4e9, 1e10]
+    assert by_flops.lines[1].get_xdata().tolist() == [1e9, 4e9, 1e10]
     assert len(by_flops.collections) == 1  # the band; one seed has none

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LEFT_OUT = 0.1
+"""Share of a run at its beginning that is not drawn: the loss falls so far there that the rest would look flat."""
 COMPUTE_ARM = "B-equal-compute"
 
 
@@ -41,9 +43,9 @@ def loss_figure(compared: Iterable[Comparison], measured: Sequence[Measured]) ->
 
 
 def mean_curve(runs: Sequence[Measured]) -> tuple[list[int], list[float], list[float], list[float]]:
-    """Steps that every run has, and the mean, the lowest and the highest loss there."""
+    """Steps that every run has, but the first, and the mean, the lowest and the highest loss there."""
     shared = set.intersection(*(set(run.curve) for run in runs))
-    steps = sorted(shared)
+    steps = sorted(step for step in shared if step >= LEFT_OUT * max(shared))
     losses = [[run.curve[step] for run in runs] for step in steps]
     return steps, [sum(of) / len(of) for of in losses], [min(of) for of in losses], [max(of) for of in losses]
 
@@ -51,6 +53,6 @@ def mean_curve(runs: Sequence[Measured]) -> tuple[list[int], list[float], list[f
 def _draw(ax: Axes, name: str, runs: Sequence[Measured], colour: str, *, over_flops: bool) -> None:
     steps, mean, low, high = mean_curve(runs)
     x = [step * runs[0].flops_per_step for step in steps] if over_flops else steps
-    ax.plot(x, mean, color=colour, linewidth=1.7, label=name)
+    ax.plot(x, mean, color=colour, linewidth=1.7, marker="o" if len(x) < 3 else None, label=name)
     if len(runs) > 1:
         ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
