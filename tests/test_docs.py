@@ -25,7 +25,7 @@ from foreloom import cli, run
 from foreloom.config.loader import shipped_recipes
 
 ROOT = Path(__file__).resolve().parents[1]
-GUIDES = ("data", "training", "forecasting", "evaluation", "fine_tuning", "aws_gpu", "monitoring")
+GUIDES = ("data", "training", "forecasting", "evaluation", "fine_tuning", "aws_gpu", "monitoring", "ab")
 ELSEWHERE = {
     "apt-get": "installs software on the machine",
     "aws": "needs an account with Amazon",

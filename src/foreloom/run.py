@@ -161,7 +161,7 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         validation=Validation(recipe.sections["validation"], held_out) if held_out else None,
         benchmark=benchmark,
         banner=banner(recipe, process, loader, held_out, _tiers(recipe), training.num_steps, num_parameters),
-        config_hash=_hash(recipe),
+        config_hash=config_hash(recipe),
         on_start=lambda: _record(recipe, run_dir, process),
     )
 
@@ -289,7 +289,7 @@ def _settle(recipe: Recipe, run_dir: Path) -> Recipe:
     return dataclasses.replace(recipe, sections={**recipe.sections, "training": training})
 
 
-def _hash(recipe: Recipe) -> str:
+def config_hash(recipe: Recipe) -> str:
     """Of the settings that decide what is computed: where it is written and how it is watched does not count."""
     computed = {name: dataclasses.asdict(section) for name, section in recipe.sections.items() if name != "monitoring"}
     computed["training"].pop("output_dir")
