@@ -1,0 +1,20 @@
+"""The kinds of settings that several processes have: periods and shares, with their limits."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+Periods = Annotated[tuple[Annotated[int, Field(ge=2, le=2048)], ...], Field(min_length=1)]
+"""Lengths of a season in steps, at least one."""
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+"""0 is none of the series, 1 all of them."""
+
+Noise = Annotated[float, Field(ge=0.0, le=10.0)]
+"""The most noise of a series, its unit said beside it. 0 is none."""
+
+COMMON_PERIODS = (4, 7, 12, 24, 48, 52, 60, 96, 144, 168, 288, 336, 365)
+"""Quarters and months of a year, days of a week, weeks and days of a year, minutes of an hour; hours, half hours,
+quarters, ten and five minutes of a day; hours and half hours of a week."""
