@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from foreloom.config.section import section
-from foreloom.data.synthetic.choices import COMMON_PERIODS, Periods, Share
+from foreloom.data.synthetic.choices import COMMON_PERIODS, Periods, Share, refuse_idle_periods
 from foreloom.data.synthetic.draws import Draws
 from foreloom.data.synthetic.process import Process
 from foreloom.data.synthetic.units import shifted_and_scaled
@@ -27,9 +27,12 @@ class ArmaConfig:
     periods: Periods = COMMON_PERIODS
     """Lengths of the season of seasonal series, in steps."""
     seasonal: Share = 0.5
-    """Share of series that depend on the value a period ago; in a third of them that dependence never fades."""
+    """Share of series that depend on the value a period ago; in half of them that dependence never fades."""
     integrated: Share = 0.4
     """Share of series that are the running sum of such a series, half of them with a drift."""
+
+    def __post_init__(self) -> None:
+        refuse_idle_periods(self.periods, COMMON_PERIODS, self.seasonal)
 
 
 def generate(draws: Draws, num_steps: int, settings: ArmaConfig) -> np.ndarray:
@@ -42,7 +45,7 @@ def generate(draws: Draws, num_steps: int, settings: ArmaConfig) -> np.ndarray:
     keep_B = draws.rows(rows).uniform("season/keep", low=0.3, high=0.95)
     shock_BT[rows] = _seasonal_autoregression(shock_BT[rows], keep_B, period_B[rows])
     series_BT = _moving_average(draws, _autoregression(draws, shock_BT, settings), settings)
-    unfading_B = seasonal_B & draws.happens("season/unfading", probability=1 / 3)
+    unfading_B = seasonal_B & draws.happens("season/unfading", probability=0.5)
     rows = np.flatnonzero(unfading_B)
     ratio_B = draws.rows(rows).log_uniform("season/change", low=0.02, high=0.3)
     series_BT[rows] = _seasonal_sums(series_BT[rows], ratio_B, period_B[rows])
@@ -92,7 +95,7 @@ def _autoregression(draws: Draws, shock_BT: np.ndarray, settings: ArmaConfig) ->
     """Series of variance 1 in their stationary law from the first step: step t is predicted by order min(t, K) from
     all there is and a shock of that order's variance. A shock that remembers a period ago makes the start inexact by
     as much as the autoregression still knows after a period."""
-    partial_BK = _partial(draws, "autoregression", settings.most_lags, low=-0.4, high=0.99)
+    partial_BK = _partial(draws, "autoregression", settings.most_lags, low=-0.2, high=0.99)
     phi_KKB = np.array(coefficients(partial_BK).transpose(0, 2, 1), order="C")
     most_lags = settings.most_lags
     spread_KB = np.sqrt(np.cumprod(1 - partial_BK.T**2, axis=0))
@@ -127,14 +130,12 @@ def _seasonal_sums(y_BT: np.ndarray, ratio_B: np.ndarray, period_B: np.ndarray) 
     return _period_recursion(y_BT, np.ones_like(ratio_B), ratio_B, period_B)
 
 
-def _period_recursion(
-    x_BT: np.ndarray, keep_B: np.ndarray, weight_B: np.ndarray, period_B: np.ndarray
-) -> np.ndarray:
+def _period_recursion(x_BT: np.ndarray, keep_B: np.ndarray, weight_B: np.ndarray, period_B: np.ndarray) -> np.ndarray:
     """y[t] = keep * y[t - period] + weight * x[t], and y = x in the first period."""
     y_TB = np.array(x_BT.T, order="C")
     row_B = np.arange(len(period_B))
     for step in range(min(period_B, default=len(y_TB)), len(y_TB)):
-        past_B = y_TB[step - period_B, row_B]
+        past_B = y_TB[np.maximum(step - period_B, 0), row_B]
         y_TB[step] = np.where(step >= period_B, keep_B * past_B + weight_B * y_TB[step], y_TB[step])
     return y_TB.T
 

@@ -6,7 +6,7 @@ Axes: B series, X coordinates, M monomials, T steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 from pydantic import Field
@@ -30,7 +30,7 @@ Name = Literal[
     "delayed_logistic",
     "mackey_glass",
 ]
-_ALL: tuple[Name, ...] = Name.__args__
+_ALL: tuple[Name, ...] = get_args(Name)
 
 _WARM_UP_STEPS = 64
 """Steps in which a series comes from its start onto the attractor."""

@@ -94,9 +94,7 @@ SYSTEMS: dict[str, System] = {
         step=(0.05, 0.2),
     ),
     # Verhulst's map at its wildest (May 1976).
-    "logistic": System(
-        ({"x": 3.85, "xx": -3.85}, {}, {}), start=(0.4, 0, 0), spread=(0.28, 0, 0), varied=0.035
-    ),
+    "logistic": System(({"x": 3.85, "xx": -3.85}, {}, {}), start=(0.4, 0, 0), spread=(0.28, 0, 0), varied=0.035),
     # Henon 1976.
     "henon": System(
         ({"1": 1, "xx": -1.33, "y": 1}, {"x": 0.3}, {}), start=(0.1, 0.1, 0), spread=(0.72, 0.22, 0), varied=0.02

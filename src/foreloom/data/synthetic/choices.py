@@ -1,4 +1,4 @@
-"""The kinds of settings that several processes have: periods and shares, with their limits."""
+"""What settings of several processes are made of: periods, shares and noise, with their limits."""
 
 from __future__ import annotations
 
@@ -18,3 +18,9 @@ Noise = Annotated[float, Field(ge=0.0, le=10.0)]
 COMMON_PERIODS = (4, 7, 12, 24, 48, 52, 60, 96, 144, 168, 288, 336, 365)
 """Quarters and months of a year, days of a week, weeks and days of a year, minutes of an hour; hours, half hours,
 quarters, ten and five minutes of a day; hours and half hours of a week."""
+
+
+def refuse_idle_periods(periods: tuple[int, ...], default: tuple[int, ...], seasonal: float) -> None:
+    """Raises ValueError where periods are chosen for series that have no season."""
+    if seasonal == 0 and periods != default:
+        raise ValueError("periods has no effect with seasonal: 0; remove it, or raise seasonal")

@@ -42,8 +42,11 @@ def generate(draws: Draws, num_steps: int, settings: CountConfig) -> np.ndarray:
     length_B = draws.pick("day/length", settings.steps_per_day)
     start_B = (draws.uniform("day/start") * length_B).astype(np.int64)
     day_BT = (np.arange(num_steps) + start_B[:, None]) // length_B[:, None]
-    day_BT += draws.integers("day/of_week", 1, high=7)
+    weekday_B1 = draws.integers("day/of_week", 1, high=7)
+    day_BT += weekday_B1
     log_rate_BT = _profiles(draws, length_B, start_B, day_BT, settings)
+    days_BT = (np.arange(num_steps) + start_B[:, None]) / length_B[:, None] + weekday_B1
+    log_rate_BT += draws.uniform("week/strength", 1, low=0.05, high=0.6) * weekdays(draws, "week", days_BT)
     log_rate_BT += _slow_walk(draws, length_B, num_steps)
     log_rate_BT += _holidays(draws, day_BT, settings)
     visits_B1 = draws.log_uniform("visits", 1, low=0.5, high=settings.most_visits)
@@ -70,8 +73,7 @@ def _profiles(
     rest_BP = (1 - mixed_B1) * work_BP + mixed_B1 * profile(draws, "rest", length_B, longest)
     work_BT, rest_BT = (repeat(shape_BP, length_B, start_B, num_steps) for shape_BP in (work_BP, rest_BP))
     day_B1 = draws.uniform("day/strength", 1, low=0.2, high=1.2)
-    week_B1 = draws.uniform("week/strength", 1, low=0.05, high=0.6)
-    return day_B1 * np.where(day_BT % 7 >= 5, rest_BT, work_BT) + week_B1 * weekdays(draws, "week", day_BT)
+    return day_B1 * np.where(day_BT % 7 >= 5, rest_BT, work_BT)
 
 
 def _slow_walk(draws: Draws, length_B: np.ndarray, num_steps: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from foreloom.config.section import section
-from foreloom.data.synthetic.choices import COMMON_PERIODS, Noise, Periods, Share
+from foreloom.data.synthetic.choices import COMMON_PERIODS, Noise, Periods, Share, refuse_idle_periods
 from foreloom.data.synthetic.draws import Draws
 from foreloom.data.synthetic.process import Process
 from foreloom.data.synthetic.season import profile
@@ -39,6 +39,9 @@ class EtsConfig:
     """Share of series whose errors are multiplied, and most of their seasons: they stay positive."""
     noise: Noise = 0.2
     """The most deviation of a shock, in levels; series have from a hundredth of it, log-uniform."""
+
+    def __post_init__(self) -> None:
+        refuse_idle_periods(self.periods, COMMON_PERIODS, self.seasonal)
 
 
 class _Variant(NamedTuple):
@@ -78,14 +81,14 @@ def generate(draws: Draws, num_steps: int, settings: EtsConfig) -> np.ndarray:
     for step in range(num_steps):
         season_B = season_PB[position_B, row_B]
         factor_B = np.where(variant.multiplied_season_B, season_B, 1.0)
-        base_B = level_B + damping_B * slope_B
+        ahead_B = level_B + damping_B * slope_B
+        base_B = np.minimum(np.maximum(ahead_B, low_B), high_B)
         predicted_B = np.where(variant.multiplied_season_B, base_B * season_B, base_B + season_B)
         error_B = shock_TB[step] * np.where(variant.multiplied_error_B, predicted_B, 1.0)
         series_TB[step] = predicted_B + error_B
-        moved_B = base_B + alpha_B * error_B / factor_B
-        level_B = np.minimum(np.maximum(moved_B, low_B), high_B)
-        slope_B = damping_B * slope_B + beta_B * error_B / factor_B
-        slope_B = np.where(moved_B == level_B, slope_B, -slope_B)
+        level_B = base_B + alpha_B * error_B / factor_B
+        # At a bound the slope turns round.
+        slope_B = damping_B * np.where(base_B == ahead_B, slope_B, -slope_B) + beta_B * error_B / factor_B
         season_B = season_B + gamma_B * error_B / np.where(variant.multiplied_season_B, base_B, 1.0)
         season_B = np.where(variant.multiplied_season_B, season_B.clip(*_FACTOR_BOUNDS), season_B)
         season_PB[position_B, row_B] = season_B

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from foreloom.config.section import section
-from foreloom.data.synthetic.choices import Periods, Share
+from foreloom.data.synthetic.choices import Periods, Share, refuse_idle_periods
 from foreloom.data.synthetic.counting import negative_binomial, poisson
 from foreloom.data.synthetic.draws import Draws
 from foreloom.data.synthetic.process import Process
@@ -21,19 +21,26 @@ from foreloom.data.synthetic.season import season
 Kind = Literal["sporadic", "regular", "slow", "lifecycle"]
 
 
+_PERIODS = (7, 12, 24, 52)
+
+
 @section
 class IntermittentConfig:
     """Intermittent demand."""
 
     kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = ("sporadic", "regular", "slow", "lifecycle")
     """sporadic: demands at random, of sizes apart from them (Croston 1972). regular: orders at nearly equal gaps. slow:
-    counts of a low rate, many of them 0. lifecycle: sporadic demand that comes up, stays and dies out."""
+    counts of a low rate, many of them 0. lifecycle: sporadic demand that comes up, stays and dies out, until
+    the next product comes."""
     most_gap: Annotated[float, Field(gt=1.25)] = 20.0
     """The most steps between demands on average; series have from 1.25 of them, log-uniform."""
-    periods: Periods = (7, 12, 24, 52)
+    periods: Periods = _PERIODS
     """Lengths of the season of demand, in steps."""
     seasonal: Share = 0.5
-    """Share of series with such a season."""
+    """Share of series with such a season; regular ones have none."""
+
+    def __post_init__(self) -> None:
+        refuse_idle_periods(self.periods, _PERIODS, self.seasonal)
 
 
 def generate(draws: Draws, num_steps: int, settings: IntermittentConfig) -> np.ndarray:
@@ -70,14 +77,16 @@ def _season(draws: Draws, num_steps: int, settings: IntermittentConfig) -> np.nd
 
 
 def _lifecycle(draws: Draws, num_steps: int) -> np.ndarray:
-    """(B, T) in 0 .. 1: an S-shaped rise before or after the first step, and a fall one lifetime later."""
-    lifetime_B1 = draws.log_uniform("life/time", 1, low=60.0, high=2000.0)
+    """(B, T) in 0 .. 1: an S-shaped rise before or after the first step, a fall one lifetime later, and so on."""
+    lifetime_B1 = draws.log_uniform("life/time", 1, low=60.0, high=5000.0)
     launch_B1 = lifetime_B1 * draws.uniform("life/launch", 1, low=-0.6, high=0.4)
     rise_B1 = lifetime_B1 * draws.log_uniform("life/rise", 1, low=0.01, high=0.1)
     fall_B1 = lifetime_B1 * draws.log_uniform("life/fall", 1, low=0.03, high=0.2)
-    step_T = np.arange(num_steps)
-    rising_BT = 1 + np.tanh((step_T - launch_B1) / rise_B1)
-    falling_BT = 1 - np.tanh((step_T - launch_B1 - lifetime_B1) / fall_B1)
+    next_B1 = lifetime_B1 * draws.uniform("life/next", 1, low=1.4, high=2.5)
+    age_BT = (np.arange(num_steps) - launch_B1) % next_B1
+    # Almost nothing at age 0: the middle of the rise is three widths later.
+    rising_BT = 1 + np.tanh(age_BT / rise_B1 - 3)
+    falling_BT = 1 - np.tanh((age_BT - lifetime_B1) / fall_B1)
     return rising_BT * falling_BT / 4
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from foreloom.config.section import section
-from foreloom.data.synthetic.choices import COMMON_PERIODS, Noise, Periods, Share
+from foreloom.data.synthetic.choices import COMMON_PERIODS, Noise, Periods, Share, refuse_idle_periods
 from foreloom.data.synthetic.draws import Draws
 from foreloom.data.synthetic.process import Process
 from foreloom.data.synthetic.recursion import autoregression
@@ -40,7 +40,11 @@ class RegimesConfig:
     noise: Noise = 1.0
     """The most noise, as a share of the season's strength; series have from a five-hundredth of it, log-uniform."""
     mean_stretch: Annotated[int, Field(ge=_SHORTEST)] = 250
-    """Mean number of steps between change points of slope, level, season and noise."""
+    """Mean number of steps between change points of slope, level, season and noise; half to twice as many by
+    series."""
+
+    def __post_init__(self) -> None:
+        refuse_idle_periods(self.periods, COMMON_PERIODS, self.seasonal)
 
 
 def generate(draws: Draws, num_steps: int, settings: RegimesConfig) -> np.ndarray:
@@ -87,11 +91,10 @@ def _season(draws: Draws, between: Stretches, settings: RegimesConfig) -> np.nda
     num_steps = between.number_BT.shape[1]
     period_B = draws.pick("season/period", settings.periods)
     shape_BT = season(draws, "season", period_B, max(settings.periods), num_steps)
-    start_B1 = draws.integers("season/day", 1, high=7)
-    day_BT = np.arange(num_steps) // period_B[:, None] + start_B1
+    days_BT = np.arange(num_steps) / period_B[:, None] + draws.uniform("season/days", 1, high=7.0)
     weekly_B1 = draws.happens("season/weekly", 1, probability=0.5) & (period_B[:, None] >= 24)
     strength_B1 = draws.uniform("season/week", 1, low=0.1, high=0.8) * weekly_B1
-    week_BT = weekdays(draws, "season", day_BT)
+    week_BT = weekdays(draws, "season", days_BT)
     # Days of a week differ in level and in how strong their own profile is.
     shape_BT = shape_BT * (1 + 0.5 * strength_B1 * week_BT) + strength_B1 * week_BT
     wave_B1 = period_B[:, None] * draws.log_uniform("season/wave", 1, low=4.0, high=40.0)

@@ -11,7 +11,7 @@ from foreloom.data.synthetic.draws import Draws
 
 _NUM_HARMONICS = 6
 _MOST_LEVELS = 60
-"""The longest period whose positions each have a level of their own: months and weekdays do, minutes of a day do not."""
+"""The longest period whose positions each have a level of their own: months have, minutes do not."""
 
 
 def profile(draws: Draws, use: str, period_B: np.ndarray, longest: int) -> np.ndarray:
@@ -39,14 +39,18 @@ def season(draws: Draws, use: str, period_B: np.ndarray, longest: int, num_steps
     return repeat(profile(draws, use, period_B, longest), period_B, start_B, num_steps)
 
 
-def weekdays(draws: Draws, use: str, day_BT: np.ndarray) -> np.ndarray:
-    """float64 (B, T) of mean 0 and deviation 1 over a week: working days nearly alike, two days of the weekend apart,
-    below them more often than above. `day_BT` numbers the days; day 0 is a Monday."""
+def weekdays(draws: Draws, use: str, days_BT: np.ndarray) -> np.ndarray:
+    """float64 (B, T) of mean 0 and deviation 1 over the days of a week: working days nearly alike, two days of the
+    weekend apart, below them more often than above; the last quarter of a day leads over to the next one. `days_BT`
+    are days, with fractions, since the midnight before a Monday."""
     level_BD = 0.15 * draws.normal(f"{use}/day", 7)
     weekend_B2 = draws.uniform(f"{use}/weekend", 2, low=0.3, high=1.5)
     level_BD[:, 5:] += np.where(draws.happens(f"{use}/busy", 1, probability=0.25), weekend_B2, -weekend_B2)
     level_BD = _standardized(level_BD, np.full(len(level_BD), 7))
-    return np.take_along_axis(level_BD, day_BT % 7, axis=1)
+    day_BT = np.floor(days_BT).astype(np.int64)
+    next_BT = np.maximum(4 * (days_BT - day_BT) - 3, 0.0)
+    today_BT, tomorrow_BT = (np.take_along_axis(level_BD, number_BT % 7, axis=1) for number_BT in (day_BT, day_BT + 1))
+    return today_BT + next_BT * (tomorrow_BT - today_BT)
 
 
 def _standardized(shape_BP: np.ndarray, period_B: np.ndarray) -> np.ndarray:
@@ -97,5 +101,3 @@ def _levels(draws: Draws, use: str, turn_BP: np.ndarray) -> np.ndarray:
     level_BP = np.zeros_like(turn_BP)
     level_BP[:, :num_levels] = draws.normal(f"{use}/level", num_levels)
     return level_BP
-
-

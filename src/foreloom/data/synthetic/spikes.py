@@ -6,7 +6,7 @@ Axes: B series, N events, T steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 from pydantic import Field
@@ -21,7 +21,7 @@ from foreloom.data.synthetic.stretches import begun, stretches
 from foreloom.data.synthetic.units import scaled
 
 Kind = Literal["train", "bursts", "dropouts", "steps", "clipped", "sawtooth"]
-_ALL: tuple[Kind, ...] = Kind.__args__
+_ALL: tuple[Kind, ...] = get_args(Kind)
 
 _LARGEST_HEIGHT = 100.0
 _SHORTEST_EVENT = 3
@@ -89,7 +89,7 @@ def _train(draws: Draws, quiet_BT: np.ndarray, period_B: np.ndarray) -> np.ndarr
 def _bursts(draws: Draws, quiet_BT: np.ndarray, period_B: np.ndarray) -> np.ndarray:
     """Events at random, with heights of a fat tail and one decay a series."""
     num_steps = quiet_BT.shape[1]
-    mean_B1 = draws.log_uniform("bursts/gap", 1, low=15.0, high=300.0)
+    mean_B1 = draws.log_uniform("bursts/gap", 1, low=15.0, high=150.0)
     burst = stretches(draws, "bursts", mean_B1, _SHORTEST_EVENT, num_steps)
     tail_BN = (1 - draws.uniform("bursts/tail", burst.most)) ** -0.4
     height_BN = np.minimum(_heights(draws, burst.most) * tail_BN, _LARGEST_HEIGHT)
@@ -111,11 +111,11 @@ def _decay(draws: Draws, age_BT: np.ndarray) -> np.ndarray:
 
 
 def _dropouts(draws: Draws, quiet_BT: np.ndarray, period_B: np.ndarray) -> np.ndarray:
-    """Now and then the sensor gives 0 for a while, or its last value, or the bottom of its scale."""
+    """Now and then the sensor gives 0 for a while, or goes on with its last value."""
     num_steps = quiet_BT.shape[1]
     up_and_down_B2 = np.concatenate(
         [
-            draws.log_uniform("dropouts/up", 1, low=60.0, high=600.0),
+            draws.log_uniform("dropouts/up", 1, low=40.0, high=300.0),
             draws.log_uniform("dropouts/down", 1, low=4.0, high=60.0),
         ],
         axis=1,
@@ -142,8 +142,7 @@ def _steps(draws: Draws, quiet_BT: np.ndarray, period_B: np.ndarray) -> np.ndarr
 
 
 def _clipped(draws: Draws, quiet_BT: np.ndarray, period_B: np.ndarray) -> np.ndarray:
-    """Cut from above, from below, or both, somewhere within the swing of the signal; solar power at night is cut at 0.
-    """
+    """Cut from above, from below, or both, somewhere within the swing of the signal, as solar power is by night."""
     wave_BT = _swing(draws, quiet_BT, period_B)
     top_B1 = draws.uniform("clipped/top", 1, low=0.0, high=1.0)
     bottom_B1 = draws.uniform("clipped/bottom", 1, low=-1.0, high=0.0)

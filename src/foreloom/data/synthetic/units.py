@@ -21,7 +21,7 @@ def scaled(draws: Draws, x_BT: np.ndarray) -> np.ndarray:
 
 
 def shifted_and_scaled(draws: Draws, x_BT: np.ndarray) -> np.ndarray:
-    """(B, T): the same of series that vary by about 1 about 0, most of them moved 1 .. 50 of their scales away first."""
+    """(B, T): series that vary by about 1 about 0, most of them moved 1 .. 50 away from it, then scaled."""
     level_B1 = draws.log_uniform("unit/level", 1, low=1.0, high=50.0)
     level_B1 *= np.where(draws.happens("unit/negative", 1, probability=_NEGATIVE), -1.0, 1.0)
     level_B1[draws.happens("unit/centred", 1, probability=_CENTRED)] = 0.0

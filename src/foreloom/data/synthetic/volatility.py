@@ -21,10 +21,11 @@ from foreloom.data.synthetic.units import scaled, shifted_and_scaled
 
 Kind = Literal["garch", "stochastic", "switching", "jumps", "rate"]
 
+_RETURNS = 0.25
 _LARGEST_SHOCK = 12.0
 """In deviations. The fattest tails would hold a shock of 10,000 once in a year of seconds."""
-_LARGEST_RISE = 10.0
-"""Logarithm of how far a price comes from where it began."""
+_LARGEST_RISE = 8.0
+"""Logarithm of how far a price comes from where it began; there it turns round."""
 _SHORTEST_SPELL = 10
 
 
@@ -36,8 +37,12 @@ class VolatilityConfig:
     """garch: a large shock makes the next ones larger, a fall more than a rise (Glosten, Jagannathan and Runkle 1993).
     stochastic: the logarithm of the variance is an AR(1) (Taylor 1986). switching: calm and wild spells (Hamilton
     1989). jumps: a walk with rare jumps (Merton 1976). rate: a mean-reverting rate (Ornstein and Uhlenbeck)."""
-    returns: Share = 0.25
+    returns: Share = _RETURNS
     """Share of series other than rates that are returns; the others are prices."""
+
+    def __post_init__(self) -> None:
+        if set(self.kinds) == {"rate"} and self.returns != _RETURNS:
+            raise ValueError("returns has no effect on kinds: rate; remove it, or add a kind that has returns")
 
 
 def generate(draws: Draws, num_steps: int, settings: VolatilityConfig) -> np.ndarray:
@@ -140,7 +145,9 @@ def _prices(draws: Draws, return_BT: np.ndarray) -> np.ndarray:
     deviation_B1 = draws.log_uniform("prices/deviation", 1, low=2e-3, high=4e-2)
     drift_B1 = 0.03 * draws.normal("prices/drift", 1)
     risen_BT = np.cumsum(deviation_B1 * (return_BT + drift_B1), axis=1)
-    return scaled(draws, np.exp(np.clip(risen_BT, -_LARGEST_RISE, _LARGEST_RISE)))
+    # A walk between two mirrors.
+    turned_BT = np.abs((risen_BT + 3 * _LARGEST_RISE) % (4 * _LARGEST_RISE) - 2 * _LARGEST_RISE) - _LARGEST_RISE
+    return scaled(draws, np.exp(turned_BT))
 
 
 PROCESS = Process(
