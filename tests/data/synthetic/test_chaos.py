@@ -36,7 +36,7 @@ def test_a_system_stays_on_its_attractor(batch_of, name):
 
 def test_neighbours_part(batch_of):
     system = SYSTEMS["lorenz"]
-    start = np.tile(np.array(system.start)[:, None], 2)
+    start = np.tile(np.array(system.start, dtype=float)[:, None], 2)
     start[0, 1] += 1e-6
     path = chaos._path(
         np.tile(system.coefficients().T[:, :, None], 2), start, np.full((3, 2), 1e3), np.array([0.02, 0.02]), 2000

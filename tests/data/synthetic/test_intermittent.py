@@ -38,12 +38,16 @@ def test_slow_counts_are_poisson(batch_of):
     assert np.median(series.var(axis=1) / series.mean(axis=1)) == pytest.approx(1, abs=0.03)
 
 
-def test_some_lives_end_and_some_have_not_begun(batch_of):
-    made = batch_of(PROCESS, 400, 2048, kinds=("lifecycle",))
+def test_lives_end_and_are_followed_by_others(batch_of):
+    made = batch_of(PROCESS, 300, 6000, kinds=("lifecycle",), seasonal=0.0, most_gap=2.0)
     assert set(made.kinds) == {"lifecycle"}
-    first, last = ((part > 0).any(axis=1) for part in (made.series[:, :512], made.series[:, -512:]))
-    assert 0.2 < np.mean(first & ~last) < 0.8
-    assert np.mean(~first & last) > 0.01
+    demand = made.series > 0
+    month = demand.reshape(300, 300, 20).mean(axis=2)
+    alive, dead = month > 0.2, month == 0
+    assert 0.2 < dead.mean() < 0.6
+    # From alive to dead and to alive again.
+    died = np.maximum.accumulate(alive, axis=1) & dead
+    assert np.mean((np.maximum.accumulate(died, axis=1) & alive).any(axis=1)) > 0.4
 
 
 def test_a_season_of_demand_shows(batch_of):

@@ -1,4 +1,4 @@
-"""Events: heavy tails, trains on time, zeros of dropouts, few levels of machines, flat tops, ramps that fall at once."""
+"""Events: heavy tails, trains on time, zeros of dropouts, few levels of machines, flat tops, ramps."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ def test_a_machine_has_few_levels(batch_of):
     series = batch_of(PROCESS, 300, 1024, kinds=("steps",), noise=0.0).series
     jumps = np.abs(np.diff(series, axis=1))
     # Nearly all of the way is made in few steps.
+    jumps = jumps[jumps.any(axis=1)]
     share = np.sort(jumps, axis=1)[:, -100:].sum(axis=1) / jumps.sum(axis=1)
     assert np.median(share) > 0.8
 
