@@ -48,8 +48,8 @@ class RegimesConfig:
 
 
 def generate(draws: Draws, num_steps: int, settings: RegimesConfig) -> np.ndarray:
-    """float64 (B, T). Multiplicative series follow ForecastPFN (Dooley et al. 2023, section 4): a trend times a season
-    times Weibull noise; the piecewise trends follow TimesFM's synthetic data (Das et al. 2024, appendix)."""
+    """float64 (B, T). Multiplicative series follow ForecastPFN (Dooley et al. 2023): a trend times a season
+    times Weibull noise; the piecewise trends follow TimesFM's synthetic data (Das et al. 2024)."""
     mean_B1 = draws.log_uniform("mean_stretch", 1, low=0.5, high=2.0) * settings.mean_stretch
     between = stretches(draws, "change", np.maximum(mean_B1, _SHORTEST), _SHORTEST, num_steps)
     trend_BT = _trend(draws, between)
@@ -115,7 +115,7 @@ def _multiplied(
     growth_B1 = draws.log_uniform("multiplied/growth", 1, low=0.1, high=1.0)
     growth_BT = _LARGEST_GROWTH * np.tanh(growth_B1 * trend_BT / _LARGEST_GROWTH)
     season_BT = np.minimum(strength_B1 * season_BT, _LARGEST_SEASON)
-    # Weibull noise about its own median, which is 1 at noise 0 (ForecastPFN, equation 5).
+    # Weibull noise about its own median, which is 1 at noise 0 (as in ForecastPFN).
     shape_B1 = draws.uniform("multiplied/shape", 1, low=1.5, high=5.0)
     uniform_BT = draws.uniform("multiplied/noise", trend_BT.shape[1])
     weibull_BT = (-np.log1p(-uniform_BT)) ** (1 / shape_B1) - np.log(2) ** (1 / shape_B1)
