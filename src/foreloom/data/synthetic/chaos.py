@@ -6,14 +6,13 @@ Axes: B series, X coordinates, M monomials, T steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
-from pydantic import Field
 
 from foreloom.config.section import section
 from foreloom.data.synthetic.chaotic_systems import MONOMIALS, SYSTEMS
-from foreloom.data.synthetic.choices import Noise
+from foreloom.data.synthetic.choices import Noise, Several
 from foreloom.data.synthetic.draws import Draws
 from foreloom.data.synthetic.process import Process
 from foreloom.data.synthetic.units import shifted_and_scaled
@@ -42,7 +41,7 @@ _WALL = 30.0
 class ChaosConfig:
     """Chaotic flows and maps."""
 
-    systems: Annotated[tuple[Name, ...], Field(min_length=1)] = _ALL
+    systems: Several[Name] = _ALL
     """The flows and maps to choose from."""
     noise: Noise = 0.2
     """The most observation noise, in deviations of the motion; half the series have none, the others from a hundredth

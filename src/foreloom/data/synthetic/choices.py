@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-Periods = Annotated[tuple[Annotated[int, Field(ge=2, le=2048)], ...], Field(min_length=1)]
+T = TypeVar("T")
+
+
+def _listed(value: Any) -> Any:
+    """In an address (`synth://chaos?systems=lorenz,henon`) a list is words between commas."""
+    return value.split(",") if isinstance(value, str) else value
+
+
+Several = Annotated[tuple[T, ...], Field(min_length=1), BeforeValidator(_listed)]
+"""At least one of something."""
+
+Periods = Several[Annotated[int, Field(ge=2, le=2048)]]
 """Lengths of a season in steps, at least one."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]

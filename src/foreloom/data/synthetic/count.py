@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from foreloom.config.section import section
-from foreloom.data.synthetic.choices import Share
+from foreloom.data.synthetic.choices import Several, Share
 from foreloom.data.synthetic.counting import negative_binomial
 from foreloom.data.synthetic.draws import Draws
 from foreloom.data.synthetic.process import Process
@@ -27,7 +27,7 @@ _LARGEST_FACTOR = 12.0
 class CountConfig:
     """Counts with daily and weekly profiles."""
 
-    steps_per_day: Annotated[tuple[Annotated[int, Field(ge=1, le=1440)], ...], Field(min_length=1)] = (1, 24, 48, 96)
+    steps_per_day: Several[Annotated[int, Field(ge=1, le=1440)]] = (1, 24, 48, 96)
     """Steps of a day; each series has one of these numbers. 1 counts by the day."""
     most_visits: Annotated[float, Field(gt=0.5)] = 3000.0
     """The largest mean count of a middle step; series have from 0.5, log-uniform."""

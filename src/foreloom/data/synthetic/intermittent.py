@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from foreloom.config.section import section
-from foreloom.data.synthetic.choices import Periods, Share, refuse_idle_periods
+from foreloom.data.synthetic.choices import Periods, Several, Share, refuse_idle_periods
 from foreloom.data.synthetic.counting import negative_binomial, poisson
 from foreloom.data.synthetic.draws import Draws
 from foreloom.data.synthetic.process import Process
@@ -28,7 +28,7 @@ _PERIODS = (7, 12, 24, 52)
 class IntermittentConfig:
     """Intermittent demand."""
 
-    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = ("sporadic", "regular", "slow", "lifecycle")
+    kinds: Several[Kind] = ("sporadic", "regular", "slow", "lifecycle")
     """sporadic: demands at random, of sizes apart from them (Croston 1972). regular: orders at nearly equal gaps. slow:
     counts of a low rate, many of them 0. lifecycle: sporadic demand that comes up, stays and dies out, until
     the next product comes."""

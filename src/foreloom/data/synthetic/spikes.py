@@ -6,13 +6,12 @@ Axes: B series, N events, T steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
-from pydantic import Field
 
 from foreloom.config.section import section
-from foreloom.data.synthetic.choices import Noise, Periods
+from foreloom.data.synthetic.choices import Noise, Periods, Several
 from foreloom.data.synthetic.draws import Draws
 from foreloom.data.synthetic.process import Process
 from foreloom.data.synthetic.recursion import autoregression
@@ -31,7 +30,7 @@ _SHORTEST_EVENT = 3
 class SpikesConfig:
     """Spikes, dropouts and level shifts on a quiet signal."""
 
-    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = _ALL
+    kinds: Several[Kind] = _ALL
     """train: a spike every period. bursts: spikes at random that decay. dropouts: a signal that falls to 0 or sticks
     for a while. steps: a machine between a few levels. clipped: a signal cut at its bounds. sawtooth: what fills
     evenly and is emptied at once, or the other way round."""

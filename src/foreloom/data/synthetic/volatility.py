@@ -6,13 +6,12 @@ Axes: B series, T steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import Field
 
 from foreloom.config.section import section
-from foreloom.data.synthetic.choices import Share
+from foreloom.data.synthetic.choices import Several, Share
 from foreloom.data.synthetic.draws import Draws
 from foreloom.data.synthetic.process import Process
 from foreloom.data.synthetic.recursion import autoregression
@@ -33,7 +32,7 @@ _SHORTEST_SPELL = 10
 class VolatilityConfig:
     """Random walks and rates with a volatility of their own."""
 
-    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = ("garch", "stochastic", "switching", "jumps", "rate")
+    kinds: Several[Kind] = ("garch", "stochastic", "switching", "jumps", "rate")
     """garch: a large shock makes the next ones larger, a fall more than a rise (Glosten, Jagannathan and Runkle 1993).
     stochastic: the logarithm of the variance is an AR(1) (Taylor 1986). switching: calm and wild spells (Hamilton
     1989). jumps: a walk with rare jumps (Merton 1976). rate: a mean-reverting rate (Ornstein and Uhlenbeck)."""
