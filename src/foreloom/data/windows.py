@@ -13,7 +13,7 @@ import numpy as np
 
 from foreloom.data.encoding import encode
 from foreloom.data.normalization import Normalization, SeriesScales, center_and_scale
-from foreloom.data.series import RowCounts, Series, Source
+from foreloom.data.series import Prepares, RowCounts, Series, Source
 from foreloom.data.stream import Samples
 
 
@@ -104,6 +104,7 @@ def gather(
     role_R = np.empty(num_rows, dtype=np.int8)
     members: list[int] = []
     item_R = np.empty(num_rows, dtype=np.int64)
+    _prepare(sources, samples, positions)
     row = 0
     for position in positions:
         source = sources[samples.source_N[position]]
@@ -139,6 +140,16 @@ def gather(
         source_R=np.repeat(samples.source_N[positions], rows_of_sample),
         item_R=item_R,
     )
+
+
+def _prepare(sources: Sequence[Source], samples: Samples, positions: np.ndarray) -> None:
+    """Tell the sources that want to know it which series come."""
+    for number in np.unique(samples.source_N[positions]):
+        source = sources[number]
+        if isinstance(source, Prepares):
+            of_source = positions[samples.source_N[positions] == number]
+            places = [np.arange(samples.offsets_N[n], samples.offsets_N[n + 1]) for n in of_source]
+            source.prepare(samples.item_M[np.concatenate(places)])
 
 
 def _scaled(values_RT: np.ndarray, center_R: np.ndarray, scale_R: np.ndarray) -> np.ndarray:
