@@ -68,6 +68,11 @@ def is_synthetic(path: str | Path) -> bool:
     return str(path).startswith("synth:/")
 
 
+def short_name(path: str) -> str:
+    """A path without the folders in it, as people are shown it: `m4.arrow`, `tsmixup?sources=m4.arrow,kernel`."""
+    return re.sub(r"[^=,]*/", "", path) if is_synthetic(path) else Path(path).name
+
+
 def read_address(path: str | Path) -> Address:
     """Raises ValueError, with the whole address, for a process, a setting or a value that there is not."""
     text = _restored(path)
@@ -97,17 +102,25 @@ def write_address(process: str, values: Mapping[str, Any]) -> str:
 
 
 def locate(path: str | Path, find: Callable[[str], Path | None]) -> tuple[str, list[str]]:
-    """A path as `find` finds it, and the same of each path in an address; what is not found comes second."""
+    """A path as `find` finds it, and the same of each path in an address; what is not found comes second.
+
+    Raises ValueError as `read_address` does.
+    """
     if not is_synthetic(path):
         found = find(str(path))
         return (str(found), []) if found else (str(path), [str(path)])
-    text = _restored(path)
+    text = read_address(path).text
     name, values = _split(text)
     if SOURCES not in values:
         return text, []
     located = [(one, []) if one in registry.names() else locate(one, find) for one in values[SOURCES]]
     values[SOURCES] = [one for one, _ in located]
     return write_address(name, values), [one for _, missing in located for one in missing]
+
+
+def missing_data(path: str | Path) -> list[str]:
+    """Files and folders that a path or an address names and that are not there."""
+    return locate(path, lambda one: Path(one) if Path(one).exists() else None)[1]
 
 
 def _restored(path: str | Path) -> str:

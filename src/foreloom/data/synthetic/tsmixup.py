@@ -127,7 +127,7 @@ class Mixer:
 
 
 def gamma(draws: Draws, use: str, *places: int, shape: float) -> np.ndarray:
-    """float64 (B, *places), gamma distributed with scale 1 (Marsaglia and Tsang 2000): normalised, Dirichlet numbers."""
+    """float64 (B, *places), gamma distributed of scale 1 (Marsaglia and Tsang 2000); normalised they are Dirichlet."""
     d = shape - 1 / 3 if shape >= 1 else shape + 2 / 3
     x = draws.normal(f"{use}/normal", *places, _TRIES)
     v = np.maximum(1 + x / np.sqrt(9 * d), 1e-300) ** 3
