@@ -61,19 +61,30 @@ class KernelConfig:
     """Most kernels of a series; their number is uniform from 1 on."""
 
 
-def compositions(draws: Draws, max_kernels: int) -> list[list[Term]]:
-    """The kernel of each series, as the products whose sum it is."""
+class Composition(NamedTuple):
+    """Kernels in the order in which they are combined, from left to right."""
+
+    kernels: list[Kernel]
+    times: list[bool]
+    """Of each but the first: does it multiply what stands before it? Else it is added."""
+
+    def terms(self) -> list[Term]:
+        """The products whose sum it is."""
+        terms: list[Term] = [(self.kernels[0],)]
+        for kernel, multiplies in zip(self.kernels[1:], self.times, strict=True):
+            terms = [(*term, kernel) for term in terms] if multiplies else [*terms, (kernel,)]
+        return terms
+
+
+def compositions(draws: Draws, max_kernels: int) -> list[Composition]:
+    """The kernel of each series."""
     count_B = draws.integers("count", low=1, high=max_kernels + 1)
     kernel_BK = draws.integers("kernel", max_kernels, high=len(BANK))
     times_BK = draws.happens("times", max_kernels, probability=0.5)
-    composed = []
-    for count, kernel_K, times_K in zip(count_B, kernel_BK, times_BK, strict=True):
-        terms: list[Term] = [(BANK[kernel_K[0]],)]
-        for number, times in zip(kernel_K[1:count], times_K[1:count], strict=True):
-            kernel = BANK[number]
-            terms = [(*term, kernel) for term in terms] if times else [*terms, (kernel,)]
-        composed.append(terms)
-    return composed
+    return [
+        Composition([BANK[number] for number in kernel_K[:count]], times_K[1:count].tolist())
+        for count, kernel_K, times_K in zip(count_B, kernel_BK, times_BK, strict=True)
+    ]
 
 
 def noise_variance(term: Term, num_steps: int) -> np.ndarray | None:
@@ -118,8 +129,9 @@ def draw_term(one: Draws, use: str, term: Term, num_steps: int) -> np.ndarray:
 def _factored(factors: Sequence[np.ndarray], normal_T: np.ndarray) -> np.ndarray:
     """float64 (T,): a draw by Cholesky's factors of the covariance."""
     covariance_TT = functools.reduce(np.multiply, [features_FT.T @ features_FT for features_FT in factors])
-    # Rounding may leave it a little less than positive.
-    np.fill_diagonal(covariance_TT, covariance_TT.diagonal() + TOLERANCE * covariance_TT.diagonal().max())
+    # Rounding may leave it a little less than positive; x x' alone is 0 at the one point of a series of one step.
+    variance_T = covariance_TT.diagonal()
+    np.fill_diagonal(covariance_TT, variance_T + TOLERANCE * variance_T.max() + np.finfo(np.float64).tiny)
     return np.linalg.cholesky(covariance_TT) @ normal_T
 
 
@@ -141,17 +153,17 @@ def _correlation(kernels: Term) -> Callable[[np.ndarray], np.ndarray]:
 
 def _generate(draws: Draws, num_steps: int, settings: KernelConfig) -> np.ndarray:
     values_BT = np.zeros((len(draws.item_B), num_steps))
-    for b, terms in enumerate(compositions(draws, settings.max_kernels)):
+    for b, composition in enumerate(compositions(draws, settings.max_kernels)):
         one = Draws(draws.seed, draws.process, draws.item_B[b : b + 1])
-        for number, term in enumerate(terms):
+        for number, term in enumerate(composition.terms()):
             values_BT[b] += draw_term(one, f"term {number}", term, num_steps)
     return values_BT
 
 
 def _kinds(draws: Draws, settings: KernelConfig) -> list[str]:
     found = [
-        {_KINDS[kernel.form] for term in terms for kernel in term if kernel.form in _KINDS}
-        for terms in compositions(draws, settings.max_kernels)
+        {_KINDS[kernel.form] for kernel in composition.kernels if kernel.form in _KINDS}
+        for composition in compositions(draws, settings.max_kernels)
     ]
     return ["+".join(sorted(kinds)) or "constant" for kinds in found]
 
