@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foreloom.config.located import Located
 from foreloom.config.loader import validate
+from foreloom.config.located import Located
 from foreloom.data.dropping import Dropping
 from foreloom.data.loader import WindowLoader
 from foreloom.data.memory import MemorySource

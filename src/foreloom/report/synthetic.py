@@ -12,7 +12,7 @@ import numpy as np
 
 from foreloom.data.convert import convert
 from foreloom.data.synthetic import registry
-from foreloom.data.synthetic.address import SOURCES, write_address
+from foreloom.data.synthetic.address import parse_settings, write_address
 from foreloom.data.synthetic.source import SyntheticSource
 from foreloom.report.style import BLUE, save_figure, styled
 
@@ -42,7 +42,7 @@ def synth_and_print(
     if out is None and plot is None:
         raise ValueError("say what to do with the series: --out FILE.arrow writes them, --plot FILE.svg draws some.")
     values = {"num_series": str(num_series)} | ({"length": length} if length else {}) | {"seed": str(seed)}
-    address = write_address(process, values | _parsed(settings))
+    address = write_address(process, values | parse_settings(settings))
     source = SyntheticSource(address)
     if out is not None:
         convert(address, out, "parquet" if out.suffix == ".parquet" else "arrow")
@@ -101,16 +101,6 @@ def _varied(kinds: Sequence[str], count: int) -> list[int]:
 def _kinds(source: SyntheticSource) -> Iterable[Sequence[str]]:
     for first in range(0, len(source), _KINDS_AT_ONCE):
         yield source.kinds(np.arange(first, min(first + _KINDS_AT_ONCE, len(source))))
-
-
-def _parsed(settings: Sequence[str]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for text in settings:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ValueError(f"{text!r}: write a setting of the process as name=value.")
-        values[name] = value.split(",") if name == SOURCES else value
-    return values
 
 
 def _shown(value: Any) -> str:

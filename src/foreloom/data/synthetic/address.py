@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -101,6 +101,17 @@ def write_address(process: str, values: Mapping[str, Any]) -> str:
     return f"{SCHEME}{process}{'?' * bool(query)}{query}"
 
 
+def parse_settings(parts: Iterable[str]) -> dict[str, Any]:
+    """The values of `name=value`, unescaped, `sources` as a list. Raises ValueError for what is not of this form."""
+    values: dict[str, Any] = {}
+    for part in parts:
+        key, equals, value = part.partition("=")
+        if not equals or key in values:
+            raise ValueError(f"{part!r} {'is given twice' if equals else 'is no setting: write name=value'}.")
+        values[key] = [unquote(one) for one in value.split(",") if one] if key == SOURCES else unquote(value)
+    return values
+
+
 def locate(path: str | Path, find: Callable[[str], Path | None]) -> tuple[str, list[str]]:
     """A path as `find` finds it, and the same of each path in an address; what is not found comes second.
 
@@ -128,15 +139,12 @@ def _restored(path: str | Path) -> str:
 
 
 def _split(text: str) -> tuple[str, dict[str, Any]]:
-    """The process's name and the values, `sources` as a list. ValueError for what is no `key=value`."""
+    """The process's name and the values."""
     name, _, query = text.removeprefix(SCHEME).partition("?")
-    values: dict[str, Any] = {}
-    for part in filter(None, query.split("&")):
-        key, equals, value = part.partition("=")
-        if not equals or key in values:
-            raise ValueError(f"{text}: {part!r}: {'is given twice' if equals else 'write a setting as name=value'}.")
-        values[key] = [unquote(one) for one in value.split(",") if one] if key == SOURCES else unquote(value)
-    return name, values
+    try:
+        return name, parse_settings([part for part in query.split("&") if part])
+    except ValueError as error:
+        raise ValueError(f"{text}: {error}") from None
 
 
 def _unknown(key: str, known: list[str]) -> str:
