@@ -50,6 +50,9 @@ BANK = (
     *(Kernel("white", variance) for variance in (0.1, 1.0)),
     Kernel("constant"),
 )
+_IN_ONE_THREAD = 2**18
+"""Multiplications up to which OpenBLAS starts no threads. Theirs would wait for one another on a busy machine, hundreds
+of times longer than such a product takes, and would round differently from one number of threads to another."""
 _KINDS = {"periodic": "periodic", "linear": "linear", "rbf": "smooth", "rational": "smooth", "white": "noise"}
 
 
@@ -121,9 +124,17 @@ def draw_term(one: Draws, use: str, term: Term, num_steps: int) -> np.ndarray:
     if math.prod(map(len, factors)) > num_steps**2:
         return _factored(factors, one.normal(use, num_steps)[0])
     left_FT, right_FT = (functools.reduce(product, half) for half in (factors[::2], factors[1::2] or [np.ones((1, 1))]))
-    # The features of the whole are all products of a left and a right one; they are summed without being built.
-    normal_FF = one.normal(use, len(right_FT), len(left_FT))[0]
-    return ((normal_FF @ left_FT) * right_FT).sum(axis=0)
+    return _summed(one.normal(use, len(right_FT), len(left_FT))[0], left_FT, right_FT)
+
+
+def _summed(normal_FF: np.ndarray, left_FT: np.ndarray, right_FT: np.ndarray) -> np.ndarray:
+    """float64 (T,): all products of a right and a left feature, times their numbers, which are never built."""
+    values_T = np.empty(left_FT.shape[1])
+    block = max(_IN_ONE_THREAD // normal_FF.size, 1)
+    for first in range(0, len(values_T), block):
+        steps = slice(first, first + block)
+        values_T[steps] = ((normal_FF @ left_FT[:, steps]) * right_FT[:, steps]).sum(axis=0)
+    return values_T
 
 
 def _factored(factors: Sequence[np.ndarray], normal_T: np.ndarray) -> np.ndarray:

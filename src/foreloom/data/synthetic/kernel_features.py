@@ -54,13 +54,11 @@ def smooth(num_steps: int, correlation: Callable[[np.ndarray], np.ndarray]) -> n
     left_T = correlation(np.zeros(num_steps))
     while left_T.max() > _LEFT_OUT:
         pivot = int(np.argmax(left_T))
-        covariance_T = correlation(x_T - x_T[pivot]) - features_FT[:, pivot] @ features_FT
+        covariance_T = correlation(x_T - x_T[pivot]) - np.einsum("f,ft->t", features_FT[:, pivot], features_FT)
         new_T = covariance_T / np.sqrt(left_T[pivot])
         features_FT = np.vstack([features_FT, new_T])
         left_T = left_T - new_T**2
-    # Turned so that the first features hold most: products of features can then be left out by their size.
-    scale_F, turned_FT = np.linalg.svd(features_FT, full_matrices=False)[1:]
-    return _kept(scale_F[:, None] * turned_FT)
+    return _kept(features_FT)
 
 
 def polynomial(num_steps: int, variances: Sequence[float]) -> np.ndarray:
