@@ -125,8 +125,8 @@ def main() -> None:
     if importlib.util.find_spec("sklearn") is None:
         console.print("scikit-learn is not installed: pip install scikit-learn to compare with the original procedure.")
     else:
-        console.print(measure_beside_original(*((2, 4) if arguments.quick else (9, 16))))
-    console.print(measure_streaming(3 if arguments.quick else 15))
+        console.print(measure_beside_original(*((2, 4) if arguments.quick else (7, 8))))
+    console.print(measure_streaming(3 if arguments.quick else 9))
 
 
 if __name__ == "__main__":

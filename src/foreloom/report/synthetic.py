@@ -83,6 +83,7 @@ def synthetic_figure(source: SyntheticSource) -> Figure:
         ax.set_title(series.static["kind"], fontsize=8)
         ax.margins(x=0.01)
         ax.tick_params(labelsize=7)
+        ax.locator_params(nbins=4)
     for ax in axes[len(items) :]:
         ax.set_visible(False)
     return figure
