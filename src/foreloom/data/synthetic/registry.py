@@ -8,7 +8,10 @@ from typing import Any, Protocol
 
 from foreloom.data.synthetic.process import Maker
 
-_PROCESSES = ("kernel", "tsmixup", "patterns")
+_PROCESSES = (
+    "kernel", "tsmixup", "regimes", "ets", "arma", "count", "intermittent", "spikes", "volatility", "chaos", "causal",
+    "patterns",
+)  # fmt: skip
 """Each is a module here that holds the record `PROCESS`."""
 
 
