@@ -69,7 +69,8 @@ def test_samples_have_the_published_distribution(shared, name, checkpoint):
     inputs = [ForecastInput(row[None], np.empty((1, length), np.float32), num_targets=1) for row in contexts]
     paths = np.concatenate(forecaster.predict(inputs, length, num_samples=num_samples))
     tokenizer, scale = model.tokenizer, case["scale"]
-    drawn = np.rint((paths[:, :, 0] / scale[:, None] - float(tokenizer.center_K[0])) / float(tokenizer.center_K[1] - tokenizer.center_K[0]))  # fmt: skip
+    lowest, second = tokenizer.center_K[:2].tolist()
+    drawn = np.rint((paths[:, :, 0] / scale[:, None] - lowest) / (second - lowest))
     probability = case["out_first_step_sampling_probs"]
     special = model.architecture.n_special_tokens + 1
     folded = probability[:, special:].copy()

@@ -25,7 +25,7 @@ TOKENIZER_CLASS = "MeanScaleUniformBins"
 
 _TOKENIZER = ("n_tokens", "n_special_tokens", "pad_token_id", "eos_token_id", "use_eos_token")
 _SAMPLING = ("num_samples", "temperature", "top_k", "top_p")
-_MOE = ("num_experts", "num_active_experts", "router_hidden_dim", "load_balancing_weight", "use_expert_bias")
+_MOE = ("num_experts", "num_active_experts", "router_hidden_dim", "load_balancing_weight", "router_choice")
 _NESTED = ("model_type", "context_length", "prediction_length", *_TOKENIZER, *_SAMPLING)
 _LIMITS = ("low_limit", "high_limit")
 _LARGEST_LIMIT = 100.0
@@ -62,8 +62,8 @@ class Architecture(T5Shape):
     num_active_experts: int = 2
     router_hidden_dim: int = 256
     load_balancing_weight: float = 0.01
-    use_expert_bias: bool = False
-    """Has the router a bias on each expert that balances without a loss?"""
+    router_choice: Literal["standardized", "biased", "probability"] = "standardized"
+    """What a series' experts are chosen by; see `experts.SampleExperts`."""
     published: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """The config.json this came from, for the keys that mean nothing here but must survive."""
 

@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
-
-from torch import nn
 
 from foreloom.models.chronos_t5 import checkpoint
 from foreloom.models.chronos_t5.architecture import Architecture
+from foreloom.models.chronos_t5.causal import CausalChronosModel
 from foreloom.models.chronos_t5.config import (
     CHANGEABLE_FIELDS,
     DEFAULT_BALANCE_RATE,
-    DEFAULT_LOAD_BALANCING_WEIGHT,
     EXPERT_FIELDS,
     ChronosT5Config,
     new_values,
 )
-from foreloom.models.chronos_t5.experts import initialize_experts
+from foreloom.models.chronos_t5.experts import initialize_experts, start_balance
 from foreloom.models.chronos_t5.model import ChronosT5Model
 from foreloom.models.common.files import resolve_folder
+from foreloom.models.common.limits import raised_limit
 
-logger = logging.getLogger(__name__)
+Model = ChronosT5Model | CausalChronosModel
 
-_NEW_EXPERTS = ("num_experts", "num_active_experts", "router_hidden_dim")
+_EXPERTS = ("num_experts", "num_active_experts", "router_hidden_dim", "router_choice", "load_balancing_weight")
+_FIXED_EXPERTS = ("num_experts", "router_hidden_dim")
 
 
-def build(config: ChronosT5Config, *, context_length: int, prediction_length: int) -> ChronosT5Model:
+def build(config: ChronosT5Config, *, context_length: int, prediction_length: int) -> Model:
     """A new model without values, or a pretrained one whose limits are raised to the data's lengths (in steps).
 
     A regular checkpoint with `use_moe` gets experts, drawn by their names with seed 0.
     """
     needed = {"context_length": context_length, "prediction_length": prediction_length}
     if config.pretrained is None:
-        model = checkpoint.build_empty(_with_balance(_new_architecture(config, needed), config))
+        model = checkpoint.build_empty(_new_architecture(config, needed))
     else:
         model = checkpoint.load(resolve_folder(config.pretrained))
-        arch = _with_balance(_with_experts(_adapted(model.architecture, config, needed), config), config)
+        arch = _with_experts(_adapted(model.architecture, config, needed), config)
         model = _carried_over(model, arch)
-    model.router_z_loss_factor = config.router_z_loss_factor
-    if model.architecture.use_expert_bias:
+    if isinstance(model, ChronosT5Model):
+        model.router_z_loss_factor = config.router_z_loss_factor
         model.balance_rate = config.balance_rate or DEFAULT_BALANCE_RATE
     return model
 
@@ -59,36 +58,27 @@ def _new_architecture(config: ChronosT5Config, needed: dict[str, int]) -> Archit
 
 
 def _adapted(arch: Architecture, config: ChronosT5Config, needed: dict[str, int]) -> Architecture:
-    """Limits raised, never lowered, each change logged; what the recipe sets of the rest."""
-    changes: dict[str, Any] = {}
-    for name in CHANGEABLE_FIELDS:
-        asked, old = getattr(config, name), getattr(arch, name)
-        if name in needed:
-            if asked is not None and asked < old:
-                raise ValueError(
-                    f"model.{name} is {asked} and the checkpoint has {old}; a limit is never lowered, leave it out."
-                )
-            changes[name] = max(old, needed[name], asked or 0)
-            if changes[name] == old:
-                continue
-            if arch.model_type == "causal":
-                raise ValueError(
-                    f"the data's windows need a {name} of {changes[name]} and this causal model has positions for "
-                    f"{old}; lower data.{name}."
-                )
-            logger.info("%s: %s -> %s", name, old, changes[name])
-        elif asked is not None:
-            changes[name] = asked
+    """Limits raised, never lowered; what the recipe sets of the rest."""
+    changes: dict[str, Any] = {
+        name: asked for name in CHANGEABLE_FIELDS if (asked := getattr(config, name)) is not None and name not in needed
+    }
+    for name, steps in needed.items():
+        has = getattr(arch, name)
+        changes[name] = raised_limit(name, has, steps, getattr(config, name))
+        if arch.model_type == "causal" and changes[name] != has:
+            raise ValueError(
+                f"the data's windows need a {name} of {changes[name]} and this causal model has positions for {has}; "
+                f"lower data.{name}."
+            )
     return arch.replace(**changes)
 
 
 def _with_experts(arch: Architecture, config: ChronosT5Config) -> Architecture:
     """The experts the recipe asks for, where the checkpoint has none; ValueError where they contradict its own."""
-    asked = {name: value for name in _NEW_EXPERTS if (value := getattr(config, name)) is not None}
+    asked = {name: value for name in _EXPERTS if (value := getattr(config, name)) is not None}
     if not arch.use_moe:
         if config.use_moe:
-            values = {"load_balancing_weight": DEFAULT_LOAD_BALANCING_WEIGHT, **asked}
-            return arch.replace(use_moe=True, **values)
+            return arch.replace(use_moe=True, **asked)
         idle = [name for name in EXPERT_FIELDS if getattr(config, name)]
         if idle:
             raise ValueError(
@@ -99,32 +89,23 @@ def _with_experts(arch: Architecture, config: ChronosT5Config) -> Architecture:
     if config.use_moe is False:
         raise ValueError(f"model.use_moe is false and {config.pretrained} has experts in place of a head.")
     for name, value in asked.items():
-        if name != "num_active_experts" and value != getattr(arch, name):
+        if name in _FIXED_EXPERTS and value != getattr(arch, name):
             raise ValueError(
                 f"model.{name} is {value} and {config.pretrained} has {getattr(arch, name)}; leave it out."
             )
     return arch.replace(**asked)
 
 
-def _with_balance(arch: Architecture, config: ChronosT5Config) -> Architecture:
-    if not arch.use_moe:
-        return arch
-    balance = config.balance or ("bias" if arch.use_expert_bias else "loss")
-    if balance != "loss":
-        return arch.replace(load_balancing_weight=0.0, use_expert_bias=balance == "bias" or arch.use_expert_bias)
-    weight = config.load_balancing_weight or arch.load_balancing_weight or DEFAULT_LOAD_BALANCING_WEIGHT
-    return arch.replace(load_balancing_weight=weight)
-
-
-def _carried_over(model: ChronosT5Model, arch: Architecture) -> ChronosT5Model:
+def _carried_over(model: Model, arch: Architecture) -> Model:
     """A model of that architecture with the weights there are; experts that are new are drawn, biases 0."""
     adapted = checkpoint.build_empty(arch)
+    if adapted.moe is not None:
+        start_balance(adapted.moe)
     own, have = adapted.state_dict(), model.state_dict()
+    parameters = dict(adapted.named_parameters())
     for name, tensor in own.items():
         if name in have:
             tensor.copy_(have[name])
-        elif name == "moe.expert_bias":
-            tensor.zero_()
-        else:
-            initialize_experts(name, nn.Parameter(tensor, requires_grad=False), seed=0)
+        elif name in parameters:
+            initialize_experts(name, parameters[name], seed=0)
     return adapted

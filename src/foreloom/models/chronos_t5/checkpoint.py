@@ -15,6 +15,7 @@ from foreloom.models.chronos_t5.architecture import (
     Architecture,
     architecture_of_module,
 )
+from foreloom.models.chronos_t5.causal import CausalChronosModel
 from foreloom.models.chronos_t5.model import ChronosT5Model
 from foreloom.models.common.files import CONFIG_FILE, WEIGHTS_FILE, load_weights, read_json, read_weights, write_folder
 from foreloom.models.common.t5.copies import COPIES, without_copies
@@ -30,7 +31,7 @@ def recognises(config: Mapping[str, Any]) -> bool:
     return config.get("chronos_pipeline_class", PIPELINE_CLASS) in (PIPELINE_CLASS, MOE_PIPELINE_CLASS)
 
 
-def load(folder: str | Path) -> ChronosT5Model:
+def load(folder: str | Path) -> ChronosT5Model | CausalChronosModel:
     """The model of a folder, float32 whatever the file holds, on the CPU, in evaluation mode.
 
     ValueError with a sentence for a folder of another family, and for weights that are damaged or do not fit.
@@ -44,7 +45,8 @@ def load(folder: str | Path) -> ChronosT5Model:
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
     model = build_empty(arch)
-    tensors = without_copies(read_weights(folder), folder / WEIGHTS_FILE, _COPIES)
+    embedding = "transformer.wte.weight" if arch.model_type == "causal" else "shared.weight"
+    tensors = without_copies(read_weights(folder), folder / WEIGHTS_FILE, _COPIES, embedding)
     load_weights(model.state_dict(), tensors, folder / WEIGHTS_FILE)
     return model.eval()
 
@@ -55,8 +57,8 @@ def save(module: nn.Module, state_dict: Mapping[str, Tensor], folder: Path) -> N
     write_folder(Path(folder), architecture_of_module(module).to_published(dtype), state_dict)
 
 
-def build_empty(arch: Architecture) -> ChronosT5Model:
+def build_empty(arch: Architecture) -> ChronosT5Model | CausalChronosModel:
     """The module with its parameters allocated and not filled; on the meta device where that is torch's default."""
     with torch.device("meta"):
-        model = ChronosT5Model(arch)
+        model = CausalChronosModel(arch) if arch.model_type == "causal" else ChronosT5Model(arch)
     return model if torch.get_default_device().type == "meta" else model.to_empty(device="cpu")

@@ -13,12 +13,10 @@ from foreloom.models.chronos_t5.architecture import SIZE_DEFAULTS, SIZES, Archit
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Balance = Literal["loss", "bias", "none"]
+RouterChoice = Literal["standardized", "biased", "probability"]
 
 DEFAULT_BALANCE_RATE = 0.01
 """Ten times that of Wang et al. 2024, whose batches hold a thousand times as many choices: series, not tokens."""
-DEFAULT_LOAD_BALANCING_WEIGHT = 1.0
-"""With the 0.01 of the first description of this model two of four experts were left without a sample."""
 
 CAUSAL_INITIALIZER_STD = 0.02
 CAUSAL_EPSILON = 1e-5
@@ -69,13 +67,15 @@ class ChronosT5Config:
     """Experts of a series, chosen once from its whole context."""
     router_hidden_dim: Count | None = None
     """Width of the router's hidden layer."""
-    balance: Balance | None = None
-    """What keeps the experts evenly used: a loss over the global batch, a bias on each expert that follows its load
-    (Wang et al. 2024), or nothing; unset: the loss, or what the checkpoint has."""
-    load_balancing_weight: Positive | None = None
-    """balance: loss only: its weight, 1 by default. Watch expert_load: the loss can be near 1 without balance too."""
+    router_choice: RouterChoice | None = None
+    """What experts are chosen by. standardized (default): each expert's logit against its own running mean and
+    deviation, which keeps all of them in use; biased: probability plus a bias that follows the expert's load (Wang et
+    al. 2024); probability: alone, which leaves it to the loss, and some experts without samples."""
+    load_balancing_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Weight of the balance loss, 0.01 by default; 0: none. The loss can be near 1, its value at even use, without any
+    balance: watch expert_load."""
     balance_rate: Positive | None = None
-    """balance: bias only: by how much each update moves the bias of an expert, 0.01 by default."""
+    """router_choice: biased only: by how much each update moves the bias of an expert, 0.01 by default."""
     router_z_loss_factor: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the mean square of the router's logsumexp, which keeps its logits small; 0: none."""
     d_model: Count | None = None
@@ -114,10 +114,10 @@ class ChronosT5Config:
             self._refuse_without_effect(SEQ2SEQ_FIELDS, "model_type: causal")
         if self.use_moe is False or (self.use_moe is None and self.pretrained is None):
             self._refuse_without_effect(EXPERT_FIELDS, "use_moe: false; set model.use_moe=true")
-        if self.load_balancing_weight is not None and self.balance not in (None, "loss"):
-            raise ValueError(f"load_balancing_weight has no effect with balance: {self.balance}; remove it.")
-        if self.balance_rate is not None and self.balance != "bias":
-            raise ValueError("balance_rate has no effect without balance: bias; set that, or remove it.")
+        if self.balance_rate is not None and self.router_choice not in (None, "biased"):
+            raise ValueError(f"balance_rate has no effect with router_choice: {self.router_choice}; remove it.")
+        if self.balance_rate is not None and self.router_choice is None and self.pretrained is None:
+            raise ValueError("balance_rate has no effect without router_choice: biased; set that, or remove it.")
         if None not in (self.num_experts, self.num_active_experts) and self.num_active_experts > self.num_experts:  # type: ignore[operator]
             raise ValueError(
                 f"num_active_experts is {self.num_active_experts} and num_experts {self.num_experts}: a series cannot "
@@ -137,16 +137,13 @@ class ChronosT5Config:
         implied = {name: values[name] for name in ARCHITECTURE_FIELDS if name in values}
         if not self.use_moe:
             return {name: value for name, value in implied.items() if name not in EXPERT_FIELDS}
-        implied["balance"] = self.balance or "loss"
-        if self.balance == "bias":
+        if self.router_choice == "biased":
             implied["balance_rate"] = self.balance_rate or DEFAULT_BALANCE_RATE
-        if self.balance in ("bias", "none"):
-            del implied["load_balancing_weight"]
         return implied
 
 
 EXPERT_FIELDS = (
-    "num_experts", "num_active_experts", "router_hidden_dim", "balance", "load_balancing_weight", "balance_rate",
+    "num_experts", "num_active_experts", "router_hidden_dim", "router_choice", "load_balancing_weight", "balance_rate",
     "router_z_loss_factor",
 )  # fmt: skip
 """What means nothing without experts."""
@@ -166,7 +163,7 @@ CHANGEABLE_FIELDS = ("context_length", "prediction_length", "dropout_rate", *SAM
 """What may differ from a checkpoint: no weight has its shape or meaning from these."""
 ARCHITECTURE_FIELDS = (
     *CHANGEABLE_FIELDS, *FIXED_FIELDS, "use_moe", "num_experts", "num_active_experts", "router_hidden_dim",
-    "load_balancing_weight",
+    "router_choice", "load_balancing_weight",
 )  # fmt: skip
 
 
@@ -175,7 +172,7 @@ def new_values(config: ChronosT5Config) -> dict[str, Any]:
     assert config.size is not None
     own = {"context_length", "prediction_length"}
     values = {f.name: f.default for f in dataclasses.fields(Architecture) if f.name in {*ARCHITECTURE_FIELDS} - own}
-    values |= SIZE_DEFAULTS | SIZES[config.size] | {"load_balancing_weight": DEFAULT_LOAD_BALANCING_WEIGHT}
+    values |= SIZE_DEFAULTS | SIZES[config.size]
     given = {name: value for name in ARCHITECTURE_FIELDS if (value := getattr(config, name)) is not None}
     values |= given
     if config.model_type == "causal":

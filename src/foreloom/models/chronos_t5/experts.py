@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from foreloom.models.chronos_t5.architecture import Architecture
+from foreloom.models.chronos_t5.moments import RunningMoments
 from foreloom.models.common.dropout import dropout, relu_dropout_
 from foreloom.models.common.initialize import normal_by_name
 from foreloom.models.common.moe import choose
@@ -29,23 +30,29 @@ class SampleRouting(NamedTuple):
     """int64, the chosen experts, the likeliest first."""
     weight_BK: Tensor
     """float32, their probabilities divided by their sum."""
+    pooled_BD: Tensor
+    """float32, the mean states that the router read, without a gradient."""
 
 
 class ContextRouter(nn.Module):
-    """Mean of the encoder's states where the context has tokens -> Linear -> ReLU -> dropout -> Linear -> logits."""
+    """Mean of the encoder's states where the context has tokens -> Linear -> ReLU -> dropout -> Linear -> logits.
+
+    Such means have nearly all in common, so that a young router would send every series to the same experts; what it
+    reads is therefore standardised by running moments.
+    """
 
     def __init__(self, arch: Architecture) -> None:
         super().__init__()
+        self.input_moments = RunningMoments(arch.d_model)
         self.hidden_layer = nn.Linear(arch.d_model, arch.router_hidden_dim)
         self.output_layer = nn.Linear(arch.router_hidden_dim, arch.num_experts)
         self.dropout_rate = arch.dropout_rate
 
-    def forward(self, hidden_BSD: Tensor, mask_BS: Tensor | None) -> Tensor:
-        """float32 (B, E), whatever the autocast: small differences decide."""
-        with torch.autocast(hidden_BSD.device.type, enabled=False):
-            pooled_BD = masked_mean(hidden_BSD.float(), mask_BS)
-            hidden = relu_dropout_(self.hidden_layer(pooled_BD), self.dropout_rate, self.training)
-            return self.output_layer(hidden)
+    def forward(self, pooled_BD: Tensor) -> Tensor:
+        """float32 (B, D) -> (B, E), whatever the autocast: small differences decide."""
+        with torch.autocast(pooled_BD.device.type, enabled=False):
+            hidden = self.hidden_layer(self.input_moments(pooled_BD))
+            return self.output_layer(relu_dropout_(hidden, self.dropout_rate, self.training))
 
 
 class MoEExpertHead(nn.Module):
@@ -68,20 +75,33 @@ class MoEExpertHead(nn.Module):
 
 
 class SampleExperts(nn.Module):
-    """sum over a sample's experts of weight * logits, each expert run on its samples only."""
+    """sum over a sample's experts of weight * logits, each expert run on its samples only.
+
+    Who is chosen goes by `arch.router_choice`: the probabilities; the probabilities and a bias on each expert that
+    follows its load (Wang et al. 2024); or each expert's logit against its own running mean and deviation, which gives
+    every expert its share of the samples from the start, as far as they differ.
+    """
 
     def __init__(self, arch: Architecture) -> None:
         super().__init__()
         self.router = ContextRouter(arch)
         self.experts = nn.ModuleList([MoEExpertHead(arch) for _ in range(arch.num_experts)])
         self.top_k = arch.num_active_experts
-        self.register_buffer("expert_bias", torch.zeros(arch.num_experts) if arch.use_expert_bias else None)
+        self.logit_moments = RunningMoments(arch.num_experts) if arch.router_choice == "standardized" else None
+        has_bias = arch.router_choice == "biased"
+        self.register_buffer("expert_bias", torch.zeros(arch.num_experts) if has_bias else None)
 
     def route(self, hidden_BSD: Tensor, mask_BS: Tensor | None) -> SampleRouting:
         """From the encoder's states (B, S, D) and which of them stand for something observed."""
-        logits_BE = self.router(hidden_BSD, mask_BS)
-        expert_BK, weight_BK = choose(logits_BE, self.top_k, self.expert_bias, normalize_weights=True)
-        return SampleRouting(logits_BE, expert_BK, weight_BK)
+        pooled_BD = masked_mean(hidden_BSD.float(), mask_BS)
+        logits_BE = self.router(pooled_BD)
+        score_BE = None
+        if self.logit_moments is not None:
+            score_BE = self.logit_moments(logits_BE.detach())
+        elif self.expert_bias is not None:
+            score_BE = logits_BE.detach().softmax(-1) + self.expert_bias
+        expert_BK, weight_BK = choose(logits_BE, self.top_k, score_BE, normalize_weights=True)
+        return SampleRouting(logits_BE, expert_BK, weight_BK, pooled_BD.detach())
 
     def forward(self, h_RTD: Tensor, routing: SampleRouting) -> Tensor:
         """Decoder states (R, T, D) -> logits (R, T, V). R / B rows in a row share a sample's routing."""
@@ -106,6 +126,15 @@ def masked_mean(hidden_BSD: Tensor, mask_BS: Tensor | None) -> Tensor:
         return hidden_BSD.mean(1)
     weight_BS = mask_BS.to(hidden_BSD.dtype)
     return torch.einsum("bsd,bs->bd", hidden_BSD, weight_BS / weight_BS.sum(1, keepdim=True))
+
+
+def start_balance(moe: SampleExperts) -> None:
+    """Moments that know of nothing, biases of 0."""
+    for module in moe.modules():
+        if isinstance(module, RunningMoments):
+            module.reset()
+    if moe.expert_bias is not None:
+        moe.expert_bias.zero_()
 
 
 def initialize_experts(name: str, parameter: Tensor, seed: int) -> None:

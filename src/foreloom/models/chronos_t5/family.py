@@ -8,6 +8,7 @@ from foreloom.distributed.sharding import Sharding
 from foreloom.models.chronos_t5 import checkpoint
 from foreloom.models.chronos_t5.batch import batch
 from foreloom.models.chronos_t5.build import build
+from foreloom.models.chronos_t5.causal import BLOCKS as CAUSAL_BLOCKS
 from foreloom.models.chronos_t5.config import ChronosT5Config
 from foreloom.models.chronos_t5.flops import flops_per_row
 from foreloom.models.chronos_t5.forecast import ChronosT5Forecaster
@@ -28,7 +29,7 @@ FAMILY = ModelFamily(
     build=build,
     initialize=initialize,
     batch=batch,
-    sharding=Sharding(blocks=BLOCKS),
+    sharding=Sharding(blocks=(*BLOCKS, *CAUSAL_BLOCKS)),
     recognises=checkpoint.recognises,
     load=checkpoint.load,
     save=checkpoint.save,

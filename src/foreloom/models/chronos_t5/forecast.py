@@ -7,7 +7,6 @@ experts a sample.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any, Self, cast
 
 import numpy as np
@@ -22,7 +21,8 @@ from foreloom.models.chronos_t5.sampling import Sampling, draws
 from foreloom.models.chronos_t5.tokenizer import Tokenizer
 from foreloom.models.chronos_t5.usage import ExpertUsage, RoutingInfo
 from foreloom.models.common.answering import answering
-from foreloom.models.common.rows import batches_by_length, left_padded
+from foreloom.models.common.contexts import target_rows, usable_steps
+from foreloom.models.common.rows import batches_by_length, last_observed, left_padded
 from foreloom.models.common.transfer import to_device
 
 MOST_STEPS = 32768
@@ -117,9 +117,8 @@ class ChronosT5Forecaster:
         with answering(self.module):
             for chosen in batches_by_length([len(row) for row in rows], batch_size, MOST_STEPS):
                 id_BS, mask_BS, _ = self._encoded([rows[i] for i in chosen])
-                output = self.module(id_BS, mask_BS)
                 num_more = id_BS.shape[1] - max(len(rows[i]) for i in chosen)
-                for i, hidden_SD in zip(chosen, output.memory.hidden_BSD.float().cpu().numpy(), strict=True):
+                for i, hidden_SD in zip(chosen, self._states(id_BS, mask_BS).float().cpu().numpy(), strict=True):
                     hidden[i] = hidden_SD[-(len(rows[i]) + num_more) :]
         return [left_padded(hidden[part], 0.0) for part in parts]
 
@@ -138,7 +137,7 @@ class ChronosT5Forecaster:
         """Samples an input, and the routing of all target rows."""
         horizon = self.prediction_length if prediction_length is None else prediction_length
         sampling = self.sampling.changed(changes)
-        rows, parts = self._rows(inputs, self._checked_context_length(inputs, context_length))
+        rows, parts = self._rows(inputs, usable_steps(inputs, context_length, self.context_length))
         paths_RNH = np.empty((len(rows), sampling.num_samples, horizon), np.float32)
         routed: dict[int, SampleRouting] = {}
         with answering(self.module):
@@ -168,6 +167,12 @@ class ChronosT5Forecaster:
             contexts = [np.concatenate(pair)[-self.context_length :] for pair in zip(contexts, medians_BH, strict=True)]
         return np.concatenate(parts, axis=2), first
 
+    def _states(self, id_BS: Tensor, mask_BS: Tensor | None) -> Tensor:
+        """(B, S, D): of the encoder, or of the decoder where that is all there is."""
+        if self.architecture.model_type == "causal":
+            return self.module(id_BS, mask_BS, output_hidden_states=True).last_hidden_state
+        return self.module(id_BS, mask_BS).memory.hidden_BSD
+
     def _encoded(self, contexts: Sequence[np.ndarray]) -> tuple[Tensor, Tensor | None, Tensor]:
         """Tokens (B, S) and mask on the device, scale (B,) on the CPU."""
         tokens = self._tokenizer.encode_context(torch.from_numpy(left_padded(contexts, np.nan)))
@@ -177,30 +182,17 @@ class ChronosT5Forecaster:
 
     def _rows(self, inputs: Sequence[ForecastInput], context_length: int) -> tuple[list[np.ndarray], list[slice]]:
         """The target rows of all inputs one after another, from their first observed step on, and which are whose."""
-        rows = [_observed(x_L[-context_length:]) for x in inputs for x_L in x.context_RC[: x.num_targets]]
-        ends = accumulate(x.num_targets for x in inputs)
-        return rows, [slice(end - x.num_targets, end) for end, x in zip(ends, inputs, strict=True)]
-
-    def _checked_context_length(self, inputs: Sequence[ForecastInput], context_length: int | None) -> int:
-        if context_length is None:
-            longest = max((x.context_RC.shape[1] for x in inputs), default=0)
-            if longest > self.context_length:
-                raise ValueError(
-                    f"a context has {longest} steps and the model looks at {self.context_length} at most; pass "
-                    f"context_length={self.context_length} to use the newest ones only."
-                )
-            return self.context_length
-        if not 1 <= context_length <= self.context_length:
-            raise ValueError(f"context_length is {context_length}; this model takes 1 to {self.context_length}.")
-        return context_length
+        rows, parts = target_rows(inputs, context_length)
+        if self.architecture.model_type == "causal":  # which was trained with every step there
+            rows = [_filled(row) for row in rows]
+        return rows, parts
 
     @property
     def _tokenizer(self) -> Tokenizer:
         return cast(Tokenizer, self.module.tokenizer)
 
 
-def _observed(x_L: np.ndarray) -> np.ndarray:
-    """From the first observed step on; a single missing one where nothing is observed. Infinite values are missing."""
-    x_L = np.where(np.isfinite(x_L), x_L, np.float32("nan")).astype(np.float32)
-    observed_L = ~np.isnan(x_L)
-    return x_L[observed_L.argmax() :] if observed_L.any() else x_L[-1:]
+def _filled(x_L: np.ndarray) -> np.ndarray:
+    """The last observed value where one is missing; 0 where nothing is observed."""
+    filled_L = last_observed(x_L[None], ~np.isnan(x_L)[None])[0]
+    return np.where(np.isnan(filled_L), np.float32(0), filled_L)

@@ -28,7 +28,9 @@ def generate(
     memory = module(id_BS, mask_BS).memory
     cache = DecoderCache(arch.num_decoder_layers, num_steps)
     draw_HR = to_device(draw_BNH.reshape(-1, num_steps).T.astype(np.float32), id_BS.device)
-    token_R = id_BS.new_full((num_rows * num_samples,), arch.pad_token_id)
+    start_tokens = module.start_tokens
+    assert callable(start_tokens)
+    token_R = start_tokens(id_BS).repeat_interleave(num_samples)
     excluded = arch.eos_token_id if arch.use_eos_token else None
     tokens = []
     for draw_R in draw_HR:

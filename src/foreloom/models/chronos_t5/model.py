@@ -99,6 +99,10 @@ class ChronosT5Model(nn.Module):
             return output
         return output._replace(**self._losses(logits, labels, memory.routing, global_tally)._asdict())
 
+    def start_tokens(self, id_BS: Tensor) -> Tensor:
+        """(B,): what decoding begins with, padding."""
+        return id_BS.new_full((len(id_BS),), self.architecture.pad_token_id)
+
     def _encode(self, input_ids: Tensor, attention_mask: Tensor | None) -> Memory:
         mask_BS = None if attention_mask is None else attention_mask > 0
         hidden_BSD = self.encoder(self.shared(input_ids), visible(mask_BS))

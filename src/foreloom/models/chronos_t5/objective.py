@@ -13,6 +13,7 @@ from torch import Tensor
 
 from foreloom.models.chronos_t5.architecture import Architecture
 from foreloom.models.chronos_t5.experts import SampleRouting
+from foreloom.models.chronos_t5.moments import moment_sums
 from foreloom.models.family import Tally
 from foreloom.objectives.cross_entropy import cross_entropy
 from foreloom.objectives.loss import Loss
@@ -76,6 +77,8 @@ def mixture_losses(
         "ce_loss": _entry(forecast.sum, forecast.count),
         "load_loss": _entry(load_loss * whole.num_labels, forecast.count),
         "expert_load": survey["expert_load"],
+        "router_input": moment_sums(routing.pooled_BD, has_label_B),
+        "router_logits": moment_sums(routing.logits_BE, has_label_B),
     }
     router_loss = arch.load_balancing_weight * balances * load_loss
     if z_loss_factor:

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from foreloom.models.chronos_t5.architecture import architecture_of_module
+from foreloom.models.chronos_t5.experts import SampleExperts
 from foreloom.models.common.moe import balance_bias
 from foreloom.models.family import Tally
 from foreloom.objectives.router import load_figures
@@ -23,11 +24,16 @@ def needs_survey(module: nn.Module) -> bool:
 
 
 def after_update(module: nn.Module, tally: Tally, applied: Tensor) -> None:
-    """Move the router's biases towards an even load of the global batch, where `balance: bias` was asked for."""
-    rate = module.balance_rate
-    assert isinstance(rate, float)
-    if rate:
-        balance_bias(module.get_buffer("moe.expert_bias"), tally["expert_load"][0], rate, applied)
+    """What the router knows of its input and output follows the global batch; biases, where there are any, its load."""
+    moe, rate = module.moe, module.balance_rate
+    if moe is None:
+        return
+    assert isinstance(moe, SampleExperts) and isinstance(rate, float)
+    moe.router.input_moments.follow(tally["router_input"], applied)
+    if moe.logit_moments is not None:
+        moe.logit_moments.follow(tally["router_logits"], applied)
+    if moe.expert_bias is not None:
+        balance_bias(moe.expert_bias, tally["expert_load"][0], rate, applied)
 
 
 def figures(module: nn.Module, tally: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -37,6 +37,7 @@ class Tokenizer:
 
     def __init__(self, arch: Architecture) -> None:
         self._arch = arch
+        self.pad_token_id = arch.pad_token_id
         num_bins = arch.n_tokens - arch.n_special_tokens - 1
         self.center_K = torch.linspace(arch.low_limit, arch.high_limit, num_bins, device="cpu")
         inner = (self.center_K[1:] + self.center_K[:-1]) / 2
@@ -79,7 +80,7 @@ class Tokenizer:
         scaled_RL = torch.where(mask_RL, x_RL, 0.0) / scale_R[:, None]
         bin_RL = torch.bucketize(scaled_RL, self.boundary_K, right=True)
         id_RL = (bin_RL + self._arch.n_special_tokens).clamp(0, self._arch.n_tokens - 1)
-        return torch.where(mask_RL, id_RL, self._arch.pad_token_id)
+        return torch.where(mask_RL, id_RL, self.pad_token_id)
 
     def _with_end(self, id_RS: Tensor, mask_RS: Tensor) -> tuple[Tensor, Tensor]:
         num_rows = len(id_RS)

@@ -72,6 +72,33 @@ def attend(
     )
 
 
+def attend_shared(
+    q_RH1K: Tensor,
+    shared: tuple[Tensor, Tensor],
+    own: tuple[Tensor, Tensor],
+    mask_BS: Tensor | None,
+    *,
+    scale: float,
+) -> Tensor:
+    """One query a row over keys that R / B rows in a row share, and keys of the row's own -> (R, H, 1, K).
+
+    `shared`: keys and values (B, H, S, K), of which `mask_BS` hides some; nothing of them is copied for the rows that
+    share them. `own`: keys and values (R, H, T, K).
+    """
+    (shared_k, shared_v), (own_k, own_v) = shared, own
+    num_rows, num_shared = len(shared_k), shared_k.shape[2]
+    beside = lambda x_RH1K: x_RH1K.unflatten(0, (num_rows, -1)).squeeze(3).transpose(1, 2)  # (B, H, R / B, K)
+    apart = lambda x_BHNS: x_BHNS.transpose(1, 2).flatten(0, 1).unsqueeze(2)
+    q_RH1K = q_RH1K * scale
+    scores_BHNS = torch.matmul(beside(q_RH1K), shared_k.transpose(-1, -2))
+    if mask_BS is not None:
+        scores_BHNS = scores_BHNS.masked_fill(~mask_BS[:, None, None, :], -torch.inf)
+    scores = torch.cat([apart(scores_BHNS), torch.matmul(q_RH1K, own_k.transpose(-1, -2))], -1)
+    weights = scores.float().softmax(-1).to(own_v.dtype)
+    of_shared = torch.matmul(beside(weights[..., :num_shared]), shared_v)
+    return apart(of_shared) + torch.matmul(weights[..., num_shared:], own_v)
+
+
 def causal_mask(num_queries: int, num_keys: int, device: torch.device) -> Tensor:
     """(T, S) bool: query t, the position S - T + t, sees the keys up to itself."""
     return torch.ones(num_queries, num_keys, dtype=torch.bool, device=device).tril(num_keys - num_queries)

@@ -85,20 +85,21 @@ class MixtureOfExperts(nn.Module):
         precise = torch.promote_types(x_ND.dtype, torch.float32)
         with torch.autocast(x_ND.device.type, enabled=False):
             logits_NE = F.linear(x_ND.to(precise), self.gate.weight.to(precise))
-        expert_NK, weight_NK = choose(logits_NE, self.top_k, self.expert_bias, normalize_weights=self.normalize_weights)
+        biased_NE = None if self.expert_bias is None else logits_NE.detach().softmax(-1) + self.expert_bias
+        expert_NK, weight_NK = choose(logits_NE, self.top_k, biased_NE, normalize_weights=self.normalize_weights)
         return Routing(logits_NE, expert_NK), weight_NK
 
 
-def choose(logits_NE: Tensor, top_k: int, bias_E: Tensor | None, *, normalize_weights: bool) -> tuple[Tensor, Tensor]:
+def choose(logits_NE: Tensor, top_k: int, score_NE: Tensor | None, *, normalize_weights: bool) -> tuple[Tensor, Tensor]:
     """The experts (N, K) of each token, the likeliest first, and their weights (N, K), probabilities over all experts.
 
-    A bias takes part in the choice only. `normalize_weights` divides the weights by their sum.
+    The choice goes by the probabilities, or by `score_NE`. `normalize_weights` divides the weights by their sum.
     """
     probability_NE = logits_NE.softmax(-1)
-    if bias_E is None:
+    if score_NE is None:
         weight_NK, expert_NK = probability_NE.topk(top_k, dim=-1)
     else:
-        expert_NK = (probability_NE.detach() + bias_E).topk(top_k, dim=-1).indices
+        expert_NK = score_NE.topk(top_k, dim=-1).indices
         weight_NK = probability_NE.gather(-1, expert_NK)
     if normalize_weights:
         weight_NK = weight_NK / weight_NK.sum(-1, keepdim=True)

@@ -26,6 +26,12 @@ def left_padded(rows: Sequence[np.ndarray], filler: float) -> np.ndarray:
     return padded
 
 
+def last_observed(x_RC: np.ndarray, observed_RC: np.ndarray) -> np.ndarray:
+    """Each step or, where it is missing, the last observed one before it; before the first such, the first step."""
+    latest_RC = np.maximum.accumulate(np.where(observed_RC, np.arange(x_RC.shape[1]), 0), axis=1)
+    return np.take_along_axis(x_RC, latest_RC, axis=1)
+
+
 def batches_by_length(lengths: Sequence[int], batch_size: int, max_steps: int) -> Iterator[list[int]]:
     """Indices of rows of like length together, which saves padding: at most `batch_size`, and `max_steps` steps."""
     chosen: list[int] = []

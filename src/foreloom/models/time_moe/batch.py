@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from foreloom.data.windows import Role, Windows
+from foreloom.models.common.rows import last_observed
 from foreloom.models.common.transfer import to_device
 from foreloom.models.time_moe.packing import lay_out, pack
 
@@ -49,12 +50,6 @@ def batch(windows: Windows, device: torch.device) -> dict[str, Any]:
     if packing is not None:
         arrays, names = lay_out(packing, num_steps_R, arrays), (*names, "segment_ids")
     return {name: to_device(array, device) for name, array in zip(names, arrays, strict=True)}
-
-
-def last_observed(x_RL: np.ndarray, observed_RL: np.ndarray) -> np.ndarray:
-    """Each step or, where it is missing, the last observed one before it; the first step of a row is observed."""
-    latest_RL = np.maximum.accumulate(np.where(observed_RL, np.arange(x_RL.shape[1]), 0), axis=1)
-    return np.take_along_axis(x_RL, latest_RL, axis=1)
 
 
 def _from(first_R: np.ndarray, x_RL: np.ndarray) -> np.ndarray:

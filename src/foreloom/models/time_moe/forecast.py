@@ -15,9 +15,9 @@ from torch import nn
 
 from foreloom.data.windows import ForecastInput
 from foreloom.models.common.answering import answering
+from foreloom.models.common.rows import last_observed
 from foreloom.models.common.transfer import to_device
 from foreloom.models.time_moe.architecture import architecture_of_module
-from foreloom.models.time_moe.batch import last_observed
 from foreloom.models.time_moe.generate import generate
 from foreloom.models.time_moe.model import TimeMoeForPrediction
 

@@ -11,12 +11,14 @@ EMBEDDING = "shared.weight"
 COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 
 
-def without_copies(tensors: Mapping[str, Tensor], file: Path, names: tuple[str, ...] = COPIES) -> dict[str, Tensor]:
+def without_copies(
+    tensors: Mapping[str, Tensor], file: Path, names: tuple[str, ...] = COPIES, embedding: str = EMBEDDING
+) -> dict[str, Tensor]:
     """The tensors less those copies of the embedding; ValueError where one is no copy."""
     for name in names:
-        if name in tensors and EMBEDDING in tensors and not tensors[name].equal(tensors[EMBEDDING]):
+        if name in tensors and embedding in tensors and not tensors[name].equal(tensors[embedding]):
             raise ValueError(
-                f"{file}: {name} differs from {EMBEDDING}; foreloom and transformers 5 have models with one embedding "
+                f"{file}: {name} differs from {embedding}; foreloom and transformers 5 have models with one embedding "
                 "for all that read it only."
             )
     return {name: tensor for name, tensor in tensors.items() if name not in names}
