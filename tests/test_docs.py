@@ -212,7 +212,7 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_recipes_that_are_named_exist(page):
     text = page.read_text(encoding="utf-8")
-    named = set(re.findall(r"`((?:chronos2|time-moe)-[\w-]+)`", text))
+    named = set(re.findall(r"`((?:chronos2|chronos-bolt|time-moe)-[\w-]+)`", text))
     named |= set(re.findall(r"recipes/([\w-]+)\.yaml", text))
     assert named <= RECIPES
 
