@@ -132,7 +132,9 @@ def test_every_tensor_of_the_experts_is_trained(tiny_chronos_t5):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     id_BS = torch.randint(3, 64, (32, 40), generator=torch.Generator().manual_seed(0))
+    FAMILY.after_update(model, model(id_BS, labels=id_BS[:, :16]).tally, torch.ones(()))
     output = model(id_BS, labels=id_BS[:, :16])
+    assert output.tally["expert_load"].min() > 0
     output.objective.mean.backward()
     optimizer.step()
     unchanged = [name for name, p in model.named_parameters() if p.equal(before[name])]
