@@ -29,6 +29,22 @@ def tiny_chronos2():
 
 
 @pytest.fixture
+def tiny_chronos_t5():
+    """A Chronos-T5 of 2 + 2 layers, 32 wide, 64 tokens, 4 experts of which 2 are active, with random weights large
+    enough to tell mistakes; context 96, horizon 16."""
+    from foreloom.models.chronos_t5.config import ChronosT5Config
+    from foreloom.models.chronos_t5.family import FAMILY
+
+    config = ChronosT5Config(
+        size="tiny", d_model=32, d_kv=8, d_ff=64, num_layers=2, n_tokens=64, initializer_factor=1.0, num_samples=6,
+        use_moe=True, num_experts=4, router_hidden_dim=16,
+    )  # fmt: skip
+    model = FAMILY.build(config, context_length=96, prediction_length=16)
+    FAMILY.initialize(model, 0)
+    return model.eval()
+
+
+@pytest.fixture
 def tiny_time_moe():
     """A Time-MoE of 2 layers, 32 wide, 4 experts, horizons 1, 4 and 8, with random weights large enough to tell
     mistakes; at most 128 steps."""

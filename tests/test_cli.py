@@ -369,6 +369,11 @@ def test_data_verbs_beyond_inspect(foreloom, model):
     assert answer.code == 1 and "m4_hourly" in answer.out
     both = foreloom("data", "fetch", "chronos-lite", "--out", "root", "--verify", "--dry-run")
     refused(both, "exclude one another")
+    answer = foreloom("data", "synth", "patterns", "--num-series", "8", "--length", "50", "--out", "patterns.arrow")
+    assert answer.code == 0 and "wrote 8 series, 400 steps, to patterns.arrow" in answer.out
+    assert "4,096 steps" in foreloom("data", "inspect", "synth://patterns?num_series=2&length=4096").out
+    assert foreloom("data", "synth").out == foreloom("data", "synth", "kernel", "--list").out
+    refused(foreloom("data", "synth", "kernel", "max_kernel=2", "--out", "k.arrow"), "Did you mean max_kernels?")
     answer = foreloom("data", "replay", model, "2", "--out", "batch.csv")
     assert answer.code == 0 and "wrote batch.csv" in answer.out
     refused(foreloom("data", "replay", model, "2", "--samples", "a"), "--samples 'a': write whole numbers")

@@ -12,6 +12,7 @@ import torch
 import foreloom
 from foreloom import run
 from foreloom.config.located import RecipeError
+from foreloom.data.convert import convert
 from foreloom.data.loader import WindowLoader
 from foreloom.run import RECIPE_NAME
 
@@ -155,3 +156,55 @@ def test_a_run_on_cuda_trains_in_bf16_and_agrees_with_the_cpu(tmp_path):
     )
     for ours, theirs in zip(cpu, cuda, strict=True):
         assert abs(ours - theirs).max() < 1e-3 * (1 + abs(ours).max())
+
+
+SYNTHETIC = """
+extends: chronos2-test
+data:
+  sources:
+    - path: synth://kernel?length=200
+    - path: "synth://tsmixup?sources=mine.arrow,patterns&length=100..150&num_series=500"
+  drop_values: 0.2
+validation:
+  steps: 2
+  sources: [{path: "synth://patterns?length=200&num_series=20"}]
+"""
+
+
+def test_a_run_on_synthetic_data_finds_the_files_that_it_mixes(tmp_path, monkeypatch):
+    (tmp_path / "recipes").mkdir()
+    recipe = tmp_path / "recipes" / "synthetic.yaml"
+    recipe.write_text(SYNTHETIC)
+    with pytest.raises(
+        RecipeError, match=r"synthetic.yaml:6: data.sources.1.path: no such file or folder: mine.arrow."
+    ):
+        run.load(recipe)
+    run.load(recipe, need_data=False)
+    convert("synth://patterns?num_series=30&length=300", tmp_path / "recipes" / "mine.arrow")
+    paths = [source.path for source in run.load(recipe).sections["data"].sources]
+    assert paths[0] == "synth://kernel?length=200"
+    assert paths[1].startswith(f"synth://tsmixup?sources={tmp_path}/recipes/mine.arrow,patterns&length=100..150")
+
+    monkeypatch.chdir(tmp_path)
+    foreloom.train(recipe, TINY, out=tmp_path / "first")
+    foreloom.train(tmp_path / "first" / RECIPE_NAME, out=tmp_path / "again")
+    assert losses(tmp_path / "first") == losses(tmp_path / "again")
+    assert len(losses(tmp_path / "first")) == 3
+
+
+def test_a_wrong_address_is_said_with_its_line(tmp_path):
+    recipe = tmp_path / "wrong.yaml"
+    recipe.write_text(SYNTHETIC.replace("length=200", "lengt=200"))
+    with pytest.raises(RecipeError) as caught:
+        run.load(recipe, need_data=False)
+    assert [line.partition(" lengt")[0] for line in caught.value.problems] == [
+        f"{recipe}:5: data.sources.0.path: synth://kernel?lengt=200:",
+        f"{recipe}:10: validation.sources.0.path: synth://patterns?lengt=200&num_series=20:",
+    ]
+
+
+def test_epochs_of_synthetic_windows():
+    overrides = [*TINY, "data.sources=[{path: 'synth://patterns?num_series=10&length=160'}]", "data.stride=80",
+                 "data.group.probability=0"]  # fmt: skip
+    shown = run.describe(run.load("chronos2-test", overrides))
+    assert "# (default, here 0.9)\n  epochs: null" in shown

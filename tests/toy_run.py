@@ -240,6 +240,10 @@ def small_config(family: str, dropout: float) -> dict[str, Any]:
     if family == "time_moe":
         more = {"horizon_lengths": (1, 8), "balance": "bias", "attention_dropout": dropout}
         return {"size": "test", "hidden_size": 32, "intermediate_size": 64, **more}
+    if family == "chronos_t5":
+        small = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_heads": 4, "num_layers": 2, "n_tokens": 64}
+        moe = {"use_moe": True, "num_experts": 4, "router_hidden_dim": 16, "load_balancing_weight": 0.5}
+        return {"size": "tiny", "dropout_rate": dropout, "initializer_factor": 1.0, **small, **moe}
     return {"size": "test", "d_model": 32, "d_kv": 8, "d_ff": 64, "num_heads": 4, "dropout_rate": dropout}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import logging
 import textwrap
@@ -20,6 +21,7 @@ from foreloom.config.loader import Recipe, SectionChoice, flatten, load_recipe, 
 from foreloom.config.located import RecipeError, read_yaml
 from foreloom.data.loader import WindowLoader
 from foreloom.data.mixture import DataConfig, SourceConfig
+from foreloom.data.synthetic.address import locate, missing_data
 from foreloom.data.validation import ValidationWindows
 from foreloom.distributed.mesh import ParallelConfig
 from foreloom.distributed.process import Process, start, stop
@@ -74,10 +76,14 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, need_data: bool = T
         sources: list[SourceConfig] = []
         for i, source in enumerate(sections[name].sources):
             key = f"{name}.sources.{i}.path"
-            found = _find(source.path, recipe.where(key))
-            if found is None and need_data:
-                problems.append(f"{recipe.where(key)}: {key}: no such file or folder: {source.path}.")
-            sources.append(dataclasses.replace(source, path=str(found or source.path)))
+            where = recipe.where(key)
+            try:
+                found, missing = locate(source.path, functools.partial(_find, where=where))
+            except ValueError as error:
+                problems.append(f"{where}: {key}: {error}")
+                continue
+            problems += [f"{where}: {key}: no such file or folder: {one}." for one in missing if need_data]
+            sources.append(dataclasses.replace(source, path=found))
         sections[name] = dataclasses.replace(sections[name], sources=tuple(sources))
     sections["data"] = _with_found_quarantine(recipe, sections["data"], problems if need_data else [])
     pretrained = getattr(sections["model"], "pretrained", None)
@@ -161,7 +167,7 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         validation=Validation(recipe.sections["validation"], held_out) if held_out else None,
         benchmark=benchmark,
         banner=banner(recipe, process, loader, held_out, _tiers(recipe), training.num_steps, num_parameters),
-        config_hash=_hash(recipe),
+        config_hash=config_hash(recipe),
         on_start=lambda: _record(recipe, run_dir, process),
     )
 
@@ -289,7 +295,7 @@ def _settle(recipe: Recipe, run_dir: Path) -> Recipe:
     return dataclasses.replace(recipe, sections={**recipe.sections, "training": training})
 
 
-def _hash(recipe: Recipe) -> str:
+def config_hash(recipe: Recipe) -> str:
     """Of the settings that decide what is computed: where it is written and how it is watched does not count."""
     computed = {name: dataclasses.asdict(section) for name, section in recipe.sections.items() if name != "monitoring"}
     computed["training"].pop("output_dir")
@@ -319,7 +325,7 @@ def _length(recipe: Recipe) -> dict[str, Any]:
     Opens the sources.
     """
     data, training = recipe.sections["data"], recipe.sections["training"]
-    if data.stride is None or not all(Path(source.path).exists() for source in data.sources):
+    if data.stride is None or any(missing_data(source.path) for source in data.sources):
         return {}
     num_batches = WindowLoader(data, seed=training.seed, batch_size=training.batch_size).num_epoch_batches
     assert num_batches is not None

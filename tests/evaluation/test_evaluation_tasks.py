@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from foreloom.config.located import RecipeError
+from foreloom.data.series import Series
+from foreloom.data.writer import write_series
 from foreloom.evaluation.baselines import SeasonalNaive
 from foreloom.evaluation.benchmark import evaluate
 from foreloom.evaluation.tasks import EvaluationTask, read_tasks
@@ -118,3 +120,35 @@ def test_a_date_needs_data_with_times(tmp_path):
         ValueError, match=r"task 't': its windows begin at 2024-01-04.*series 'x' .* does not state its"
     ):
         evaluate(SeasonalNaive(), [task])
+
+
+def test_synthetic_data(tmp_path):
+    write_series([Series("a", np.arange(60.0)[None])], tmp_path / "mine.arrow")
+    file = write(
+        tmp_path,
+        """tasks:
+  - {name: one, path: "synth://patterns?num_series=8&length=60", prediction_length: 5}
+  - name: two
+    path: [mine.arrow, "synth://tsmixup?sources=mine.arrow&length=20..50&num_series=3"]
+    prediction_length: 5
+""",
+    )
+    one, two = read_tasks(file)
+    scores = evaluate(SeasonalNaive(), [one, two]).tasks
+    assert [task.num_series for task in scores] == [8, 4]
+    assert evaluate(SeasonalNaive(), [one]).tasks[0].scores == scores[0].scores
+
+
+def test_wrong_synthetic_data(tmp_path):
+    file = write(
+        tmp_path,
+        """tasks:
+  - {name: one, path: "synth://pattern", prediction_length: 5}
+  - {name: two, path: "synth://tsmixup?sources=mine.arrow", prediction_length: 5}
+""",
+    )
+    with pytest.raises(RecipeError) as caught:
+        read_tasks(file)
+    first, second = caught.value.problems
+    assert first.startswith(f"{file}:2: synth://pattern: there is no synthetic process 'pattern'")
+    assert second == f"{file}:3: no data at {tmp_path}/mine.arrow."

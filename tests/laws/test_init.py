@@ -25,6 +25,16 @@ def chronos_bolt(num_layers: int, seed: int) -> nn.Module:
     return model
 
 
+def chronos_t5(num_layers: int, seed: int) -> nn.Module:
+    family = get("chronos_t5")
+    config = family.config(
+        size="tiny", d_model=32, d_kv=8, d_ff=64, num_layers=num_layers, num_decoder_layers=2, n_tokens=64, use_moe=True
+    )
+    model = family.build(config, context_length=32, prediction_length=8)
+    family.initialize(model, seed)
+    return model
+
+
 def time_moe(num_layers: int, seed: int) -> nn.Module:
     family = get("time_moe")
     config = family.config(size="test", hidden_size=32, intermediate_size=64, num_hidden_layers=num_layers)
@@ -33,7 +43,7 @@ def time_moe(num_layers: int, seed: int) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("build", [chronos2, chronos_bolt, time_moe])
+@pytest.mark.parametrize("build", [chronos2, chronos_bolt, chronos_t5, time_moe])
 def test_weights_depend_on_seed_and_name_only(build) -> None:
     torch.manual_seed(1)
     two_layers = dict(build(2, seed=7).named_parameters())

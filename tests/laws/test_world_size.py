@@ -31,13 +31,16 @@ def stopped_at_three(run_dir: Path, copy: Path) -> Path:
 
 
 def test_one_two_and_four_ranks_train_alike_and_take_over_from_each_other(tmp_path: Path) -> None:
-    families = ("toy", "chronos2", "chronos_bolt", "time_moe")
-    toy, chronos2, chronos_bolt, time_moe = ({"family": family, "steps": 6, "save_steps": 3} for family in families)
+    families = ("toy", "chronos2", "chronos_bolt", "chronos_t5", "time_moe")
+    toy, chronos2, chronos_bolt, chronos_t5, time_moe = (
+        {"family": family, "steps": 6, "save_steps": 3} for family in families
+    )
     ddp, fsdp, hsdp = {"strategy": "ddp"}, {"strategy": "fsdp"}, {"strategy": "fsdp", "dp_replicate": 2}
     cut, recompute = {"micro_batch_size": 5}, {"activation_checkpointing": True}
     train_here(tmp_path / "toy", **toy)
     train_here(tmp_path / "chronos2", **chronos2)
     train_here(tmp_path / "chronos_bolt", **chronos_bolt)
+    train_here(tmp_path / "chronos_t5", **chronos_t5)
     train_here(tmp_path / "time_moe", **time_moe)
 
     two = [
@@ -46,6 +49,8 @@ def test_one_two_and_four_ranks_train_alike_and_take_over_from_each_other(tmp_pa
         toy | ddp | cut | {"run_dir": tmp_path / "toy-2-ddp"},
         chronos_bolt | fsdp | cut | recompute | {"run_dir": tmp_path / "chronos_bolt-2-fsdp"},
         chronos2 | fsdp | cut | recompute | {"run_dir": tmp_path / "chronos2-2-fsdp"},
+        chronos_t5 | ddp | {"run_dir": tmp_path / "chronos_t5-2-ddp"},
+        chronos_t5 | fsdp | cut | recompute | {"run_dir": tmp_path / "chronos_t5-2-fsdp"},
     ]
     half = chronos2 | {"precision": "bf16"}
     launch(2, [*two, half | fsdp | {"run_dir": tmp_path / "half-2-fsdp"}])

@@ -48,11 +48,15 @@ def test_parameter_counts():
     assert parameters("chronos2-base") == 119_477_664
     assert parameters("chronos2-small") == 27_934_624
     assert parameters("chronos2-test") == 3_118_496
+    assert parameters("chronos-bolt-tiny") == 8_652_672
+    assert parameters("chronos-bolt-mini") == 21_236_096
+    assert parameters("chronos-bolt-small") == 47_718_016
+    assert parameters("chronos-bolt-base") == 205_292_928
     assert parameters("time-moe-50m") == 113_352_192
     assert parameters("time-moe-200m") == 453_196_800
 
 
-@pytest.mark.parametrize("name", [n for n in RECIPES if n in ("quickstart", "chronos2-test")])
+@pytest.mark.parametrize("name", [n for n in RECIPES if n in ("quickstart", "chronos2-test", "chronos-bolt-sample")])
 def test_recipes_on_example_data_find_it(name):
     assert all(source.path for source in run.load(name).sections["data"].sources)
 
@@ -118,6 +122,19 @@ SHRUNKEN = [
 def logged(run_dir: Path, kind: str) -> list[dict]:
     records = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
     return [record for record in records if record["kind"] == kind]
+
+
+def test_chronos_bolt_trains_from_scratch_and_on(tmp_path):
+    shrunken = [*SHRUNKEN, SHRUNKEN[3].replace("sources.0", "sources.1"), "data.min_past=16"]
+    small = ["data.context_length=64", "data.prediction_length=16", "model.size=test", "training.steps=2"]
+    result = run.train("chronos-bolt-small", [*shrunken, *small], out=tmp_path / "bolt")
+    assert result.exit_code == 0 and [step["step"] for step in logged(tmp_path / "bolt", "step")] == [1, 2]
+    longer = ["data.context_length=96", "data.prediction_length=12", "model.size=null"]
+    start = [*longer, f"model.pretrained={tmp_path / 'bolt'}", "training.steps=1"]
+    run.train("chronos-bolt-small", [*shrunken, *start], out=tmp_path / "on")
+    assert "context_length: 64 -> 96" in (tmp_path / "on" / "training.log").read_text()
+    with pytest.raises(ValueError, match=r"data\.prediction_length is 17 and the head of .* has 16 steps"):
+        run.train("chronos-bolt-small", [*shrunken, *start, "data.prediction_length=17"], out=tmp_path / "far")
 
 
 def test_time_moe_trains_from_scratch_and_is_fine_tuned(tmp_path):

@@ -1,4 +1,4 @@
-"""`foreloom data`: look at, convert and fetch data sets."""
+"""`foreloom data`: look at, convert, fetch and make data sets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from foreloom.cli.arguments import split_names
 
-data_app = typer.Typer(help="Look at, convert and fetch data sets.", no_args_is_help=True)
+data_app = typer.Typer(help="Look at, convert, fetch and make data sets.", no_args_is_help=True)
 
 
 @data_app.command()
@@ -35,6 +35,26 @@ def convert(
 
     write(source, out, form="parquet" if out.suffix == ".parquet" else "arrow")
     typer.echo(f"wrote {out}")
+
+
+@data_app.command()
+def synth(
+    process: Annotated[str, typer.Argument(help="A process (kernel, patterns ...); none: list them all.")] = "",
+    settings: Annotated[list[str] | None, typer.Argument(help="Its settings: max_kernels=3")] = None,
+    num_series: Annotated[int, typer.Option(min=1, help="How many series.")] = 100,
+    length: Annotated[str | None, typer.Option(help="Steps of each: a number, or a range such as 128..2048.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other series.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="The file to write: .arrow or .parquet.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw some of the series (.svg, .png, .pdf).")] = None,
+    list_all: Annotated[bool, typer.Option("--list", help="List all processes and their settings.")] = False,
+) -> None:
+    """Write synthetic series, the same that the address synth://PROCESS streams into training."""
+    from foreloom.report.synthetic import print_processes, synth_and_print
+
+    if list_all or not process:
+        print_processes()
+        return
+    synth_and_print(process, settings or [], num_series=num_series, length=length, seed=seed, out=out, plot=plot)
 
 
 @data_app.command()

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from foreloom.cli.arguments import DeviceOption, ModelArgument
+from foreloom.cli.arguments import DeviceOption, ModelArgument, OverridesArgument, RecipeArgument
 
 FormatOption = Annotated[
     str | None,
@@ -69,6 +69,47 @@ def compare(
 
 
 @report_app.command()
+def ab(
+    a: RecipeArgument,
+    b: RecipeArgument,
+    overrides: OverridesArgument = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each recipe, each from a seed of its own.")] = 3,
+    equal: Annotated[
+        str,
+        typer.Option(help="steps: B trains as long as A; compute: for as many steps as A's FLOPs pay for; or both."),
+    ] = "both",
+    tasks: Annotated[
+        Path | None, typer.Option(help="A YAML file of tasks to score, instead of what the recipes hold out.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the test (default: runs/ab-A-B); finished runs there are kept.")
+    ] = None,
+    form: FormatOption = None,
+    fail_if_worse: Annotated[
+        bool,
+        typer.Option("--fail-if-worse", help="Exit with 1 where B is worse than A beyond chance."),
+    ] = False,
+) -> None:
+    """Train two recipes on the same data and tell which is better, with intervals. Exits with 1 if a training fails."""
+    from foreloom.report.ab.plan import parse_equal
+    from foreloom.report.ab.verb import compare_recipes
+    from foreloom.report.rendering import parse_form
+
+    code = compare_recipes(
+        a,
+        b,
+        overrides=overrides or [],
+        num_seeds=seeds,
+        equal=parse_equal(equal),
+        tasks=tasks,
+        out=out,
+        form=parse_form(form),
+        fail_if_worse=fail_if_worse,
+    )
+    raise typer.Exit(code)
+
+
+@report_app.command()
 def experts(
     model: ModelArgument,
     data: Annotated[str, typer.Argument(help="A data set, of any layout.")],
@@ -107,3 +148,23 @@ def experts(
         out=out,
         plot=plot,
     )
+
+
+@report_app.command()
+def parameters(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL-OR-RECIPE",
+            help="A recipe file, the name of a shipped one, a run folder, a checkpoint, a model folder or a hub id.",
+        ),
+    ],
+    overrides: OverridesArgument = None,
+    form: FormatOption = None,
+    out: OutOption = None,
+) -> None:
+    """Count a model's parameters, in total and active, and what they cost; of a recipe without building the model."""
+    from foreloom.report.parameters import parameters_and_print
+    from foreloom.report.rendering import parse_form
+
+    parameters_and_print(model, overrides or [], form=parse_form(form), out=out)

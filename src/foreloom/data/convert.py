@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from foreloom.data.progress import conversion_bar
+import numpy as np
+
+from foreloom.data.progress import byte_bar
 from foreloom.data.reader import open_source
-from foreloom.data.series import Series
+from foreloom.data.series import Series, read_in_turn
 from foreloom.data.writer import write_series
 from foreloom.files import whole_or_absent
 
@@ -27,11 +29,13 @@ def convert(source_path: str | Path, out_path: str | Path, form: Literal["arrow"
         raise ValueError(f"{out}: the file exists already. Remove it first, or choose another name.")
     source = open_source(source_path)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with conversion_bar(str(source_path), source.num_bytes) as advance, whole_or_absent(out) as beside:
+    # What is mapped is read; what is synthetic is made, of four bytes a value.
+    num_bytes = source.num_bytes or 4 * int(source.lengths.sum())
+    with byte_bar(f"writing {out.name}", num_bytes) as advance, whole_or_absent(out) as beside:
 
         def series() -> Iterator[Series]:
-            for item in range(len(source)):
-                advance(source.num_bytes // len(source))
-                yield source.read(item)
+            for one in read_in_turn(source, np.arange(len(source))):
+                advance(num_bytes // len(source))
+                yield one
 
         return write_series(series(), beside, form)

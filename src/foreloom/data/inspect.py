@@ -13,7 +13,8 @@ import numpy as np
 from foreloom.data.hashing import random_bits
 from foreloom.data.layouts import find_parts
 from foreloom.data.reader import open_source
-from foreloom.data.series import Series
+from foreloom.data.series import Series, read_in_turn
+from foreloom.data.synthetic.address import is_synthetic
 
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _EXAMPLE_POINTS = 500
@@ -89,14 +90,14 @@ def inspect(
     if len(items) > max_series:
         items = np.sort(np.argpartition(random_bits(0, "inspect", "series", items), max_series)[:max_series])
     tally = _Tally()
-    for item in items:
-        tally.add(source.read(int(item)))
+    for series in read_in_turn(source, items):
+        tally.add(series)
     shown = items[np.linspace(0, len(items) - 1, min(num_examples, len(items))).astype(int)]
     least_past = prediction_length if min_past is None else min_past
     num_variates = tally.num_variates
     return DataReport(
-        path=str(path),
-        layout=" + ".join(dict.fromkeys(part.layout for part in find_parts(Path(path).expanduser()))),
+        path=source.name,
+        layout=_layout(path),
         num_bytes=source.num_bytes,
         num_series=len(source),
         num_points=tally.num_points if len(items) == len(source) else int(lengths.sum() * np.mean(num_variates)),
@@ -117,6 +118,12 @@ def inspect(
         static=tuple(sorted(tally.names["static"])),
         examples=tuple(_example(source.read(int(item))) for item in shown),
     )
+
+
+def _layout(path: str | Path) -> str:
+    if is_synthetic(path):
+        return "synthetic"
+    return " + ".join(dict.fromkeys(part.layout for part in find_parts(Path(path).expanduser())))
 
 
 class _Tally:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from foreloom.data.dropping import Dropping
 from foreloom.data.mixture import DataConfig
 from foreloom.data.normalization import SeriesScales
 from foreloom.data.plan import plan_micro_batches
@@ -134,6 +135,7 @@ class WindowLoader:
         if config.normalization_scope == "series":
             lengths = [selection.lengths for selection in self._selections]
             self._series_scales = SeriesScales(self.sources, lengths, config.normalization)
+        self._dropping = Dropping(config.drop_values, seed, stream) if config.drop_values else None
         self._fingerprint = _fingerprint(self.sources, config, seed, stream, self._quarantined)
         self._next_sample = 0
         self._ahead: list[ReadAhead[StepBatch]] = []
@@ -297,6 +299,7 @@ class WindowLoader:
             allow_missing=self.config.allow_missing,
             normalization=self.config.normalization,
             series_scales=self._series_scales,
+            dropping=self._dropping,
         )
 
 
@@ -313,4 +316,5 @@ def _fingerprint(
     )
     left_out = [items.tolist() for items in quarantined]
     more = f"|{left_out}" if any(left_out) else ""
+    more += f"|drop {config.drop_values}" if config.drop_values else ""
     return blake2b(f"{described}|{seed}|{stream}{more}".encode(), digest_size=16).hexdigest()

@@ -17,7 +17,7 @@ class SourceConfig:
 
     path: Annotated[str, Field(min_length=1)]
     """Folder or file: save_to_disk, Arrow, Parquet, JSONL, JSON, CSV, .npy, pickle, Time-300B, or a folder of these.
-    Relative to the recipe's folder."""
+    Relative to the recipe's folder. Or a synthetic process: synth://kernel?length=1024."""
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """Share of the samples drawn from this source, relative to the other weights; the size of the data has no say."""
     holdout: Annotated[int, Field(ge=0)] = 0
@@ -69,6 +69,10 @@ class DataConfig:
     its holdout, which lets every window know its future."""
     allow_missing: bool = True
     """Take windows with missing values; false makes one an error that names the series."""
+    # Not in the repr: the fingerprint of runs without it stays what it was, see `WindowLoader`.
+    drop_values: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.0, repr=False)
+    """Values of targets, before the cut and after it, made missing at random in training: each sample draws a share
+    from 0 to this and loses each value with that probability (Chronos-T5: 0.2)."""
     # Not in the repr: a fingerprint holds what the file lists, not its name, and runs without one keep theirs.
     quarantine: str | None = Field(default=None, repr=False)
     """A file of JSON lines that names series to leave out; `foreloom data replay --quarantine` writes it."""
@@ -80,6 +84,10 @@ class DataConfig:
             raise ValueError(
                 f"normalization_scope {self.normalization_scope!r} has no effect where normalization is 'none'; "
                 "set data.normalization to zero or max, or remove the scope"
+            )
+        if self.drop_values and not self.allow_missing:
+            raise ValueError(
+                "drop_values makes values missing, which allow_missing: false refuses; remove one or the other"
             )
         if self.stride is None:
             return

@@ -11,6 +11,7 @@ import numpy as np
 
 from foreloom.config.located import RecipeError
 from foreloom.data.series import Source
+from foreloom.data.synthetic.address import short_name
 from foreloom.files import write_text
 
 _KEYS = ("source", "item", "series", "reason")
@@ -71,7 +72,7 @@ def _parse(line: str) -> dict[str, Any]:
 
 
 def _which_source(name: str, sources: Sequence[Source]) -> int:
-    matching = [n for n, source in enumerate(sources) if name in (source.name, Path(source.name).name)]
+    matching = [n for n, source in enumerate(sources) if name in (source.name, short_name(source.name))]
     if len(matching) == 1:
         return matching[0]
     listed = ", ".join(source.name for source in sources)

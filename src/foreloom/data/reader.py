@@ -16,6 +16,8 @@ from foreloom.data.convert_text import csv_to_arrow, json_to_arrow, jsonl_to_arr
 from foreloom.data.layouts import Part, find_parts
 from foreloom.data.mapped_file import NotMappable
 from foreloom.data.series import Source
+from foreloom.data.synthetic.address import is_synthetic
+from foreloom.data.synthetic.source import SyntheticSource
 
 _CONVERTERS: dict[str, Callable[[Sequence[Path], Path], None]] = {
     "parquet": parquet_to_arrow,
@@ -29,7 +31,7 @@ _SAMPLE_BYTES = 4096
 
 
 def open_source(path: str | Path, name: str | None = None) -> Source:
-    """Open the data set at `path`, a file or a folder.
+    """Open the data set at `path`, a file or a folder, or the address of a synthetic one (`synth://kernel`).
 
     Layouts: Hugging Face `save_to_disk` folders (a DatasetDict gives its split "train"); Time-300B folders; Arrow
     files, stream or file format, one or a folder of them; Parquet, one series a row or long; JSONL and JSON; CSV, long
@@ -37,6 +39,8 @@ def open_source(path: str | Path, name: str | None = None) -> Source:
     Time-300B are mapped where they lie; all others are converted once into a cached Arrow file (see `data/cache.py`)
     and mapped. Raises ValueError for a path that is missing, empty, or none of these.
     """
+    if is_synthetic(path):
+        return SyntheticSource(path, name)
     path = Path(path).expanduser()
     if not path.exists():
         raise ValueError(f"{path}: there is no such file or folder. Relative paths start at {Path.cwd()}.")

@@ -5,11 +5,13 @@ Axes: V target variates, T time steps, R rows (targets, past covariates, known-f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+
+_PREPARED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -75,3 +77,22 @@ class Source(Protocol):
         cost does not depend on the length of the series.
         """
         ...
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A source that is faster when it knows beforehand which series will be read."""
+
+    def prepare(self, items: np.ndarray) -> None:
+        """Make ready for `read` and `fill_window` of these series, int64, in this thread, and forget earlier ones."""
+        ...
+
+
+def read_in_turn(source: Source, items: np.ndarray) -> Iterator[Series]:
+    """The series of `items`, whole, one after the other, a few of them prepared at a time."""
+    for first in range(0, len(items), _PREPARED_AT_ONCE):
+        some = items[first : first + _PREPARED_AT_ONCE]
+        if isinstance(source, Prepares):
+            source.prepare(some)
+        for item in some:
+            yield source.read(int(item))

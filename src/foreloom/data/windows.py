@@ -11,9 +11,10 @@ from enum import IntEnum
 
 import numpy as np
 
+from foreloom.data.dropping import Dropping
 from foreloom.data.encoding import encode
 from foreloom.data.normalization import Normalization, SeriesScales, center_and_scale
-from foreloom.data.series import RowCounts, Series, Source
+from foreloom.data.series import Prepares, RowCounts, Series, Source
 from foreloom.data.stream import Samples
 
 
@@ -89,12 +90,14 @@ def gather(
     allow_missing: bool = True,
     normalization: Normalization = "none",
     series_scales: SeriesScales | None = None,
+    dropping: Dropping | None = None,
 ) -> Windows:
     """Cut the samples at `positions` out of their series, as one micro-batch.
 
     A sample's members are one group. Infinite values count as missing. Rows are normalised each on its own: by
-    `series_scales` where given, else by their context, and then a row with nothing observed there is missing. Raises
-    ValueError where a value is missing and `allow_missing` is false.
+    `series_scales` where given, else by their context, and then a row with nothing observed there is missing. Before
+    that, `dropping` takes values of targets away. Raises ValueError where a value is missing and `allow_missing` is
+    false.
     """
     num_rows = int(samples.num_rows_N[positions].sum())
     num_steps = int(samples.num_steps_N[positions].max(initial=0))
@@ -104,6 +107,7 @@ def gather(
     role_R = np.empty(num_rows, dtype=np.int8)
     members: list[int] = []
     item_R = np.empty(num_rows, dtype=np.int64)
+    _prepare(sources, samples, positions)
     row = 0
     for position in positions:
         source = sources[samples.source_N[position]]
@@ -117,6 +121,10 @@ def gather(
             if not allow_missing:
                 _refuse_missing(source, item, cut, context_RC[row:end], future_RH[row:end])
             row = end
+    rows_of_sample = samples.num_rows_N[positions]
+    sample_R = np.repeat(samples.first + positions, rows_of_sample)
+    if dropping is not None:
+        _drop(dropping, context_RC, future_RH, role_R, sample_R)
     if normalization != "none":
         if series_scales is None:
             center_R, scale_R = center_and_scale(context_RC, normalization)
@@ -129,16 +137,38 @@ def gather(
         future_RH = _scaled(future_RH, center_R, scale_R)
     for values in (context_RC, future_RH):
         values[np.isinf(values)] = np.nan
-    rows_of_sample = samples.num_rows_N[positions]
     return Windows(
         context_RC=context_RC,
         future_RH=future_RH,
         role_R=role_R,
         group_R=np.repeat(np.arange(len(positions)), rows_of_sample),
-        sample_R=np.repeat(samples.first + positions, rows_of_sample),
+        sample_R=sample_R,
         source_R=np.repeat(samples.source_N[positions], rows_of_sample),
         item_R=item_R,
     )
+
+
+def _prepare(sources: Sequence[Source], samples: Samples, positions: np.ndarray) -> None:
+    """Tell the sources that want to know it which series come."""
+    for number in np.unique(samples.source_N[positions]):
+        source = sources[number]
+        if isinstance(source, Prepares):
+            of_source = positions[samples.source_N[positions] == number]
+            places = [np.arange(samples.offsets_N[n], samples.offsets_N[n + 1]) for n in of_source]
+            source.prepare(samples.item_M[np.concatenate(places)])
+
+
+def _drop(
+    dropping: Dropping, context_RC: np.ndarray, future_RH: np.ndarray, role_R: np.ndarray, sample_R: np.ndarray
+) -> None:
+    """Take values away, in place; covariates keep theirs."""
+    num_steps, num_ahead = context_RC.shape[1], future_RH.shape[1]
+    row_R = np.arange(len(sample_R))
+    first_row_R = np.maximum.accumulate(np.where(np.diff(sample_R, prepend=-1) != 0, row_R, 0))
+    lost_RT = dropping.lost(sample_R, row_R - first_row_R, num_steps, num_ahead)
+    lost_RT &= (role_R == Role.TARGET)[:, None]
+    context_RC[lost_RT[:, :num_steps]] = np.nan
+    future_RH[lost_RT[:, num_steps:]] = np.nan
 
 
 def _scaled(values_RT: np.ndarray, center_R: np.ndarray, scale_R: np.ndarray) -> np.ndarray:

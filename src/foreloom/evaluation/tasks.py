@@ -15,6 +15,7 @@ from pydantic import Field
 from foreloom.config.loader import validate
 from foreloom.config.located import Located, RecipeError, read_yaml
 from foreloom.config.section import section
+from foreloom.data.synthetic.address import locate, missing_data
 
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -26,7 +27,7 @@ class EvaluationTask:
     name: str
     """Name of the task in tables."""
     path: Path | tuple[Path, ...]
-    """The data, in any layout that training reads; several paths are pooled into one task."""
+    """The data, in any layout that training reads, or synthetic; several paths are pooled into one task."""
     prediction_length: Annotated[int, Field(ge=1)]
     """Steps to forecast."""
     num_rolls: Annotated[int, Field(ge=1)] = 1
@@ -111,9 +112,13 @@ def read_tasks(path: str | Path, data_root: str | Path | None = None) -> list[Ev
         problems.extend(wrong)
         if wrong:
             continue
-        task = _below(Path(data_root) if data_root is not None else path.parent, task)
         where = located.where(f"tasks.{i}.path")
-        problems.extend(_missing_data(where, missing) for missing in task.paths if not missing.exists())
+        try:
+            task = _below(Path(data_root) if data_root is not None else path.parent, task)
+        except ValueError as error:
+            problems.append(f"{where}: {error}")
+            continue
+        problems.extend(_no_data(where, Path(one)) for path in task.paths for one in missing_data(path))
         if task.name in (other.name for other in tasks):
             problems.append(f"{located.where(f'tasks.{i}.name')}: a task named {task.name!r} is already listed above.")
         tasks.append(task)
@@ -135,11 +140,11 @@ def _entries(path: Path, located: Located) -> list[object]:
 
 
 def _below(root: Path, task: EvaluationTask) -> EvaluationTask:
-    resolved = tuple(root / path.expanduser() for path in task.paths)
+    resolved = tuple(Path(locate(path, lambda one: root / Path(one).expanduser())[0]) for path in task.paths)
     return dataclasses.replace(task, path=resolved if isinstance(task.path, tuple) else resolved[0])
 
 
-def _missing_data(where: str, path: Path) -> str:
+def _no_data(where: str, path: Path) -> str:
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, beside, n=1)
     return f"{where}: no data at {path}.{f' Did you mean {close[0]}?' if close else ''}"

@@ -66,7 +66,7 @@ def forecast_figure(
         raise ValueError("a forecast picture needs at least one panel")
     num_columns = min(len(panels), num_columns)
     num_rows = math.ceil(len(panels) / num_columns)
-    figure, axes = _grid(num_rows, num_columns)
+    figure, axes = panel_grid(num_rows, num_columns)
     handles: dict[str, Any] = {}
     for ax, panel in zip(axes, panels, strict=False):
         handles |= _draw_forecast(ax, panel, history_length or 3 * len(panel.quantiles))
@@ -93,8 +93,8 @@ def curve_figure(
     """
     from matplotlib.ticker import LogLocator, NullLocator
 
-    figure, (ax,) = _grid(1, 1)
-    _title(ax, title)
+    figure, (ax,) = panel_grid(1, 1)
+    panel_title(ax, title)
     if smooth:
         ax.plot(steps, values, color=MUTED, linewidth=0.8, alpha=0.55)
     lines = {label: (steps, centred_mean(values) if smooth else values), **(beside or {})}
@@ -108,15 +108,15 @@ def curve_figure(
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_locator(NullLocator())
-    _step_axis(ax)
+    step_axis(ax)
     return figure
 
 
 @styled
 def shares_figure(title: str, steps: Sequence[int], parts: Mapping[str, Sequence[float]]) -> Figure:
     """Shares of a whole over the steps, stacked, the first part at the bottom."""
-    figure, (ax,) = _grid(1, 1)
-    _title(ax, title)
+    figure, (ax,) = panel_grid(1, 1)
+    panel_title(ax, title)
     values = np.array(list(parts.values()), dtype=np.float64)
     total = values.sum(axis=0)
     share = np.divide(values, total, out=np.zeros_like(values), where=total > 0)
@@ -125,7 +125,7 @@ def shares_figure(title: str, steps: Sequence[int], parts: Mapping[str, Sequence
     for band, (colour, alpha) in zip(bands, itertools.cycle(tints)):
         band.set(facecolor=colour, alpha=alpha)
     ax.set_ylim(0, 100)
-    _step_axis(ax)
+    step_axis(ax)
     ax.yaxis.set_major_formatter("{x:.0f} %")
     figure.legend(bands, list(parts), loc="outside lower left", ncols=3)
     return figure
@@ -153,7 +153,7 @@ def dataset_figure(examples: Mapping[str, tuple[np.ndarray, np.ndarray]], length
         ax.margins(x=0.01)
     for i, name in enumerate(names):
         axes[i].plot(*examples[name], color=BLUE, linewidth=0.9)
-        _title(axes[i], name)
+        panel_title(axes[i], name)
 
     ax = axes["lengths"]
     low, high = max(int(lengths.min()), 1), int(lengths.max())
@@ -166,7 +166,7 @@ def dataset_figure(examples: Mapping[str, tuple[np.ndarray, np.ndarray]], length
         bins = np.linspace(low - 0.5, high + 0.5, min(41, high - low + 2))
     ax.hist(lengths, bins=bins.tolist(), color=BLUE, alpha=0.75)
     ax.margins(x=4.0 if low == high else 0.01)
-    _title(ax, f"Lengths of {len(lengths):,} series (time steps)")
+    panel_title(ax, f"Lengths of {len(lengths):,} series (time steps)")
     return figure
 
 
@@ -209,7 +209,7 @@ def _draw_forecast(ax: Axes, panel: ForecastPanel, history_length: int) -> dict[
         x = np.asarray(panel.timestamps, dtype="datetime64[s]")[-(shown + horizon) :]
     history = panel.history[len(panel.history) - shown :]
     handles: dict[str, Any] = {}
-    _title(ax, panel.title)
+    panel_title(ax, panel.title)
     if shown:
         (handles["history"],) = ax.plot(x[:shown], history, color=INK, linewidth=1.1)
         ax.axvline(x[shown - 1], color=GRID, linewidth=1.0, zorder=0)
@@ -238,7 +238,8 @@ def _draw_forecast(ax: Axes, panel: ForecastPanel, history_length: int) -> dict[
     return handles
 
 
-def _grid(num_rows: int, num_columns: int) -> tuple[Figure, list[Axes]]:
+def panel_grid(num_rows: int, num_columns: int) -> tuple[Figure, list[Axes]]:
+    """A figure of so many panels, in the order read; call it within `style.styled`."""
     from matplotlib.figure import Figure
 
     width, height = PANEL_INCHES
@@ -249,7 +250,8 @@ def _grid(num_rows: int, num_columns: int) -> tuple[Figure, list[Axes]]:
     return figure, axes
 
 
-def _step_axis(ax: Axes) -> None:
+def step_axis(ax: Axes) -> None:
+    """Whole numbers below the panel."""
     from matplotlib.ticker import MaxNLocator
 
     ax.xaxis.set_major_formatter("{x:,.0f}")
@@ -263,7 +265,7 @@ def _plain_ticks(ax: Axes) -> None:
     ax.locator_params(axis="y", nbins=5)
 
 
-def _title(ax: Axes, text: str) -> None:
+def panel_title(ax: Axes, text: str) -> None:
     """Names of series are shown as they are: cut short, and a dollar sign is no mathematics."""
     short = text if len(text) <= TITLE_LENGTH else text[: TITLE_LENGTH - 1] + "…"
     ax.set_title(short).set_parse_math(False)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foreloom.data.synthetic.address import short_name
 from foreloom.files import whole_or_absent
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _table(windows: Sequence[ReplayedWindow], title: str) -> Table:
 def _cells(facts: WindowFacts) -> dict[str, str]:
     return {
         "sample": str(facts.sample),
-        "source": Path(facts.source).stem,
+        "source": Path(short_name(facts.source).partition("?")[0]).stem,
         "series": facts.series,
         "cut": f"{facts.cut:,}",
         "steps": f"{facts.num_steps:,}",

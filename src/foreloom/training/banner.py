@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from foreloom.config.loader import Recipe
 from foreloom.data.loader import WindowLoader
+from foreloom.data.synthetic.address import short_name
 from foreloom.data.validation import ValidationWindows
 from foreloom.distributed.mesh import ParallelConfig, mesh_shape
 from foreloom.distributed.process import Process
@@ -47,7 +47,7 @@ def banner(
         },
         "Data": {
             **{
-                Path(source.name).name: f"{source.num_drawn:,} series, {source.probability:.0%} of the samples"
+                short_name(source.name): f"{source.num_drawn:,} series, {source.probability:.0%} of the samples"
                 + (f" ({source.num_short:,} too short)" if source.num_short else "")
                 + (f" ({source.num_quarantined:,} in quarantine)" if source.num_quarantined else "")
                 for source in loader.source_statistics()

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from chronos_t5_parity import arrays
+from made_windows import windows_of
 
-from foreloom.data.windows import ForecastInput, Role, Windows
+from foreloom.data.windows import ForecastInput
 from foreloom.models.chronos_t5 import checkpoint
 from foreloom.models.chronos_t5.architecture import Architecture
 from foreloom.models.chronos_t5.causal import CausalChronosModel
@@ -27,13 +28,6 @@ def causal(**fields) -> CausalChronosModel:
     model = FAMILY.build(config, context_length=40, prediction_length=12)
     FAMILY.initialize(model, 0)
     return model.eval()
-
-
-def windows_of(context: np.ndarray, future: np.ndarray, **settings) -> Windows:
-    rows = len(context)
-    zeros = np.zeros(rows, np.int64)
-    return Windows(context, future, np.full(rows, Role.TARGET, np.int8), np.arange(rows), zeros,
-                   zeros.astype(np.int32), zeros, **settings)  # fmt: skip
 
 
 def test_logits_loss_gradients_and_folder_are_those_of_transformers(tmp_path):
@@ -67,7 +61,7 @@ def test_training_examples_are_the_reference_script_s(shared, mode):
     )  # fmt: skip
     module = CausalChronosModel(arch)
     context, future = (case[f"in_causal_{mode}_{name}_target"] for name in ("past", "future"))
-    batch = FAMILY.batch(module, windows_of(context, future), CPU)
+    batch = FAMILY.batch(module, windows_of(np.concatenate([context, future], 1), 12), CPU)
     width = batch["input_ids"].shape[1]
     expected = {name: case[f"out_causal_{mode}_{name}"] for name in ("input_ids", "labels")}
     np.testing.assert_array_equal(batch["input_ids"], expected["input_ids"][:, :width])
@@ -82,12 +76,12 @@ def test_missing_steps_are_read_as_the_last_one_and_do_not_count():
     filled = context.copy()
     filled[0, 8:11] = filled[0, 7]
     context[0, 8:11] = np.nan
-    holes, whole = (FAMILY.batch(model, windows_of(x, future), CPU) for x in (context, filled))
+    holes, whole = (FAMILY.batch(model, windows_of(np.concatenate([x, future], 1), 12), CPU) for x in (context, filled))
     assert holes["labels"][0, 8:11].eq(-100).all() and not holes["labels"][1].eq(-100).any()
     assert holes["input_ids"][1].equal(whole["input_ids"][1])
-    only = FAMILY.batch(model, windows_of(filled, future, horizon_only=True), CPU)
+    only = FAMILY.batch(model, windows_of(np.concatenate([filled, future], 1), 12, horizon_only=True), CPU)
     assert only["labels"][:, :20].eq(-100).all() and only["labels"][:, 20:].equal(whole["labels"][:, 20:])
-    nothing = FAMILY.batch(model, windows_of(filled, np.full_like(future, np.nan)), CPU)
+    nothing = FAMILY.batch(model, windows_of(np.concatenate([filled, np.full_like(future, np.nan)], 1), 12), CPU)
     assert model(**nothing).objective.count == 0
 
 

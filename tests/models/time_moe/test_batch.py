@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from test_objective import CPU, windows_of
+from made_windows import windows_of
 
 from foreloom.data.windows import Role
 from foreloom.models.time_moe.batch import batch
 from foreloom.models.time_moe.packing import pack
 
+CPU = torch.device("cpu")
 NAN = np.nan
 
 

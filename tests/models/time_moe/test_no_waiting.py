@@ -6,7 +6,7 @@ import contextlib
 
 import numpy as np
 import torch
-from test_objective import windows_of
+from made_windows import windows_of
 
 from foreloom.models.common import expert_kernels
 from foreloom.models.time_moe.family import FAMILY, TimeMoeConfig

@@ -5,7 +5,8 @@ Axes: B series, K numbers of one use a series.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,6 +49,14 @@ class Draws:
     def happens(self, use: str, *places: int, probability: float | np.ndarray) -> np.ndarray:
         """bool (B, *places): True with that probability, one for all or an array that broadcasts."""
         return self.uniform(use, *places) < probability
+
+    def pick(self, use: str, options: Sequence) -> np.ndarray:
+        """(B,), one of the options a series, each as likely."""
+        return np.asarray(options)[self.integers(use, high=len(options))]
+
+    def rows(self, chosen_B: np.ndarray) -> Draws:
+        """The draws of some of the series alone: a bool a series, or their places in the batch."""
+        return replace(self, item_B=self.item_B[chosen_B])
 
     def _index(self, places: tuple[int, ...]) -> np.ndarray:
         num_places = int(np.prod(places, dtype=np.int64))

@@ -17,6 +17,7 @@ from foreloom.models.chronos2.architecture import architecture_of_module
 from foreloom.models.chronos2.layout import layout_of
 from foreloom.models.chronos2.unroll import unroll
 from foreloom.models.common.answering import answering
+from foreloom.models.common.contexts import usable_steps
 from foreloom.models.common.levels import interpolate_levels
 from foreloom.models.common.rows import without_leading_padding
 from foreloom.models.common.transfer import to_device
@@ -123,17 +124,8 @@ class Chronos2Forecaster:
 
     def _contexts(self, inputs: Sequence[ForecastInput], context_length: int | None) -> list[np.ndarray]:
         """Each input's context, cut to `context_length` where that is given."""
-        if context_length is None:
-            longest = max((x.context_RC.shape[1] for x in inputs), default=0)
-            if longest > self.context_length:
-                raise ValueError(
-                    f"a context has {longest} steps and the model looks at {self.context_length} at most; pass "
-                    f"context_length={self.context_length} to use the newest ones only."
-                )
-            return [x.context_RC for x in inputs]
-        if not 1 <= context_length <= self.context_length:
-            raise ValueError(f"context_length is {context_length}; this model takes 1 to {self.context_length}.")
-        return [x.context_RC[:, -context_length:] for x in inputs]
+        num_steps = usable_steps(inputs, context_length, self.context_length)
+        return [x.context_RC[:, -num_steps:] for x in inputs]
 
     @property
     def _device(self) -> torch.device:

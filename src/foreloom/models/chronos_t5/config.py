@@ -118,10 +118,11 @@ class ChronosT5Config:
             raise ValueError(f"balance_rate has no effect with router_choice: {self.router_choice}; remove it.")
         if self.balance_rate is not None and self.router_choice is None and self.pretrained is None:
             raise ValueError("balance_rate has no effect without router_choice: biased; set that, or remove it.")
-        if None not in (self.num_experts, self.num_active_experts) and self.num_active_experts > self.num_experts:  # type: ignore[operator]
+        num_experts = self.num_experts or (Architecture.num_experts if self.size else None)
+        if num_experts and (self.num_active_experts or 0) > num_experts:
             raise ValueError(
-                f"num_active_experts is {self.num_active_experts} and num_experts {self.num_experts}: a series cannot "
-                "go to more experts than there are."
+                f"num_active_experts is {self.num_active_experts} and num_experts {num_experts}: a series cannot go to "
+                "more experts than there are."
             )
 
     def _refuse_without_effect(self, names: tuple[str, ...], why: str) -> None:

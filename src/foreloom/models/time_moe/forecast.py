@@ -18,7 +18,7 @@ from torch import nn
 from foreloom.data.windows import ForecastInput
 from foreloom.models.common.answering import answering
 from foreloom.models.common.contexts import usable_steps
-from foreloom.models.common.rows import last_observed
+from foreloom.models.common.rows import batches_by_length, last_observed, left_padded
 from foreloom.models.common.transfer import to_device
 from foreloom.models.family import ExpertChoices
 from foreloom.models.time_moe.architecture import architecture_of_module
@@ -105,7 +105,7 @@ class TimeMoeForecaster:
                 output = self.module(values_BL, attention_mask=mask_BL, output_hidden_states=True)
                 for i, hidden_LD in zip(chosen, output.hidden_states[-1].float().cpu().numpy(), strict=True):
                     hidden[i] = hidden_LD[-len(rows[i].values_L) :]
-        return [_left_padded(hidden[part]) for part in parts]
+        return [left_padded(hidden[part], 0.0) for part in parts]
 
     def route(
         self, inputs: Sequence[ForecastInput], *, batch_size: int = 256, context_length: int | None = None
@@ -169,20 +169,12 @@ class TimeMoeForecaster:
         return Row(((filled_L - center) / scale).astype(np.float32), center, scale)
 
     def _batches(self, rows: Sequence[Row], batch_size: int) -> Iterator[list[int]]:
-        """Rows of like length together, which saves padding: at most `batch_size` and `MOST_STEPS` at once."""
-        chosen: list[int] = []
-        for i in sorted(range(len(rows)), key=lambda i: len(rows[i].values_L)):
-            if chosen and (len(chosen) == batch_size or (len(chosen) + 1) * len(rows[i].values_L) > self.max_steps):
-                yield chosen
-                chosen = []
-            chosen.append(i)
-        if chosen:
-            yield chosen
+        return batches_by_length([len(row.values_L) for row in rows], batch_size, self.max_steps)
 
     def _stacked(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Values (B, L), zeros before shorter rows, and the mask of what is not; none where all are equally long."""
         device = next(self.module.parameters()).device
-        values_BL = _left_padded([row.values_L for row in rows])
+        values_BL = left_padded([row.values_L for row in rows], 0.0)
         length_B = np.array([len(row.values_L) for row in rows])
         mask_BL = np.arange(values_BL.shape[1])[::-1] < length_B[:, None]
         return to_device(values_BL, device), None if mask_BL.all() else to_device(mask_BL, device)
@@ -196,12 +188,3 @@ def _sum_over_steps(x_MNE: torch.Tensor, step_BL: torch.Tensor) -> np.ndarray:
 def _deviation(seen: np.ndarray) -> float:
     """As torch.std has it, with one degree of freedom less; 1 for a constant."""
     return float(seen.std(ddof=1)) or 1.0 if len(seen) > 1 else 1.0
-
-
-def _left_padded(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """float32 (B, longest, ...), zeros before the rows that are shorter."""
-    longest = max(map(len, rows))
-    padded = np.zeros((len(rows), longest, *rows[0].shape[1:]), np.float32)
-    for row, values in zip(padded, rows, strict=True):
-        row[longest - len(values) :] = values
-    return padded
