@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from foreloom.data.windows import ForecastInput, Windows
 from foreloom.distributed.sharding import Sharding
+from foreloom.models.common.parts import Part, by_child
 
 
 class Forecaster(Protocol):
@@ -140,6 +141,8 @@ class ModelFamily:
     forecaster: Callable[[nn.Module], Forecaster]
     flops_per_row: Callable[[nn.Module, int, int], float]
     """flops_per_row(module, context_length, horizon): forward + backward FLOPs of one row, for MFU and the ladder."""
+    parts: Callable[[nn.Module], Sequence[Part]] = by_child
+    """parts(module): its parameters by what they are for, on any device, the meta device too."""
     after_update: Callable[[nn.Module, Tally, Tensor], None] = _nothing_after_update
     """after_update(module, tally of the global batch, applied): called on every rank after each optimizer step, without
     waiting for the device; `applied` is 1, or 0 where the step was skipped. Balances routers without a loss."""

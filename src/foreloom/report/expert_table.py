@@ -31,8 +31,6 @@ def expert_table(report: ExpertReport, title: str) -> TitledTable:
         *(Column(f"Mean p {i}", "score") for i in numbers),
     ]
     rows = [_row(use) for use in found.kinds]
-    if len(report.layers) > 1:
-        title += f", layer {report.layer} of {len(report.layers)}"
     return TitledTable(title, ScoreTable(columns, rows, [_row(found.total)]), tuple(_notes(report)))
 
 

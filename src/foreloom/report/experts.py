@@ -80,6 +80,8 @@ def experts_and_print(
         raise ValueError(f"{model} is of a family without experts, so there is nothing to tell of them.")
     report = route(forecaster, data, kind=kind, context_length=context_length, max_series=max_series, layer=layer)
     name = f"{Path(model).name} on {Path(data).name}"
+    if len(report.layers) > 1:
+        name += f", layer {report.layer} of {len(report.layers)}"
     print_or_write(expert_table(report, f"Experts of {name}"), form, out)
     if plot is not None:
         save_figure(expert_figure(report.shown, name), plot)

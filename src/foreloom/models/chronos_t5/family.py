@@ -13,6 +13,7 @@ from foreloom.models.chronos_t5.config import ChronosT5Config
 from foreloom.models.chronos_t5.flops import flops_per_row
 from foreloom.models.chronos_t5.forecast import ChronosT5Forecaster
 from foreloom.models.chronos_t5.initialize import initialize
+from foreloom.models.chronos_t5.parts import parts
 from foreloom.models.chronos_t5.routers import after_update, figures, needs_survey
 from foreloom.models.common.t5.stack import BLOCKS
 from foreloom.models.family import ModelFamily
@@ -35,6 +36,7 @@ FAMILY = ModelFamily(
     save=checkpoint.save,
     forecaster=forecaster,
     flops_per_row=flops_per_row,
+    parts=parts,
     after_update=after_update,
     figures=figures,
     loads=("expert_load",),

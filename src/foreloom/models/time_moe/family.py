@@ -23,6 +23,7 @@ from foreloom.models.time_moe.forecast import TimeMoeForecaster
 from foreloom.models.time_moe.initialize import initialize
 from foreloom.models.time_moe.model import TimeMoeForPrediction
 from foreloom.models.time_moe.objective import Protocol
+from foreloom.models.time_moe.parts import parts
 from foreloom.models.time_moe.routers import after_update, figures
 
 Count = Annotated[int, Field(ge=1)]
@@ -228,6 +229,7 @@ FAMILY = ModelFamily(
     save=checkpoint.save,
     forecaster=forecaster,
     flops_per_row=flops_per_row,
+    parts=parts,
     after_update=after_update,
     figures=figures,
     loads=("expert_load",),

@@ -1,0 +1,45 @@
+"""The parameters of a model by what they are for, and how many of them a forecast runs through."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Part:
+    """Parameters that belong together."""
+
+    name: str
+    num_parameters: int
+    num_active: int
+    """Those that one choice of experts runs through: a series, or a step where each goes its own way."""
+    in_mixture: bool = False
+    """Would the same model without its experts lack them?"""
+
+
+def count_parts(
+    module: nn.Module, parts: Mapping[str, str], mixture: Mapping[str, Fraction] | None = None
+) -> tuple[Part, ...]:
+    """Each parameter once, in the part of the first pattern found in its name; parts in the order of the patterns.
+
+    `mixture`: the parts that are there for the experts' sake, with the share of each that is active.
+    """
+    count = dict.fromkeys(parts.values(), 0)
+    for name, parameter in module.named_parameters():
+        count[next(part for pattern, part in parts.items() if re.search(pattern, name))] += parameter.numel()
+    mixture = mixture or {}
+    return tuple(
+        Part(name, number, int(number * mixture.get(name, 1)), in_mixture=name in mixture)
+        for name, number in count.items()
+        if number
+    )
+
+
+def by_child(module: nn.Module) -> tuple[Part, ...]:
+    """A part for each child of the module that has parameters: for families without experts."""
+    return count_parts(module, {rf"^{name}\.": name.replace("_", " ") for name, _ in module.named_children()})

@@ -1,0 +1,129 @@
+"""`foreloom report parameters`: how large a model is, what of it a forecast runs through, and what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from foreloom import run
+from foreloom.checkpoint.locate import find_model_folder
+from foreloom.config.loader import shipped_recipes
+from foreloom.models import registry
+from foreloom.models.common.parts import Part
+from foreloom.report.rendering import Form, TitledTable, print_or_write
+from foreloom.report.tables import Cell, Column, ScoreTable
+
+FLOAT_BYTES, HALF_BYTES = 4, 2
+OPTIMIZER_BYTES = 2 * FLOAT_BYTES
+"""Of a parameter in AdamW's state: the means of its gradient and of the square."""
+TRAINING_BYTES = 2 * FLOAT_BYTES + OPTIMIZER_BYTES
+"""With the float32 weight itself and its gradient."""
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """What a model's parameters are for, and the work of one row."""
+
+    parts: tuple[Part, ...]
+    context_length: int
+    horizon: int
+    flops_per_row: float
+    """Forward and backward at these lengths (in steps)."""
+
+    @property
+    def total(self) -> Part:
+        return _sum("total", self.parts)
+
+    @property
+    def mixture(self) -> Part | None:
+        """What the same model without its experts would not have; None without experts."""
+        parts = [part for part in self.parts if part.in_mixture]
+        return _sum("the experts add", parts) if parts else None
+
+
+def parameters_and_print(what: str, overrides: Sequence[str], *, form: Form | None, out: Path | None) -> None:
+    """Print or write the table of a recipe (its file or a shipped one's name) or of a trained model.
+
+    ValueError for overrides of a model that is trained already, and as recipes and model folders raise it.
+    """
+    is_recipe = Path(what).suffix in (".yaml", ".yml") or (shipped_recipes() / f"{what}.yaml").is_file()
+    if overrides and not is_recipe:
+        raise ValueError(f"{' '.join(overrides)}: {what} is no recipe, and only a recipe's settings can be changed.")
+    size = size_of_recipe(what, overrides) if is_recipe else size_of_model(what)
+    print_or_write(
+        parameter_table(size, f"Parameters of {Path(what).stem if is_recipe else Path(what).name}"), form, out
+    )
+
+
+def size_of_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> ModelSize:
+    """The model a recipe would train, at the recipe's lengths. Needs neither its data nor memory for the model."""
+    sections = run.load(recipe, overrides, need_data=False).sections
+    config, data = sections["model"], sections["data"]
+    family = registry.get(config.family)
+    lengths = data.context_length, data.prediction_length
+    with torch.device("meta"):
+        module = family.build(config, context_length=lengths[0], prediction_length=lengths[1])
+    return ModelSize(tuple(family.parts(module)), *lengths, family.flops_per_row(module, *lengths))
+
+
+def size_of_model(path_or_hub_id: str | Path) -> ModelSize:
+    """A trained model (see `from_pretrained`), at the longest context and horizon of one forward."""
+    folder = find_model_folder(path_or_hub_id)
+    family = registry.recognise(folder)
+    with torch.device("meta"):
+        module = family.load(folder)
+    forecaster = family.forecaster(module)
+    lengths = forecaster.context_length, forecaster.prediction_length
+    return ModelSize(tuple(family.parts(module)), *lengths, family.flops_per_row(module, *lengths))
+
+
+def parameter_table(size: ModelSize, title: str) -> TitledTable:
+    """A row a part; below, the total and, with experts, the same model without them and what they add."""
+    columns = [
+        Column("Part", "text"),
+        Column("Parameters", "count"),
+        Column("Active", "count"),
+        Column("Of total", "score"),
+    ]
+    total = size.total
+    summary = [_row(total, total)]
+    if size.mixture is not None:
+        plain = _sum("without experts", [part for part in size.parts if not part.in_mixture])
+        summary += [_row(plain, total), _row(size.mixture, total)]
+    return TitledTable(title, ScoreTable(columns, [_row(part, total) for part in size.parts], summary), _notes(size))
+
+
+def _notes(size: ModelSize) -> tuple[str, ...]:
+    number = size.total.num_parameters
+    notes = [
+        f"One row, {size.context_length:,} steps of context and {size.horizon:,} of horizon, forward and backward: "
+        f"{size.flops_per_row:.3g} FLOPs.",
+        f"Weights: {_bytes(number * FLOAT_BYTES)} in float32, {_bytes(number * HALF_BYTES)} in bfloat16; state of AdamW: "
+        f"{_bytes(number * OPTIMIZER_BYTES)}; weights, gradients and state in training: "
+        f"{_bytes(number * TRAINING_BYTES)}, and activations.",
+    ]
+    if (mixture := size.mixture) is not None:
+        plain = number - mixture.num_parameters
+        notes.insert(
+            0,
+            "Active: what one choice of experts runs through. The experts add "
+            f"{mixture.num_parameters / plain:.1%} to the parameters and {mixture.num_active / plain:.1%} to the "
+            "active ones.",
+        )
+    return tuple(notes)
+
+
+def _row(part: Part, total: Part) -> list[Cell]:
+    share = part.num_parameters / total.num_parameters
+    return [part.name, f"{part.num_parameters:,}", f"{part.num_active:,}", share]
+
+
+def _sum(name: str, parts: Sequence[Part]) -> Part:
+    return Part(name, sum(part.num_parameters for part in parts), sum(part.num_active for part in parts))
+
+
+def _bytes(number: int) -> str:
+    return f"{number / 2**30:,.2f} GB" if number >= 2**30 else f"{number / 2**20:,.1f} MB"
