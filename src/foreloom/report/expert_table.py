@@ -35,7 +35,7 @@ def expert_table(report: ExpertReport, title: str) -> TitledTable:
 
 
 def _row(use: KindUse) -> list[Cell]:
-    return [use.kind, f"{use.num_series:,}", *use.share_E.tolist(), use.entropy, *use.probability_E.tolist()]
+    return [use.kind, use.num_series, *use.share_E.tolist(), use.entropy, *use.probability_E.tolist()]
 
 
 def _notes(report: ExpertReport) -> list[str]:
@@ -60,7 +60,7 @@ def _information(found: Specialization) -> str:
     if len(found.kinds) == 1:
         return "All series are of one kind, so there is nothing to tell kinds apart by."
     verdict = (
-        "The experts tell kinds apart."
+        "Kinds go to different experts."
         if found.p_value <= 0.05
         else "That is no more than chance gives: no specialisation is seen."
     )

@@ -49,7 +49,9 @@ def parameters_and_print(what: str, overrides: Sequence[str], *, form: Form | No
 
     ValueError for overrides of a model that is trained already, and as recipes and model folders raise it.
     """
-    is_recipe = Path(what).suffix in (".yaml", ".yml") or (shipped_recipes() / f"{what}.yaml").is_file()
+    is_recipe = Path(what).suffix in (".yaml", ".yml") or what in {
+        path.stem for path in shipped_recipes().glob("*.yaml")
+    }
     if overrides and not is_recipe:
         raise ValueError(f"{' '.join(overrides)}: {what} is no recipe, and only a recipe's settings can be changed.")
     size = size_of_recipe(what, overrides) if is_recipe else size_of_model(what)
@@ -100,9 +102,9 @@ def _notes(size: ModelSize) -> tuple[str, ...]:
     number = size.total.num_parameters
     notes = [
         f"One row, {size.context_length:,} steps of context and {size.horizon:,} of horizon, forward and backward: "
-        f"{size.flops_per_row:.3g} FLOPs.",
-        f"Weights: {_bytes(number * FLOAT_BYTES)} in float32, {_bytes(number * HALF_BYTES)} in bfloat16; state of AdamW: "
-        f"{_bytes(number * OPTIMIZER_BYTES)}; weights, gradients and state in training: "
+        f"{size.flops_per_row / 1e9:,.2f} GFLOPs.",
+        f"Weights: {_bytes(number * FLOAT_BYTES)} in float32, {_bytes(number * HALF_BYTES)} in bfloat16; AdamW's "
+        f"state: {_bytes(number * OPTIMIZER_BYTES)}; weights, gradients and state in training: "
         f"{_bytes(number * TRAINING_BYTES)}, and activations.",
     ]
     if (mixture := size.mixture) is not None:
@@ -117,8 +119,7 @@ def _notes(size: ModelSize) -> tuple[str, ...]:
 
 
 def _row(part: Part, total: Part) -> list[Cell]:
-    share = part.num_parameters / total.num_parameters
-    return [part.name, f"{part.num_parameters:,}", f"{part.num_active:,}", share]
+    return [part.name, part.num_parameters, part.num_active, f"{part.num_parameters / total.num_parameters:.1%}"]
 
 
 def _sum(name: str, parts: Sequence[Part]) -> Part:
@@ -126,4 +127,4 @@ def _sum(name: str, parts: Sequence[Part]) -> Part:
 
 
 def _bytes(number: int) -> str:
-    return f"{number / 2**30:,.2f} GB" if number >= 2**30 else f"{number / 2**20:,.1f} MB"
+    return f"{number / 1e9:,.2f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"

@@ -154,12 +154,14 @@ def is_better(column: Column, cell: Cell) -> bool | None:
 
 
 def cell_text(cell: Cell) -> str:
-    """A cell for people: four significant digits up to 1000, nothing for None."""
+    """A cell for people: a whole number as it is, others with four significant digits up to 1000, nothing for None."""
     match cell:
         case None:
             return ""
         case str():
             return cell
+        case int():
+            return f"{cell:,}"
         case _ if abs(cell) >= 1000:
             return f"{cell:,.0f}"
         case _:

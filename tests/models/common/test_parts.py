@@ -1,0 +1,61 @@
+"""Parts of a model: each parameter in one, and what the mixture adds is what a model without it lacks."""
+
+import pytest
+import torch
+
+from foreloom.models import registry
+from foreloom.models.chronos_t5.experts import num_parameters
+from foreloom.models.common.parts import Part
+
+LENGTHS = {"context_length": 64, "prediction_length": 24}
+
+
+def built(family_name: str, **fields):
+    family = registry.get(family_name)
+    with torch.device("meta"):
+        module = family.build(family.config(family=family_name, **fields), **LENGTHS)
+    return module, {part.name: part for part in family.parts(module)}
+
+
+@pytest.mark.parametrize(
+    ("family", "fields"),
+    [
+        ("chronos2", {"size": "test"}),
+        ("chronos_bolt", {"size": "tiny"}),
+        ("chronos_t5", {"size": "tiny"}),
+        ("chronos_t5", {"size": "tiny", "use_moe": True}),
+        ("chronos_t5", {"size": "tiny", "model_type": "causal"}),
+        ("time_moe", {"size": "test"}),
+        ("time_moe", {"size": "test", "use_dense": True}),
+    ],
+)
+def test_every_parameter_is_in_one_part(family, fields):
+    module, parts = built(family, **fields)
+    assert sum(part.num_parameters for part in parts.values()) == sum(p.numel() for p in module.parameters())
+    has_experts = any(part.in_mixture for part in parts.values())
+    assert has_experts == (fields.get("use_moe", False) or (fields == {"size": "test"} and family == "time_moe"))
+    if not has_experts:
+        assert all(part.num_active == part.num_parameters for part in parts.values())
+
+
+@pytest.mark.parametrize(("top_k", "num_experts"), [(1, 4), (2, 4), (3, 8)])
+def test_chronos_t5_adds_what_the_formula_says(top_k, num_experts):
+    module, parts = built("chronos_t5", size="tiny", use_moe=True, num_experts=num_experts, num_active_experts=top_k)
+    plain, _ = built("chronos_t5", size="tiny")
+    mixture = [part for part in parts.values() if part.in_mixture]
+    added = sum(part.num_parameters for part in mixture)
+    assert added == num_parameters(module.architecture)
+    assert sum(p.numel() for p in module.parameters()) - added == sum(p.numel() for p in plain.parameters())
+    one_expert = sum(p.numel() for p in module.moe.experts[0].parameters())
+    router = parts["router"].num_parameters
+    assert sum(part.num_active for part in mixture) == router + top_k * one_expert
+
+
+def test_time_moe_adds_experts_routers_and_gates():
+    module, parts = built("time_moe", size="50m")
+    dense, dense_parts = built("time_moe", size="50m", use_dense=True)
+    added = sum(part.num_parameters for part in parts.values() if part.in_mixture)
+    assert sum(p.numel() for p in module.parameters()) - added == sum(p.numel() for p in dense.parameters())
+    assert dense_parts["feed-forward"].num_parameters == parts["shared experts"].num_parameters
+    # Two of eight, which are as wide as the shared one together.
+    assert parts["experts"] == Part("experts", 84_934_656, 21_233_664, in_mixture=True)

@@ -1,0 +1,147 @@
+"""Kinds and experts: a model that is known to specialise is seen to, the kinds come from where it is said."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from foreloom.data.series import Series
+from foreloom.data.writer import write_series
+from foreloom.models.chronos2.family import FAMILY as CHRONOS2
+from foreloom.models.chronos_t5.family import FAMILY as CHRONOS_T5
+from foreloom.models.family import ExpertChoices
+from foreloom.models.time_moe.family import FAMILY as TIME_MOE
+from foreloom.report.expert_table import expert_figure, expert_table
+from foreloom.report.experts import by_layer, experts_and_print, route
+
+OPTIONS = {"kind": None, "context_length": None, "max_series": 1000, "layer": None, "device": "cpu", "form": None,
+           "out": None, "plot": None}  # fmt: skip
+
+
+class BySign:
+    """Sends a row by the sign of its last value, in two layers of four experts; the second layer sends all alike."""
+
+    context_length = 64
+
+    def __init__(self):
+        self.seen = []
+
+    def route(self, inputs, *, batch_size=256, context_length=None):
+        rows = [x_L for x in inputs for x_L in x.context_RC[: x.num_targets]]
+        self.seen = [len(row) for row in rows]
+        pair = [[0, 1] if row[-1] > 0 else [2, 3] for row in rows]
+        chosen_RLE = np.stack([np.eye(4, dtype=np.int64)[pair].sum(1), np.tile([1, 1, 0, 0], (len(rows), 1))], 1)
+        return ExpertChoices(chosen_RLE, chosen_RLE / 2, 2)
+
+
+def write(path, series):
+    write_series(series, path)
+    return str(path)
+
+
+def signed(num_series=40, num_steps=100, **static):
+    return [
+        Series(
+            f"s{i}",
+            np.full((1, num_steps), 1.0 if i % 2 else -1.0) * np.arange(1, num_steps + 1),
+            static={"kind": "up" if i % 2 else "down", "parity": str(i // 2 % 2)} | static,
+        )
+        for i in range(num_series)
+    ]
+
+
+def test_planted_experts_are_found(tmp_path):
+    data, forecaster = write(tmp_path / "data.arrow", signed()), BySign()
+    report = route(forecaster, data, layer=1)
+    assert forecaster.seen == [64] * 40
+    down, up = report.shown.kinds
+    np.testing.assert_array_equal(up.share_E, [0.5, 0.5, 0, 0])
+    np.testing.assert_array_equal(down.share_E, [0, 0, 0.5, 0.5])
+    assert (up.kind, up.num_series) == ("up", 20) and up.entropy == pytest.approx(0.5)
+    assert report.shown.information_bits == pytest.approx(1) == report.shown.most_bits
+    table = expert_table(report, "Experts")
+    assert table.table.rows[1][:6] == ["up", 20, 0.5, 0.5, 0.0, 0.0]
+    assert "1.000 of at most 1.000 bits" in table.notes[1] and "Kinds go to different experts." in table.notes[1]
+    assert "1.000 (" in table.notes[3] and ", 0.000 (0.000)" in table.notes[3]
+
+
+def test_a_column_that_says_nothing_and_a_layer_that_sends_all_alike(tmp_path):
+    data = write(tmp_path / "data.arrow", signed())
+    by_parity = route(BySign(), data, kind="parity", layer=1)
+    assert by_parity.shown.information_bits < 0.01
+    assert "no specialisation is seen" in expert_table(by_parity, "").notes[1]
+    last = route(BySign(), data)
+    assert last.layer == 2 and last.shown.unused == (2, 3)
+    assert "Experts without a single choice: 2, 3." in expert_table(last, "").notes
+    one_kind = route(BySign(), write(tmp_path / "one.arrow", signed(kind="up")))
+    assert "one kind" in expert_table(one_kind, "").notes[1]
+
+
+def test_without_a_column_kinds_are_patterns_of_the_whole_series(tmp_path):
+    rng = np.random.default_rng(0)
+    wave = np.sin(2 * np.pi * np.arange(200) / 24)
+    series = [Series(f"s{i}", (wave + 0.1 * rng.normal(size=200))[None]) for i in range(5)]
+    series += [Series(f"n{i}", rng.normal(size=(1, 200))) for i in range(3)]
+    report = route(BySign(), write(tmp_path / "data.arrow", series), context_length=30)
+    assert [(use.kind, use.num_series) for use in report.shown.kinds] == [("irregular", 3), ("seasonal", 5)]
+
+
+def test_series_count_alike_whatever_their_variates(tmp_path):
+    wide = np.concatenate([np.full((3, 70), 1.0), np.full((1, 70), -1.0), np.full((1, 70), np.nan)])
+    series = [Series("wide", wide, static={"kind": "a"}), Series("flat", -np.ones((1, 70)), static={"kind": "a"})]
+    report = route(BySign(), write(tmp_path / "data.arrow", series), layer=1)
+    # A quarter of the wide one's four variates with values, and all of the other, go to the experts 2 and 3.
+    np.testing.assert_allclose(report.shown.kinds[0].share_E, [0.1875, 0.1875, 0.3125, 0.3125])
+    assert report.shown.total.num_series == 2
+
+
+def test_steps_of_a_row_are_shares():
+    chosen_RLE = np.array([[[6, 2, 0]], [[1, 0, 1]]])
+    (found,) = by_layer(ExpertChoices(chosen_RLE, np.ones((2, 1, 3), np.float32) / 3, 1), [1, 1], ["a", "a"])
+    np.testing.assert_allclose(found.total.share_E, [0.625, 0.125, 0.25])
+
+
+def test_series_with_nothing_observed_are_left_out(tmp_path):
+    empty = [Series("gone", np.where(np.arange(100) < 20, 1.0, np.nan)[None], static={"kind": "up", "parity": "0"})]
+    report = route(BySign(), write(tmp_path / "data.arrow", signed(10) + empty))
+    assert report.num_left_out == 1 and report.shown.total.num_series == 10
+    assert expert_table(report, "").notes[-1].startswith("1 series were left out")
+    with pytest.raises(ValueError, match=r"no series has a value among its newest 64 steps.*--context-length"):
+        route(BySign(), write(tmp_path / "empty.arrow", empty))
+
+
+def test_the_heatmap_holds_every_share(tmp_path):
+    found = route(BySign(), write(tmp_path / "data.arrow", signed()), layer=1).shown
+    figure = expert_figure(found, "a $model")
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts == ["0%", "0%", "50%", "50%", "50%", "50%", "0%", "0%", *["25%"] * 4]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["down (20)", "up (20)", "all (40)"]
+
+
+@pytest.mark.parametrize(("family", "fixture"), [(CHRONOS_T5, "tiny_chronos_t5"), (TIME_MOE, "tiny_time_moe")])
+def test_from_a_model_s_folder_to_files(family, fixture, request, tmp_path):
+    model = request.getfixturevalue(fixture)
+    family.save(model, model.state_dict(), tmp_path / "model")
+    data = write(tmp_path / "data.arrow", signed(12))
+    outputs = {"out": tmp_path / "experts.csv", "plot": tmp_path / "experts.png"}
+    experts_and_print(str(tmp_path / "model"), data, **(OPTIONS | outputs))
+    rows = list(csv.DictReader(outputs["out"].open()))
+    assert [row["Kind"] for row in rows] == ["down", "up"]
+    for row in rows:
+        assert sum(float(row[f"Expert {i}"]) for i in range(4)) == pytest.approx(1)
+        assert sum(float(row[f"Mean p {i}"]) for i in range(4)) == pytest.approx(1)
+    assert outputs["plot"].stat().st_size > 1000
+
+
+def test_bad_input_gets_a_sentence(tiny_chronos2, tiny_chronos_t5, tmp_path):
+    CHRONOS2.save(tiny_chronos2, tiny_chronos2.state_dict(), tmp_path / "chronos2")
+    CHRONOS_T5.save(tiny_chronos_t5, tiny_chronos_t5.state_dict(), tmp_path / "experts")
+    data = write(tmp_path / "data.arrow", signed())
+    with pytest.raises(ValueError, match="chronos2 is of a family without experts"):
+        experts_and_print(str(tmp_path / "chronos2"), data, **OPTIONS)
+    with pytest.raises(ValueError, match=r"--kind colour: 40 of 40 series .*Static columns: kind, parity"):
+        experts_and_print(str(tmp_path / "experts"), data, **(OPTIONS | {"kind": "colour"}))
+    with pytest.raises(ValueError, match="--layer 2: the model has experts in 1 layer"):
+        experts_and_print(str(tmp_path / "experts"), data, **(OPTIONS | {"layer": 2}))
+    with pytest.raises(ValueError, match="context_length is 1000; this model takes 1 to 96"):
+        experts_and_print(str(tmp_path / "experts"), data, **(OPTIONS | {"context_length": 1000}))
