@@ -10,10 +10,7 @@ and use fused AdamW. The two take turns step by step, so a busy machine slows bo
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +22,7 @@ from batch_building import measure_beside_reference
 from foreloom.data.windows import ForecastInput, Windows
 from foreloom.models.chronos2.family import FAMILY, Chronos2Config
 from foreloom.models.chronos2.forecast import Chronos2Forecaster
+from turns import Call, compare, training_step
 
 CONTEXT, HORIZON = 512, 64
 CONFIG = {"size": "test", "num_layers": 8, "dropout_rate": 0.1}
@@ -46,22 +44,7 @@ def random_walks(num_rows: int) -> np.ndarray:
     return steps.cumsum(1).astype(np.float32)
 
 
-def training_step(model: torch.nn.Module, batch: dict) -> Callable[[], float]:
-    """A closure that does forward, backward and update once and returns the loss."""
-    model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0, fused=True)
-
-    def step() -> float:
-        loss = model(**batch).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        return loss.item()
-
-    return step
-
-
-def training_pair(num_rows: int, folder: Path) -> tuple[Callable[[], float], Callable[[], float]]:
+def training_pair(num_rows: int, folder: Path) -> tuple[Call, Call]:
     ours, pipeline = both_sides(folder)
     walks = random_walks(num_rows)
     zeros = np.zeros(num_rows, np.int64)
@@ -77,7 +60,7 @@ def training_pair(num_rows: int, folder: Path) -> tuple[Callable[[], float], Cal
     return training_step(ours, batch), training_step(pipeline.model, theirs)
 
 
-def forecasting_pair(num_rows: int, folder: Path) -> tuple[Callable[[], float], Callable[[], float]]:
+def forecasting_pair(num_rows: int, folder: Path) -> tuple[Call, Call]:
     ours, pipeline = both_sides(folder)
     contexts = random_walks(num_rows)[:, :CONTEXT]
     unknown = np.full((1, HORIZON), np.nan, np.float32)
@@ -87,22 +70,6 @@ def forecasting_pair(num_rows: int, folder: Path) -> tuple[Callable[[], float], 
         lambda: float(forecaster.predict_quantiles(inputs, HORIZON, levels)[0].sum()),
         lambda: float(pipeline.predict_quantiles(list(contexts), HORIZON, levels)[0][0].sum()),
     )
-
-
-def seconds(call: Callable[[], float]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def compare(name: str, pair: Sequence[Callable[[], float]], num_repeats: int) -> None:
-    """Warm both up, take turns, print medians and ratio."""
-    for call in pair:
-        call()
-    times = [(seconds(pair[0]), seconds(pair[1])) for _ in range(num_repeats)]
-    ours, theirs = (statistics.median(column) for column in zip(*times, strict=True))
-    ratio = statistics.median(b / a for a, b in times)
-    print(f"{name:<28} foreloom {ours * 1e3:8.0f} ms   chronos-forecasting {theirs * 1e3:8.0f} ms   {ratio:5.2f}x")
 
 
 def main() -> None:

@@ -52,6 +52,10 @@ def test_parameter_counts():
     assert parameters("chronos-bolt-mini") == 21_236_096
     assert parameters("chronos-bolt-small") == 47_718_016
     assert parameters("chronos-bolt-base") == 205_292_928
+    assert parameters("chronos-t5-tiny") == 8_394_496
+    assert parameters("chronos-t5-large") == 708_963_328
+    assert parameters("chronos-t5-tiny-sample") == 7_608_064
+    assert parameters("chronos-t5-tiny-moe-sample") == 10_794_372
     assert parameters("time-moe-50m") == 113_352_192
     assert parameters("time-moe-200m") == 453_196_800
 
