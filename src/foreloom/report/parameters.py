@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,8 @@ def size_of_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> ModelSi
     """The model a recipe would train, at the recipe's lengths. Needs neither its data nor memory for the model."""
     sections = run.load(recipe, overrides, need_data=False).sections
     config, data = sections["model"], sections["data"]
+    if config.pretrained is not None:
+        config = dataclasses.replace(config, pretrained=str(find_model_folder(config.pretrained)))
     family = registry.get(config.family)
     lengths = data.context_length, data.prediction_length
     with torch.device("meta"):
