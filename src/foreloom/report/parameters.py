@@ -50,15 +50,13 @@ def parameters_and_print(what: str, overrides: Sequence[str], *, form: Form | No
 
     ValueError for overrides of a model that is trained already, and as recipes and model folders raise it.
     """
-    is_recipe = Path(what).suffix in (".yaml", ".yml") or what in {
-        path.stem for path in shipped_recipes().glob("*.yaml")
-    }
+    shipped = {path.stem for path in shipped_recipes().glob("*.yaml")}
+    is_recipe = what in shipped or Path(what).suffix in (".yaml", ".yml")
     if overrides and not is_recipe:
         raise ValueError(f"{' '.join(overrides)}: {what} is no recipe, and only a recipe's settings can be changed.")
     size = size_of_recipe(what, overrides) if is_recipe else size_of_model(what)
-    print_or_write(
-        parameter_table(size, f"Parameters of {Path(what).stem if is_recipe else Path(what).name}"), form, out
-    )
+    name = Path(what).stem if is_recipe else Path(what).name
+    print_or_write(parameter_table(size, f"Parameters of {name}"), form, out)
 
 
 def size_of_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> ModelSize:
