@@ -203,6 +203,11 @@ def test_a_wrong_address_is_said_with_its_line(tmp_path):
     ]
 
 
+def test_a_wrong_address_alone_gets_its_sentence():
+    with pytest.raises(RecipeError, match=r"no synthetic process 'paterns'.* Did you mean patterns\?"):
+        run.load("chronos-t5-tiny-sample", ["data.sources.0.path=synth://paterns"])
+
+
 def test_epochs_of_synthetic_windows():
     overrides = [*TINY, "data.sources=[{path: 'synth://patterns?num_series=10&length=160'}]", "data.stride=80",
                  "data.group.probability=0"]  # fmt: skip

@@ -81,7 +81,7 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, need_data: bool = T
                 found, missing = locate(source.path, functools.partial(_find, where=where))
             except ValueError as error:
                 problems.append(f"{where}: {key}: {error}")
-                continue
+                found, missing = source.path, []
             problems += [f"{where}: {key}: no such file or folder: {one}." for one in missing if need_data]
             sources.append(dataclasses.replace(source, path=found))
         sections[name] = dataclasses.replace(sections[name], sources=tuple(sources))

@@ -47,6 +47,6 @@ class RunningMoments(nn.Module):
 
 
 def moment_sums(x_BN: Tensor, keep_B: Tensor) -> Tensor:
-    """float64 (2 N + 1,), which add up over micro-batches and ranks: sums, sums of squares, number of kept samples."""
-    kept_BN = torch.where(keep_B[:, None], x_BN.detach(), 0.0).double()
-    return torch.cat([kept_BN.sum(0), kept_BN.square().sum(0), keep_B.sum().double().reshape(1)])
+    """float32 (2 N + 1,), which add up over micro-batches and ranks: sums, sums of squares, number of kept samples."""
+    kept_BN = torch.where(keep_B[:, None], x_BN.detach().float(), 0.0)
+    return torch.cat([kept_BN.sum(0), kept_BN.square().sum(0), keep_B.sum().float().reshape(1)])
