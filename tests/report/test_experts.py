@@ -112,7 +112,11 @@ def test_series_with_nothing_observed_are_left_out(tmp_path):
 
 def test_the_heatmap_holds_every_share(tmp_path):
     found = route(BySign(), write(tmp_path / "data.arrow", signed()), layer=1).shown
-    figure = expert_figure(found, "a $model")
+    figure = expert_figure(found, "a $model on " + "=200&m" * 20)
+    figure.canvas.draw()
+    title = figure._suptitle
+    assert title.get_text().startswith("Choices of each kind by expert\na $model") and title.get_text().endswith("…")
+    assert title.get_window_extent().x1 < figure.bbox.x1
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts == ["0%", "0%", "50%", "50%", "50%", "50%", "0%", "0%", *["25%"] * 4]
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["down (20)", "up (20)", "all (40)"]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from foreloom.report.experts import ExpertReport
 
 CELL_INCHES = (0.72, 0.36)
+TITLE_CHARACTERS_PER_INCH = 9
 DARK_SHARE = 0.7
 """From this share of the darkest blue on, a cell's number is written in the colour of the paper."""
 
@@ -103,7 +104,9 @@ def expert_figure(found: Specialization, name: str) -> Figure:
     ax.grid(visible=False)
     ax.spines["bottom"].set_visible(False)
     ax.set_xlabel("expert")
+    room = int(size[0] * TITLE_CHARACTERS_PER_INCH)
+    short = name if len(name) <= room else name[: room - 1] + "…"
     figure.suptitle(
-        f"Choices of each kind by expert\n{name}", x=0.02, ha="left", fontsize=10, fontweight="bold"
+        f"Choices of each kind by expert\n{short}", x=0.02, ha="left", fontsize=10, fontweight="bold"
     ).set_parse_math(False)
     return figure
