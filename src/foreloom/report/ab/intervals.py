@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 CONFIDENCE = 0.95
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimat
     if num_values == 1:
         return Estimate(mean, None, 1)
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (num_values - 1))
+    if deviation <= _ROUNDING * max(map(abs, values)):  # what does not depend on the seed, but for its last digits
+        return Estimate(mean, 0.0, num_values)
     t = t_quantile(0.5 + confidence / 2, num_values - 1)
     return Estimate(mean, t * deviation / math.sqrt(num_values), num_values)
 
