@@ -81,6 +81,9 @@ def test_missing_steps_are_read_as_the_last_one_and_do_not_count():
     assert holes["input_ids"][1].equal(whole["input_ids"][1])
     only = FAMILY.batch(model, windows_of(np.concatenate([filled, future], 1), 12, horizon_only=True), CPU)
     assert only["labels"][:, :20].eq(-100).all() and only["labels"][:, 20:].equal(whole["labels"][:, 20:])
+    output = model.train()(**whole)
+    FAMILY.after_update(model, output.tally, torch.ones(()))
+    assert FAMILY.figures(model, {}) == {} and not FAMILY.needs_survey(model)
     nothing = FAMILY.batch(model, windows_of(np.concatenate([filled, np.full_like(future, np.nan)], 1), 12), CPU)
     assert model(**nothing).objective.count == 0
 
