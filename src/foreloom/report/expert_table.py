@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from foreloom.evaluation.specialization import NUM_PERMUTATIONS, KindUse, Specialization
@@ -12,12 +13,28 @@ from foreloom.report.tables import Cell, Column, ScoreTable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from foreloom.report.experts import ExpertReport
-
 CELL_INCHES = (0.72, 0.36)
 TITLE_CHARACTERS_PER_INCH = 9
 DARK_SHARE = 0.7
 """From this share of the darkest blue on, a cell's number is written in the colour of the paper."""
+
+
+@dataclass(frozen=True)
+class ExpertReport:
+    """What was found, a `Specialization` a layer."""
+
+    layers: tuple[Specialization, ...]
+    layer: int
+    """The one to be shown, from 1."""
+    kinds_by: str
+    """Where the kinds come from."""
+    num_left_out: int
+    """Series with nothing observed in their context."""
+    context_length: int
+
+    @property
+    def shown(self) -> Specialization:
+        return self.layers[self.layer - 1]
 
 
 def expert_table(report: ExpertReport, title: str) -> TitledTable:

@@ -6,7 +6,6 @@ Axes: N series, R target rows, L layers with experts, E experts, T steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +19,7 @@ from foreloom.data.windows import ForecastInput
 from foreloom.evaluation.specialization import Specialization, specialization
 from foreloom.forecast.model import from_pretrained
 from foreloom.models.family import ExpertChoices, RoutedForecaster
-from foreloom.report.expert_table import expert_figure, expert_table
+from foreloom.report.expert_table import ExpertReport, expert_figure, expert_table
 from foreloom.report.rendering import Form, print_or_write
 from foreloom.report.style import save_figure
 
@@ -30,24 +29,6 @@ LONGEST_CONTEXT = 2048
 """Steps routed by default of models that could look at more."""
 PATTERN_STEPS = 512
 """Newest steps that a series' pattern is told from, whatever of them the model reads."""
-
-
-@dataclass(frozen=True)
-class ExpertReport:
-    """What was found, a `Specialization` a layer."""
-
-    layers: tuple[Specialization, ...]
-    layer: int
-    """The one to be shown, from 1."""
-    kinds_by: str
-    """Where the kinds come from."""
-    num_left_out: int
-    """Series with nothing observed in their context."""
-    context_length: int
-
-    @property
-    def shown(self) -> Specialization:
-        return self.layers[self.layer - 1]
 
 
 class _Contexts(NamedTuple):

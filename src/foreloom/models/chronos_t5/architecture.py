@@ -134,7 +134,7 @@ class Architecture(T5Shape):
     def to_published(self, dtype: str) -> dict[str, Any]:
         """The config.json that chronos-forecasting loads, with every key of the one this came from."""
         dtype_keys = [key for key in ("dtype", "torch_dtype") if key in self.published] or ["dtype"]
-        config = gpt2_config.to_published(self) if self.model_type == "causal" else self._t5_config()
+        config = self._gpt2_config() if self.model_type == "causal" else self._t5_config()
         config |= {"vocab_size": self.n_tokens} | dict.fromkeys(dtype_keys, dtype)
         if self.use_moe:
             config |= {"architectures": ["ChronosMoEModel"], "chronos_pipeline_class": MOE_PIPELINE_CLASS}
@@ -146,6 +146,9 @@ class Architecture(T5Shape):
             **({key: getattr(self, key) for key in ("use_moe", *_MOE)} if self.use_moe else {}),
         }
         return dict(sorted(config.items()))
+
+    def _gpt2_config(self) -> dict[str, Any]:
+        return gpt2_config.to_published(vars(self), self.published, self.num_sequence_tokens)
 
     def _t5_config(self) -> dict[str, Any]:
         activation = self.feed_forward_proj.rpartition("-")[2]

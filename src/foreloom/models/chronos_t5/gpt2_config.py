@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from foreloom.models.chronos_t5.architecture import Architecture
+from typing import Any
 
 _NAMES = {"n_embd": "d_model", "n_layer": "num_layers", "n_head": "num_heads", "resid_pdrop": "dropout_rate",
           "layer_norm_epsilon": "layer_norm_epsilon", "initializer_range": "initializer_factor"}  # fmt: skip
@@ -35,18 +32,18 @@ def shape_of(config: Mapping[str, Any]) -> dict[str, Any]:
     return known
 
 
-def to_published(arch: Architecture) -> dict[str, Any]:
-    """A config.json from which transformers builds the same model."""
+def to_published(fields: Mapping[str, Any], published: Mapping[str, Any], num_positions: int) -> dict[str, Any]:
+    """A config.json from which transformers builds the same model, of the fields of an `Architecture`."""
     return {
         "architectures": ["GPT2LMHeadModel"],
-        "bos_token_id": arch.eos_token_id,
-        "eos_token_id": arch.eos_token_id,
-        "pad_token_id": arch.pad_token_id,
+        "bos_token_id": fields["eos_token_id"],
+        "eos_token_id": fields["eos_token_id"],
+        "pad_token_id": fields["pad_token_id"],
         **_EXPECTED,
-        **arch.published,
-        **{theirs: getattr(arch, ours) for theirs, ours in _NAMES.items()},
-        "attn_pdrop": arch.dropout_rate,
-        "embd_pdrop": arch.dropout_rate,
-        "n_inner": arch.d_ff,
-        "n_positions": arch.num_sequence_tokens,
+        **published,
+        **{theirs: fields[ours] for theirs, ours in _NAMES.items()},
+        "attn_pdrop": fields["dropout_rate"],
+        "embd_pdrop": fields["dropout_rate"],
+        "n_inner": fields["d_ff"],
+        "n_positions": num_positions,
     }
