@@ -90,6 +90,16 @@ def test_padding_does_not_change_the_routing():
     torch.testing.assert_close(masked_mean(junk, mask), hidden[:, 3:].mean(1), atol=1e-6, rtol=1e-6)
 
 
+def test_the_router_reads_float32_whatever_the_autocast():
+    """With a mask as without: else a series would be routed otherwise beside a neighbour that has a gap."""
+    moe, hidden = experts(), states(4, 9)
+    plain = moe.route(hidden, None)
+    with torch.autocast("cpu", torch.bfloat16):
+        masked = moe.route(hidden, torch.ones(4, 9, dtype=torch.bool))
+    assert masked.pooled_BD.dtype == torch.float32
+    torch.testing.assert_close(plain.logits_BE, masked.logits_BE, atol=1e-6, rtol=1e-6)
+
+
 def test_a_biased_choice_goes_by_the_bias_and_weighs_by_probability():
     moe, hidden = experts(4, 2, router_choice="biased"), states(6)
     moe.expert_bias.copy_(torch.tensor([0.0, 2.0, 0.0, 3.0]))
