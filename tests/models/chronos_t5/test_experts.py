@@ -136,6 +136,21 @@ def test_moments_are_those_of_the_global_batch_however_it_is_cut():
     assert untouched.state_dict()["num_updates"] == 0 and untouched.variance.equal(torch.ones(5))
 
 
+def test_a_skipped_step_leaves_no_trace_in_the_moments_even_where_it_was_not_finite():
+    moments, keep = RunningMoments(3), torch.ones(2, dtype=torch.bool)
+    moments.follow(moment_sums(torch.full((2, 3), torch.nan), keep), torch.zeros(()))
+    assert moments.mean.eq(0).all() and moments.variance.eq(1).all() and moments.num_updates == 0
+
+
+def test_one_sample_alone_says_nothing_of_the_variance():
+    """Taken for 0, it would multiply what the next one brings by a million."""
+    moments, x = RunningMoments(3), torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+    for row in x.split(1):
+        assert moments(row).abs().max() < 10
+        moments.follow(moment_sums(row, torch.ones(1, dtype=torch.bool)), torch.ones(()))
+    assert (moments.variance > 0.4).all() and moments.num_updates == 2
+
+
 def test_every_tensor_of_the_experts_is_trained(tiny_chronos_t5):
     """The first description of this model built its optimizer before its experts, and trained none of them."""
     model = tiny_chronos_t5.train()

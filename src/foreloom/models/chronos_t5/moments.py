@@ -28,15 +28,19 @@ class RunningMoments(nn.Module):
 
     @torch.no_grad()
     def follow(self, sums: Tensor, applied: Tensor) -> None:
-        """Move towards a global batch, whose `moment_sums` these are; nothing where `applied` is 0."""
-        sums = sums.to(self.mean.dtype)
+        """Move towards a global batch, whose `moment_sums` these are; nothing where `applied` is 0.
+
+        What a skipped step saw may not be finite. A first sample alone has no variance, so that of before stays.
+        """
+        sums = torch.where(applied > 0, sums, 0.0).to(self.mean.dtype)
         sum_N, square_N, count = sums[: len(self.mean)], sums[len(self.mean) : -1], sums[-1]
-        share = applied * (count > 0) / (self.num_updates + 1).clamp(max=1 / MOMENTUM)
+        share = (count > 0) / (self.num_updates + 1).clamp(max=1 / MOMENTUM)
+        has_spread = (count > 1) | (self.num_updates > 0)
         mean_N = sum_N / count.clamp(min=1)
         self.mean.add_(share * (mean_N - self.mean))
         # Around the running mean as it is from now on.
         off_N = square_N / count.clamp(min=1) - 2 * mean_N * self.mean + self.mean.square()
-        self.variance.add_(share * (off_N - self.variance))
+        self.variance.add_(share * has_spread * (off_N - self.variance))
         self.num_updates.add_(share.sign())
 
     def reset(self) -> None:
