@@ -136,6 +136,14 @@ def test_moments_are_those_of_the_global_batch_however_it_is_cut():
     assert untouched.state_dict()["num_updates"] == 0 and untouched.variance.equal(torch.ones(5))
 
 
+def test_a_variance_far_from_0_keeps_its_digits():
+    x = 100 + 0.01 * torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
+    moments = RunningMoments(5)
+    for _ in range(2):
+        moments.follow(moment_sums(x, torch.ones(64, dtype=torch.bool)), torch.ones(()))
+    torch.testing.assert_close(moments.variance, x.var(0, correction=0), rtol=0.02, atol=0)
+
+
 def test_a_skipped_step_leaves_no_trace_in_the_moments_even_where_it_was_not_finite():
     moments, keep = RunningMoments(3), torch.ones(2, dtype=torch.bool)
     moments.follow(moment_sums(torch.full((2, 3), torch.nan), keep), torch.zeros(()))
