@@ -25,6 +25,9 @@ def test_folders_that_are_no_model_of_ours(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["BertModel"], "model_type": "bert"}))
     with pytest.raises(ValueError, match="does not know.*BertModel"):
         registry.recognise(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": None, "model_type": "t5"}))
+    with pytest.raises(ValueError, match="does not know.*t5"):
+        registry.recognise(tmp_path)
     (tmp_path / "config.json").write_text('{\n"model_type": "t5",,\n}')
     with pytest.raises(ValueError, match=r"config\.json:2: not valid JSON"):
         registry.recognise(tmp_path)

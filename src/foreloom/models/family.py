@@ -109,6 +109,11 @@ def _stands_alone(module: nn.Module) -> bool:
     return False
 
 
+def _one_unit(module: nn.Module) -> tuple[Any, ...]:
+    """For families whose modules all have the same loss."""
+    return ()
+
+
 def _known_already() -> None:
     """For families whose folders another library loads, or that transformers knows."""
 
@@ -143,6 +148,9 @@ class ModelFamily:
     """flops_per_row(module, context_length, horizon): forward + backward FLOPs of one row, for MFU and the ladder."""
     parts: Callable[[nn.Module], Sequence[Part]] = by_child
     """parts(module): its parameters by what they are for, on any device, the meta device too."""
+    loss_units: Callable[[nn.Module], tuple[Any, ...]] = _one_unit
+    """loss_units(module): what its loss is counted in (the tokens of a tokenizer, quantile levels), as plain values.
+    Losses of two modules with other units are different quantities."""
     after_update: Callable[[nn.Module, Tally, Tensor], None] = _nothing_after_update
     """after_update(module, tally of the global batch, applied): called on every rank after each optimizer step, without
     waiting for the device; `applied` is 1, or 0 where the step was skipped. Balances routers without a loss."""

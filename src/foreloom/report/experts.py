@@ -15,6 +15,7 @@ from foreloom.data.pattern import pattern_of
 from foreloom.data.reader import open_source
 from foreloom.data.selection import fixed_choice
 from foreloom.data.series import Series
+from foreloom.data.synthetic.address import short_name
 from foreloom.data.windows import ForecastInput
 from foreloom.evaluation.specialization import Specialization, specialization
 from foreloom.forecast.model import from_pretrained
@@ -60,7 +61,7 @@ def experts_and_print(
     if not isinstance(forecaster, RoutedForecaster):
         raise ValueError(f"{model} is of a family without experts, so there is nothing to tell of them.")
     report = route(forecaster, data, kind=kind, context_length=context_length, max_series=max_series, layer=layer)
-    name = f"{Path(model).name} on {Path(data).name}"
+    name = f"{Path(model).name} on {short_name(data)}"
     if len(report.layers) > 1:
         name += f", layer {report.layer} of {len(report.layers)}"
     print_or_write(expert_table(report, f"Experts of {name}"), form, out)

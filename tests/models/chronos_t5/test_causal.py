@@ -88,6 +88,16 @@ def test_missing_steps_are_read_as_the_last_one_and_do_not_count():
     assert model(**nothing).objective.count == 0
 
 
+def test_the_trainer_s_calls_after_a_step_find_nothing_to_do():
+    model = causal().train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    batch = FAMILY.batch(model, windows_of(np.random.default_rng(0).normal(size=(3, 52)).astype(np.float32), 12), CPU)
+    tally = model(**batch).tally
+    FAMILY.after_update(model, tally, torch.ones(()))
+    assert all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())
+    assert not FAMILY.needs_survey(model) and FAMILY.figures(model, {}) == {}
+
+
 def test_forecasts_equal_a_forward_of_the_whole_sequence():
     """The likeliest token, step by step, from contexts of different lengths in one batch: cache, mask and positions."""
     model = causal(top_k=1, num_samples=2)

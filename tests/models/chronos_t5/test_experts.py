@@ -90,6 +90,16 @@ def test_padding_does_not_change_the_routing():
     torch.testing.assert_close(masked_mean(junk, mask), hidden[:, 3:].mean(1), atol=1e-6, rtol=1e-6)
 
 
+def test_the_router_reads_float32_whatever_the_autocast():
+    """With a mask as without: else a series would be routed otherwise beside a neighbour that has a gap."""
+    moe, hidden = experts(), states(4, 9)
+    plain = moe.route(hidden, None)
+    with torch.autocast("cpu", torch.bfloat16):
+        masked = moe.route(hidden, torch.ones(4, 9, dtype=torch.bool))
+    assert masked.pooled_BD.dtype == torch.float32
+    torch.testing.assert_close(plain.logits_BE, masked.logits_BE, atol=1e-6, rtol=1e-6)
+
+
 def test_a_biased_choice_goes_by_the_bias_and_weighs_by_probability():
     moe, hidden = experts(4, 2, router_choice="biased"), states(6)
     moe.expert_bias.copy_(torch.tensor([0.0, 2.0, 0.0, 3.0]))
@@ -124,6 +134,29 @@ def test_moments_are_those_of_the_global_batch_however_it_is_cut():
     torch.testing.assert_close(whole.mean, x[keep].mean(0))
     torch.testing.assert_close(whole.variance, x[keep].var(0, correction=0), rtol=1e-5, atol=1e-6)
     assert untouched.state_dict()["num_updates"] == 0 and untouched.variance.equal(torch.ones(5))
+
+
+def test_a_variance_far_from_0_keeps_its_digits():
+    x = 100 + 0.01 * torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
+    moments = RunningMoments(5)
+    for _ in range(2):
+        moments.follow(moment_sums(x, torch.ones(64, dtype=torch.bool)), torch.ones(()))
+    torch.testing.assert_close(moments.variance, x.var(0, correction=0), rtol=0.02, atol=0)
+
+
+def test_a_skipped_step_leaves_no_trace_in_the_moments_even_where_it_was_not_finite():
+    moments, keep = RunningMoments(3), torch.ones(2, dtype=torch.bool)
+    moments.follow(moment_sums(torch.full((2, 3), torch.nan), keep), torch.zeros(()))
+    assert moments.mean.eq(0).all() and moments.variance.eq(1).all() and moments.num_updates == 0
+
+
+def test_one_sample_alone_says_nothing_of_the_variance():
+    """Taken for 0, it would multiply what the next one brings by a million."""
+    moments, x = RunningMoments(3), torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+    for row in x.split(1):
+        assert moments(row).abs().max() < 10
+        moments.follow(moment_sums(row, torch.ones(1, dtype=torch.bool)), torch.ones(()))
+    assert (moments.variance > 0.4).all() and moments.num_updates == 2
 
 
 def test_every_tensor_of_the_experts_is_trained(tiny_chronos_t5):

@@ -103,6 +103,9 @@ def test_a_regular_checkpoint_gets_experts_and_keeps_the_rest(tmp_path):
     assert again.moe.experts[3].head.weight.equal(mixed.moe.experts[3].head.weight)
     with pytest.raises(ValueError, match="model.num_experts is 5 and .* has 4; leave it out"):
         built(pretrained=folder, num_experts=5)
+    with pytest.raises(ValueError, match="model.balance_rate has no effect on .*mixed, .* router_choice: standardized"):
+        built(pretrained=folder, balance_rate=0.1)
+    assert built(pretrained=folder, balance_rate=0.1, router_choice="biased").moe.expert_bias.eq(0).all()
     with pytest.raises(ValueError, match="model.use_moe is false and .* has experts in place of a head"):
         built(pretrained=folder, use_moe=False)
 

@@ -36,6 +36,14 @@ def test_a_forecast_is_a_function_of_the_series_and_the_seed(tiny_chronos_t5, wa
     assert not any(np.array_equal(a, b) for a, b in zip(other, together, strict=True))
 
 
+def test_the_scale_is_that_of_the_context_alone(tiny_chronos_t5):
+    rng = np.random.default_rng(0)
+    inputs = [an_input(rng.normal(size=length).cumsum()) for length in rng.integers(5, 90, 60)]
+    forecaster = ChronosT5Forecaster(tiny_chronos_t5)
+    together, alone = (forecaster.predict(inputs, 2, num_samples=1, batch_size=size) for size in (60, 1))
+    assert all(np.array_equal(a, b) for a, b in zip(together, alone, strict=True))
+
+
 def test_long_horizons_go_on_from_the_median_of_the_samples(tiny_chronos_t5, walks):
     forecaster = ChronosT5Forecaster(tiny_chronos_t5)
     long, short = forecaster.predict(walks[:1], 40), forecaster.predict(walks[:1], 16)

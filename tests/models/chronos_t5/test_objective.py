@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from foreloom.models.chronos_t5.family import FAMILY
 from foreloom.models.chronos_t5.objective import GlobalBatch
 from foreloom.objectives.cross_entropy import cross_entropy
 from foreloom.objectives.router import share_balance
@@ -83,6 +84,13 @@ def test_parts_of_a_global_batch_add_up_with_the_survey_and_not_without(tiny_chr
         torch.testing.assert_close(cut_gradients[name], gradient, rtol=1e-4, atol=1e-6)
     alone, _ = parts_of(model, id_BS, labels, [3, 12, 5], None)
     assert abs(alone - whole) > 1e-5 * whole
+
+
+@pytest.mark.parametrize(("balance", "z_loss", "needed"), [(0.01, 0.0, True), (0.0, 0.1, True), (0.0, 0.0, False)])
+def test_a_survey_is_made_where_a_loss_of_the_router_is_on(tiny_chronos_t5, balance, z_loss, needed):
+    tiny_chronos_t5.architecture = tiny_chronos_t5.architecture.replace(load_balancing_weight=balance)
+    tiny_chronos_t5.router_z_loss_factor = z_loss
+    assert FAMILY.needs_survey(tiny_chronos_t5) is needed
 
 
 def test_outside_training_only_the_forecast_is_scored(tiny_chronos_t5):

@@ -9,6 +9,7 @@ import pytest
 from foreloom import run
 from foreloom.report.ab import plan
 from foreloom.report.ab.plan import Size, Training
+from foreloom.report.ab.size import size_of
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples" / "data"
 RECIPE = f"""
@@ -65,9 +66,21 @@ def test_something_must_be_held_out(load):
 
 
 def test_losses_of_other_families_and_scales_are_other_quantities(load):
-    assert plan.is_loss_comparable(load(), load("model.use_dense=true"))
-    assert not plan.is_loss_comparable(load(), load("data.normalization=max"))
-    assert not plan.is_loss_comparable(load(), load("model.family=chronos2"))
+    def are_comparable(*overrides, a=()):
+        recipes = load(*a), load(*overrides)
+        return plan.is_loss_comparable(recipes, (size_of(recipes[0]), size_of(recipes[1])))
+
+    assert are_comparable("model.use_dense=true")
+    assert not are_comparable("data.normalization=max")
+    assert not are_comparable("model.horizon_lengths=[1,4]")
+    t5 = ("model.family=chronos_t5", "model.size=tiny", "model.n_tokens=64", "data.normalization=none")
+    assert not are_comparable(*t5)
+    assert are_comparable(*t5, "model.use_moe=true", a=t5)
+    assert not are_comparable(*t5, "model.low_limit=-9", a=t5)
+    for family in ("chronos2", "chronos_bolt"):
+        other = (f"model.family={family}", "model.quantiles=[0.1,0.5,0.9]")
+        assert are_comparable(*other, a=other)
+        assert not are_comparable(f"model.family={family}", a=other)
 
 
 @pytest.mark.parametrize(

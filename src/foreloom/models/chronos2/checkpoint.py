@@ -17,7 +17,8 @@ from foreloom.models.common.lora import ADAPTER_CONFIG_FILE, base_folder, merge_
 
 def recognises(config: Mapping[str, Any]) -> bool:
     """Is this config.json one of Chronos-2?"""
-    return config.get("chronos_pipeline_class") == PIPELINE_CLASS or "Chronos2Model" in config.get("architectures", [])
+    classes = config.get("architectures") or ()
+    return config.get("chronos_pipeline_class") == PIPELINE_CLASS or "Chronos2Model" in classes
 
 
 def load(folder: str | Path) -> Chronos2Model:

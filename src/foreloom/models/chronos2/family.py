@@ -11,7 +11,7 @@ from torch import nn
 from foreloom.config.section import section
 from foreloom.distributed.sharding import Sharding
 from foreloom.models.chronos2 import checkpoint
-from foreloom.models.chronos2.architecture import SIZE_DEFAULTS, SIZES, Architecture
+from foreloom.models.chronos2.architecture import SIZE_DEFAULTS, SIZES, Architecture, architecture_of_module
 from foreloom.models.chronos2.batch import batch
 from foreloom.models.chronos2.flops import flops_per_row
 from foreloom.models.chronos2.forecast import Chronos2Forecaster
@@ -155,6 +155,12 @@ def forecaster(module: nn.Module) -> Chronos2Forecaster:
     return Chronos2Forecaster(module)
 
 
+def loss_units(module: nn.Module) -> tuple[Any, ...]:
+    """Levels, of which the loss is a sum, what it is averaged over, and whether an arcsinh tames the target."""
+    arch = architecture_of_module(module)
+    return arch.quantiles, module.reduction, arch.use_arcsinh
+
+
 FAMILY = ModelFamily(
     name="chronos2",
     config=Chronos2Config,
@@ -167,4 +173,5 @@ FAMILY = ModelFamily(
     save=checkpoint.save,
     forecaster=forecaster,
     flops_per_row=flops_per_row,
+    loss_units=loss_units,
 )

@@ -25,7 +25,7 @@ _UNUSED = "lm_head.weight"
 
 def recognises(config: Mapping[str, Any]) -> bool:
     """Is this config.json one of Chronos-Bolt?"""
-    return config.get("chronos_pipeline_class") == PIPELINE_CLASS or MODEL_CLASS in config.get("architectures", [])
+    return config.get("chronos_pipeline_class") == PIPELINE_CLASS or MODEL_CLASS in (config.get("architectures") or ())
 
 
 def load(folder: str | Path) -> ChronosBoltModel:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from foreloom.distributed.sharding import Sharding
 from foreloom.models.chronos_bolt import checkpoint
+from foreloom.models.chronos_bolt.architecture import architecture_of_module
 from foreloom.models.chronos_bolt.batch import batch
 from foreloom.models.chronos_bolt.build import build
 from foreloom.models.chronos_bolt.config import ChronosBoltConfig
@@ -21,6 +24,11 @@ def forecaster(module: nn.Module) -> ChronosBoltForecaster:
     return ChronosBoltForecaster(module)
 
 
+def loss_units(module: nn.Module) -> tuple[Any, ...]:
+    """Levels, and what the loss is averaged over."""
+    return architecture_of_module(module).quantiles, module.reduction
+
+
 FAMILY = ModelFamily(
     name="chronos_bolt",
     config=ChronosBoltConfig,
@@ -33,4 +41,5 @@ FAMILY = ModelFamily(
     save=checkpoint.save,
     forecaster=forecaster,
     flops_per_row=flops_per_row,
+    loss_units=loss_units,
 )

@@ -36,6 +36,11 @@ def build(config: ChronosT5Config, *, context_length: int, prediction_length: in
     else:
         model = checkpoint.load(resolve_folder(config.pretrained))
         arch = _with_experts(_adapted(model.architecture, config, needed), config)
+        if config.balance_rate is not None and arch.router_choice != "biased":
+            raise ValueError(
+                f"model.balance_rate has no effect on {config.pretrained}, whose experts are chosen by router_choice: "
+                f"{arch.router_choice}; set model.router_choice=biased, or remove it."
+            )
         model = _carried_over(model, arch)
     if isinstance(model, ChronosT5Model):
         model.router_z_loss_factor = config.router_z_loss_factor

@@ -93,7 +93,8 @@ class SampleExperts(nn.Module):
 
     def route(self, hidden_BSD: Tensor, mask_BS: Tensor | None) -> SampleRouting:
         """From the encoder's states (B, S, D) and which of them stand for something observed."""
-        pooled_BD = masked_mean(hidden_BSD.float(), mask_BS)
+        with torch.autocast(hidden_BSD.device.type, enabled=False):
+            pooled_BD = masked_mean(hidden_BSD.float(), mask_BS)
         logits_BE = self.router(pooled_BD)
         score_BE = None
         if self.logit_moments is not None:

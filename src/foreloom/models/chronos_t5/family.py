@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from foreloom.distributed.sharding import Sharding
 from foreloom.models.chronos_t5 import checkpoint
+from foreloom.models.chronos_t5.architecture import architecture_of_module
 from foreloom.models.chronos_t5.batch import batch
 from foreloom.models.chronos_t5.build import build
 from foreloom.models.chronos_t5.causal import BLOCKS as CAUSAL_BLOCKS
@@ -24,6 +27,12 @@ def forecaster(module: nn.Module) -> ChronosT5Forecaster:
     return ChronosT5Forecaster(module)
 
 
+def loss_units(module: nn.Module) -> tuple[Any, ...]:
+    """The tokens."""
+    arch = architecture_of_module(module)
+    return arch.n_tokens, arch.n_special_tokens, arch.low_limit, arch.high_limit, arch.use_eos_token
+
+
 FAMILY = ModelFamily(
     name="chronos_t5",
     config=ChronosT5Config,
@@ -37,6 +46,7 @@ FAMILY = ModelFamily(
     forecaster=forecaster,
     flops_per_row=flops_per_row,
     parts=parts,
+    loss_units=loss_units,
     after_update=after_update,
     figures=figures,
     loads=("expert_load",),

@@ -189,7 +189,9 @@ class ChronosT5Forecaster:
 
     def _encoded(self, contexts: Sequence[np.ndarray]) -> tuple[Tensor, Tensor | None, Tensor]:
         """Tokens (B, S) and mask on the device, scale (B,) on the CPU."""
-        tokens = self._tokenizer.encode_context(torch.from_numpy(left_padded(contexts, np.nan)))
+        # Of each context alone, so that its last bit does not tell of the neighbours'.
+        scale_B = torch.cat([self._tokenizer.scale(torch.from_numpy(x_L)[None]) for x_L in contexts])
+        tokens = self._tokenizer.encode_context(torch.from_numpy(left_padded(contexts, np.nan)), scale_B)
         device = next(self.module.parameters()).device
         mask_BS = None if tokens.mask_RS.all() else to_device(tokens.mask_RS.numpy(), device)
         return to_device(tokens.id_RS.numpy(), device), mask_BS, tokens.scale_R

@@ -28,15 +28,20 @@ class RunningMoments(nn.Module):
 
     @torch.no_grad()
     def follow(self, sums: Tensor, applied: Tensor) -> None:
-        """Move towards a global batch, whose `moment_sums` these are; nothing where `applied` is 0."""
-        sums = sums.to(self.mean.dtype)
+        """Move towards a global batch, whose `moment_sums` these are; nothing where `applied` is 0.
+
+        What a skipped step saw may not be finite. A first sample alone has no variance, so that of before stays.
+        """
+        sums = torch.where(applied > 0, sums, 0.0)
         sum_N, square_N, count = sums[: len(self.mean)], sums[len(self.mean) : -1], sums[-1]
-        share = applied * (count > 0) / (self.num_updates + 1).clamp(max=1 / MOMENTUM)
+        share = (count > 0) / (self.num_updates + 1).clamp(max=1 / MOMENTUM)
+        has_spread = (count > 1) | (self.num_updates > 0)
         mean_N = sum_N / count.clamp(min=1)
         self.mean.add_(share * (mean_N - self.mean))
         # Around the running mean as it is from now on.
-        off_N = square_N / count.clamp(min=1) - 2 * mean_N * self.mean + self.mean.square()
-        self.variance.add_(share * (off_N - self.variance))
+        around_N = self.mean.to(sums.dtype)
+        off_N = square_N / count.clamp(min=1) - 2 * mean_N * around_N + around_N.square()
+        self.variance.add_(share * has_spread * (off_N - self.variance))
         self.num_updates.add_(share.sign())
 
     def reset(self) -> None:
@@ -47,6 +52,11 @@ class RunningMoments(nn.Module):
 
 
 def moment_sums(x_BN: Tensor, keep_B: Tensor) -> Tensor:
-    """float32 (2 N + 1,), which add up over micro-batches and ranks: sums, sums of squares, number of kept samples."""
-    kept_BN = torch.where(keep_B[:, None], x_BN.detach().float(), 0.0)
-    return torch.cat([kept_BN.sum(0), kept_BN.square().sum(0), keep_B.sum().float().reshape(1)])
+    """(2 N + 1,), which add up over micro-batches and ranks: sums, sums of squares, number of kept samples.
+
+    In float64: means lie tens of deviations from 0, and a variance that is the difference of two such squares would
+    have lost the digits by which every cut of a batch agrees. MPS has float32 only.
+    """
+    precise = torch.float32 if x_BN.device.type == "mps" else torch.float64
+    kept_BN = torch.where(keep_B[:, None], x_BN.detach().to(precise), 0.0)
+    return torch.cat([kept_BN.sum(0), kept_BN.square().sum(0), keep_B.sum().to(precise).reshape(1)])

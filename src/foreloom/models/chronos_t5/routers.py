@@ -18,9 +18,10 @@ from foreloom.objectives.router import load_figures
 
 
 def needs_survey(module: nn.Module) -> bool:
-    """Does the objective of a part of a global batch depend on the whole? The balance loss does."""
+    """Does the objective of a part of a global batch depend on the whole? The balance loss and the z-loss, both means
+    over its samples beside a sum over labels, do."""
     arch = architecture_of_module(module)
-    return arch.use_moe and arch.load_balancing_weight > 0
+    return arch.use_moe and bool(arch.load_balancing_weight > 0 or module.router_z_loss_factor)
 
 
 def after_update(module: nn.Module, tally: Tally, applied: Tensor) -> None:

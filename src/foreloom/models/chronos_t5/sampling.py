@@ -68,7 +68,8 @@ def sample_tokens(logits_RV: Tensor, draw_R: Tensor, sampling: Sampling, exclude
     """
     logits_RV = logits_RV.float()
     if excluded is not None:
-        logits_RV = logits_RV.index_fill(-1, torch.tensor([excluded], device=logits_RV.device), -torch.inf)
+        logits_RV = logits_RV.clone()
+        logits_RV[:, excluded] = -torch.inf
     num_kept = min(sampling.top_k or logits_RV.shape[-1], logits_RV.shape[-1])
     value_RK, token_RK = logits_RV.topk(num_kept, dim=-1)
     probability_RK = (value_RK / sampling.temperature).softmax(-1)

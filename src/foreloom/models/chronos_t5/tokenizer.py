@@ -44,19 +44,24 @@ class Tokenizer:
         outer = self.center_K.new_full((1,), _FARTHEST)
         self.boundary_K = torch.cat([-outer, inner, outer])
 
-    def encode_context(self, x_RL: Tensor) -> ContextTokens:
+    def encode_context(self, x_RL: Tensor, scale_R: Tensor | None = None) -> ContextTokens:
         """The newest `context_length` steps (NaN is missing), and an end marker where the model knows one."""
         x_RL = x_RL[:, -self._arch.context_length :].float()
+        mask_RL = ~x_RL.isnan()
+        scale_R = self.scale(x_RL) if scale_R is None else scale_R
+        id_RS = self._tokens(x_RL, mask_RL, scale_R)
+        if self._arch.use_eos_token and self._arch.model_type == "seq2seq":
+            id_RS, mask_RL = self._with_end(id_RS, mask_RL)
+        return ContextTokens(id_RS, mask_RL, scale_R)
+
+    def scale(self, x_RL: Tensor) -> Tensor:
+        """float32 (R,), see `ContextTokens`. Padding may change its last bit, since sums go in another order then."""
         mask_RL = ~x_RL.isnan()
         magnitude_RL = torch.where(mask_RL, x_RL, 0.0).abs()
         scale_R = magnitude_RL.sum(-1) / mask_RL.sum(-1)
         if scale_R.isinf().any():  # the sum is beyond float32, the mean is not
             scale_R = (magnitude_RL.double().sum(-1) / mask_RL.sum(-1)).float()
-        scale_R = torch.where(scale_R > 0, scale_R, 1.0)
-        id_RS = self._tokens(x_RL, mask_RL, scale_R)
-        if self._arch.use_eos_token and self._arch.model_type == "seq2seq":
-            id_RS, mask_RL = self._with_end(id_RS, mask_RL)
-        return ContextTokens(id_RS, mask_RL, scale_R)
+        return torch.where(scale_R > 0, scale_R, 1.0)
 
     def encode_labels(self, y_RH: Tensor, scale_R: Tensor) -> Tensor:
         """int64 (R, H), one more with an end marker: by the context's scale, `IGNORED` where missing.

@@ -16,7 +16,7 @@ from foreloom.models.common.files import resolve_folder
 from foreloom.models.common.moe import MixtureOfExperts
 from foreloom.models.family import ModelFamily
 from foreloom.models.time_moe import checkpoint
-from foreloom.models.time_moe.architecture import SIZES, Architecture
+from foreloom.models.time_moe.architecture import SIZES, Architecture, architecture_of_module
 from foreloom.models.time_moe.batch import batch
 from foreloom.models.time_moe.flops import flops_per_row
 from foreloom.models.time_moe.forecast import TimeMoeForecaster
@@ -217,6 +217,11 @@ def teach_transformers() -> None:
     from foreloom.models.time_moe import auto  # noqa: F401
 
 
+def loss_units(module: nn.Module) -> tuple[Any, ...]:
+    """Horizons, over which the loss is averaged, and what it counts."""
+    return architecture_of_module(module).horizon_lengths, module.protocol
+
+
 FAMILY = ModelFamily(
     name="time_moe",
     config=TimeMoeConfig,
@@ -230,6 +235,7 @@ FAMILY = ModelFamily(
     forecaster=forecaster,
     flops_per_row=flops_per_row,
     parts=parts,
+    loss_units=loss_units,
     after_update=after_update,
     figures=figures,
     loads=("expert_load",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from foreloom.config.loader import Recipe, flatten, plain
 
@@ -29,6 +29,8 @@ class Size:
     num_parameters: int
     flops_per_step: float
     """Forward and backward of `training.batch_size` rows."""
+    loss_units: tuple[Any, ...] = ()
+    """See `ModelFamily.loss_units`."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,11 @@ def check_comparable(a: Recipe, b: Recipe) -> None:
         )
 
 
-def is_loss_comparable(a: Recipe, b: Recipe) -> bool:
-    """Is the loss of the two the same quantity: of one family, on values brought to the same scale?"""
-    scales = [(r.sections["data"].normalization, r.sections["data"].normalization_scope) for r in (a, b)]
-    return a.sections["model"].family == b.sections["model"].family and scales[0] == scales[1]
+def is_loss_comparable(recipes: tuple[Recipe, Recipe], sizes: tuple[Size, Size]) -> bool:
+    """Is the loss of the two the same quantity: of one family, in one unit, on values brought to the same scale?"""
+    scales = [(r.sections["data"].normalization, r.sections["data"].normalization_scope) for r in recipes]
+    units = [(r.sections["model"].family, size.loss_units) for r, size in zip(recipes, sizes, strict=True)]
+    return scales[0] == scales[1] and units[0] == units[1]
 
 
 def parse_equal(text: str) -> Equal:

@@ -1,4 +1,5 @@
-"""What a recipe costs: its steps, its parameters and the FLOPs of a step, before anything is trained."""
+"""What a recipe costs, its steps, its parameters and the FLOPs of a step, and what its loss is counted in: before
+anything is trained."""
 
 from __future__ import annotations
 
@@ -34,4 +35,5 @@ def size_of(recipe: Recipe) -> Size:
         num_steps=training.in_steps(loader.num_epoch_batches).num_steps,
         num_parameters=sum(p.numel() for p in model.parameters()),
         flops_per_step=training.batch_size * family.flops_per_row(model, *lengths.values()),
+        loss_units=family.loss_units(model),
     )

@@ -151,7 +151,7 @@ def _results(test: Prepared, measured: Sequence[Measured]) -> list[table.Compare
             test.names,
             by_seed("A"),
             by_seed(one.arm),
-            loss_is_same=plan.is_loss_comparable(*test.recipes),
+            loss_is_same=plan.is_loss_comparable(test.recipes, test.sizes),
         )
         for one, num_steps in test.compared.items()
     ]
@@ -188,8 +188,9 @@ def _notes(test: Prepared) -> list[str]:
     notes = [f"A step of B costs {b.flops_per_step / a.flops_per_step:.3g} of A's FLOPs."]
     if (note := plan.own_steps_note(a, b)) is not None:
         notes.append(note)
-    if not plan.is_loss_comparable(*test.recipes):
-        notes.append("The losses are different quantities (another family or normalization): WQL decides.")
+    if not plan.is_loss_comparable(test.recipes, test.sizes):
+        why = "another family or normalization, other quantile levels, horizons or tokens"
+        notes.append(f"The losses are different quantities ({why}): WQL decides.")
     return notes
 
 
