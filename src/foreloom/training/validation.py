@@ -120,7 +120,11 @@ class Validation:
             best_step=self.best.step,
             num_in_vain=self.best.num_in_vain,
             patience=self.config.patience,
-            figures=family.figures(model, tally) if tally else {},
+            # What is called train_loss in training is the loss here.
+            figures={
+                name.removeprefix("train_"): value
+                for name, value in (family.figures(model, tally) if tally else {}).items()
+            },
         )
 
     def state_dict(self) -> dict[str, Any]:

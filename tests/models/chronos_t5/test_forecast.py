@@ -195,6 +195,20 @@ def test_bad_options_get_a_sentence(tiny_chronos_t5, walks, change, sentence):
         ChronosT5Forecaster(tiny_chronos_t5).predict(walks, 16, **change)
 
 
+def test_nothing_asked_is_nothing_answered(tiny_chronos_t5):
+    forecaster = ChronosT5Forecaster(tiny_chronos_t5)
+    assert forecaster.predict([], 4) == [] and forecaster.predict_quantiles([], 4, [0.5]) == []
+    with pytest.raises(ValueError, match="no series to route"):
+        forecaster.predict_with_routing_info([], 4)
+
+
+def test_many_samples_are_drawn_in_several_batches_alike(tiny_chronos_t5, walks, monkeypatch):
+    together = ChronosT5Forecaster(tiny_chronos_t5).predict(walks, 4, num_samples=50)
+    monkeypatch.setattr("foreloom.models.chronos_t5.forecast.MOST_LOGITS", 2 * 50 * 64)
+    for a, b in zip(together, ChronosT5Forecaster(tiny_chronos_t5).predict(walks, 4, num_samples=50), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_a_model_without_experts_has_no_routing_to_tell_of(tiny_chronos_t5, walks):
     from foreloom.models.chronos_t5.config import ChronosT5Config
 

@@ -38,7 +38,7 @@ def _length(text: str) -> str:
 class CollectionConfig:
     """How many series of a process, how long, and which."""
 
-    num_series: Annotated[int, Field(ge=1, le=2**32)] = 2**20
+    num_series: Annotated[int, Field(ge=1, le=2**26)] = 2**20
     """Series that there are; none is made before it is asked for."""
     length: Annotated[str, AfterValidator(_length)]
     """Steps of a series: a number, or a range such as 128..2048, from which each series draws its own."""

@@ -28,6 +28,8 @@ from foreloom.models.family import ExpertChoices
 
 MOST_STEPS = 32768
 """Most context steps of one forward, which bounds the memory of attention."""
+MOST_LOGITS = 2**27
+"""Most numbers in the logits of one step, samples times tokens: half a gigabyte."""
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -98,7 +100,7 @@ class ChronosT5Forecaster:
 
         ValueError for a model without experts.
         """
-        self._refuse_without_experts()
+        self._refuse_without_routing(inputs)
         batch_size, context_length = options.pop("batch_size", 256), options.pop("context_length", None)
         samples, routing = self._predict(inputs, prediction_length, options, batch_size, context_length)
         assert routing is not None
@@ -108,7 +110,7 @@ class ChronosT5Forecaster:
         self, inputs: Sequence[ForecastInput], *, batch_size: int = 256, context_length: int | None = None
     ) -> ExpertChoices:
         """See `models.family.RoutedForecaster`. Contexts are encoded and nothing is decoded; `usage` does not count."""
-        self._refuse_without_experts()
+        self._refuse_without_routing(inputs)
         rows, _ = self._rows(inputs, usable_steps(inputs, context_length, self.context_length))
         routed: dict[int, SampleRouting] = {}
         with answering(self.module):
@@ -156,8 +158,9 @@ class ChronosT5Forecaster:
         rows, parts = self._rows(inputs, usable_steps(inputs, context_length, self.context_length))
         paths_RNH = np.empty((len(rows), sampling.num_samples, horizon), np.float32)
         routed: dict[int, SampleRouting] = {}
+        most_rows = max(1, MOST_LOGITS // (sampling.num_samples * self.architecture.n_tokens))
         with answering(self.module):
-            for chosen in batches_by_length([len(row) for row in rows], batch_size, MOST_STEPS):
+            for chosen in batches_by_length([len(row) for row in rows], min(batch_size, most_rows), MOST_STEPS):
                 paths_RNH[chosen], routing = self._paths([rows[i] for i in chosen], horizon, sampling)
                 if routing is not None and self.usage is not None:
                     self.usage.note(routing)
@@ -177,6 +180,8 @@ class ChronosT5Forecaster:
             first = routing if first is None else first
             parts.append(self._tokenizer.decode(token_BNH.cpu(), scale_B).numpy())
             done += num_steps
+            if done >= horizon:
+                break
             medians_BH = np.median(parts[-1], axis=1)
             contexts = [np.concatenate(pair)[-self.context_length :] for pair in zip(contexts, medians_BH, strict=True)]
         return np.concatenate(parts, axis=2), first
@@ -203,9 +208,11 @@ class ChronosT5Forecaster:
             rows = [_filled(row) for row in rows]
         return rows, parts
 
-    def _refuse_without_experts(self) -> None:
+    def _refuse_without_routing(self, inputs: Sequence[ForecastInput]) -> None:
         if self.usage is None:
             raise ValueError("this model has no experts (use_moe is false), so there is no routing to tell of.")
+        if not inputs:
+            raise ValueError("there is no series to route: inputs is empty.")
 
     @property
     def _tokenizer(self) -> Tokenizer:

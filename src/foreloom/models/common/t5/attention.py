@@ -66,7 +66,7 @@ class Attention(nn.Module):
         return self.o(mixed.transpose(1, 2).reshape(num_rows, num_queries, -1))
 
     def position_bias(self, num_queries: int, num_keys: int) -> Tensor:
-        """(1, H, T, S): the queries are the last T of the S positions."""
+        """(1, H, T, S) in the dtype that scores have: the queries are the last T of the S positions."""
         table = self.relative_attention_bias.weight
         bucket_TS = bucket_of(
             distances(num_queries, num_keys, table.device),
@@ -74,7 +74,10 @@ class Attention(nn.Module):
             num_buckets=len(table),
             max_distance=self._max_distance,
         )
-        return self.relative_attention_bias(bucket_TS).permute(2, 0, 1)[None]
+        bias = self.relative_attention_bias(bucket_TS).permute(2, 0, 1)[None]
+        device = bias.device.type
+        is_autocast = device != "meta" and torch.is_autocast_enabled(device)  # there is none for meta
+        return bias.to(torch.get_autocast_dtype(device)) if is_autocast else bias
 
     def heads(self, x: Tensor) -> Tensor:
         """(B, T, H*K) -> (B, H, T, K)."""

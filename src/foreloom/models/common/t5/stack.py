@@ -91,47 +91,78 @@ class GatedGelu(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """The unit of sharding, recomputation and compilation. The first block makes the bias that all of them use."""
+    """The unit of sharding, recomputation and compilation."""
 
-    def __init__(self, shape: T5Shape, *, is_first: bool) -> None:
+    has_positions = False
+
+    def __init__(self, shape: T5Shape) -> None:
         super().__init__()
-        attention = SelfAttentionLayer(shape, has_positions=is_first, is_bidirectional=True)
+        attention = SelfAttentionLayer(shape, has_positions=self.has_positions, is_bidirectional=True)
         self.layer = nn.ModuleList([attention, FeedForwardLayer(shape)])
 
-    def forward(self, h_BTD: Tensor, mask_BT: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The residual stream after this block, and the bias (1 or B, H, T, T), made here where it is None."""
+    def forward(self, h_BTD: Tensor, bias: Tensor) -> Tensor:
+        """The residual stream after this block. `bias` is the first block's."""
         attention, feed_forward = self.layer
-        if bias is None:
-            bias = cast(SelfAttentionLayer, attention).position_bias(h_BTD.shape[1], h_BTD.shape[1])
-            bias = bias if mask_BT is None else hide(bias, mask_BT[:, None, None, :])
+        return feed_forward(attention(h_BTD, bias))
+
+
+class FirstEncoderBlock(EncoderBlock):
+    """Makes the bias that all blocks use. A class of its own, so that compiling tells its graphs from the others'."""
+
+    has_positions = True
+
+    def forward(self, h_BTD: Tensor, mask_BT: Tensor | None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """The residual stream, and the bias (1 or B, H, T, T)."""
+        attention, feed_forward = self.layer
+        bias = cast(SelfAttentionLayer, attention).position_bias(h_BTD.shape[1], h_BTD.shape[1])
+        bias = bias if mask_BT is None else hide(bias, mask_BT[:, None, None, :])
         return feed_forward(attention(h_BTD, bias)), bias
 
 
 class DecoderBlock(nn.Module):
     """As the encoder's, with attention to the encoder between."""
 
-    def __init__(self, shape: T5Shape, *, is_first: bool) -> None:
+    has_positions = False
+
+    def __init__(self, shape: T5Shape) -> None:
         super().__init__()
-        attention = SelfAttentionLayer(shape, has_positions=is_first, is_bidirectional=False)
+        attention = SelfAttentionLayer(shape, has_positions=self.has_positions, is_bidirectional=False)
         self.layer = nn.ModuleList([attention, CrossAttentionLayer(shape), FeedForwardLayer(shape)])
 
     def forward(
         self,
         h_RTD: Tensor,
+        bias: Tensor,
         memory_BSD: Tensor,
         mask_BS: Tensor | None,
-        bias: Tensor | None,
+        own: SelfCache | None = None,
+        across: CrossCache | None = None,
+    ) -> Tensor:
+        """The residual stream after this block. `bias` is the first block's."""
+        attention, cross_attention, feed_forward = self.layer
+        return feed_forward(cross_attention(attention(h_RTD, bias, own), memory_BSD, mask_BS, across))
+
+
+class FirstDecoderBlock(DecoderBlock):
+    """Makes the bias that all blocks use."""
+
+    has_positions = True
+
+    def forward(  # type: ignore[override]
+        self,
+        h_RTD: Tensor,
+        memory_BSD: Tensor,
+        mask_BS: Tensor | None,
         own: SelfCache | None = None,
         across: CrossCache | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The residual stream after this block, and the bias (1, H, T, all positions so far)."""
+        """The residual stream, and the bias (1, H, T, all positions so far)."""
         attention, cross_attention, feed_forward = self.layer
-        if bias is None:
-            num_new = h_RTD.shape[1]
-            num_keys = num_new + (own.length if own else 0)
-            bias = cast(SelfAttentionLayer, attention).position_bias(num_new, num_keys)
-            if num_new > 1:  # a last position sees everything
-                bias = hide(bias, causal_mask(num_new, num_keys, bias.device))
+        num_new = h_RTD.shape[1]
+        num_keys = num_new + (own.length if own else 0)
+        bias = cast(SelfAttentionLayer, attention).position_bias(num_new, num_keys)
+        if num_new > 1:  # a last position sees everything
+            bias = hide(bias, causal_mask(num_new, num_keys, bias.device))
         h_RTD = cross_attention(attention(h_RTD, bias, own), memory_BSD, mask_BS, across)
         return feed_forward(h_RTD), bias
 
@@ -141,16 +172,17 @@ class Encoder(nn.Module):
 
     def __init__(self, shape: T5Shape) -> None:
         super().__init__()
-        self.block = nn.ModuleList([EncoderBlock(shape, is_first=i == 0) for i in range(shape.num_layers)])
+        later = [EncoderBlock(shape) for _ in range(shape.num_layers - 1)]
+        self.block = nn.ModuleList([FirstEncoderBlock(shape), *later])
         self.final_layer_norm = RMSNorm(shape.d_model, shape.layer_norm_epsilon)
         self.dropout_rate = shape.dropout_rate
 
     def forward(self, h_BTD: Tensor, mask_BT: Tensor | None) -> Tensor:
         """(B, T, D). `mask_BT`: False hides a token from all; None where all are there."""
-        h_BTD = dropout(h_BTD, self.dropout_rate, self.training)
-        bias = None
-        for block in self.block:
-            h_BTD, bias = block(h_BTD, mask_BT, bias)
+        first, *later = self.block
+        h_BTD, bias = first(dropout(h_BTD, self.dropout_rate, self.training), mask_BT)
+        for block in later:
+            h_BTD = block(h_BTD, bias)
         return dropout(self.final_layer_norm(h_BTD), self.dropout_rate, self.training)
 
 
@@ -159,7 +191,8 @@ class Decoder(nn.Module):
 
     def __init__(self, shape: T5Shape) -> None:
         super().__init__()
-        self.block = nn.ModuleList([DecoderBlock(shape, is_first=i == 0) for i in range(shape.num_decoder_layers)])
+        later = [DecoderBlock(shape) for _ in range(shape.num_decoder_layers - 1)]
+        self.block = nn.ModuleList([FirstDecoderBlock(shape), *later])
         self.final_layer_norm = RMSNorm(shape.d_model, shape.layer_norm_epsilon)
         self.dropout_rate = shape.dropout_rate
 
@@ -170,11 +203,12 @@ class Decoder(nn.Module):
 
         With a cache the T tokens follow those in it, to which they are added.
         """
+        layer_caches = list(zip(cache.own, cache.across, strict=True)) if cache else [(None, None)] * len(self.block)
+        (first, *later), (first_caches, *later_caches) = self.block, layer_caches
         h_RTD = dropout(h_RTD, self.dropout_rate, self.training)
-        bias = None
-        for i, block in enumerate(self.block):
-            own, across = (cache.own[i], cache.across[i]) if cache else (None, None)
-            h_RTD, bias = block(h_RTD, memory_BSD, mask_BS, bias, own, across)
+        h_RTD, bias = first(h_RTD, memory_BSD, mask_BS, *first_caches)
+        for block, caches in zip(later, later_caches, strict=True):
+            h_RTD = block(h_RTD, bias, memory_BSD, mask_BS, *caches)
         return dropout(self.final_layer_norm(h_RTD), self.dropout_rate, self.training)
 
 
