@@ -25,9 +25,10 @@ def needs_survey(module: nn.Module) -> bool:
 
 def after_update(module: nn.Module, tally: Tally, applied: Tensor) -> None:
     """What the router knows of its input and output follows the global batch; biases, where there are any, its load."""
-    moe, rate = module.moe, module.balance_rate
+    moe = module.moe
     if moe is None:
         return
+    rate = module.balance_rate
     assert isinstance(moe, SampleExperts) and isinstance(rate, float)
     moe.router.input_moments.follow(tally["router_input"], applied)
     if moe.logit_moments is not None:
