@@ -16,13 +16,14 @@ from foreloom.data.pattern import pattern_of
 from foreloom.data.reader import open_source
 from foreloom.data.selection import fixed_choice
 from foreloom.data.series import Series
+from foreloom.data.synthetic.address import short_name
 from foreloom.data.windows import ForecastInput
 from foreloom.evaluation.specialization import Specialization, specialization
 from foreloom.forecast.model import from_pretrained
 from foreloom.models.family import ExpertChoices, RoutedForecaster
 from foreloom.report.expert_table import expert_figure, expert_table
 from foreloom.report.rendering import Form, print_or_write
-from foreloom.report.style import save_figure
+from foreloom.report.style import check_picture_name, save_figure
 
 KIND_COLUMN = "kind"
 """The static column that is taken where every series has it."""
@@ -75,11 +76,13 @@ def experts_and_print(
     Raises ValueError for a model without experts, a data set without the column `kind`, one whose contexts are all
     missing, and a layer there is not.
     """
+    if plot is not None:
+        check_picture_name(plot)
     forecaster = from_pretrained(model, device).forecaster
     if not isinstance(forecaster, RoutedForecaster):
         raise ValueError(f"{model} is of a family without experts, so there is nothing to tell of them.")
     report = route(forecaster, data, kind=kind, context_length=context_length, max_series=max_series, layer=layer)
-    name = f"{Path(model).name} on {Path(data).name}"
+    name = f"{Path(model).name} on {short_name(data)}"
     if len(report.layers) > 1:
         name += f", layer {report.layer} of {len(report.layers)}"
     print_or_write(expert_table(report, f"Experts of {name}"), form, out)
@@ -104,7 +107,8 @@ def route(
     layers = by_layer(choices, [x.num_targets for x in contexts.inputs], contexts.kinds)
     layer = len(layers) if layer is None else layer
     if not 1 <= layer <= len(layers):
-        raise ValueError(f"--layer {layer}: the model has experts in {len(layers)} layer(s), numbered from 1.")
+        plural = "s" * (len(layers) > 1)
+        raise ValueError(f"--layer {layer}: the model has experts in {len(layers)} layer{plural}, numbered from 1.")
     return ExpertReport(layers, layer, contexts.kinds_by, contexts.num_left_out, steps)
 
 
