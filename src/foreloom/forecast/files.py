@@ -32,10 +32,8 @@ def forecast_file(
     for given in (data, future):
         if given is not None and Path(out).resolve() == Path(given).resolve():
             raise ValueError(f"{out} holds the data, and the forecast would be written over them; name another file.")
-    tables = [
-        None if path is None else read_table(path, options.get("id_column", "item_id")) for path in (data, future)
-    ]
-    result = model.predict_df(*tables, **options)
+    ids = options.get("id_column", "item_id")
+    result = model.predict_df(read_table(data, ids), None if future is None else read_table(future, ids), **options)
     write_table(result, out)
     return result
 
