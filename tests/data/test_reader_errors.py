@@ -146,3 +146,13 @@ def test_start_that_is_no_time(tmp_path, save_to_disk) -> None:
     with pytest.raises(ValueError, match="row 0: start 'soon' is not a time"):
         source.read(0)
     assert np.array_equal(source.lengths, [1])
+
+
+def test_a_series_may_be_called_na_and_none_may_be_nameless(tmp_path) -> None:
+    table = tmp_path / "countries.csv"
+    table.write_text("item_id,timestamp,target,label\nNA,2024-01-01,1,x\nnull,2024-01-01,2,NA\nDE,2024-01-01,NA,y\n")
+    source = open_source(table)
+    assert [source.read(i).item_id for i in range(3)] == ["NA", "null", "DE"]
+    assert np.isnan(source.read(2).target_VT[0, 0])
+    table.write_text("item_id,timestamp,target\nDE,2024-01-01,1\n,2024-01-02,2\n")
+    refused(table, "countries.csv: column 'item_id' is empty in row 3.")

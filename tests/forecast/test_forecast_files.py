@@ -32,6 +32,18 @@ def test_forecast_from_file_to_file(tmp_path, ending):
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 
+def test_a_series_may_be_called_na(tmp_path):
+    rows = [f"{name},2024-01-0{day},{day}" for name in ("NA", "nan", "DE") for day in (1, 2, 3)]
+    data = tmp_path / "countries.csv"
+    data.write_text("\n".join(["country,timestamp,target", *rows, "DE,2024-01-04,NA"]))
+    result = forecast_file(naive_model(), data, tmp_path / "out.csv", prediction_length=1, id_column="country")
+    assert result["country"].tolist() == ["NA", "nan", "DE"]
+    assert result["predictions"].tolist()[:2] == [3.5, 3.5], "and in other columns NA is missing still"
+    numbers = tmp_path / "numbers.csv"
+    numbers.write_text("item_id,timestamp,target\n1,2024-01-01,NA\n")
+    assert read_table(numbers)["item_id"].tolist() == [1]
+
+
 def test_a_forecast_is_not_written_over_the_data(tmp_path):
     data, later = tmp_path / "data.csv", tmp_path / "later.csv"
     write_table(frame(), data)

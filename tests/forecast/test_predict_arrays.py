@@ -87,6 +87,7 @@ def test_a_horizon_beyond_the_model_warns_or_is_refused():
         ([["a", "b"]], "input 0: expected numbers .* could not convert"),
         ([[[1, 2], [3]]], "input 0: expected numbers"),
         ([np.array([1, np.inf])], "input 0: step 1 is infinite"),
+        ([np.array([1, 1e300])], r"step 1 is infinite, or beyond float32 \(3.4e38\)"),
         ([{"target": RAMP}, {"targets": RAMP}], "input 1: unknown key 'targets'. Did you mean 'target'"),
         ([{"past_covariates": {}}], "input 0: the key 'target' is missing"),
         ({"target": RAMP, "past_covariates": {"a": [1]}}, r"input 0: past covariate 'a' has shape \(1,\)"),

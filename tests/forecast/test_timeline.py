@@ -74,6 +74,8 @@ def test_a_series_off_the_calendar_is_named():
 def test_too_few_rows_ask_for_a_frequency():
     with pytest.raises(ValueError, match=r"longest series, 's0', has 2 rows and 3 are needed. Say it with freq="):
         read(dates("2024-01-01", 2, "D"))
+    with pytest.raises(ValueError, match=r"has 1 row and 3 are needed.*--freq D on the command line"):
+        read(dates("2024-01-01", 1, "D"))
     assert read(dates("2024-01-01", 1, "D"), freq="D").ahead(1).tolist() == [pd.Timestamp("2024-01-02")]
 
 

@@ -72,7 +72,7 @@ def test_a_column_that_says_nothing_and_a_layer_that_sends_all_alike(tmp_path):
     assert "no specialisation is seen" in expert_table(by_parity, "").notes[1]
     last = route(BySign(), data)
     assert last.layer == 2 and last.shown.unused == (2, 3)
-    assert "Experts without a single choice: 2, 3." in expert_table(last, "").notes
+    assert "Never chosen: experts 2, 3." in expert_table(last, "").notes
     one_kind = route(BySign(), write(tmp_path / "one.arrow", signed(kind="up")))
     assert "one kind" in expert_table(one_kind, "").notes[1]
 
@@ -105,7 +105,7 @@ def test_series_with_nothing_observed_are_left_out(tmp_path):
     empty = [Series("gone", np.where(np.arange(100) < 20, 1.0, np.nan)[None], static={"kind": "up", "parity": "0"})]
     report = route(BySign(), write(tmp_path / "data.arrow", signed(10) + empty))
     assert report.num_left_out == 1 and report.shown.total.num_series == 10
-    assert expert_table(report, "").notes[-1].startswith("1 series were left out")
+    assert expert_table(report, "").notes[-1].endswith("nothing observed in their context: 1.")
     with pytest.raises(ValueError, match=r"no series has a value among its newest 64 steps.*--context-length"):
         route(BySign(), write(tmp_path / "empty.arrow", empty))
 
@@ -145,7 +145,9 @@ def test_bad_input_gets_a_sentence(tiny_chronos2, tiny_chronos_t5, tmp_path):
         experts_and_print(str(tmp_path / "chronos2"), data, **OPTIONS)
     with pytest.raises(ValueError, match=r"--kind colour: 40 of 40 series .*Static columns: kind, parity"):
         experts_and_print(str(tmp_path / "experts"), data, **(OPTIONS | {"kind": "colour"}))
-    with pytest.raises(ValueError, match="--layer 2: the model has experts in 1 layer"):
+    with pytest.raises(ValueError, match=r"e.gif: a picture's name must end in .svg, .png or .pdf"):
+        experts_and_print(str(tmp_path / "experts"), data, **(OPTIONS | {"plot": "e.gif"}))
+    with pytest.raises(ValueError, match="--layer 2: the model has experts in 1 layer, numbered"):
         experts_and_print(str(tmp_path / "experts"), data, **(OPTIONS | {"layer": 2}))
     with pytest.raises(ValueError, match="context_length is 1000; this model takes 1 to 96"):
         experts_and_print(str(tmp_path / "experts"), data, **(OPTIONS | {"context_length": 1000}))

@@ -86,6 +86,13 @@ def test_what_cannot_be_counted_gets_a_sentence(tmp_path, monkeypatch, what, ove
         parameters_and_print(what, overrides, form=None, out=None)
 
 
+def test_two_models_and_a_recipe_misspelt():
+    with pytest.raises(ValueError, match=r"runs/b is no setting \(name=value\), and models are counted one at a time"):
+        parameters_and_print("runs/a", ["runs/b"], form=None, out=None)
+    with pytest.raises(ValueError, match="chronos-t5-smal: no such folder.*Did you mean chronos-t5-small"):
+        parameters_and_print("chronos-t5-smal", [], form=None, out=None)
+
+
 def test_a_trained_model_s_settings_are_not_changed(tmp_path):
     with pytest.raises(ValueError, match=r"model.num_experts=3: .* is no recipe"):
         parameters_and_print(str(tmp_path), ["model.num_experts=3"], form=None, out=None)

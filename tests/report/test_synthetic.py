@@ -69,6 +69,8 @@ def test_pictures(tmp_path, capsys):
         ({"process": "pattern", "out": "x.arrow"}, "Did you mean patterns?"),
         ({"process": "kernel", "out": "x.csv"}, "the name should end in .arrow"),
         ({"process": "kernel", "out": "there.arrow"}, "exists already"),
+        ({"process": "kernel", "out": "x.arrow", "plot": "x.gif"}, "x.gif: a picture's name must end in .svg"),
+        ({"process": "synth://kernel", "out": "x.arrow"}, "synth://kernel: give the name of the process alone"),
     ],
 )
 def test_what_is_refused(tmp_path, arguments, sentence):
@@ -83,6 +85,11 @@ def test_what_is_refused(tmp_path, arguments, sentence):
 def test_a_setting_without_a_value(tmp_path):
     with pytest.raises(ValueError, match=r"'max_kernels' is no setting: write name=value"):
         synth("kernel", "max_kernels", out=tmp_path / "x.arrow")
+
+
+def test_what_is_an_option_is_no_setting(tmp_path):
+    with pytest.raises(ValueError, match=r"num_series, seed: say it as an option: --num-series 7"):
+        synth("kernel", "num_series=7", "seed=1", out=tmp_path / "x.arrow")
 
 
 def test_all_processes_are_listed(capsys):

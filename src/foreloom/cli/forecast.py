@@ -23,6 +23,10 @@ def forecast(
     target: Annotated[str, typer.Option(help="Target column(s), comma separated.")] = "target",
     id_column: Annotated[str, typer.Option(help="The column that names the series.")] = "item_id",
     timestamp_column: Annotated[str, typer.Option(help="The column of times.")] = "timestamp",
+    freq: Annotated[
+        str | None,
+        typer.Option(help="The step between rows: h, D, W, MS ... (default: told from the times). Gaps are closed up."),
+    ] = None,
     context_length: Annotated[int | None, typer.Option(min=1, help="Use only the newest steps.")] = None,
     plot: Annotated[bool, typer.Option("--plot", help="Draw the forecast beside the output file.")] = False,
     device: DeviceOption = "auto",
@@ -43,6 +47,7 @@ def forecast(
         target=names[0] if len(names) == 1 else names,
         id_column=id_column,
         timestamp_column=timestamp_column,
+        freq=freq,
         context_length=context_length,
     )
     for path in written:

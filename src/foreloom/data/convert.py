@@ -24,7 +24,7 @@ def convert(source_path: str | Path, out_path: str | Path, form: Literal["arrow"
     """
     out = Path(out_path).expanduser()
     if out.suffix != f".{form}":
-        raise ValueError(f"{out}: the name should end in .{form}, or choose another form.")
+        raise ValueError(f"{out}: the name should end in .arrow or .parquet, whichever is written; here .{form}.")
     if out.exists():
         raise ValueError(f"{out}: the file exists already. Remove it first, or choose another name.")
     source = open_source(source_path)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from foreloom.data import tables
+from foreloom.data import columns, tables
 from foreloom.data.progress import conversion_bar
 from foreloom.data.record import records_of, series_of
 from foreloom.data.series import Series
@@ -64,7 +64,23 @@ def _read_csv(path: Path) -> pa.Table:
         )
     if not len(table):
         raise ValueError(f"{path}: the table has no rows.")
-    return table
+    return _with_ids_as_written(table, path)
+
+
+def _with_ids_as_written(table: pa.Table, path: Path) -> pa.Table:
+    """Ids are text, and a series may be called NA or null, which is missing in any other column."""
+    from pyarrow import csv
+
+    id_name = next((name for name in columns.ID_NAMES if name in table.schema.names), None)
+    if id_name is None or not table.column(id_name).null_count:
+        return table
+    as_text = csv.ConvertOptions(include_columns=[id_name], column_types={id_name: pa.string()})
+    read = csv.ReadOptions(block_size=min(max(path.stat().st_size, 2**16), _LARGEST_BLOCK_BYTES))
+    ids = csv.read_csv(path, read_options=read, convert_options=as_text).column(id_name)
+    for row, one in enumerate(ids.to_pylist()):
+        if not one:
+            raise ValueError(f"{path}: column {id_name!r} is empty in row {row + 2}.")
+    return table.set_column(table.schema.get_field_index(id_name), id_name, ids)
 
 
 def _separator_hint(path: Path) -> str:

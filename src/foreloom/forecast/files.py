@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 
     from foreloom.forecast.model import Model
 
+_MISSING = [
+    "", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None", "<NA>", "#N/A", "#NA", "#N/A N/A",
+    "-1.#IND", "1.#IND", "-1.#QNAN", "1.#QNAN",
+]  # fmt: skip
+"""What text files write for a missing value; pandas takes the same."""
+
 
 def forecast_file(
     model: Model, data: str | Path, out: str | Path, *, future: str | Path | None = None, **options: Any
@@ -26,13 +32,17 @@ def forecast_file(
     for given in (data, future):
         if given is not None and Path(out).resolve() == Path(given).resolve():
             raise ValueError(f"{out} holds the data, and the forecast would be written over them; name another file.")
-    result = model.predict_df(read_table(data), None if future is None else read_table(future), **options)
+    ids = options.get("id_column", "item_id")
+    result = model.predict_df(read_table(data, ids), None if future is None else read_table(future, ids), **options)
     write_table(result, out)
     return result
 
 
-def read_table(path: str | Path) -> pd.DataFrame:
-    """A .csv (also .csv.gz, .tsv) or .parquet file as a frame; ValueError for one that cannot be read."""
+def read_table(path: str | Path, id_column: str = "item_id") -> pd.DataFrame:
+    """A .csv (also .csv.gz, .tsv) or .parquet file as a frame; ValueError for one that cannot be read.
+
+    In `id_column` (or unique_id) of a text file only nothing is missing: NA may be a series, of Namibia for one.
+    """
     import pandas as pd
     import pyarrow as pa
 
@@ -44,7 +54,13 @@ def read_table(path: str | Path) -> pd.DataFrame:
     try:
         if _suffix(path) == ".parquet":
             return mark(pd.read_parquet(path), path, first_row=0)
-        return mark(pd.read_csv(path, sep="\t" if ".tsv" in path.suffixes else ","), path, first_row=2)
+        separator = "\t" if ".tsv" in path.suffixes else ","
+        missing = {
+            name: [""] if name in (id_column, "unique_id") else _MISSING
+            for name in pd.read_csv(path, sep=separator, nrows=0).columns
+        }
+        df = pd.read_csv(path, sep=separator, na_values=missing, keep_default_na=False)
+        return mark(df, path, first_row=2)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, pa.ArrowInvalid) as error:
         raise ValueError(f"{path} cannot be read as a table: {str(error).rstrip('.')}.") from None
 

@@ -76,5 +76,6 @@ def _target(values: Any, where: str) -> np.ndarray:
     if array.ndim not in (1, 2) or not array.size:
         raise ValueError(f"{where}: expected numbers of shape (L,) or (V, L), got shape {array.shape}.")
     if np.isinf(array).any():
-        raise ValueError(f"{where}: step {int(np.argwhere(np.isinf(array))[0, -1])} is infinite; use NaN for missing.")
+        step = int(np.argwhere(np.isinf(array))[0, -1])
+        raise ValueError(f"{where}: step {step} is infinite, or beyond float32 (3.4e38); use NaN for missing.")
     return np.atleast_2d(array)

@@ -131,7 +131,7 @@ class Model:
         context_length: int | None,
         cross_learning: bool,
     ) -> list[np.ndarray]:
-        return self.forecaster.predict_quantiles(
+        forecasts = self.forecaster.predict_quantiles(
             inputs,
             length,
             quantile_levels,
@@ -139,6 +139,14 @@ class Model:
             context_length=self.forecaster.context_length if context_length is None else context_length,
             cross_learning=cross_learning,
         )
+        wrong = [i for i, one in enumerate(forecasts) if not np.isfinite(one).all()]
+        if wrong:
+            warnings.warn(
+                f"{len(wrong):,} of {len(forecasts):,} forecasts are not finite, the first that of input {wrong[0]}: "
+                "values near 3e38, the largest that float32 holds, or weights that are not finite.",
+                stacklevel=3,
+            )
+        return forecasts
 
     def _levels(self, asked: Sequence[float] | None) -> list[float]:
         is_point = len(self.forecaster.quantile_levels) == 1

@@ -83,7 +83,8 @@ class SortedRows:
             values = parsed.to_numpy(dtype=np.float32, na_value=np.nan)
         if np.isinf(values).any():
             raise ValueError(
-                f"{self.name}: column {name!r} is infinite in {self.place(int(np.isinf(values).argmax()))}."
+                f"{self.name}: column {name!r} is infinite in {self.place(int(np.isinf(values).argmax()))}, "
+                "or beyond float32 (3.4e38)."
             )
         return values
 

@@ -43,8 +43,9 @@ class Timeline:
         rows = timestamps_T[starts[longest] : starts[longest + 1]]
         if len(rows) < 3:
             raise ValueError(
-                f"the frequency cannot be inferred: the longest series, {names[longest]!r}, has {len(rows)} rows and 3 "
-                'are needed. Say it with freq="D" (or h, W, MS ...).'
+                f"the frequency cannot be inferred: the longest series, {names[longest]!r}, has {len(rows)} "
+                f'row{"s" * (len(rows) > 1)} and 3 are needed. Say it with freq="D" (or h, W, MS ...), '
+                "--freq D on the command line."
             )
         found = _infer(rows)
         if found is None:
@@ -157,5 +158,6 @@ def _irregular(name: object, rows: pd.DatetimeIndex, gaps: np.ndarray) -> ValueE
 def _gap(name: object, before: pd.Timestamp, after: pd.Timestamp, step: str) -> ValueError:
     return ValueError(
         f"series {name!r} is not regular: it goes from {before} to {after}, and the step elsewhere is {step}. Add the "
-        "missing rows (a target may be empty), take rows out, or give freq= to have the rows taken as consecutive."
+        "missing rows (a target may be empty), take rows out, or give freq= (--freq) to have the rows taken as "
+        "consecutive."
     )

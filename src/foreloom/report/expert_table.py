@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -62,16 +63,18 @@ def _notes(report: ExpertReport) -> list[str]:
         f"Kinds {report.kinds_by}, contexts of the newest {report.context_length:,} steps. Expert: share of a kind's "
         "choices. Entropy: of these shares, 1 is even. Mean p: the router's probability before the choice.",
         _information(found),
-        f"Experts without a single choice: {', '.join(map(str, found.unused))}."
-        if found.unused
-        else "Every expert is used.",
+        _never_chosen(found.unused) if found.unused else "Every expert is used.",
     ]
     if len(report.layers) > 1:
         bits = ", ".join(f"{layer.information_bits:.3f} ({layer.chance_95_bits:.3f})" for layer in report.layers)
         notes.append(f"Bits layer by layer, and what chance stays under in 19 cases of 20: {bits}.")
     if report.num_left_out:
-        notes.append(f"{report.num_left_out:,} series were left out, with nothing observed in their context.")
+        notes.append(f"Series left out, with nothing observed in their context: {report.num_left_out:,}.")
     return notes
+
+
+def _never_chosen(experts: Sequence[int]) -> str:
+    return f"Never chosen: expert{'s' * (len(experts) > 1)} {', '.join(map(str, experts))}."
 
 
 def _information(found: Specialization) -> str:

@@ -22,7 +22,7 @@ from foreloom.forecast.model import from_pretrained
 from foreloom.models.family import ExpertChoices, RoutedForecaster
 from foreloom.report.expert_table import ExpertReport, expert_figure, expert_table
 from foreloom.report.rendering import Form, print_or_write
-from foreloom.report.style import save_figure
+from foreloom.report.style import check_picture_name, save_figure
 
 KIND_COLUMN = "kind"
 """The static column that is taken where every series has it."""
@@ -57,6 +57,8 @@ def experts_and_print(
     Raises ValueError for a model without experts, a data set without the column `kind`, one whose contexts are all
     missing, and a layer there is not.
     """
+    if plot is not None:
+        check_picture_name(plot)
     forecaster = from_pretrained(model, device).forecaster
     if not isinstance(forecaster, RoutedForecaster):
         raise ValueError(f"{model} is of a family without experts, so there is nothing to tell of them.")
@@ -86,7 +88,8 @@ def route(
     layers = by_layer(choices, [x.num_targets for x in contexts.inputs], contexts.kinds)
     layer = len(layers) if layer is None else layer
     if not 1 <= layer <= len(layers):
-        raise ValueError(f"--layer {layer}: the model has experts in {len(layers)} layer(s), numbered from 1.")
+        plural = "s" * (len(layers) > 1)
+        raise ValueError(f"--layer {layer}: the model has experts in {len(layers)} layer{plural}, numbered from 1.")
     return ExpertReport(layers, layer, contexts.kinds_by, contexts.num_left_out, steps)
 
 

@@ -37,7 +37,7 @@ def forecast_and_draw(
     written = [Path(out)]
     if plot:
         picture = Path(out).with_suffix(".png")
-        panels = panels_of(read_table(data), result)
+        panels = panels_of(read_table(data, str(result.columns[0])), result)
         save_figure(forecast_figure(panels), picture)
         written.append(picture)
     return written

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +53,17 @@ def parameters_and_print(what: str, overrides: Sequence[str], *, form: Form | No
     """
     shipped = {path.stem for path in shipped_recipes().glob("*.yaml")}
     is_recipe = what in shipped or Path(what).suffix in (".yaml", ".yml")
+    if models := [one for one in overrides if "=" not in one]:
+        raise ValueError(f"{models[0]} is no setting (name=value), and models are counted one at a time.")
     if overrides and not is_recipe:
         raise ValueError(f"{' '.join(overrides)}: {what} is no recipe, and only a recipe's settings can be changed.")
+    if (
+        not is_recipe
+        and "/" not in what
+        and not Path(what).exists()
+        and (close := difflib.get_close_matches(what, shipped, n=1))
+    ):
+        raise ValueError(f"{what}: no such folder, and no shipped recipe of that name. Did you mean {close[0]}?")
     size = size_of_recipe(what, overrides) if is_recipe else size_of_model(what)
     name = Path(what).stem if is_recipe else Path(what).name
     print_or_write(parameter_table(size, f"Parameters of {name}"), form, out)

@@ -79,15 +79,21 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     return in_style
 
 
+def check_picture_name(path: str | Path) -> str:
+    """The kind of picture that a name asks for: svg, png or pdf. ValueError for another ending."""
+    kind = Path(path).suffix.lstrip(".").lower()
+    if kind not in ("svg", "png", "pdf"):
+        raise ValueError(f"{path}: a picture's name must end in .svg, .png or .pdf")
+    return kind
+
+
 def save_figure(figure: Figure, path: str | Path) -> Path:
     """Write a figure as .svg, .png or .pdf by the name's ending, whole or not at all; the path is returned.
 
     An SVG is the same bytes for the same figure, and follows the reader's dark mode.
     """
     path = Path(path)
-    kind = path.suffix.lstrip(".").lower()
-    if kind not in ("svg", "png", "pdf"):
-        raise ValueError(f"{path}: a picture's name must end in .svg, .png or .pdf")
+    kind = check_picture_name(path)
     with whole_or_absent(path) as beside:
         beside.write_bytes(figure_svg(figure).encode() if kind == "svg" else _render(figure, kind))
     return path

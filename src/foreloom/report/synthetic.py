@@ -12,9 +12,9 @@ import numpy as np
 
 from foreloom.data.convert import convert
 from foreloom.data.synthetic import registry
-from foreloom.data.synthetic.address import parse_settings, write_address
+from foreloom.data.synthetic.address import is_synthetic, parse_settings, write_address
 from foreloom.data.synthetic.source import SyntheticSource
-from foreloom.report.style import BLUE, save_figure, styled
+from foreloom.report.style import BLUE, check_picture_name, save_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,12 +37,24 @@ def synth_and_print(
     """Write series 0 to `num_series` - 1 of a process to `out` (.arrow, .parquet), draw some into `plot`, or both.
 
     `settings` are name=value. Prints the address that streams the same series, and how many there are of each kind.
-    Raises ValueError for what the process does not take and for a file that exists already.
+    Raises ValueError for what the process does not take, for a file that exists already and for a name with a wrong
+    ending, before anything is written.
     """
     if out is None and plot is None:
         raise ValueError("say what to do with the series: --out FILE.arrow writes them, --plot FILE.svg draws some.")
+    if plot is not None:
+        check_picture_name(plot)
+    if is_synthetic(process):
+        raise ValueError(
+            f"{process}: give the name of the process alone, and its settings after it: kernel max_kernels=3."
+        )
+    given = parse_settings(settings)
+    if options := [name for name in ("num_series", "length", "seed") if name in given]:
+        raise ValueError(
+            f"{', '.join(options)}: say it as an option: --{options[0].replace('_', '-')} {given[options[0]]}."
+        )
     values = {"num_series": str(num_series)} | ({"length": length} if length else {}) | {"seed": str(seed)}
-    address = write_address(process, values | parse_settings(settings))
+    address = write_address(process, values | given)
     source = SyntheticSource(address)
     if out is not None:
         convert(address, out, "parquet" if out.suffix == ".parquet" else "arrow")

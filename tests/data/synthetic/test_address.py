@@ -38,6 +38,7 @@ def test_an_address_survives_path():
     ("address", "sentence"),
     [
         ("synth://kernl", "there is no synthetic process 'kernl'"),
+        ("synth://", "there is no synthetic process ''"),
         ("synth://kernel?lenght=5", "lenght: unknown setting. Did you mean length?"),
         ("synth://kernel?colour=5", "colour: unknown setting. Known: num_series, length, seed, max_kernels."),
         ("synth://kernel?max_kernels=0", "max_kernels: expected a number of at least 1, got '0'."),
@@ -47,7 +48,7 @@ def test_an_address_survives_path():
         ("synth://kernel?length=0", "length: expected a number of steps, or a range such as 128..2048, got '0'."),
         ("synth://kernel?length=9..3", "length: expected a number of steps"),
         ("synth://kernel?length=ten", "length: expected a number of steps"),
-        ("synth://kernel?length=5&length=6", "'length=6' is given twice."),
+        ("synth://kernel?length=5&length=6", "length is given twice."),
         ("synth://kernel?length", "'length' is no setting: write name=value."),
         ("synth://tsmixup?alpha=0", "alpha: expected a number above 0.0, got '0'."),
         ("synth://tsmixup?sources=", "sources: expected a list of at least 1"),

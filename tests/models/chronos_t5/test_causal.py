@@ -51,6 +51,10 @@ def test_logits_loss_gradients_and_folder_are_those_of_transformers(tmp_path):
     torch.testing.assert_close(again(id_BS, labels=labels).logits, output.logits, atol=0, rtol=0)
 
 
+def test_an_update_leaves_a_model_without_experts_alone():
+    FAMILY.after_update(causal(), {}, torch.tensor(1.0))
+
+
 @pytest.mark.parametrize("mode", ["training", "validation"])
 def test_training_examples_are_the_reference_script_s(shared, mode):
     settings = json.loads((shared / "oracles" / "chronos" / "t5_train_examples.json").read_text())

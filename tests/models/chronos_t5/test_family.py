@@ -158,6 +158,7 @@ def test_transformers_reads_the_same_model(tmp_path):
         ({"chronos_config": {"prediction_length": None}}, "lacks chronos_config.prediction_length"),
         ({"d_ff": 65}, r"wi.weight has shape \(64, 32\), the model \(65, 32\)"),
         ({"num_layers": "many"}, "num_layers"),
+        ({"chronos_config": {"tokenizer_kwargs": {"low_limit": 5, "high_limit": -5}}}, "config.json: low_limit 5 is"),
         ({"feed_forward_proj": "swish"}, "feed_forward_proj is 'swish'"),
     ],
 )  # fmt: skip

@@ -150,6 +150,13 @@ def test_the_door_for_users(tiny_chronos_t5):
         model.predict(np.arange(40.0), cross_learning=True)
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_forecast_that_is_not_finite_is_told_of(tiny_chronos_t5):
+    model = Model(FAMILY, tiny_chronos_t5)
+    with pytest.warns(UserWarning, match="1 of 2 forecasts are not finite, the first that of input 1"):
+        model.predict([np.arange(40.0), np.full(40, 3e38)], prediction_length=8)
+
+
 def test_tokens_are_drawn_by_temperature_top_k_and_top_p():
     logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05])).expand(20000, 4)
     draw = torch.rand(20000, generator=torch.Generator().manual_seed(0))

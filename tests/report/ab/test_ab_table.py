@@ -77,6 +77,8 @@ def test_one_seed_decides_nothing():
     assert table_of(found).table.rows[0] == ["Held-out loss", "1", "9", "+8", "one seed"]
     assert verdict(found) == "Of one seed, the held-out loss of B is 8 higher than that of A."
     assert "no interval" in table_of(found).notes[1]
+    same = "Of one seed, the held-out loss of B is no higher and no lower than that of A."
+    assert verdict(compared(runs([1.0]), runs([1.0], "B"))) == same
     assert not found.is_worse
 
 

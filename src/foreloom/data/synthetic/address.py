@@ -64,8 +64,8 @@ class Address:
 
 
 def is_synthetic(path: str | Path) -> bool:
-    """Is it an address? Also one that went through `Path`, which makes its two slashes one."""
-    return str(path).startswith("synth:/")
+    """Is it an address? Also one that went through `Path`, which makes one of its two slashes, or none at the end."""
+    return str(path).startswith("synth:/") or str(path) == "synth:"
 
 
 def short_name(path: str) -> str:
@@ -107,7 +107,7 @@ def parse_settings(parts: Iterable[str]) -> dict[str, Any]:
     for part in parts:
         key, equals, value = part.partition("=")
         if not equals or key in values:
-            raise ValueError(f"{part!r} {'is given twice' if equals else 'is no setting: write name=value'}.")
+            raise ValueError(f"{key} is given twice." if equals else f"{part!r} is no setting: write name=value.")
         values[key] = [unquote(one) for one in value.split(",") if one] if key == SOURCES else unquote(value)
     return values
 
@@ -135,7 +135,7 @@ def missing_data(path: str | Path) -> list[str]:
 
 
 def _restored(path: str | Path) -> str:
-    return re.sub("^synth:/+", SCHEME, str(path))
+    return re.sub("^synth:/*", SCHEME, str(path))
 
 
 def _split(text: str) -> tuple[str, dict[str, Any]]:

@@ -73,7 +73,10 @@ class ChronosBoltConfig:
         if self.pretrained is not None:
             fixed = [name for name in FIXED_FIELDS if getattr(self, name) is not None]
             if fixed:
-                raise ValueError(f"{', '.join(fixed)} cannot be set beside pretrained: the checkpoint fixes it.")
+                raise ValueError(
+                    f"{', '.join(fixed)} cannot be set beside pretrained: the checkpoint fixes it. Take out, or set to "
+                    "null what a recipe below sets."
+                )
 
     def implied(self) -> dict[str, Any]:
         """What fields that are left out stand for, as far as the size decides it."""

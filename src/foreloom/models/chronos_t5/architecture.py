@@ -128,7 +128,7 @@ class Architecture(T5Shape):
             known["scale_decoder_outputs"] = config.get("scale_decoder_outputs", is_tied)
         architecture, wrong = validate(cls, known, Located({}), "")
         if wrong:
-            raise ValueError(f"config.json: {wrong[0]}")
+            raise ValueError(f"config.json: {wrong[0].removeprefix(': ')}")
         return dataclasses.replace(architecture, published=config)
 
     def to_published(self, dtype: str) -> dict[str, Any]:

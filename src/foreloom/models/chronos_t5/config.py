@@ -109,7 +109,10 @@ class ChronosT5Config:
         if self.pretrained is not None:
             fixed = [name for name in FIXED_FIELDS if getattr(self, name) is not None]
             if fixed:
-                raise ValueError(f"{', '.join(fixed)} cannot be set beside pretrained: the checkpoint fixes it.")
+                raise ValueError(
+                    f"{', '.join(fixed)} cannot be set beside pretrained: the checkpoint fixes it. Take out, or set to "
+                    "null what a recipe below sets."
+                )
         if self.model_type == "causal":
             self._refuse_without_effect(SEQ2SEQ_FIELDS, "model_type: causal")
         if self.use_moe is False or (self.use_moe is None and self.pretrained is None):

@@ -69,8 +69,11 @@ class ChronosT5Forecaster:
         """
         if cross_learning:
             raise ValueError("cross_learning: Chronos-T5 forecasts each series on its own; leave it out.")
-        samples = self.predict(inputs, prediction_length, batch_size=batch_size, context_length=context_length)
-        return [np.moveaxis(np.quantile(x_VNH, quantile_levels, axis=1), 0, -1).astype(np.float32) for x_VNH in samples]
+        with np.errstate(invalid="ignore", over="ignore"):  # of samples beyond float32; `Model` tells of such forecasts
+            samples = self.predict(inputs, prediction_length, batch_size=batch_size, context_length=context_length)
+            return [
+                np.moveaxis(np.quantile(x_VNH, quantile_levels, axis=1), 0, -1).astype(np.float32) for x_VNH in samples
+            ]
 
     def predict(
         self,

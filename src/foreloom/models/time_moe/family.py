@@ -97,7 +97,10 @@ class TimeMoeConfig:
         if self.pretrained is not None:
             fixed = [name for name in FIXED_FIELDS if getattr(self, name) is not None]
             if fixed:
-                raise ValueError(f"{', '.join(fixed)} cannot be set beside pretrained: the checkpoint fixes it.")
+                raise ValueError(
+                    f"{', '.join(fixed)} cannot be set beside pretrained: the checkpoint fixes it. Take out, or set to "
+                    "null what a recipe below sets."
+                )
         if self.use_dense:
             idle = [name for name in ROUTER_FIELDS if getattr(self, name)]
             if idle:

@@ -113,7 +113,7 @@ def comparisons(a: Size, b: Size, equal: Equal) -> dict[Comparison, int]:
     """What is compared -> the steps of B. A is the yardstick: it is trained once, for its recipe's steps."""
     num_steps = steps_at_equal_compute(a, b)
     if num_steps == a.num_steps:
-        return {Comparison("At equal steps, which is equal compute", "B"): num_steps}
+        return {Comparison("At equal steps, to the nearest step equal compute", "B"): num_steps}
     of_steps = {Comparison("At equal steps", "B"): a.num_steps}
     of_compute = {Comparison("At equal compute", "B-equal-compute"): num_steps}
     return {"steps": of_steps, "compute": of_compute, "both": of_steps | of_compute}[equal]

@@ -106,6 +106,8 @@ def verdict(compared: Compared) -> str:
     assert row.difference is not None
     difference, label = row.difference, row.measure.label[0].lower() + row.measure.label[1:]
     size = f"the {label} of B is {_number(abs(difference.mean), 3)} {'lower' if difference.mean < 0 else 'higher'}"
+    if difference.mean == 0:
+        size = f"the {label} of B is no higher and no lower"
     if difference.interval is None:
         return f"Of one seed, {size} than that of A."
     lower, upper = (_number(end, 3, sign="+") for end in difference.interval)
