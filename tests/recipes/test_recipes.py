@@ -141,6 +141,22 @@ def test_chronos_bolt_trains_from_scratch_and_on(tmp_path):
         run.train("chronos-bolt-small", [*shrunken, *start, "data.prediction_length=17"], out=tmp_path / "far")
 
 
+def test_chronos_t5_trains_with_experts_and_is_fine_tuned(tmp_path):
+    steps = ["training.steps=4", "validation.steps=4", "monitoring.log_steps=2", "training.micro_batch_size=2"]
+    small = ["model.d_model=32", "model.d_ff=64", "model.num_layers=1", "model.num_heads=2", "model.n_tokens=128"]
+    run.train("chronos-t5-tiny-moe-sample", [*steps, *small], out=tmp_path / "t5")
+    figures = logged(tmp_path / "t5", "step")[-1]["figures"]
+    total = figures["train_ce_loss"] + 0.01 * figures["train_load_loss"]
+    assert figures["train_total_loss"] == pytest.approx(total, rel=1e-6)
+    assert {"expert_entropy", "dead_experts"} <= figures.keys()
+    assert {"ce_loss", "load_loss"} <= logged(tmp_path / "t5", "validation")[-1]["figures"].keys()
+    data = ["data.sources.0.path=synth://patterns?num_series=8&length=150", "data.context_length=96"]
+    data += ["data.prediction_length=24", "data.min_past=24"]
+    start = [*data, f"model.pretrained={tmp_path / 't5'}", "training.steps=1", "training.batch_size=4"]
+    run.train("chronos-t5-finetune", [*start, "validation.steps=1"], out=tmp_path / "on")
+    assert "context_length: 64 -> 96" in (tmp_path / "on" / "training.log").read_text()
+
+
 def test_time_moe_trains_from_scratch_and_is_fine_tuned(tmp_path):
     lengths = ["data.context_length=64", "data.stride=64"]
     for name in ("time-moe-50m", "time-moe-200m"):
