@@ -19,6 +19,8 @@ from typing import Any
 import yaml
 
 LEAST_WINDOWS = 20
+WITHOUT_FREQUENCY = {"prediction_length": 8, "season_length": 1}
+"""Of the series of tsdl that state no frequency, on which its meta.yaml is silent: as m3_other, which states none."""
 CHRONOS_ETTM_OFFSET = -96
 """ETTm is forecast from a day before its end; meta.yaml says so in words."""
 HEADING = """\
@@ -52,11 +54,13 @@ def _tasks_of(name: str, members: list[dict[str, Any]]) -> list[dict[str, Any]]:
     task: dict[str, Any] = {"name": name, "path": paths if len(paths) > 1 else paths[0]}
     left_out = sorted({item for ids in meta.get("overlaps", {}).get("ids", {}).values() for item in ids})
     if isinstance(horizon, dict):
+        parts = {freq: {"prediction_length": horizon[freq], "season_length": season[freq]} for freq in horizon}
+        parts |= {"none": WITHOUT_FREQUENCY} if name == "tsdl" else {}
         return [
             {**task, "name": f"{name}_{freq.split('-')[0]}", "freq": freq}
-            | {"prediction_length": steps, "season_length": season[freq]}
+            | settings
             | ({"leave_out": left_out} if left_out else {})
-            for freq, steps in horizon.items()
+            for freq, settings in parts.items()
         ]
     assert not left_out, "no set of one horizon has any today"
     task["prediction_length"] = horizon

@@ -88,7 +88,9 @@ def plan_windows(task: EvaluationTask, sources: Sequence[Source], context_length
             ]
     num_all = sum(map(len, chosen))
     if not planned:
-        longest = max((int(source.lengths[i]) for source, items in zip(sources, chosen, strict=True) for i in items), default=0)
+        longest = max(
+            (int(source.lengths[i]) for source, items in zip(sources, chosen, strict=True) for i in items), default=0
+        )
         raise ValueError(
             f"task {task.name!r}: none of its {num_all} series is long enough for a window of "
             f"{task.prediction_length} steps with a past (the longest has {longest} steps). Shorten prediction_length, "
@@ -104,14 +106,15 @@ def _chosen(task: EvaluationTask, sources: Sequence[Source]) -> list[Sequence[in
     everything: list[Sequence[int]] = [range(len(source)) for source in sources]
     if task.freq is None and not task.leave_out:
         return everything
-    absent, found = set(task.leave_out), set[str | None]()
+    absent, found = set(task.leave_out), set[str]()
     chosen: list[Sequence[int]] = []
     for source, items in zip(sources, everything, strict=True):
         kept = []
         for item, series in zip(items, read_in_turn(source, np.asarray(items)), strict=True):
-            found.add(series.freq)
+            freq = series.freq or "none"
+            found.add(freq)
             absent.discard(series.item_id)
-            if task.freq in (None, series.freq) and series.item_id not in task.leave_out:
+            if task.freq in (None, freq) and series.item_id not in task.leave_out:
                 kept.append(item)
         chosen.append(kept)
     if absent:
@@ -122,7 +125,7 @@ def _chosen(task: EvaluationTask, sources: Sequence[Source]) -> list[Sequence[in
     if not any(chosen):
         raise ValueError(
             f"task {task.name!r}: no series is left; freq is {task.freq!r}, its data state "
-            f"{', '.join(sorted(map(str, found)))}, and {len(task.leave_out)} are left out."
+            f"{', '.join(sorted(found))}, and {len(task.leave_out)} are left out."
         )
     return chosen
 
