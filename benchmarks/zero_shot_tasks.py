@@ -25,7 +25,7 @@ CHRONOS_ETTM_OFFSET = -96
 """ETTm is forecast from a day before its end; meta.yaml says so in words."""
 HEADING = """\
 # Every data set of the data pack, forecast by a model that has seen none of them: {num_tasks} tasks of {num_sets} data
-# sets. Written by zero_shot_tasks.py, which says how horizons, seasons and windows are chosen; `--data-root` is the pack.
+# sets. Written by zero_shot_tasks.py, which says how horizons, seasons and windows are chosen; --data-root is the pack.
 # Not independent of each other: ETTh and ETTm (every fourth row of the one is the other).
 tasks:
 """
