@@ -4,9 +4,9 @@
 
 A data set is a folder with data.parquet and meta.yaml. Horizon and season are those of its meta.yaml: of the published
 protocol (Chronos, M competitions, LTSF, EPF) where there is one. One window ends each series. A set of fewer than 20
-targets gets as many windows a series as make 20, one horizon apart, unless its protocol is a published one of one
-window. Variates are forecast one by one, without covariates. A set whose horizons differ by frequency is a task a
-frequency; sets that are published as a pool are pooled; series that another set holds too are left out.
+targets gets as many windows a series as make 20, one horizon apart, unless Chronos scores it on one. Variates are
+forecast one by one, without covariates. A set whose horizons differ by frequency is a task a frequency; sets that are
+published as a pool are pooled; series that another set holds too are left out.
 """
 
 from __future__ import annotations
