@@ -152,3 +152,29 @@ def test_wrong_synthetic_data(tmp_path):
     first, second = caught.value.problems
     assert first.startswith(f"{file}:2: synth://pattern: there is no synthetic process 'pattern'")
     assert second == f"{file}:3: no data at {tmp_path}/mine.arrow."
+
+
+def test_a_task_may_take_one_frequency_and_leave_series_out(tmp_path):
+    steps = np.arange(30.0)[None]
+    several = [
+        Series(name, steps, np.datetime64("2020-01-01", "us"), freq)
+        for name, freq in zip("abcd", ("D", "h", "D", None), strict=True)
+    ]
+    write_series(several, tmp_path / "mixed.arrow")
+
+    def scored(**settings):
+        task = EvaluationTask(name="t", path=tmp_path / "mixed.arrow", prediction_length=3, **settings)
+        (scores,) = evaluate(SeasonalNaive(), [task]).tasks
+        return scores.num_series, scores.num_skipped
+
+    assert scored() == (4, 0)
+    assert scored(freq="D") == (2, 0)
+    assert scored(leave_out=("c",)) == (3, 0)
+    assert scored(freq="none") == (1, 0)
+    assert scored(freq="D", leave_out=("c",)) == (1, 0)
+    with pytest.raises(ValueError, match="task 't': leave_out names series that its data do not hold: x, y"):
+        scored(leave_out=("y", "a", "x"))
+    with pytest.raises(
+        ValueError, match="task 't': no series is left; freq is 'MS', its data state D, h, none, and 0 are"
+    ):
+        scored(freq="MS")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -12,6 +14,7 @@ import yaml
 from foreloom import run
 from foreloom.config.loader import shipped_recipes
 from foreloom.config.located import RecipeError
+from foreloom.data.loader import WindowLoader
 from foreloom.models import registry
 
 RECIPES = sorted(path.stem for path in shipped_recipes().glob("*.yaml"))
@@ -63,6 +66,30 @@ def test_parameter_counts():
 @pytest.mark.parametrize("name", [n for n in RECIPES if n in ("quickstart", "chronos2-test", "chronos-bolt-sample")])
 def test_recipes_on_example_data_find_it(name):
     assert all(source.path for source in run.load(name).sections["data"].sources)
+
+
+def test_the_synthetic_recipe_reads_nothing_real_and_sees_short_contexts():
+    sections = run.load("chronos2-synthetic-cpu").sections
+    data, training = sections["data"], sections["training"]
+    assert all(source.path.startswith("synth://") for source in data.sources)
+    assert sum(source.weight for source in data.sources) == pytest.approx(1)
+    assert training.save_steps % sections["monitoring"].log_steps == 0, "the board needs the minutes of each checkpoint"
+    loader = WindowLoader(data, seed=training.seed, batch_size=4000)
+    steps_N = np.minimum([member.cut for member in loader.members(0)], data.context_length)
+    assert (steps_N < 12).mean() > 0.03 and (steps_N < 120).mean() > 0.5
+    assert (steps_N == data.context_length).mean() > 0.05
+    whole_patches = sections["model"].input_patch_size
+    assert data.context_length % whole_patches == 0 and data.prediction_length % whole_patches == 0
+
+
+def test_the_gpu_recipe_has_the_same_mixture_and_the_board_tells_how_to_write_its_files():
+    cpu, gpu = (run.load(f"chronos2-synthetic-{name}", need_data=False).sections for name in ("cpu", "gpu"))
+    processes = [re.match(r"synth://(\w+)", source.path)[1] for source in cpu["data"].sources]
+    files = [Path(source.path) for source in gpu["data"].sources]
+    assert [path.stem.partition("_")[0] for path in files] == processes
+    assert [source.weight for source in gpu["data"].sources] == [source.weight for source in cpu["data"].sources]
+    board = (shipped_recipes().parent / "docs" / "time_to_skill.md").read_text()
+    assert re.findall(r"--out (data/synthetic/\S+)", board) == [str(path) for path in files]
 
 
 def test_missing_data_are_named_with_their_place():

@@ -40,6 +40,11 @@ class EvaluationTask:
     """The date of the last step before the first window, in place of offset; the data must state its times."""
     min_past: Annotated[int, Field(ge=1)] = 1
     """Steps that a window must have before it; windows with fewer are left out."""
+    freq: str | None = None
+    """Score only series of this frequency, written as the data state it (MS, h); none: those that state none; unset:
+    all."""
+    leave_out: tuple[str, ...] = ()
+    """Series that are not scored, by item_id: those that another task scores too."""
     season_length: Annotated[int, Field(ge=0)] = 0
     """Season of MASE, SQL and the seasonal baselines in steps (0: by each series' frequency, as GluonTS does)."""
     quantile_levels: tuple[float, ...] = DECILES

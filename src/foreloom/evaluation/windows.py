@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from foreloom.data.forecast_input import forecast_input
-from foreloom.data.series import Series, Source
+from foreloom.data.series import Series, Source, read_in_turn
 from foreloom.data.windows import ForecastInput
 from foreloom.evaluation.grouped_sums import Group
 from foreloom.evaluation.metrics import seasonal_error
@@ -70,8 +70,10 @@ def plan_windows(task: EvaluationTask, sources: Sequence[Source], context_length
     """
     planned: list[PlannedWindow] = []
     num_series = 0
+    chosen = _chosen(task, sources)
     for s, source in enumerate(sources):
-        for item, (length, num_rows) in enumerate(zip(source.lengths.tolist(), source.num_rows.tolist(), strict=True)):
+        for item in chosen[s]:
+            length, num_rows = int(source.lengths[item]), int(source.num_rows[item])
             rolls = task.rolls(length, _timestamps(task, source, item) if task.first_cut else None)
             if not rolls:
                 continue
@@ -84,9 +86,11 @@ def plan_windows(task: EvaluationTask, sources: Sequence[Source], context_length
                 for roll, cut in rolls.items()
                 for variates in groups
             ]
-    num_all = sum(len(source) for source in sources)
+    num_all = sum(map(len, chosen))
     if not planned:
-        longest = max((int(source.lengths.max()) for source in sources if len(source)), default=0)
+        longest = max(
+            (int(source.lengths[i]) for source, items in zip(sources, chosen, strict=True) for i in items), default=0
+        )
         raise ValueError(
             f"task {task.name!r}: none of its {num_all} series is long enough for a window of "
             f"{task.prediction_length} steps with a past (the longest has {longest} steps). Shorten prediction_length, "
@@ -95,6 +99,35 @@ def plan_windows(task: EvaluationTask, sources: Sequence[Source], context_length
     num_kept = len({(p.source, p.item, p.cut) for p in planned})
     planned.sort(key=lambda p: min(p.cut, context_length))
     return Plan(_fill(planned, batch_size), num_series, num_all * task.num_rolls - num_kept)
+
+
+def _chosen(task: EvaluationTask, sources: Sequence[Source]) -> list[Sequence[int]]:
+    """The series of each source that `freq` and `leave_out` let through; nothing is read where neither is set."""
+    everything: list[Sequence[int]] = [range(len(source)) for source in sources]
+    if task.freq is None and not task.leave_out:
+        return everything
+    absent, found = set(task.leave_out), set[str]()
+    chosen: list[Sequence[int]] = []
+    for source, items in zip(sources, everything, strict=True):
+        kept = []
+        for item, series in zip(items, read_in_turn(source, np.asarray(items)), strict=True):
+            freq = series.freq or "none"
+            found.add(freq)
+            absent.discard(series.item_id)
+            if task.freq in (None, freq) and series.item_id not in task.leave_out:
+                kept.append(item)
+        chosen.append(kept)
+    if absent:
+        raise ValueError(
+            f"task {task.name!r}: leave_out names series that its data do not hold: {', '.join(sorted(absent))}. "
+            "Correct the item_id, or remove it."
+        )
+    if not any(chosen):
+        raise ValueError(
+            f"task {task.name!r}: no series is left; freq is {task.freq!r}, its data state "
+            f"{', '.join(sorted(found))}, and {len(task.leave_out)} are left out."
+        )
+    return chosen
 
 
 def _timestamps(task: EvaluationTask, source: Source, item: int) -> np.ndarray:
