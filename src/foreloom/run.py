@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import logging
 import textwrap
@@ -20,18 +19,19 @@ from foreloom.config.describe import describe_recipe
 from foreloom.config.loader import Recipe, SectionChoice, flatten, load_recipe, plain
 from foreloom.config.located import RecipeError, read_yaml
 from foreloom.data.loader import WindowLoader
-from foreloom.data.mixture import DataConfig, SourceConfig
-from foreloom.data.synthetic.address import locate, missing_data
+from foreloom.data.mixture import DataConfig
+from foreloom.data.synthetic.address import missing_data
 from foreloom.data.validation import ValidationWindows
 from foreloom.distributed.mesh import ParallelConfig
 from foreloom.distributed.process import Process, start, stop
 from foreloom.distributed.reduce import from_rank_zero
 from foreloom.evaluation.in_training import TrainingBenchmark
-from foreloom.evaluation.tiers import SCORES, BenchmarkConfig, is_file_of_tasks, tier_tasks
+from foreloom.evaluation.tiers import SCORES, BenchmarkConfig, tier_tasks
 from foreloom.files import write_text
 from foreloom.models import registry, tsm
 from foreloom.monitoring.config import MonitoringConfig
 from foreloom.monitoring.monitor import Monitor
+from foreloom.recipe_files import find_files
 from foreloom.training.banner import banner
 from foreloom.training.config import TrainingConfig
 from foreloom.training.optimizer import OptimizerConfig
@@ -70,31 +70,8 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, need_data: bool = T
     that are not there an error.
     """
     recipe = load_recipe(path, overrides, SECTIONS)
-    sections = dict(recipe.sections)
-    problems = _contradictions(recipe)
-    for name in ("data", "validation"):
-        sources: list[SourceConfig] = []
-        for i, source in enumerate(sections[name].sources):
-            key = f"{name}.sources.{i}.path"
-            where = recipe.where(key)
-            try:
-                found, missing = locate(source.path, functools.partial(_find, where=where))
-            except ValueError as error:
-                problems.append(f"{where}: {key}: {error}")
-                found, missing = source.path, []
-            problems += [f"{where}: {key}: no such file or folder: {one}." for one in missing if need_data]
-            sources.append(dataclasses.replace(source, path=found))
-        sections[name] = dataclasses.replace(sections[name], sources=tuple(sources))
-    sections["data"] = _with_found_quarantine(recipe, sections["data"], problems if need_data else [])
-    pretrained = getattr(sections["model"], "pretrained", None)
-    if pretrained is not None and (found := _find(pretrained, recipe.where("model.pretrained"))):
-        sections["model"] = dataclasses.replace(sections["model"], pretrained=str(found))
-    sections["benchmark"] = _with_found_files(recipe)
-    if need_data and sections["benchmark"].steps:
-        try:
-            tier_tasks(sections["benchmark"])
-        except ValueError as error:
-            problems += [f"{recipe.where('benchmark')}: benchmark: {line}" for line in str(error).splitlines()]
+    sections, missing = find_files(recipe, need_data=need_data)
+    problems = _contradictions(recipe) + missing
     if problems:
         raise RecipeError(problems)
     return dataclasses.replace(recipe, sections=sections)
@@ -209,17 +186,6 @@ def _contradictions(recipe: Recipe) -> list[str]:
     return [f"{recipe.where(key)}: {key}: {sentence}" for key, sentence in problems.items()]
 
 
-def _with_found_quarantine(recipe: Recipe, data: DataConfig, problems: list[str]) -> DataConfig:
-    if data.quarantine is None:
-        return data
-    where = recipe.where("data.quarantine")
-    found = _find(data.quarantine, where)
-    if found is None:
-        problems.append(f"{where}: data.quarantine: no such file: {data.quarantine}.")
-        return data
-    return dataclasses.replace(data, quarantine=str(found))
-
-
 def _no_such_score(metric: str, scored: Sequence[str]) -> str:
     if metric == VALIDATION_LOSS:
         return f"there is no {VALIDATION_LOSS} without validation.steps; set it."
@@ -227,18 +193,6 @@ def _no_such_score(metric: str, scored: Sequence[str]) -> str:
     if metric.removeprefix("extended_") in SCORES:
         return f"there is no {metric} without benchmark.{tier}steps; set it."
     return f"there is no score {metric!r}. This run has {', '.join(scored) or 'none'}."
-
-
-def _with_found_files(recipe: Recipe) -> BenchmarkConfig:
-    """The benchmark's section with the files and folders it names found, as far as they are there."""
-    config = recipe.sections["benchmark"]
-    found = {}
-    for name in ("tasks", "extended_tasks", "suite", "extended_suite", "data_root"):
-        value = getattr(config, name)
-        is_path = value is not None and (not name.endswith("suite") or is_file_of_tasks(value))
-        if is_path and (path := _find(value, recipe.where(f"benchmark.{name}"))):
-            found[name] = str(path)
-    return dataclasses.replace(config, **found)
 
 
 def _benchmark(recipe: Recipe, run_dir: Path, process: Process) -> TrainingBenchmark | None:
@@ -281,13 +235,6 @@ def _validation_windows(recipe: Recipe, process: Process, loader: WindowLoader) 
         world_size=process.world_size,
         opened=None if config.sources else loader.sources,
     )
-
-
-def _find(path: str, where: str) -> Path | None:
-    """An existing path: as given if absolute, else beside the file of `where` (file:line), else in the cwd."""
-    given = Path(path).expanduser()
-    folders = [Path(where.rpartition(":")[0]).parent, Path()] if where != "command line" else [Path()]
-    return next((found.resolve() for folder in folders if (found := folder / given).exists()), None)
 
 
 def _settle(recipe: Recipe, run_dir: Path) -> Recipe:
