@@ -96,3 +96,8 @@ def test_an_address_in_an_address(tmp_path):
 def test_short_names():
     assert short_name("/data/m4/hourly.arrow") == "hourly.arrow"
     assert short_name("synth://tsmixup?sources=/data/a.arrow,b/c.csv&seed=1") == "tsmixup?sources=a.arrow,c.csv&seed=1"
+
+
+def test_a_billion_lengths_are_refused():
+    with pytest.raises(ValueError, match=r"num_series 1,000,000,000 with lengths of their own: at most 67,108,864"):
+        read_address("synth://kernel?num_series=1000000000&length=100..200")

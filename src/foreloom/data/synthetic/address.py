@@ -23,6 +23,8 @@ from foreloom.config.section import section
 from foreloom.data.synthetic import registry
 
 SCHEME = "synth://"
+_MOST_LENGTHS = 2**26
+"""Half a gigabyte."""
 SOURCES = "sources"
 """The setting that names other data, paths or processes, separated by commas."""
 
@@ -38,12 +40,20 @@ def _length(text: str) -> str:
 class CollectionConfig:
     """How many series of a process, how long, and which."""
 
-    num_series: Annotated[int, Field(ge=1, le=2**26)] = 2**20
+    num_series: Annotated[int, Field(ge=1, le=2**32)] = 2**20
     """Series that there are; none is made before it is asked for."""
     length: Annotated[str, AfterValidator(_length)]
     """Steps of a series: a number, or a range such as 128..2048, from which each series draws its own."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Another seed gives other series."""
+
+    def __post_init__(self) -> None:
+        shortest, longest = self.length_range
+        if shortest != longest and self.num_series > _MOST_LENGTHS:
+            raise ValueError(
+                f"num_series {self.num_series:,} with lengths of their own: at most {_MOST_LENGTHS:,} lengths are "
+                "kept; ask for fewer series or for one length."
+            )
 
     @property
     def length_range(self) -> tuple[int, int]:
