@@ -20,6 +20,7 @@ from foreloom.models.chronos2.model import Chronos2Model
 from foreloom.models.common.dropout import set_dropout_rate
 from foreloom.models.common.files import resolve_folder
 from foreloom.models.common.limits import raised_limit
+from foreloom.models.common.start import check_start
 from foreloom.models.family import ModelFamily
 from foreloom.objectives.quantile import Reduction
 
@@ -75,18 +76,7 @@ class Chronos2Config:
     """Base of the rotary frequencies."""
 
     def __post_init__(self) -> None:
-        if (self.size is None) == (self.pretrained is None):
-            raise ValueError(
-                "set either size (a new model) or pretrained (a folder or hub id to start from), one of them null."
-            )
-        if self.pretrained is not None:
-            fixed = [name for name in ARCHITECTURE_FIELDS if getattr(self, name) is not None]
-            fixed = [name for name in fixed if name not in CHANGEABLE_FIELDS]
-            if fixed:
-                raise ValueError(
-                    f"{', '.join(fixed)} cannot be set beside pretrained: the checkpoint fixes it. Only "
-                    f"{', '.join(CHANGEABLE_FIELDS)} and reduction may change."
-                )
+        check_start(self, [name for name in ARCHITECTURE_FIELDS if name not in CHANGEABLE_FIELDS])
 
     def implied(self) -> dict[str, Any]:
         """What fields that are left out stand for, as far as the size decides it."""

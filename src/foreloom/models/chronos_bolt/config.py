@@ -9,6 +9,7 @@ from pydantic import Field
 
 from foreloom.config.section import section
 from foreloom.models.chronos_bolt.architecture import SIZE_DEFAULTS, SIZES, Architecture
+from foreloom.models.common.start import check_start
 from foreloom.objectives.quantile import Reduction
 
 Count = Annotated[int, Field(ge=1)]
@@ -66,17 +67,7 @@ class ChronosBoltConfig:
     """Scale of the random initial values."""
 
     def __post_init__(self) -> None:
-        if (self.size is None) == (self.pretrained is None):
-            raise ValueError(
-                "set either size (a new model) or pretrained (a folder or hub id to start from), one of them null."
-            )
-        if self.pretrained is not None:
-            fixed = [name for name in FIXED_FIELDS if getattr(self, name) is not None]
-            if fixed:
-                raise ValueError(
-                    f"{', '.join(fixed)} cannot be set beside pretrained: the checkpoint fixes it. Take out, or set to "
-                    "null what a recipe below sets."
-                )
+        check_start(self, FIXED_FIELDS)
 
     def implied(self) -> dict[str, Any]:
         """What fields that are left out stand for, as far as the size decides it."""

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from foreloom.config.section import section
 from foreloom.models.chronos_t5.architecture import SIZE_DEFAULTS, SIZES, Architecture
+from foreloom.models.common.start import check_start
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -102,17 +103,7 @@ class ChronosT5Config:
     """Scale of the random initial values; of a causal model their standard deviation."""
 
     def __post_init__(self) -> None:
-        if (self.size is None) == (self.pretrained is None):
-            raise ValueError(
-                "set either size (a new model) or pretrained (a folder or hub id to start from), one of them null."
-            )
-        if self.pretrained is not None:
-            fixed = [name for name in FIXED_FIELDS if getattr(self, name) is not None]
-            if fixed:
-                raise ValueError(
-                    f"{', '.join(fixed)} cannot be set beside pretrained: the checkpoint fixes it. Take out, or set to "
-                    "null what a recipe below sets."
-                )
+        check_start(self, FIXED_FIELDS)
         if self.model_type == "causal":
             self._refuse_without_effect(SEQ2SEQ_FIELDS, "model_type: causal")
         if self.use_moe is False or (self.use_moe is None and self.pretrained is None):

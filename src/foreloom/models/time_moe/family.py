@@ -14,6 +14,7 @@ from foreloom.distributed.sharding import Sharding
 from foreloom.models.common.attention import Implementation
 from foreloom.models.common.files import resolve_folder
 from foreloom.models.common.moe import MixtureOfExperts
+from foreloom.models.common.start import check_start
 from foreloom.models.family import ModelFamily
 from foreloom.models.time_moe import checkpoint
 from foreloom.models.time_moe.architecture import SIZES, Architecture, architecture_of_module
@@ -90,17 +91,7 @@ class TimeMoeConfig:
     """Standard deviation of the random initial weights."""
 
     def __post_init__(self) -> None:
-        if (self.size is None) == (self.pretrained is None):
-            raise ValueError(
-                "set either size (a new model) or pretrained (a folder or hub id to start from), one of them null."
-            )
-        if self.pretrained is not None:
-            fixed = [name for name in FIXED_FIELDS if getattr(self, name) is not None]
-            if fixed:
-                raise ValueError(
-                    f"{', '.join(fixed)} cannot be set beside pretrained: the checkpoint fixes it. Take out, or set to "
-                    "null what a recipe below sets."
-                )
+        check_start(self, FIXED_FIELDS)
         if self.use_dense:
             idle = [name for name in ROUTER_FIELDS if getattr(self, name)]
             if idle:
