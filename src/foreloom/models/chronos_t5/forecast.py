@@ -6,7 +6,7 @@ experts a sample.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Self, cast
 
 import numpy as np
@@ -115,11 +115,11 @@ class ChronosT5Forecaster:
         """See `models.family.RoutedForecaster`. Contexts are encoded and nothing is decoded; `usage` does not count."""
         self._refuse_without_routing(inputs)
         rows, _ = self._rows(inputs, usable_steps(inputs, context_length, self.context_length))
-        routed: dict[int, SampleRouting] = {}
+        routed: list[tuple[list[int], SampleRouting]] = []
         with answering(self.module):
             for chosen in batches_by_length([len(row) for row in rows], batch_size, MOST_STEPS):
                 id_BS, mask_BS, _ = self._encoded([rows[i] for i in chosen])
-                routed |= _by_row(self.module(id_BS, mask_BS).memory.routing, chosen)
+                routed.append((chosen, self.module(id_BS, mask_BS).memory.routing))
         info = RoutingInfo.of(_in_order(routed))
         chosen_RE = np.zeros(info.router_probs.shape, np.int64)
         np.put_along_axis(chosen_RE, info.expert_indices, 1, axis=1)
@@ -160,14 +160,14 @@ class ChronosT5Forecaster:
         sampling = self.sampling.changed(changes)
         rows, parts = self._rows(inputs, usable_steps(inputs, context_length, self.context_length))
         paths_RNH = np.empty((len(rows), sampling.num_samples, horizon), np.float32)
-        routed: dict[int, SampleRouting] = {}
+        routed: list[tuple[list[int], SampleRouting]] = []
         most_rows = max(1, MOST_LOGITS // (sampling.num_samples * self.architecture.n_tokens))
         with answering(self.module):
             for chosen in batches_by_length([len(row) for row in rows], min(batch_size, most_rows), MOST_STEPS):
                 paths_RNH[chosen], routing = self._paths([rows[i] for i in chosen], horizon, sampling)
                 if routing is not None and self.usage is not None:
                     self.usage.note(routing)
-                    routed |= _by_row(routing, chosen)
+                    routed.append((chosen, routing))
         return [paths_RNH[part] for part in parts], _in_order(routed) if routed else None
 
     def _paths(
@@ -222,14 +222,11 @@ class ChronosT5Forecaster:
         return cast(Tokenizer, self.module.tokenizer)
 
 
-def _by_row(routing: SampleRouting, rows: Sequence[int]) -> dict[int, SampleRouting]:
-    """The routing of a batch by the numbers of its rows."""
-    return {row: SampleRouting(*(x[place] for x in routing)) for place, row in enumerate(rows)}
-
-
-def _in_order(routed: Mapping[int, SampleRouting]) -> SampleRouting:
-    """The routing of rows that were batched in another order."""
-    return SampleRouting(*map(torch.stack, zip(*(routed[row] for row in sorted(routed)), strict=True)))
+def _in_order(routed: Sequence[tuple[Sequence[int], SampleRouting]]) -> SampleRouting:
+    """The routing of all rows, of batches that say which rows are theirs."""
+    place_R = np.argsort(np.concatenate([rows for rows, _ in routed]))
+    batches = zip(*(routing for _, routing in routed), strict=True)
+    return SampleRouting(*(torch.cat(parts)[to_device(place_R, parts[0].device)] for parts in batches))
 
 
 def _filled(x_L: np.ndarray) -> np.ndarray:
