@@ -19,9 +19,11 @@ from chronos import Chronos2Pipeline
 from rich.console import Console
 
 from batch_building import measure_beside_reference
-from foreloom.data.windows import ForecastInput, Windows
+from foreloom.data.forecast_input import ForecastInput
+from foreloom.data.stream.windows import Windows
 from foreloom.models.chronos2.family import FAMILY, Chronos2Config
 from foreloom.models.chronos2.forecast import Chronos2Forecaster
+from foreloom.models.family import WindowLengths
 from turns import Call, compare, training_step
 
 CONTEXT, HORIZON = 512, 64
@@ -32,7 +34,7 @@ SEED = 0
 
 def both_sides(folder: Path) -> tuple[torch.nn.Module, Chronos2Pipeline]:
     """Our module and their pipeline on the same weights; theirs is loaded from the folder that we write."""
-    model = FAMILY.build(Chronos2Config(**CONFIG), context_length=CONTEXT, prediction_length=HORIZON)
+    model = FAMILY.build(Chronos2Config(**CONFIG), WindowLengths(CONTEXT, HORIZON))
     FAMILY.initialize(model, SEED)
     FAMILY.save(model, model.state_dict(), folder)
     return model, Chronos2Pipeline.from_pretrained(folder)

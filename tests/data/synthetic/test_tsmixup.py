@@ -10,11 +10,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from foreloom.data.reader import open_source
-from foreloom.data.series import Series
+from foreloom.data.formats.reader import open_source
+from foreloom.data.formats.writer import write_series
+from foreloom.data.source import Series
 from foreloom.data.synthetic.draws import Draws
 from foreloom.data.synthetic.tsmixup import Mixer, MixupConfig, gamma
-from foreloom.data.writer import write_series
 
 
 @pytest.fixture

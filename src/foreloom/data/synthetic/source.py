@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from foreloom.data.series import RowCounts, Series
+from foreloom.data.source import RowCounts, Series, fill_from_series
 from foreloom.data.synthetic.address import read_address
-from foreloom.data.windows import fill_from_series
 
 _VERSION = 1
 """Of what the processes make: counted up when a series of a seed becomes another one."""

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from foreloom.config.section import section
-from foreloom.data.series import Prepares, Source
+from foreloom.data.source import Prepares, Source
 from foreloom.data.synthetic import registry
 from foreloom.data.synthetic.draws import Draws
 from foreloom.data.synthetic.process import drawn_lengths
@@ -147,7 +147,7 @@ def _scaled(values_T: np.ndarray) -> np.ndarray:
 
 def _open(path: str, seed: int, longest: int) -> Source:
     """A process gives series of its usual length, or as long as the longest mixture."""
-    from foreloom.data.reader import open_source  # which opens mixtures too
+    from foreloom.data.formats.reader import open_source
 
     if path not in registry.names():
         return open_source(path)
