@@ -227,9 +227,10 @@ def build_trainer(process: Process, run_dir: Path, settings: Mapping[str, Any], 
         model, family.sharding, parallel, process, activation_checkpointing=training.activation_checkpointing,
         compile_blocks=training.compile, autocast_dtype=autocast_dtype(training.precision, process.device),
     )  # fmt: skip
+    built = build_optimizer(optimizer, wrapped.named_parameters(), kinds, max_grad_norm=training.max_grad_norm)
+    learning_rate = lambda step: optimizer.learning_rate_of(step, training.num_steps)
     return Trainer(
-        training, family, wrapped, build_optimizer(optimizer, wrapped.named_parameters(), kinds, max_grad_norm=training.max_grad_norm),
-        lambda step: optimizer.learning_rate_of(step, training.num_steps), loader, process, checkpointer, monitor,
+        training, family, wrapped, built, learning_rate, loader, process, checkpointer, monitor,
         flops_per_row=flops_per_row, **more,
     )  # fmt: skip
 

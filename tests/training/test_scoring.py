@@ -65,8 +65,9 @@ def test_the_loss_is_that_of_the_windows_held_out(tmp_path: Path) -> None:
     trainer.train()
     trainer.parallel.model.eval()
     total, count, rows, error = 0.0, 0, 0, 0.0
-    for windows in validation._windows:
-        output = trainer.parallel.model(**trainer.family.batch(trainer.parallel.model, windows, PROCESS.device))
+    model = trainer.parallel.model
+    for windows in validation._held_out:
+        output = model(**trainer.family.batch(model, windows, PROCESS.device))
         total += float(output.objective.sum.detach())
         count += int(output.objective.count)
         error += float(output.tally["error"][0])
@@ -79,10 +80,7 @@ def test_the_loss_is_that_of_the_windows_held_out(tmp_path: Path) -> None:
     assert last["loss"] < first["loss"] and last["best_step"] == 4
     assert manifest(tmp_path, "final")["scores"] == {"validation_loss": last["loss"]}
     assert folders(tmp_path) == [4], "nothing is restored, so nothing is saved for it"
-    assert (
-        trainer.parallel.model(**trainer.family.batch(trainer.parallel.model, windows, PROCESS.device)).objective.count
-        > 0
-    )
+    assert model(**trainer.family.batch(model, windows, PROCESS.device)).objective.count > 0
     assert [set(record["figures"]) for record in records(tmp_path, "step")] == [{"error", "last_to_first"}] * 4
 
 
