@@ -29,8 +29,8 @@ from foreloom.data.config import DataConfig, SourceConfig
 from foreloom.data.loader import BatchLoader
 from foreloom.data.stream.dataset import SeriesDataset
 from foreloom.data.synthetic import registry
-from foreloom.data.synthetic.draws import Draws
 from foreloom.data.synthetic.kernel import BANK, PROCESS, Kernel, KernelConfig, compositions
+from foreloom.data.synthetic.process import Draws
 
 LENGTH, MAX_KERNELS = 1024, 5
 CONTEXT, HORIZON, ROWS = 512, 64, 256

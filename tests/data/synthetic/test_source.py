@@ -108,7 +108,7 @@ class Counting:
 
 
 def counted(address: str) -> tuple[SyntheticSource, Counting]:
-    source = SyntheticSource(address)
+    source = SyntheticSource(address, open_source)
     source._maker = counting = Counting(source._maker)
     return source, counting
 

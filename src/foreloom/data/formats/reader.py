@@ -46,7 +46,7 @@ def open_source(path: str | Path, name: str | None = None) -> Source:
     and mapped. Raises ValueError for a path that is missing, empty, or none of these.
     """
     if is_synthetic(path):
-        return SyntheticSource(path, name)
+        return SyntheticSource(path, open_source, name)
     path = Path(path).expanduser()
     if not path.exists():
         raise ValueError(f"{path}: there is no such file or folder. Relative paths start at {Path.cwd()}.")
