@@ -109,7 +109,7 @@ def test_offsets_of_long_and_short_series() -> None:
     ]
     held_out = loader_of(source_of(27), holdout=2)
     assert sorted(windows_of(held_out, 2)) == [(0, 0, 0.0, 15.0), (0, 0, 5.0, 20.0)]
-    assert held_out.num_windows == 2
+    assert held_out.dataset.num_epoch_samples == 2
     assert loader_of(source_of(27, 40, 30, 60), stride=None).dataset.num_epoch_samples is None
 
 
