@@ -323,7 +323,7 @@ def test_a_loss_that_is_not_finite_is_a_failure(folder, capsys):
     shutil.copytree(folder / "out", folder / "diverged")
     metrics = folder / "diverged" / "A-seed-5" / "metrics.jsonl"
     metrics.write_text(
-        re.sub(r'("kind": "validation".*"step": 4,.*?"loss": )[0-9.e-]+', r"\1null", metrics.read_text())
+        re.sub(r'("kind": "validation".*"step": 4,.*"forecast_loss": )[0-9.e-]+', r"\1null", metrics.read_text())
     )
     assert compare(folder, out="diverged") == 1
     assert "A-seed-5: loss not finite; see " in capsys.readouterr().err

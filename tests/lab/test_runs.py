@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from foreloom import run as product
-from foreloom.lab.runs import Run, execute, plan, read_outcomes, run_process, size_of, state_of, train
+from foreloom.lab.runs import Run, execute, measure, plan, read_outcomes, run_process, size_of, state_of, train
 from foreloom.models import registry
 
 DATA = Path(__file__).resolve().parents[2] / "examples" / "data"
@@ -27,7 +27,7 @@ data:
   context_length: 24
   prediction_length: 8
   normalization: zero
-training: {{steps: 3, batch_size: 4, device: cpu, seed: 5}}
+training: {{steps: 3, batch_size: 4, device: cpu, seed: 5, save_steps: 2}}
 validation: {{steps: 2}}
 monitoring: {{log_steps: 2, trackers: [none]}}
 """
@@ -189,9 +189,14 @@ def test_a_finished_run_is_not_run_again(copied, tmp_path, capsys):
 
 def test_a_run_that_was_begun_goes_on(copied, tmp_path, capsys):
     (copied.folder / "checkpoints" / "final").unlink()
+    shutil.rmtree(copied.folder / "checkpoints" / "step-00000003")
     (outcome,) = execute([copied], tmp_path, GO_ON)
     assert outcome.status == "finished" and "finished after" in capsys.readouterr().err
-    assert "Resumed" in (copied.folder / "training.log").read_text()
+    assert "step 2" in copied.log.read_text() and outcome.num_steps == 3
+    earlier, _ = map(json.loads, (tmp_path / "runs.jsonl").read_text().splitlines())
+    assert outcome.loss == earlier["loss"]
+    (copied.folder / "checkpoints" / "final").unlink()  # killed just before the end
+    assert measure(copied)["num_steps"] == 3
 
 
 def test_how_far_a_run_has_come(copied, tmp_path):

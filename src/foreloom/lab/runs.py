@@ -94,7 +94,7 @@ class Outcome:
     seconds: float | None = None
     """From the start of the process to its end; None, as `peak_bytes`, where another program trained it."""
     peak_bytes: int | None = None
-    """The most memory the process held, as the kernel counts resident pages."""
+    """The most memory the process held: resident pages, as the kernel counts them."""
     device_peak_bytes: int | None = None
     num_parameters: int | None = None
     num_steps: int | None = None
@@ -165,6 +165,7 @@ def execute(runs: Sequence[Run], study: Path, stop: StopRequest) -> list[Outcome
     """
     for run in runs:
         state_of(run)
+    study.mkdir(parents=True, exist_ok=True)
     known, outcomes = read_outcomes(study), []
     for number, run in enumerate(runs, start=1):
         training = run.recipe.sections["training"]
@@ -226,7 +227,8 @@ def run_process(command: Sequence[str], log: Path, stop: StopRequest) -> dict[st
 
 def measure(run: Run) -> dict[str, Any]:
     """What a finished run's folder says of it: the fields of `Outcome` from `device_peak_bytes` on, but parameters."""
-    metrics, manifest = read_metrics(run.folder), Manifest.read(run.folder / "checkpoints" / "final")
+    newest_first = sorted(run.folder.glob("checkpoints/step-*[0-9]"), reverse=True)
+    metrics, manifest = read_metrics(run.folder), next(one for one in map(Manifest.read, newest_first) if one.final)
     events = {event["step"]: event for event in metrics.events if event["kind"] == "validation"}  # the newer of two
     curve = {step: _forecast_loss(events[step]) for step in sorted(events)}
     exported = manifest.step if manifest.export_step is None else manifest.export_step
