@@ -16,7 +16,7 @@ from foreloom import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 BIRTHS = str(ROOT / "examples" / "births.csv")
-HEAVY = ("torch", "pandas", "pyarrow", "matplotlib", "transformers", "numpy")
+HEAVY = ("torch", "pandas", "pyarrow", "matplotlib", "transformers", "numpy", "scipy")
 
 
 class Answer(NamedTuple):
