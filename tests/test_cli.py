@@ -16,7 +16,7 @@ from foreloom import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 BIRTHS = str(ROOT / "examples" / "births.csv")
-HEAVY = ("torch", "pandas", "pyarrow", "matplotlib", "transformers", "numpy")
+HEAVY = ("torch", "pandas", "pyarrow", "matplotlib", "transformers", "numpy", "scipy")
 
 
 class Answer(NamedTuple):
@@ -84,7 +84,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed(command):
 def test_help_lists_the_verbs(foreloom):
     answer = foreloom("--help")
     assert answer.code == 0
-    for verb in ("train", "show", "evaluate", "forecast", "report", "data"):
+    for verb in ("train", "show", "evaluate", "forecast", "report", "lab", "data"):
         assert f" {verb} " in answer.out
 
 

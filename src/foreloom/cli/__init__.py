@@ -1,4 +1,5 @@
-"""The verbs: `foreloom train | evaluate | forecast | show | report | data`. Parses, calls, prints; does nothing itself.
+"""The verbs: `foreloom train | evaluate | forecast | show | report | lab | data`. Parses, calls, prints; does nothing
+itself.
 
 Heavy imports stand inside the verbs, so that `foreloom --help` answers at once.
 """
@@ -15,6 +16,7 @@ import typer
 from foreloom.cli.data import data_app
 from foreloom.cli.evaluate import evaluate
 from foreloom.cli.forecast import forecast
+from foreloom.cli.lab import lab_app
 from foreloom.cli.report import report_app
 from foreloom.cli.train import show, train
 
@@ -29,6 +31,7 @@ app = typer.Typer(
 for _verb in (train, show, evaluate, forecast):
     app.command()(_verb)
 app.add_typer(report_app, name="report")
+app.add_typer(lab_app, name="lab")
 app.add_typer(data_app, name="data")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from foreloom.cli.arguments import DeviceOption, ModelArgument, OverridesArgument, RecipeArgument
+from foreloom.cli.arguments import DeviceOption, ModelArgument, OverridesArgument
 
 FormatOption = Annotated[
     str | None,
@@ -66,47 +66,6 @@ def compare(
     from foreloom.report.rendering import parse_form
 
     compare_and_print(results, baseline=baseline, metric=metric, form=parse_form(form), out=out)
-
-
-@report_app.command()
-def ab(
-    a: RecipeArgument,
-    b: RecipeArgument,
-    overrides: OverridesArgument = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each recipe, each from a seed of its own.")] = 3,
-    equal: Annotated[
-        str,
-        typer.Option(help="steps: B trains as long as A; compute: for as many steps as A's FLOPs pay for; or both."),
-    ] = "both",
-    tasks: Annotated[
-        Path | None, typer.Option(help="A YAML file of tasks to score, instead of what the recipes hold out.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the test (default: runs/ab-A-B); finished runs there are kept.")
-    ] = None,
-    form: FormatOption = None,
-    fail_if_worse: Annotated[
-        bool,
-        typer.Option("--fail-if-worse", help="Exit with 1 where B is worse than A beyond chance."),
-    ] = False,
-) -> None:
-    """Train two recipes on the same data and tell which is better, with intervals. Exits with 1 if a training fails."""
-    from foreloom.report.ab.plan import parse_equal
-    from foreloom.report.ab.verb import compare_recipes
-    from foreloom.report.rendering import parse_form
-
-    code = compare_recipes(
-        a,
-        b,
-        overrides=overrides or [],
-        num_seeds=seeds,
-        equal=parse_equal(equal),
-        tasks=tasks,
-        out=out,
-        form=parse_form(form),
-        fail_if_worse=fail_if_worse,
-    )
-    raise typer.Exit(code)
 
 
 @report_app.command()
