@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from foreloom.data.fetch import FetchEntry
 from foreloom.evaluation.suites import find_data, load, names
-from foreloom.evaluation.suites.sources import fetch_entries
+from foreloom.evaluation.suites.fetch import FetchEntry, fetch_entries
 
 
 @pytest.mark.parametrize("name", names())

@@ -11,11 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from fake_hub import FakeRepo
 
-from foreloom.data.fetch import choose, fetch
 from foreloom.evaluation.baselines import SeasonalNaive
 from foreloom.evaluation.benchmark import evaluate
 from foreloom.evaluation.suites import load, missing_sentence, suite_tasks
-from foreloom.evaluation.suites.sources import fetch_entries
+from foreloom.evaluation.suites.fetch import choose, fetch, fetch_entries
 from foreloom.report.fetching import fetch_and_print
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import time
 
@@ -12,9 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fake_hub import FakeRepo
+from huggingface_hub import HfApi
 
-from foreloom.data.fetch import FetchEntry, Hub, HubUnreachable, choose, fetch, is_unfinished, plan_fetch, verify
 from foreloom.data.reader import open_source
+from foreloom.evaluation.suites.fetch import FetchEntry, choose, fetch, is_unfinished, plan_fetch, verify
+from foreloom.evaluation.suites.repository import HubUnreachable
 
 A = FetchEntry("a", "owner/sets", "a", "a")
 B = FetchEntry("b", "owner/sets", "b", "b")
@@ -99,7 +102,6 @@ def test_overwrite_fetches_a_newer_version_and_leaves_nothing_of_the_old(sets, f
     sets.files = {"a/train-00000-of-00001.parquet": newer}
     sets.revision = "b" * 40
     assert fetch([A], tmp_path, hub=hub).whole == ("a",), "a data set stays as it is until asked"
-    (tmp_path / "a" / ".train-00000-of-00001.parquet.0123456789abcdef.part").write_bytes(b"of a version in between")
     report = fetch([A], tmp_path, overwrite=True, hub=hub)
     assert report.fetched == ("a",) and report.num_bytes == len(newer)
     assert os.listdir(tmp_path / "a") == ["train-00000-of-00001.parquet"]
@@ -123,29 +125,53 @@ def test_a_dry_run_names_files_and_sizes_and_downloads_nothing(sets, fake_hub, h
     assert not_yet.sets and not (tmp_path / "new").exists()
 
 
-def test_a_killed_fetch_goes_on_where_it_was(sets, fake_hub, hub, in_a_process, tmp_path):
-    path = "a/train-00001-of-00002.parquet"
-    content = sets.files[path] = np.random.default_rng(0).bytes(25 * 2**20)
-    fake_hub.stall_after[path] = 23 * 2**20
-    process = in_a_process(tmp_path, HF_ENDPOINT=fake_hub.url)
+def kill_in_the_middle(process, folder, num_bytes: int) -> None:
+    """Kill a fetch into `folder` once the file that arrives there has so many bytes."""
     deadline = time.monotonic() + 40
-    while not (parts := list((tmp_path / "a").glob(".*.part"))) or parts[0].stat().st_size < 20 * 2**20:
-        assert process.poll() is None and time.monotonic() < deadline
+    while sum(path.stat().st_size for path in folder.rglob("*.incomplete")) < num_bytes:
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.02)
     process.kill()
     process.communicate()
-    assert not (tmp_path / path).exists() and parts[0].stat().st_size == 20 * 2**20
-    assert is_unfinished(tmp_path / "a"), "one of two files is no data set"
-    fake_hub.num_bytes_served.clear()
 
-    rest = len(content) - 20 * 2**20
-    assert plan_fetch([A], tmp_path, hub=hub).num_bytes_missing == rest
+
+def test_a_killed_fetch_goes_on_by_file(sets, fake_hub, hub, in_a_process, tmp_path):
+    path = "a/train-00001-of-00002.parquet"
+    content = sets.files[path] = np.random.default_rng(0).bytes(25 * 2**20)
+    fake_hub.stall_after[path] = 23 * 2**20
+    kill_in_the_middle(in_a_process(tmp_path, HF_ENDPOINT=fake_hub.url), tmp_path / "a", 20 * 2**20)
+    whole = tmp_path / "a" / "train-00000-of-00002.parquet"
+    assert whole.exists() and not (tmp_path / path).exists()
+    assert is_unfinished(tmp_path / "a"), "one of two files is no data set"
+    assert verify([A], tmp_path).damaged == {"a": (f"{tmp_path / path} is missing.",)}
+    fake_hub.num_bytes_served.clear()
+    written = whole.stat().st_mtime_ns
+
+    assert plan_fetch([A], tmp_path, hub=hub).num_bytes_missing == len(content)
     report = fetch([A], tmp_path, hub=hub)
-    assert report.fetched == ("a",) and report.num_bytes == rest
+    assert report.fetched == ("a",) and report.num_bytes == len(content)
     assert not is_unfinished(tmp_path / "a")
-    assert fake_hub.num_bytes_served == {path: rest}, "the first file is whole, of the second the rest is served"
-    assert (tmp_path / path).read_bytes() == content
-    assert not list((tmp_path / "a").glob(".*"))
+    assert fake_hub.num_bytes_served == {path: len(content)}, "the first file is whole"
+    assert whole.stat().st_mtime_ns == written and (tmp_path / path).read_bytes() == content
+    assert not list((tmp_path / "a").glob(".*")), "nothing is left of what was cut off"
+
+
+def test_an_update_that_was_killed_is_no_data_set_until_it_is_gone_on_with(sets, fake_hub, hub, in_a_process, tmp_path):
+    sets.files["a/train-00002-of-00003.parquet"] = parquet(["w"], 4)
+    fetch([A], tmp_path, hub=hub)
+    del sets.files["a/train-00002-of-00003.parquet"]
+    path = "a/train-00001-of-00002.parquet"
+    sets.files[path] = np.random.default_rng(0).bytes(12 * 2**20)
+    sets.revision = "b" * 40
+    fake_hub.stall_after[path] = 11 * 2**20
+    process = in_a_process(tmp_path, HF_ENDPOINT=fake_hub.url, OVERWRITE="1")
+    kill_in_the_middle(process, tmp_path / "a", 10 * 2**20)
+    assert is_unfinished(tmp_path / "a")
+    assert list(verify([A], tmp_path).damaged) == ["a"], "the record is that of the newer version"
+    fake_hub.requests.clear()
+    assert fetch([A], tmp_path, hub=hub).num_bytes == len(sets.files[path])
+    assert sorted(os.listdir(tmp_path / "a")) == ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"]
+    assert len(fake_hub.downloads()) == 1 and "b" * 40 in fake_hub.downloads()[0]
 
 
 def test_a_dropped_connection_is_taken_up_again(sets, fake_hub, hub, tmp_path):
@@ -185,11 +211,11 @@ def test_a_file_that_arrives_damaged_is_not_kept_and_the_others_are_fetched(sets
     assert f"{path} of owner/sets arrived damaged" in report.failed["a"]
     assert os.listdir(tmp_path / "a") == [".a.unfinished"] and os.listdir(tmp_path / "plain") == [".h1.csv.unfinished"]
 
+    assert not (tmp_path / path).exists() and not (tmp_path / "plain" / "h1.csv").exists()
+    assert is_unfinished(tmp_path / "a") and is_unfinished(tmp_path / "plain")
+
     fake_hub.altered.clear()
-    part = plan_fetch([A], tmp_path, hub=hub).sets[0]
-    begun = tmp_path / "a" / f".train-00000-of-00002.parquet.{part.files[path].checksum.digest[:16]}.part"
-    begun.write_bytes(b"not how it begins")
-    assert fetch([A], tmp_path, hub=hub).fetched == ("a",), "a part that was at fault is fetched from its beginning"
+    assert fetch([A, csv], tmp_path, hub=hub).fetched == ("a", "h1")
     assert (tmp_path / path).read_bytes() == sets.files[path]
 
 
@@ -231,16 +257,19 @@ def test_a_full_disk_is_told_before_it_begins(sets, fake_hub, hub, tmp_path, mon
     assert not fake_hub.downloads()
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_disk_that_fills_up_names_the_file(sets, hub, tmp_path):
-    planned = plan_fetch([B], tmp_path, hub=hub).sets[0]
-    file = planned.files["b/train-00000-of-00001.parquet"]
-    part = tmp_path / "b" / f".train-00000-of-00001.parquet.{file.checksum.digest[:16]}.part"
-    part.parent.mkdir()
-    part.symlink_to("/dev/full")
-    with pytest.raises(OSError, match="No space left") as error:
-        fetch([B], tmp_path, hub=hub)
-    assert error.value.filename == str(tmp_path / "b" / "train-00000-of-00001.parquet")
+def test_a_disk_that_does_not_take_a_file_names_it(sets, fake_hub, hub, tmp_path):
+    path = "b/train-00000-of-00001.parquet"
+    sets.files[path] = bytes(2**20)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**19, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            fetch([B], tmp_path, hub=hub)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert error.value.filename == str(tmp_path / path)
+    assert not (tmp_path / path).exists() and is_unfinished(tmp_path / "b")
+    assert fetch([B], tmp_path, hub=hub).fetched == ("b",)
 
 
 def test_repositories_that_are_not_given_are_told_apart(sets, fake_hub, hub, tmp_path):
@@ -258,7 +287,7 @@ def test_repositories_that_are_not_given_are_told_apart(sets, fake_hub, hub, tmp
 
 def test_an_ill_or_absent_hub_ends_the_fetch_with_a_sentence(sets, fake_hub, hub, tmp_path):
     with pytest.raises(HubUnreachable, match="cannot be reached .*HTTPS_PROXY .*HF_ENDPOINT.*copy the folder"):
-        fetch([A], tmp_path, hub=Hub(endpoint="http://127.0.0.1:9"))
+        fetch([A], tmp_path, hub=HfApi(endpoint="http://127.0.0.1:9"))
     fake_hub.status = 501
     with pytest.raises(HubUnreachable, match=r"owner/sets answers 501\. Try again later"):
         fetch([A], tmp_path, hub=hub)
