@@ -34,8 +34,9 @@ SCRIPT = """
 import os, sys
 from huggingface_hub import HfApi
 from foreloom.evaluation.suites.fetch import FetchEntry, fetch
+entry = FetchEntry("a", "owner/sets", "a", "a")
 try:
-    print(fetch([FetchEntry("a", "owner/sets", "a", "a")], sys.argv[1], hub=HfApi(), overwrite="OVERWRITE" in os.environ).lines())
+    print(fetch([entry], sys.argv[1], hub=HfApi(), overwrite="OVERWRITE" in os.environ).lines())
 except ValueError as error:
     sys.exit(f"error: {error}")
 """

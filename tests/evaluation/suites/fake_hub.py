@@ -56,6 +56,12 @@ class FakeHub(ThreadingHTTPServer):
         """Files whose first download stops after so many bytes, and the server sends nothing more."""
         self.status = 0
         """An answer to everything, for a hub that is ill."""
+        self.file_status = 0
+        """An answer to every question about a file."""
+        self.is_bare = False
+        """Files without the hub's headers, as a plain mirror has them."""
+        self.has_xet = False
+        """Large files are offered through a Xet store, which holds none."""
         self.released = threading.Event()
 
     @property
@@ -81,6 +87,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self.answer(self.server.status, {"error": "ill"})
         if path.startswith("/cdn/"):
             return self.send_file(path.split("/", 3)[3])
+        if path == "/xet":
+            names = ("X-Xet-Cas-Url", "X-Xet-Access-Token", "X-Xet-Token-Expiration")
+            return self.answer(200, None, dict(zip(names, (self.server.url, "token", "9999999999"), strict=True)))
         kind, owner, name, *rest = [*path.removeprefix("/api").strip("/").split("/"), "", ""]
         repo = self.server.repos.get(f"{owner}/{name}")
         if kind != "datasets" or repo is None:
@@ -91,13 +100,17 @@ class _Handler(BaseHTTPRequestHandler):
             return self.answer(401, {"error": "Invalid credentials"})
         if rest[:1] == ["tree"]:
             return self.answer(200, repo.tree())
+        if rest[:1] == ["resolve"] and self.server.file_status:
+            return self.answer(self.server.file_status, {"error": "ill"})
         if rest[:1] == ["resolve"]:
             file = "/".join([owner, name, *rest[2:-2]])
             row = next(row for row in repo.tree() if row["path"] == "/".join(rest[2:-2]))
-            named = {"X-Repo-Commit": rest[1], "ETag": f'"{row["oid"]}"'}
+            named = {} if self.server.is_bare else {"X-Repo-Commit": rest[1], "ETag": f'"{row["oid"]}"'}
             if "lfs" in row:
                 named |= {"X-Linked-ETag": f'"{row["lfs"]["oid"]}"', "X-Linked-Size": str(row["size"])}
                 named |= {"Location": f"http://localhost:{self.server.server_port}/cdn/{rest[1]}/{quote(file)}"}
+                if self.server.has_xet:
+                    named |= {"X-Xet-Hash": "ab" * 32, "X-Xet-Refresh-Route": f"{self.server.url}/xet"}
                 return self.answer(302, None, named)
             return self.send_file(file, named)
         return self.answer(200, {"id": f"{owner}/{name}", "sha": repo.revision, "cardData": {"configs": repo.configs}})

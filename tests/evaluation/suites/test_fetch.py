@@ -7,6 +7,7 @@ import re
 import resource
 import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -250,6 +251,30 @@ def test_verify_names_what_is_damaged_and_the_next_fetch_mends_it(sets, fake_hub
     assert verify([A, csv], tmp_path).whole == ("a", "h1")
 
 
+def test_what_is_found_damaged_does_not_count_as_there(sets, hub, tmp_path, monkeypatch):
+    csv = FetchEntry("h1", "owner/sets", "plain/h1.csv", "plain")
+    fetch([A, csv], tmp_path, hub=hub)
+    files = [tmp_path / "a" / "train-00000-of-00002.parquet", tmp_path / "plain" / "h1.csv"]
+    contents = [file.read_bytes() for file in files]
+    for file, content in zip(files, contents, strict=True):
+        file.write_bytes(content[:-1] + b"!")
+    assert not is_unfinished(tmp_path / "a") and not is_unfinished(files[1])
+    for _ in range(2):
+        assert list(verify([A, csv], tmp_path).damaged) == ["a", "h1"], "also when asked again"
+        assert is_unfinished(tmp_path / "a") and is_unfinished(files[1])
+    for file, content in zip(files, contents, strict=True):
+        file.write_bytes(content)
+    assert verify([A, csv], tmp_path).whole == ("a", "h1"), "copied anew, without a network"
+    assert not is_unfinished(tmp_path / "a") and not is_unfinished(files[1])
+
+    def forbidden(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    files[0].unlink()
+    monkeypatch.setattr(Path, "mkdir", forbidden)
+    assert verify([A], tmp_path).damaged == {"a": (f"{files[0]} is missing.",)}, "of a root of somebody else, too"
+
+
 def test_a_full_disk_is_told_before_it_begins(sets, fake_hub, hub, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
     with pytest.raises(ValueError, match=r"kB are to be fetched, but only 1 B are free there\. Free some space"):
@@ -291,6 +316,40 @@ def test_an_ill_or_absent_hub_ends_the_fetch_with_a_sentence(sets, fake_hub, hub
     fake_hub.status = 501
     with pytest.raises(HubUnreachable, match=r"owner/sets answers 501\. Try again later"):
         fetch([A], tmp_path, hub=hub)
+
+
+def test_files_that_are_listed_and_not_given_are_told_of(sets, fake_hub, hub, tmp_path):
+    fake_hub.file_status = 404
+    report = fetch([A, B], tmp_path, hub=hub)
+    assert not report.fetched and report.failed.keys() == {"a", "b"}
+    assert "owner/sets has no such file or commit any more (404). Fetch again." in report.failed["a"]
+    fake_hub.file_status = 403
+    assert "owner/sets refuses access (403). Check HF_TOKEN" in fetch([A], tmp_path, hub=hub).failed["a"]
+    fake_hub.file_status = 501
+    with pytest.raises(HubUnreachable, match=r"owner/sets answers 501\. Try again later"):
+        fetch([A], tmp_path, hub=hub)
+    fake_hub.file_status, fake_hub.is_bare = 0, True
+    with pytest.raises(HubUnreachable, match="does not state commit and checksum of its files.*HF_ENDPOINT"):
+        fetch([FetchEntry("h1", "owner/sets", "plain/h1.csv", "plain")], tmp_path, hub=hub)
+    assert is_unfinished(tmp_path / "a") and not [path for path in tmp_path.rglob("*.*") if path.suffix == ".parquet"]
+
+
+def test_a_xet_store_that_does_not_give_a_file_is_told_of(sets, fake_hub, hub, tmp_path):
+    pytest.importorskip("hf_xet")
+    fake_hub.has_xet = True
+    with pytest.raises(HubUnreachable, match=r"owner/sets: .*Xet store \(.*404.*\)\. Set HF_HUB_DISABLE_XET=1"):
+        fetch([B], tmp_path, hub=hub)
+    assert is_unfinished(tmp_path / "b")
+
+
+def test_a_file_with_a_hostile_name_is_refused_and_the_others_are_fetched(sets, fake_hub, hub, tmp_path):
+    fake_hub.repos["owner/evil"] = FakeRepo({"a/x.csv": b"1", "a/../../../y.csv": b"2", "b/..\\..\\y.csv": b"3"})
+    evil = [FetchEntry(f"evil-{name}", "owner/evil", name, f"evil-{name}") for name in "ab"]
+    root = tmp_path / "deep" / "root"
+    report = fetch([*evil, B], root, hub=hub)
+    assert report.fetched == ("b",) and report.failed.keys() == {"evil-a", "evil-b"}
+    assert "lists 'a/../../../y.csv', which leads out of the data root" in report.failed["evil-a"]
+    assert not [path for path in tmp_path.rglob("*") if "y.csv" in path.name]
 
 
 def test_one_process_at_a_time(sets, fake_hub, hub, in_a_process, tmp_path):

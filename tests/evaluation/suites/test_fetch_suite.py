@@ -13,8 +13,8 @@ from fake_hub import FakeRepo
 
 from foreloom.evaluation.baselines import SeasonalNaive
 from foreloom.evaluation.benchmark import evaluate
-from foreloom.evaluation.suites import load, missing_sentence, suite_tasks
-from foreloom.evaluation.suites.fetch import choose, fetch, fetch_entries
+from foreloom.evaluation.suites import find_data, load, missing_sentence, suite_tasks
+from foreloom.evaluation.suites.fetch import choose, fetch, fetch_entries, verify
 from foreloom.report.fetching import fetch_and_print
 
 
@@ -62,6 +62,32 @@ def test_what_is_fetched_scores_as_published(shared, fake_hub, hub, tmp_path):
     assert [score["MASE"] for score in scores] == pytest.approx([1.193211, 0.931620], abs=1e-5)
     assert [score["WQL"] for score in scores] == pytest.approx([0.048309, 0.122090], abs=1e-5)
     assert not fake_hub.requests, "evaluation never asks the hub"
+
+
+def test_half_fetched_or_damaged_is_not_there(fake_hub, hub, tmp_path):
+    """A folder (`m4_hourly`) and a file (`ETTh1.csv`), each of a suite of its own."""
+    fake_hub.repos["autogluon/chronos_datasets"] = FakeRepo({"m4_hourly/x.parquet": b"x", "m4_hourly/y.parquet": b"y"})
+    fake_hub.repos["thuml/Time-Series-Library"] = FakeRepo({"ETT-small/ETTh1.csv": b"date,v\n2020-01-01,1\n"})
+    folder = choose(fetch_entries(load("chronos-full")), ["m4_hourly"])
+    file = choose(fetch_entries(load("ltsf")), ["ETTh1"])
+
+    def is_there() -> tuple[bool, bool]:
+        found = [find_data(load(name), tmp_path)[0] for name in ("chronos-full", "ltsf")]
+        return tuple(bool(one) for one in found)
+
+    fake_hub.altered["m4_hourly/y.parquet"] = b"z"
+    report = fetch([*folder, *file], tmp_path, hub=hub)
+    assert report.fetched == ("ETTh1",) and (tmp_path / "chronos_datasets/m4_hourly/x.parquet").exists()
+    assert is_there() == (False, True)
+    fake_hub.altered.clear()
+    fetch(folder, tmp_path, hub=hub)
+    assert is_there() == (True, True)
+    for damaged in ("chronos_datasets/m4_hourly/x.parquet", "Time-Series-Library/ETT-small/ETTh1.csv"):
+        (tmp_path / damaged).write_bytes(b"!")
+    verify([*folder, *file], tmp_path)
+    assert is_there() == (False, False)
+    assert fetch([*folder, *file], tmp_path, hub=hub).fetched == ("m4_hourly", "ETTh1")
+    assert is_there() == (True, True)
 
 
 def test_the_verb(fake_hub, hub, tmp_path, capsys):

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from foreloom.evaluation.suites.repository import (
     HubFile,
     HubRefused,
+    HubUnreachable,
     Listing,
     download,
     is_below,
@@ -153,8 +154,8 @@ class FetchPlan:
     def lines(self) -> list[str]:
         """The plan as text, for `--dry-run`."""
         lines = [
-            f"to fetch into {self.out}: {len(self.sets)} data set{'s' * (len(self.sets) != 1)}, {readable(self.num_bytes_missing)} "
-            f"({readable(_free_bytes(self.out))} free)"
+            f"to fetch into {self.out}: {len(self.sets)} data set{'s' * (len(self.sets) != 1)}, "
+            f"{readable(self.num_bytes_missing)} ({readable(_free_bytes(self.out))} free)"
         ]
         width = max((len(planned.entry.name) for planned in self.sets), default=0)
         for planned in self.sets:
@@ -179,7 +180,7 @@ def plan_fetch(entries: Iterable[FetchEntry], out: str | Path, *, overwrite: boo
     listings: dict[str, Listing | HubRefused] = {}
     sets, whole, refused = [], [], {}
     for entry in entries:
-        if not overwrite and _is_whole(entry, out):
+        if _is_whole(entry, out) and not overwrite:
             whole.append(entry.name)
             continue
         if entry.repo not in listings:
@@ -251,7 +252,9 @@ def fetch(
             try:
                 for file in _fetch_set(planned, out, hub):
                     num_bytes += file.num_bytes
-            except (HubRefused, _Damaged) as error:
+            except HubUnreachable:
+                raise
+            except ValueError as error:
                 failed[name] = str(error)
                 say(f"{name} failed ({number} of {len(plan.sets)}): {error}")
                 continue
@@ -260,12 +263,11 @@ def fetch(
     return FetchReport(tuple(fetched), plan.whole, failed, num_bytes)
 
 
-class _Damaged(ValueError):
-    """A file arrived with another checksum than the hub states."""
-
-
 def _fetch_set(planned: PlannedSet, out: Path, hub: HfApi) -> Iterator[HubFile]:
-    """Make a data set whole; yields each file that was downloaded, once it is in its place."""
+    """Make a data set whole; yields each file that was downloaded, once it is in its place.
+
+    Raises HubUnreachable, ValueError where the hub refuses a file or it arrives damaged, and OSError of the disk.
+    """
     entry = planned.entry
     before = _read_record(entry, out)
     mark = entry.mark(out)
@@ -283,7 +285,7 @@ def _fetch_set(planned: PlannedSet, out: Path, hub: HfApi) -> Iterator[HubFile]:
             raise
         if file.flaw(arrived):
             shutil.rmtree(arriving)
-            raise _Damaged(
+            raise ValueError(
                 f"{file.path} of {entry.repo} arrived damaged: its checksum is not the one that {hub.endpoint} states. "
                 "Fetch again; if it stays so, the mirror or a proxy on the way alters files."
             )

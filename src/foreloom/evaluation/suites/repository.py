@@ -228,3 +228,8 @@ def _sentences(hub: HfApi, repo: str) -> Iterator[None]:
             f"{hub.endpoint} cannot be reached ({error}). Check the network; name a proxy with HTTPS_PROXY or a "
             "mirror with HF_ENDPOINT; or fetch on another machine and copy the folder. Nothing fetched is lost."
         ) from None
+    except RuntimeError as error:  # what hf_xet raises, through which huggingface_hub brings large files
+        raise HubUnreachable(
+            f"{page}: its large files do not come from the hub's Xet store ({error}). Set HF_HUB_DISABLE_XET=1 to take "
+            "them by HTTP. Nothing fetched is lost."
+        ) from None
