@@ -32,6 +32,8 @@ def fetch_and_print(
 
     if dry_run + check + overwrite > 1:
         raise ValueError("--dry-run, --verify and --overwrite exclude one another: give one of them.")
+    if out.is_file():
+        raise ValueError(f"{out} is a file; --out names the data root, a folder, which need not exist yet.")
     entries = choose(fetch_entries(load(suite)), only)
     if check:
         checked = verify(entries, out)

@@ -94,7 +94,7 @@ class Listing:
         near = difflib.get_close_matches(config, known, n=3) or known[:3]
         return (
             f"the hub's {self.repo} has no configuration, folder or file {config!r}; it has "
-            f"{', '.join(near)}{' ...' if len(known) > len(near) else ''}."
+            f"{', '.join(near)}{', ...' if len(known) > len(near) else '.'}"
         )
 
 
@@ -137,7 +137,7 @@ def list_repository(hub: HfApi, repo: str) -> Listing:
 
     Raises HubUnreachable and HubRefused.
     """
-    from huggingface_hub import RepoFile
+    from huggingface_hub.hf_api import RepoFile
 
     with _sentences(hub, repo):
         info = hub.dataset_info(repo)
