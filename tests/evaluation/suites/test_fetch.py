@@ -383,6 +383,17 @@ def test_a_damaged_record_is_named(sets, hub, tmp_path):
         fetch([B], tmp_path, hub=hub)
 
 
+def test_a_record_that_leads_out_of_the_data_root_deletes_nothing(sets, hub, tmp_path):
+    root = tmp_path / "root"
+    fetch([B], root, hub=hub)
+    (tmp_path / "mine.csv").touch()
+    record = root / ".fetched" / "b" / "b.json"
+    record.write_text(record.read_text().replace('b/train-00000-of-00001.parquet": {', '../mine.csv": {'))
+    with pytest.raises(ValueError, match="names files outside the data root.*Delete this file and fetch again"):
+        fetch([B], root, overwrite=True, hub=hub)
+    assert (tmp_path / "mine.csv").exists()
+
+
 def test_two_data_sets_are_never_mixed_in_one_folder(sets, fake_hub, hub, tmp_path):
     fetch([B], tmp_path, hub=hub)
     with pytest.raises(ValueError, match=r"/b holds b of owner/sets, not b of other/sets\. Fetch into another folder"):

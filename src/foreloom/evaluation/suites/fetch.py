@@ -1,9 +1,8 @@
 """Fetches the data sets of a suite into a folder: file by file, checked, every file whole or absent.
 
-Below the data root lie each data set's files in its folder, beside them a mark while they are not all whole (a hidden
-folder, in which files arrive), and in `.fetched/` a record of what the files are to be, so that no network is needed to
-find or verify them. The order of work (mark, record, files, mark away) makes a data set whole exactly when it has a
-record, no mark, and every file of the record.
+Below the data root each data set's files lie in its folder, and a record of what they are to be in `.fetched/`, so that
+no network is needed to find or verify them. A mark is set, the record is written, the files are brought, the mark goes:
+so a data set is whole exactly when it has a record, every file of it, and no mark.
 """
 
 from __future__ import annotations
@@ -68,9 +67,11 @@ class FetchEntry:
             raise ValueError(f"{self.name}: folder {self.folder!r} is not below the data root. Name a relative folder.")
 
     def mark(self, out: Path) -> Path:
+        """The hidden folder that is there while the files beside it are not all whole, and in which they arrive."""
         return out / self.folder / f".{PurePosixPath(self.config).name}{_UNFINISHED}"
 
     def record(self, out: Path) -> Path:
+        """The file that says which files make the data set."""
         return out / _RECORDS / self.folder / f"{PurePosixPath(self.config).name}.json"
 
 
@@ -371,8 +372,10 @@ def _read_record(entry: FetchEntry, out: Path) -> dict[str, HubFile] | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        files = {local: HubFile(**file) for local, file in content["files"].items() if is_below(local)}
+        files = {local: HubFile(**file) for local, file in content["files"].items()}
         repo, config = content["repo"], content["config"]
+        if not all(map(is_below, files)):
+            raise ValueError("it names files outside the data root")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: damaged ({error!r}). Delete this file and fetch again.") from None
     if (repo, config) != (entry.repo, entry.config):
