@@ -130,7 +130,7 @@ def kill_in_the_middle(process, folder, num_bytes: int) -> None:
     """Kill a fetch into `folder` once the file that arrives there has so many bytes."""
     deadline = time.monotonic() + 40
     while sum(path.stat().st_size for path in folder.rglob("*.incomplete")) < num_bytes:
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     process.kill()
     process.communicate()

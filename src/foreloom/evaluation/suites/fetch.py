@@ -29,7 +29,7 @@ from foreloom.evaluation.suites.repository import (
     list_repository,
     readable,
 )
-from foreloom.evaluation.suites.suite import Suite, SuiteTask
+from foreloom.evaluation.suites.suite import Suite
 from foreloom.files import write_text
 
 if TYPE_CHECKING:
@@ -81,14 +81,13 @@ def fetch_entries(suite: Suite) -> list[FetchEntry]:
     Each gets a folder named after repository and configuration (`chronos_datasets/m4_daily`), so that suites share a
     data root: m4_daily of GIFT-Eval is another one.
     """
-    return list(dict.fromkeys(_entry(task) for task in suite.tasks))
-
-
-def _entry(task: SuiteTask) -> FetchEntry:
-    repo, config = _HELD_ELSEWHERE.get((task.repo, task.config), (task.repo, task.config))
-    place = PurePosixPath(task.config)
-    folder = PurePosixPath(task.repo).name / (place.parent if place.suffix else place)
-    return FetchEntry(place.stem if place.suffix else task.config, repo, config, str(folder))
+    entries = []
+    for task in suite.tasks:
+        repo, config = _HELD_ELSEWHERE.get((task.repo, task.config), (task.repo, task.config))
+        place = PurePosixPath(task.config)
+        folder = PurePosixPath(task.repo).name / (place.parent if place.suffix else place)
+        entries.append(FetchEntry(place.stem if place.suffix else task.config, repo, config, str(folder)))
+    return list(dict.fromkeys(entries))
 
 
 def choose(entries: Iterable[FetchEntry], names: Sequence[str]) -> list[FetchEntry]:
@@ -223,8 +222,8 @@ class FetchReport:
     def lines(self) -> list[str]:
         """The report as text."""
         done = f"fetched {len(self.fetched)} data set{'s' * (len(self.fetched) != 1)} ({readable(self.num_bytes)})"
-        failures = [f"not fetched: {name}: {reason}" for name, reason in self.failed.items()]
-        return [f"{done}; {len(self.whole)} there already", *failures]
+        there = f"{done}; {len(self.whole)} there already"
+        return [there, *(f"not fetched: {name}: {reason}" for name, reason in self.failed.items())]
 
 
 def fetch(
@@ -270,11 +269,10 @@ def _fetch_set(planned: PlannedSet, out: Path, hub: HfApi) -> Iterator[HubFile]:
     Raises HubUnreachable, ValueError where the hub refuses a file or it arrives damaged, and OSError of the disk.
     """
     entry = planned.entry
-    before = _read_record(entry, out)
     mark = entry.mark(out)
     arriving = mark / "arriving"
     mark.mkdir(parents=True, exist_ok=True)
-    for local in (before or {}).keys() - planned.files.keys():
+    for local in (_read_record(entry, out) or {}).keys() - planned.files.keys():
         (out / local).unlink(missing_ok=True)  # the data set has it no more
     _write_record(planned, out)
     shutil.rmtree(arriving, ignore_errors=True)  # of a fetch that was killed
@@ -355,9 +353,8 @@ def _is_whole(entry: FetchEntry, out: Path) -> bool:
 
 
 def _write_record(planned: PlannedSet, out: Path) -> None:
-    files = {local: dataclasses.asdict(file) for local, file in planned.files.items()}
-    entry, revision = planned.entry, planned.listing.revision
-    content = {"repo": entry.repo, "config": entry.config, "revision": revision, "files": files}
+    entry, files = planned.entry, {local: dataclasses.asdict(file) for local, file in planned.files.items()}
+    content = {"repo": entry.repo, "config": entry.config, "revision": planned.listing.revision, "files": files}
     write_text(entry.record(out), json.dumps(content, indent=2) + "\n")
 
 
@@ -401,5 +398,4 @@ def _alone(out: Path) -> Iterator[None]:
 
 def _free_bytes(folder: Path) -> int:
     """Bytes free on the disk that holds a folder, which need not exist yet."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return shutil.disk_usage(existing).free
+    return shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
