@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from foreloom.data.fetch import is_unfinished
 from foreloom.data.formats.reader import open_source
 from foreloom.evaluation.suites.columns import readable
+from foreloom.evaluation.suites.fetch import is_unfinished
 from foreloom.evaluation.suites.suite import Suite, SuiteTask, load
 from foreloom.evaluation.tasks import EvaluationTask
 
@@ -107,10 +107,9 @@ def _candidates(task: SuiteTask, root: Path) -> list[tuple[Path, ...]]:
 
 
 def _is_data(path: Path) -> bool:
-    """A file, or a folder with files that is not half fetched: GIFT-Eval's `us_births` only holds folders."""
-    if path.is_dir():
-        return any(entry.is_file() for entry in path.iterdir()) and not is_unfinished(path)
-    return path.is_file()
+    """A file, or a folder with files (GIFT-Eval's `us_births` only holds folders), that is whole as far as we know."""
+    there = any(entry.is_file() for entry in path.iterdir()) if path.is_dir() else path.is_file()
+    return there and not is_unfinished(path)
 
 
 def _evaluation_task(found: Found, suite: Suite) -> EvaluationTask:

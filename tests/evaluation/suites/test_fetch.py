@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fake_hub import FakeRepo
+from huggingface_hub import HfApi
 
-from foreloom.data.fetch import FetchEntry, Hub, HubUnreachable, choose, fetch, is_unfinished, plan_fetch, verify
 from foreloom.data.formats.reader import open_source
+from foreloom.evaluation.suites.fetch import FetchEntry, choose, fetch, is_unfinished, plan_fetch, verify
+from foreloom.evaluation.suites.repository import HubUnreachable
 
 A = FetchEntry("a", "owner/sets", "a", "a")
 B = FetchEntry("b", "owner/sets", "b", "b")
@@ -99,7 +103,6 @@ def test_overwrite_fetches_a_newer_version_and_leaves_nothing_of_the_old(sets, f
     sets.files = {"a/train-00000-of-00001.parquet": newer}
     sets.revision = "b" * 40
     assert fetch([A], tmp_path, hub=hub).whole == ("a",), "a data set stays as it is until asked"
-    (tmp_path / "a" / ".train-00000-of-00001.parquet.0123456789abcdef.part").write_bytes(b"of a version in between")
     report = fetch([A], tmp_path, overwrite=True, hub=hub)
     assert report.fetched == ("a",) and report.num_bytes == len(newer)
     assert os.listdir(tmp_path / "a") == ["train-00000-of-00001.parquet"]
@@ -123,29 +126,53 @@ def test_a_dry_run_names_files_and_sizes_and_downloads_nothing(sets, fake_hub, h
     assert not_yet.sets and not (tmp_path / "new").exists()
 
 
-def test_a_killed_fetch_goes_on_where_it_was(sets, fake_hub, hub, in_a_process, tmp_path):
-    path = "a/train-00001-of-00002.parquet"
-    content = sets.files[path] = np.random.default_rng(0).bytes(25 * 2**20)
-    fake_hub.stall_after[path] = 23 * 2**20
-    process = in_a_process(tmp_path, HF_ENDPOINT=fake_hub.url)
+def kill_in_the_middle(process, folder, num_bytes: int) -> None:
+    """Kill a fetch into `folder` once the file that arrives there has so many bytes."""
     deadline = time.monotonic() + 40
-    while not (parts := list((tmp_path / "a").glob(".*.part"))) or parts[0].stat().st_size < 20 * 2**20:
+    while sum(path.stat().st_size for path in folder.rglob("*.incomplete")) < num_bytes:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     process.kill()
     process.communicate()
-    assert not (tmp_path / path).exists() and parts[0].stat().st_size == 20 * 2**20
-    assert is_unfinished(tmp_path / "a"), "one of two files is no data set"
-    fake_hub.num_bytes_served.clear()
 
-    rest = len(content) - 20 * 2**20
-    assert plan_fetch([A], tmp_path, hub=hub).num_bytes_missing == rest
+
+def test_a_killed_fetch_goes_on_by_file(sets, fake_hub, hub, in_a_process, tmp_path):
+    path = "a/train-00001-of-00002.parquet"
+    content = sets.files[path] = np.random.default_rng(0).bytes(25 * 2**20)
+    fake_hub.stall_after[path] = 23 * 2**20
+    kill_in_the_middle(in_a_process(tmp_path, HF_ENDPOINT=fake_hub.url), tmp_path / "a", 20 * 2**20)
+    whole = tmp_path / "a" / "train-00000-of-00002.parquet"
+    assert whole.exists() and not (tmp_path / path).exists()
+    assert is_unfinished(tmp_path / "a"), "one of two files is no data set"
+    assert verify([A], tmp_path).damaged == {"a": (f"{tmp_path / path} is missing.",)}
+    fake_hub.num_bytes_served.clear()
+    written = whole.stat().st_mtime_ns
+
+    assert plan_fetch([A], tmp_path, hub=hub).num_bytes_missing == len(content)
     report = fetch([A], tmp_path, hub=hub)
-    assert report.fetched == ("a",) and report.num_bytes == rest
+    assert report.fetched == ("a",) and report.num_bytes == len(content)
     assert not is_unfinished(tmp_path / "a")
-    assert fake_hub.num_bytes_served == {path: rest}, "the first file is whole, of the second the rest is served"
-    assert (tmp_path / path).read_bytes() == content
-    assert not list((tmp_path / "a").glob(".*"))
+    assert fake_hub.num_bytes_served == {path: len(content)}, "the first file is whole"
+    assert whole.stat().st_mtime_ns == written and (tmp_path / path).read_bytes() == content
+    assert not list((tmp_path / "a").glob(".*")), "nothing is left of what was cut off"
+
+
+def test_an_update_that_was_killed_is_no_data_set_until_it_is_gone_on_with(sets, fake_hub, hub, in_a_process, tmp_path):
+    sets.files["a/train-00002-of-00003.parquet"] = parquet(["w"], 4)
+    fetch([A], tmp_path, hub=hub)
+    del sets.files["a/train-00002-of-00003.parquet"]
+    path = "a/train-00001-of-00002.parquet"
+    sets.files[path] = np.random.default_rng(0).bytes(12 * 2**20)
+    sets.revision = "b" * 40
+    fake_hub.stall_after[path] = 11 * 2**20
+    process = in_a_process(tmp_path, HF_ENDPOINT=fake_hub.url, OVERWRITE="1")
+    kill_in_the_middle(process, tmp_path / "a", 10 * 2**20)
+    assert is_unfinished(tmp_path / "a")
+    assert list(verify([A], tmp_path).damaged) == ["a"], "the record is that of the newer version"
+    fake_hub.requests.clear()
+    assert fetch([A], tmp_path, hub=hub).num_bytes == len(sets.files[path])
+    assert sorted(os.listdir(tmp_path / "a")) == ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"]
+    assert len(fake_hub.downloads()) == 1 and "b" * 40 in fake_hub.downloads()[0]
 
 
 def test_a_dropped_connection_is_taken_up_again(sets, fake_hub, hub, tmp_path):
@@ -185,11 +212,11 @@ def test_a_file_that_arrives_damaged_is_not_kept_and_the_others_are_fetched(sets
     assert f"{path} of owner/sets arrived damaged" in report.failed["a"]
     assert os.listdir(tmp_path / "a") == [".a.unfinished"] and os.listdir(tmp_path / "plain") == [".h1.csv.unfinished"]
 
+    assert not (tmp_path / path).exists() and not (tmp_path / "plain" / "h1.csv").exists()
+    assert is_unfinished(tmp_path / "a") and is_unfinished(tmp_path / "plain")
+
     fake_hub.altered.clear()
-    part = plan_fetch([A], tmp_path, hub=hub).sets[0]
-    begun = tmp_path / "a" / f".train-00000-of-00002.parquet.{part.files[path].checksum.digest[:16]}.part"
-    begun.write_bytes(b"not how it begins")
-    assert fetch([A], tmp_path, hub=hub).fetched == ("a",), "a part that was at fault is fetched from its beginning"
+    assert fetch([A, csv], tmp_path, hub=hub).fetched == ("a", "h1")
     assert (tmp_path / path).read_bytes() == sets.files[path]
 
 
@@ -224,6 +251,30 @@ def test_verify_names_what_is_damaged_and_the_next_fetch_mends_it(sets, fake_hub
     assert verify([A, csv], tmp_path).whole == ("a", "h1")
 
 
+def test_what_is_found_damaged_does_not_count_as_there(sets, hub, tmp_path, monkeypatch):
+    csv = FetchEntry("h1", "owner/sets", "plain/h1.csv", "plain")
+    fetch([A, csv], tmp_path, hub=hub)
+    files = [tmp_path / "a" / "train-00000-of-00002.parquet", tmp_path / "plain" / "h1.csv"]
+    contents = [file.read_bytes() for file in files]
+    for file, content in zip(files, contents, strict=True):
+        file.write_bytes(content[:-1] + b"!")
+    assert not is_unfinished(tmp_path / "a") and not is_unfinished(files[1])
+    for _ in range(2):
+        assert list(verify([A, csv], tmp_path).damaged) == ["a", "h1"], "also when asked again"
+        assert is_unfinished(tmp_path / "a") and is_unfinished(files[1])
+    for file, content in zip(files, contents, strict=True):
+        file.write_bytes(content)
+    assert verify([A, csv], tmp_path).whole == ("a", "h1"), "copied anew, without a network"
+    assert not is_unfinished(tmp_path / "a") and not is_unfinished(files[1])
+
+    def forbidden(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    files[0].unlink()
+    monkeypatch.setattr(Path, "mkdir", forbidden)
+    assert verify([A], tmp_path).damaged == {"a": (f"{files[0]} is missing.",)}, "of a root of somebody else, too"
+
+
 def test_a_full_disk_is_told_before_it_begins(sets, fake_hub, hub, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
     with pytest.raises(ValueError, match=r"kB are to be fetched, but only 1 B are free there\. Free some space"):
@@ -231,16 +282,19 @@ def test_a_full_disk_is_told_before_it_begins(sets, fake_hub, hub, tmp_path, mon
     assert not fake_hub.downloads()
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_disk_that_fills_up_names_the_file(sets, hub, tmp_path):
-    planned = plan_fetch([B], tmp_path, hub=hub).sets[0]
-    file = planned.files["b/train-00000-of-00001.parquet"]
-    part = tmp_path / "b" / f".train-00000-of-00001.parquet.{file.checksum.digest[:16]}.part"
-    part.parent.mkdir()
-    part.symlink_to("/dev/full")
-    with pytest.raises(OSError, match="No space left") as error:
-        fetch([B], tmp_path, hub=hub)
-    assert error.value.filename == str(tmp_path / "b" / "train-00000-of-00001.parquet")
+def test_a_disk_that_does_not_take_a_file_names_it(sets, fake_hub, hub, tmp_path):
+    path = "b/train-00000-of-00001.parquet"
+    sets.files[path] = bytes(2**20)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**19, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            fetch([B], tmp_path, hub=hub)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert error.value.filename == str(tmp_path / path)
+    assert not (tmp_path / path).exists() and is_unfinished(tmp_path / "b")
+    assert fetch([B], tmp_path, hub=hub).fetched == ("b",)
 
 
 def test_repositories_that_are_not_given_are_told_apart(sets, fake_hub, hub, tmp_path):
@@ -258,10 +312,44 @@ def test_repositories_that_are_not_given_are_told_apart(sets, fake_hub, hub, tmp
 
 def test_an_ill_or_absent_hub_ends_the_fetch_with_a_sentence(sets, fake_hub, hub, tmp_path):
     with pytest.raises(HubUnreachable, match="cannot be reached .*HTTPS_PROXY .*HF_ENDPOINT.*copy the folder"):
-        fetch([A], tmp_path, hub=Hub(endpoint="http://127.0.0.1:9"))
+        fetch([A], tmp_path, hub=HfApi(endpoint="http://127.0.0.1:9"))
     fake_hub.status = 501
     with pytest.raises(HubUnreachable, match=r"owner/sets answers 501\. Try again later"):
         fetch([A], tmp_path, hub=hub)
+
+
+def test_files_that_are_listed_and_not_given_are_told_of(sets, fake_hub, hub, tmp_path):
+    fake_hub.file_status = 404
+    report = fetch([A, B], tmp_path, hub=hub)
+    assert not report.fetched and report.failed.keys() == {"a", "b"}
+    assert "owner/sets has no such file or commit any more (404). Fetch again." in report.failed["a"]
+    fake_hub.file_status = 403
+    assert "owner/sets refuses access (403). Check HF_TOKEN" in fetch([A], tmp_path, hub=hub).failed["a"]
+    fake_hub.file_status = 501
+    with pytest.raises(HubUnreachable, match=r"owner/sets answers 501\. Try again later"):
+        fetch([A], tmp_path, hub=hub)
+    fake_hub.file_status, fake_hub.is_bare = 0, True
+    with pytest.raises(HubUnreachable, match="does not state commit and checksum of its files.*HF_ENDPOINT"):
+        fetch([FetchEntry("h1", "owner/sets", "plain/h1.csv", "plain")], tmp_path, hub=hub)
+    assert is_unfinished(tmp_path / "a") and not [path for path in tmp_path.rglob("*.*") if path.suffix == ".parquet"]
+
+
+def test_a_xet_store_that_does_not_give_a_file_is_told_of(sets, fake_hub, hub, tmp_path):
+    pytest.importorskip("hf_xet")
+    fake_hub.has_xet = True
+    with pytest.raises(HubUnreachable, match=r"owner/sets: .*Xet store \(.*404.*\)\. Set HF_HUB_DISABLE_XET=1"):
+        fetch([B], tmp_path, hub=hub)
+    assert is_unfinished(tmp_path / "b")
+
+
+def test_a_file_with_a_hostile_name_is_refused_and_the_others_are_fetched(sets, fake_hub, hub, tmp_path):
+    fake_hub.repos["owner/evil"] = FakeRepo({"a/x.csv": b"1", "a/../../../y.csv": b"2", "b/..\\..\\y.csv": b"3"})
+    evil = [FetchEntry(f"evil-{name}", "owner/evil", name, f"evil-{name}") for name in "ab"]
+    root = tmp_path / "deep" / "root"
+    report = fetch([*evil, B], root, hub=hub)
+    assert report.fetched == ("b",) and report.failed.keys() == {"evil-a", "evil-b"}
+    assert "lists 'a/../../../y.csv', which leads out of the data root" in report.failed["evil-a"]
+    assert not [path for path in tmp_path.rglob("*") if "y.csv" in path.name]
 
 
 def test_one_process_at_a_time(sets, fake_hub, hub, in_a_process, tmp_path):
@@ -293,6 +381,17 @@ def test_a_damaged_record_is_named(sets, hub, tmp_path):
     record.write_text("{")
     with pytest.raises(ValueError, match=r"b\.json: damaged .* Delete this file and fetch again"):
         fetch([B], tmp_path, hub=hub)
+
+
+def test_a_record_that_leads_out_of_the_data_root_deletes_nothing(sets, hub, tmp_path):
+    root = tmp_path / "root"
+    fetch([B], root, hub=hub)
+    (tmp_path / "mine.csv").touch()
+    record = root / ".fetched" / "b" / "b.json"
+    record.write_text(record.read_text().replace('b/train-00000-of-00001.parquet": {', '../mine.csv": {'))
+    with pytest.raises(ValueError, match="names files outside the data root.*Delete this file and fetch again"):
+        fetch([B], root, overwrite=True, hub=hub)
+    assert (tmp_path / "mine.csv").exists()
 
 
 def test_two_data_sets_are_never_mixed_in_one_folder(sets, fake_hub, hub, tmp_path):

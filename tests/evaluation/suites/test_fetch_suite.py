@@ -11,12 +11,38 @@ import pyarrow.parquet as pq
 import pytest
 from fake_hub import FakeRepo
 
-from foreloom.data.fetch import choose, fetch
 from foreloom.evaluation.baselines import SeasonalNaive
 from foreloom.evaluation.benchmark import evaluate
-from foreloom.evaluation.suites import load, missing_sentence, suite_tasks
-from foreloom.evaluation.suites.sources import fetch_entries
+from foreloom.evaluation.suites import find_data, load, missing_sentence, names, suite_tasks
+from foreloom.evaluation.suites.fetch import FetchEntry, choose, fetch, fetch_entries, verify
 from foreloom.report.fetching import fetch_and_print
+
+
+@pytest.mark.parametrize("name", names())
+def test_fetched_data_is_found(name, tmp_path):
+    suite = load(name)
+    entries = fetch_entries(suite)
+    assert len({entry.name for entry in entries}) == len(entries), "--only names one data set"
+    for entry in entries:
+        folder = tmp_path / entry.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / (entry.config.rpartition("/")[2] if entry.config.endswith(".csv") else "x.parquet")).touch()
+    found, missing = find_data(suite, tmp_path)
+    assert not missing and len(found) == len(suite.tasks)
+    assert all(path.is_relative_to(tmp_path) for one in found for path in one.paths)
+
+
+def test_entries_name_the_hub():
+    full = {entry.name: entry for entry in fetch_entries(load("chronos-full"))}
+    assert full["m4_hourly"] == FetchEntry(
+        "m4_hourly", "autogluon/chronos_datasets", "m4_hourly", "chronos_datasets/m4_hourly"
+    )
+    assert full["ETTh"] == FetchEntry("ETTh", "autogluon/fev_datasets", "ETT_1H", "chronos_datasets_extra/ETTh")
+    gift = [entry.folder for entry in fetch_entries(load("gift-eval"))]
+    assert gift.count("GiftEval/ett1/15T") == 1
+    ltsf = fetch_entries(load("ltsf"))
+    assert [entry.name for entry in ltsf if "ETT" in entry.name] == ["ETTh1", "ETTh2", "ETTm1", "ETTm2"]
+    assert len(ltsf) == 9 and ltsf[0].folder == "Time-Series-Library/ETT-small"
 
 
 def as_on_the_hub(table: pa.Table) -> bytes:
@@ -65,6 +91,32 @@ def test_what_is_fetched_scores_as_published(shared, fake_hub, hub, tmp_path):
     assert not fake_hub.requests, "evaluation never asks the hub"
 
 
+def test_half_fetched_or_damaged_is_not_there(fake_hub, hub, tmp_path):
+    """A folder (`m4_hourly`) and a file (`ETTh1.csv`), each of a suite of its own."""
+    fake_hub.repos["autogluon/chronos_datasets"] = FakeRepo({"m4_hourly/x.parquet": b"x", "m4_hourly/y.parquet": b"y"})
+    fake_hub.repos["thuml/Time-Series-Library"] = FakeRepo({"ETT-small/ETTh1.csv": b"date,v\n2020-01-01,1\n"})
+    folder = choose(fetch_entries(load("chronos-full")), ["m4_hourly"])
+    file = choose(fetch_entries(load("ltsf")), ["ETTh1"])
+
+    def is_there() -> tuple[bool, bool]:
+        found = [find_data(load(name), tmp_path)[0] for name in ("chronos-full", "ltsf")]
+        return tuple(bool(one) for one in found)
+
+    fake_hub.altered["m4_hourly/y.parquet"] = b"z"
+    report = fetch([*folder, *file], tmp_path, hub=hub)
+    assert report.fetched == ("ETTh1",) and (tmp_path / "chronos_datasets/m4_hourly/x.parquet").exists()
+    assert is_there() == (False, True)
+    fake_hub.altered.clear()
+    fetch(folder, tmp_path, hub=hub)
+    assert is_there() == (True, True)
+    for damaged in ("chronos_datasets/m4_hourly/x.parquet", "Time-Series-Library/ETT-small/ETTh1.csv"):
+        (tmp_path / damaged).write_bytes(b"!")
+    verify([*folder, *file], tmp_path)
+    assert is_there() == (False, False)
+    assert fetch([*folder, *file], tmp_path, hub=hub).fetched == ("m4_hourly", "ETTh1")
+    assert is_there() == (True, True)
+
+
 def test_the_verb(fake_hub, hub, tmp_path, capsys):
     """What it prints and whether all is well, for every option."""
     content = b"date,v\n2020-01-01,1\n"
@@ -91,6 +143,8 @@ def test_the_verb(fake_hub, hub, tmp_path, capsys):
     assert verb("ETTh1", overwrite=True) == (True, text_of_fetch)
     good, text = verb("ETTh1", "ETTh2")
     assert not good and "not fetched: ETTh2: the hub's thuml/Time-Series-Library has no" in text
+    with pytest.raises(ValueError, match="ETTh1.csv is a file; --out names the data root, a folder"):
+        fetch_and_print("ltsf", file, hub=hub)
     with pytest.raises(ValueError, match="exclude one another"):
         verb(dry_run=True, overwrite=True)
     with pytest.raises(ValueError, match=r"'ETTh3' \(did you mean"):

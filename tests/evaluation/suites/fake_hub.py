@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
+from types import MappingProxyType
+from urllib.parse import quote, unquote, urlsplit
 
 
 @dataclass
@@ -54,6 +56,12 @@ class FakeHub(ThreadingHTTPServer):
         """Files whose first download stops after so many bytes, and the server sends nothing more."""
         self.status = 0
         """An answer to everything, for a hub that is ill."""
+        self.file_status = 0
+        """An answer to every question about a file."""
+        self.is_bare = False
+        """Files without the hub's headers, as a plain mirror has them."""
+        self.has_xet = False
+        """Large files are offered through a Xet store, which holds none."""
         self.released = threading.Event()
 
     @property
@@ -62,7 +70,9 @@ class FakeHub(ThreadingHTTPServer):
 
     def downloads(self) -> list[str]:
         """The files whose content was asked for."""
-        return [path for _, path, _ in self.requests if "/resolve/" in path]
+        return [
+            path for method, path, _ in self.requests if method == "GET" and path.startswith(("/cdn/", "/datasets/"))
+        ]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -70,13 +80,16 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        path = urlsplit(self.path).path
+        path = unquote(urlsplit(self.path).path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.requests.append((self.command, self.path, headers))
         if self.server.status:
             return self.answer(self.server.status, {"error": "ill"})
         if path.startswith("/cdn/"):
-            return self.send_file(path.removeprefix("/cdn/"))
+            return self.send_file(path.split("/", 3)[3])
+        if path == "/xet":
+            names = ("X-Xet-Cas-Url", "X-Xet-Access-Token", "X-Xet-Token-Expiration")
+            return self.answer(200, None, dict(zip(names, (self.server.url, "token", "9999999999"), strict=True)))
         kind, owner, name, *rest = [*path.removeprefix("/api").strip("/").split("/"), "", ""]
         repo = self.server.repos.get(f"{owner}/{name}")
         if kind != "datasets" or repo is None:
@@ -87,11 +100,19 @@ class _Handler(BaseHTTPRequestHandler):
             return self.answer(401, {"error": "Invalid credentials"})
         if rest[:1] == ["tree"]:
             return self.answer(200, repo.tree())
+        if rest[:1] == ["resolve"] and self.server.file_status:
+            return self.answer(self.server.file_status, {"error": "ill"})
         if rest[:1] == ["resolve"]:
             file = "/".join([owner, name, *rest[2:-2]])
-            if file.endswith((".parquet", ".arrow")):
-                return self.answer(302, None, {"Location": f"http://localhost:{self.server.server_port}/cdn/{file}"})
-            return self.send_file(file)
+            row = next(row for row in repo.tree() if row["path"] == "/".join(rest[2:-2]))
+            named = {} if self.server.is_bare else {"X-Repo-Commit": rest[1], "ETag": f'"{row["oid"]}"'}
+            if "lfs" in row:
+                named |= {"X-Linked-ETag": f'"{row["lfs"]["oid"]}"', "X-Linked-Size": str(row["size"])}
+                named |= {"Location": f"http://localhost:{self.server.server_port}/cdn/{rest[1]}/{quote(file)}"}
+                if self.server.has_xet:
+                    named |= {"X-Xet-Hash": "ab" * 32, "X-Xet-Refresh-Route": f"{self.server.url}/xet"}
+                return self.answer(302, None, named)
+            return self.send_file(file, named)
         return self.answer(200, {"id": f"{owner}/{name}", "sha": repo.revision, "cardData": {"configs": repo.configs}})
 
     do_HEAD = do_GET
@@ -105,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(content)
 
-    def send_file(self, file: str) -> None:
+    def send_file(self, file: str, headers: Mapping[str, str] = MappingProxyType({})) -> None:
         owner, name, path = file.split("/", 2)
         content = self.server.altered.get(path) or self.server.repos[f"{owner}/{name}"].files[path]
         start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
@@ -113,7 +134,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content) - start))
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.end_headers()
+        if self.command == "HEAD":
+            return
         cut, stall = self.server.cut_after.pop(path, None), self.server.stall_after.pop(path, None)
         stop = cut or stall or len(content)
         self.wfile.write(content[start:stop])

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 from fake_hub import FakeHub
-
-from foreloom.data.fetch import Hub
+from huggingface_hub import HfApi
 
 
 @pytest.fixture
@@ -26,16 +25,18 @@ def fake_hub(monkeypatch):
 
 
 @pytest.fixture
-def hub(fake_hub) -> Hub:
+def hub(fake_hub) -> HfApi:
     """Our side of it."""
-    return Hub(endpoint=fake_hub.url)
+    return HfApi(endpoint=fake_hub.url)
 
 
 SCRIPT = """
-import sys
-from foreloom.data.fetch import FetchEntry, Hub, fetch
+import os, sys
+from huggingface_hub import HfApi
+from foreloom.evaluation.suites.fetch import FetchEntry, fetch
+entry = FetchEntry("a", "owner/sets", "a", "a")
 try:
-    print(fetch([FetchEntry("a", "owner/sets", "a", "a")], sys.argv[1]).lines())
+    print(fetch([entry], sys.argv[1], hub=HfApi(), overwrite="OVERWRITE" in os.environ).lines())
 except ValueError as error:
     sys.exit(f"error: {error}")
 """

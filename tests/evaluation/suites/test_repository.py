@@ -6,9 +6,7 @@ import hashlib
 
 import pytest
 
-from foreloom.data.fetch.checksum import Checksum
-from foreloom.data.fetch.entry import FetchEntry
-from foreloom.data.fetch.listing import HubFile, Listing, card_patterns
+from foreloom.evaluation.suites.repository import HubFile, Listing, card_patterns
 
 PATHS = [
     "README.md",
@@ -26,7 +24,7 @@ PATHS = [
 
 @pytest.fixture
 def listing() -> Listing:
-    files = tuple(HubFile(path, 1, Checksum("git", "0")) for path in PATHS)
+    files = tuple(HubFile(path, 1, "0" * 40) for path in PATHS)
     patterns = card_patterns(
         [
             {"config_name": "ETT_15T", "data_files": [{"split": "train", "path": "ETT/15T/train-*"}]},
@@ -60,20 +58,22 @@ def listing() -> Listing:
     ],
 )
 def test_files_of_a_data_set(listing, config, folder, expected):
-    selected = listing.select(FetchEntry("n", "owner/sets", config, folder))
+    selected = listing.select(config, folder)
     assert {local: file.path for local, file in selected.items()} == expected
 
 
 def test_what_is_not_there_is_told_with_near_names(listing):
     with pytest.raises(ValueError, match=r"owner/sets has no configuration, folder or file 'ETT_1T'; it has ETT_15T"):
-        listing.select(FetchEntry("n", "owner/sets", "ETT_1T", "n"))
+        listing.select("ETT_1T", "n")
 
 
-def test_a_listing_that_leads_out_of_the_data_root_is_refused(listing):
-    files = tuple(HubFile(path, 1, Checksum("git", "0")) for path in ("a/x.csv", "a/../../../y.csv"))
-    evil = Listing("owner/sets", "a" * 40, files, {})
-    with pytest.raises(ValueError, match="leads out of the data root"):
-        evil.select(FetchEntry("n", "owner/sets", "a", "n"))
+@pytest.mark.parametrize(("config", "path"), [("a", "a/../../../y.csv"), ("/etc", "/etc/y.csv"), ("", "/y.csv")])
+def test_a_listing_that_leads_out_of_the_data_root_is_refused(config, path):
+    files = tuple(HubFile(path, 1, "0" * 40) for path in ("a/x.csv", path))
+    evil = Listing("owner/sets", "a" * 40, files, {"all": ("*",)})
+    for asked in (config, "all"):
+        with pytest.raises(ValueError, match=f"lists '{path}', which leads out of the data root"):
+            evil.select(asked, "n")
 
 
 def test_every_form_of_a_card():
@@ -100,6 +100,9 @@ def test_every_form_of_a_card():
 def test_checksums_are_those_of_sha256sum_and_git(tmp_path):
     file = tmp_path / "file"
     file.write_bytes(b"hello\n")
-    assert Checksum("git", "ce013625030ba8dba906f756967f9e9ca394464a").fits(file)  # git hash-object
-    assert Checksum("sha256", hashlib.sha256(b"hello\n").hexdigest()).fits(file)
-    assert not Checksum("sha256", "0" * 64).fits(file)
+    assert not HubFile("f", 6, "ce013625030ba8dba906f756967f9e9ca394464a").flaw(file)  # git hash-object
+    assert not HubFile("f", 6, hashlib.sha256(b"hello\n").hexdigest()).flaw(file)
+    assert HubFile("f", 6, "0" * 64).flaw(file) == f"{file} has another checksum than the hub's file."
+    assert HubFile("f", 6, "0" * 64).flaw(file, by_size=True) == ""
+    assert HubFile("f", 1234, "0" * 64).flaw(file) == f"{file} has 6 B where the hub's file has 1.2 kB."
+    assert HubFile("f", 6, "0" * 64).flaw(tmp_path / "none") == f"{tmp_path / 'none'} is missing."
