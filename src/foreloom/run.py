@@ -89,7 +89,7 @@ def train(
     training = recipe.sections["training"]
     run_dir = Path(out or training.output_dir or Path("runs") / recipe.path.stem)
     recipe = _settle(recipe, run_dir)
-    process = start(training.device)
+    process = start(training.device, group_of_one=recipe.sections["parallel"].strategy != "auto")
     try:
         return build(recipe, run_dir, process, resume=resume).train()
     finally:

@@ -93,7 +93,7 @@ def parallelize(
     if compile_blocks:
         for _, block in blocks:
             block.compile()
-    if process.world_size == 1:
+    if not dist.is_initialized():
         return ParallelModel(model, shape, autocast_dtype)
     if shape.strategy == "fsdp":
         return ParallelModel(_shard(model, blocks, shape, process, autocast_dtype), shape, autocast_dtype)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch.distributed as dist
+
 from foreloom.config.loader import Recipe
 from foreloom.data.loader import WindowLoader
 from foreloom.data.synthetic.address import short_name
@@ -66,7 +68,7 @@ def _in_epochs(num_steps: int, loader: WindowLoader) -> str:
 
 
 def _strategy(parallel: ParallelConfig, process: Process, num_parameters: int) -> str:
-    if process.world_size == 1:
+    if not dist.is_initialized():
         return "single process"
     shape = mesh_shape(parallel, world_size=process.world_size, num_parameters=num_parameters)
     return "ddp" if shape.strategy == "ddp" else f"fsdp, {shape.dp_replicate} x {shape.dp_shard}"
