@@ -51,6 +51,8 @@ TINY = {
     "chronos-bolt-small": "size=test d_model=32 d_ff=32 num_heads=4 d_kv=8",
 }
 """With WINDOW, what --smoke makes of a recipe."""
+NO_WARM_UP = "optimizer.warmup_steps=0"
+"""For Time-MoE, whose recipe warms up for longer than a trial runs."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def chronos2(bench: Bench, strategy: str, *, compiled: bool) -> None:
 
 def time_moe(bench: Bench) -> None:
     """time-moe-50m at 4096 tokens a row: our training, then the same step beside a loop over experts."""
-    _train_each(bench, "time-moe-50m", [16, 32, 8], [f"training.batch_size={bench.size(64, 8)}"])
+    _train_each(bench, "time-moe-50m", [16, 32, 8], [NO_WARM_UP, f"training.batch_size={bench.size(64, 8)}"])
     import torch
 
     from foreloom.models.time_moe.architecture import SIZES, Architecture
@@ -179,9 +181,9 @@ def forecasts(bench: Bench) -> None:
 
     import foreloom
 
-    def measure(recipe: str, num_series: int, num_steps: int, horizon: int) -> None:
+    def measure(recipe: str, num_series: int, num_steps: int, horizon: int, *overrides: str) -> None:
         folder = bench.folder / f"to-forecast-{recipe}"
-        one_step = bench.settings(recipe, bench.made_series(), "training.steps=1", "training.batch_size=8")
+        one_step = bench.settings(recipe, bench.made_series(), "training.steps=1", "training.batch_size=8", *overrides)
         foreloom.train(recipe, one_step, out=folder)
         model = foreloom.from_pretrained(folder, device=bench.device)
         shutil.rmtree(folder)
@@ -194,7 +196,7 @@ def forecasts(bench: Bench) -> None:
         bench.note(what, forecasts_per_second=num_series / seconds, memory_gib=_peak_gib(bench))
 
     measure("chronos2-base", bench.size(2048, 4), bench.size(2048, 96), bench.size(64, 16))
-    measure("time-moe-50m", bench.size(512, 4), bench.size(512, 64), bench.size(96, 16))
+    measure("time-moe-50m", bench.size(512, 4), bench.size(512, 64), bench.size(96, 16), NO_WARM_UP)
 
 
 def peer(bench: Bench) -> None:
@@ -208,9 +210,9 @@ def peer(bench: Bench) -> None:
 
     config = CONFIG if bench.smoke else {"size": "base", "time_encoding_scale": 8192}
     lengths = (bench.size(2048, 96), bench.size(64, 16))
+    folder = bench.folder / "peer"
+    folder.mkdir()
     for rows in (2,) if bench.smoke else (64, 128, 256):
-        folder = bench.folder / "peer"
-        folder.mkdir(exist_ok=True)
         pair = lambda rows=rows: training_pair(rows, folder, config, lengths, torch.device(bench.device))
         figures = _beside(bench, pair)
         rates = {f"{ms.removesuffix('ms')}rows_per_second": rows / figures[ms] * 1e3 for ms in ("our_ms", "their_ms")
@@ -239,9 +241,12 @@ def recipe(bench: Bench) -> None:
     lengths = [f"training.steps={steps}", f"monitoring.log_steps={min(100, max(steps // 4, 1))}"]
     run.build(run.load(name, [*settings, *lengths]), out, process).train()
     bench.note("trained", steps=steps, train_seconds=time.perf_counter() - began, **_figures(out))
-    tasks, root = (ROOT / "benchmarks" / "zero_shot.yaml", bench.data_root)
+    tasks, root = ROOT / "benchmarks" / "zero_shot.yaml", bench.data_root
     if root is None:
         tasks, root = ROOT / "examples" / "tasks.yaml", ROOT / "examples"
+    if bench.smoke:
+        tasks = bench.folder / "one-task.yaml"
+        tasks.write_text("tasks: [{name: births, path: data/us_births.parquet, prediction_length: 24}]")
     scores = bench.folder / "scores.csv"
     began = time.perf_counter()
     subprocess.run([sys.executable, "-m", "foreloom", "evaluate", str(out), "--tasks", str(tasks), "--data-root",
@@ -297,8 +302,9 @@ def _train_each(bench: Bench, recipe: str, sizes: Sequence[int], overrides: Sequ
         if size >= too_large or bench.seconds_left < 1.3 * longest_seconds:
             bench.note(what, not_tried="a smaller one did not fit" if size >= too_large else "too little time is left")
             continue
-        settings = bench.settings(recipe, bench.made_series(), *overrides, f"training.steps={steps}",
-                                  f"training.micro_batch_size={size}", f"monitoring.log_steps={steps // 3}")  # fmt: skip
+        lengths = [f"training.micro_batch_size={size}", f"training.steps={steps}",
+                   f"monitoring.log_steps={steps // 3}"]  # fmt: skip
+        settings = bench.settings(recipe, bench.made_series(), *overrides, *lengths)
         try:
             figures = _train(bench, recipe, settings, process)
         except ValueError as error:
