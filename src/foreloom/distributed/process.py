@@ -133,6 +133,11 @@ def start(device: DeviceSetting = "auto", *, group_of_one: bool = False, timeout
     return process
 
 
+def has_group() -> bool:
+    """Did this process meet others, or itself as a group of one?"""
+    return dist.is_initialized()
+
+
 RAISED_ON_EVERY_RANK = "raised_on_every_rank"
 """Attribute of an error that all ranks have, so that none waits for another."""
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.distributed as dist
-
 from foreloom.config.loader import Recipe
 from foreloom.data.loader import WindowLoader
 from foreloom.data.synthetic.address import short_name
 from foreloom.data.validation import ValidationWindows
 from foreloom.distributed.mesh import ParallelConfig, mesh_shape
-from foreloom.distributed.process import Process
+from foreloom.distributed.process import Process, has_group
 from foreloom.training.config import autocast_dtype
 
 
@@ -68,7 +66,7 @@ def _in_epochs(num_steps: int, loader: WindowLoader) -> str:
 
 
 def _strategy(parallel: ParallelConfig, process: Process, num_parameters: int) -> str:
-    if not dist.is_initialized():
+    if not has_group():
         return "single process"
     shape = mesh_shape(parallel, world_size=process.world_size, num_parameters=num_parameters)
     return "ddp" if shape.strategy == "ddp" else f"fsdp, {shape.dp_replicate} x {shape.dp_shard}"
