@@ -36,7 +36,9 @@ TRAINING_SECONDS = 180.0
 """Of the recipe that is scored, where there is time."""
 SCORING_SECONDS = 60.0
 """Kept for scoring it, and for what surrounds training."""
-SMALL_CHRONOS = "model.d_model=32 model.d_ff=32 model.num_heads=4 model.d_kv=8 data.context_length=96"
+SMALL_CHRONOS = (
+    "model.num_layers=1 model.d_model=32 model.d_ff=32 model.num_heads=4 model.d_kv=8 data.context_length=96"
+)
 TINY = {
     "chronos2-base": f"model.size=test {SMALL_CHRONOS} data.prediction_length=16 model.context_length=96",
     "chronos2-synthetic-gpu": f"model.size=test {SMALL_CHRONOS} data.prediction_length=24",
@@ -290,6 +292,7 @@ def _train_each(bench: Bench, recipe: str, sizes: Sequence[int], overrides: Sequ
     from foreloom.distributed.process import stop
 
     process = _group(bench)
+    steps = bench.size(steps, 3)
     longest_seconds, too_large, fitted = 0.0, math.inf, False
     for size in sizes[: 1 if bench.smoke else None]:
         what, began = f"{recipe}, micro-batch {size}", time.monotonic()

@@ -66,7 +66,7 @@ PARTS = (
 )
 """In order of value. `recipe` wants three minutes of training and gets what the others have left over."""
 BUDGET_MINUTES = 9.0
-SMOKE_PATIENCE = 4
+SMOKE_PATIENCE = 10
 """What --smoke multiplies all limits by."""
 TORCHRUN = ("--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "1")
 """A group of one, on a machine whose name need not resolve."""

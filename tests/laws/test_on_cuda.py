@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import warnings
 from pathlib import Path
@@ -24,21 +23,16 @@ def train_on_cuda(run_dir: Path, **settings: object) -> TrainResult:
 
 
 @every_family
-def test_training_in_bf16_lowers_the_loss(tmp_path: Path, family: str) -> None:
-    assert train_on_cuda(tmp_path, family=family, steps=60).exit_code == 0
-    curve = list(losses(tmp_path).values())
-    assert all(map(math.isfinite, curve))
-    assert sum(curve[-15:]) < sum(curve[:15])
-
-
-@every_family
-def test_in_fp32_the_losses_are_those_of_the_cpu(tmp_path: Path, family: str) -> None:
-    settings = {"family": family, "precision": "fp32", "steps": 4}
+def test_the_losses_are_those_of_the_cpu(tmp_path: Path, family: str) -> None:
+    settings = {"family": family, "precision": "fp32", "steps": 12}
     train_here(tmp_path / "cpu", **settings)
-    train_on_cuda(tmp_path / "cuda", **settings)
-    expected = losses(tmp_path / "cpu")
-    assert losses(tmp_path / "cuda") == pytest.approx(expected, rel=1e-3)
-    assert losses(tmp_path / "cuda")[1] == pytest.approx(expected[1], rel=1e-5)  # before any update
+    train_on_cuda(tmp_path / "fp32", **settings)
+    train_on_cuda(tmp_path / "bf16", **settings | {"precision": "bf16"})
+    expected, fp32, bf16 = (losses(tmp_path / name) for name in ("cpu", "fp32", "bf16"))
+    assert fp32[1] == pytest.approx(expected[1], rel=1e-5)  # before any update
+    assert fp32 == pytest.approx(expected, rel=2e-3)
+    assert bf16 == pytest.approx(expected, rel=3e-2)  # 8 bits
+    assert bf16 != fp32, "nothing was computed in bf16"
 
 
 @every_family
