@@ -36,16 +36,14 @@ TRAINING_SECONDS = 180.0
 """Of the recipe that is scored, where there is time."""
 SCORING_SECONDS = 60.0
 """Kept for scoring it, and for what surrounds training."""
-SMALL_CHRONOS = (
-    "model.num_layers=1 model.d_model=32 model.d_ff=32 model.num_heads=4 model.d_kv=8 data.context_length=96"
-)
+CHRONOS = "model.num_layers=1 model.d_model=32 model.d_ff=32 model.num_heads=4 model.d_kv=8 data.context_length=96"
 TINY = {
-    "chronos2-base": f"model.size=test {SMALL_CHRONOS} data.prediction_length=16 model.context_length=96",
-    "chronos2-synthetic-gpu": f"model.size=test {SMALL_CHRONOS} data.prediction_length=24",
+    "chronos2-base": f"model.size=test {CHRONOS} data.prediction_length=16 model.context_length=96",
+    "chronos2-synthetic-gpu": f"model.size=test {CHRONOS} data.prediction_length=24",
     "time-moe-50m": "model.size=test model.hidden_size=32 model.intermediate_size=64 model.horizon_lengths=[1,8] "
     "data.context_length=64 data.stride=64",
-    "chronos-t5-small": f"model.size=tiny {SMALL_CHRONOS} data.prediction_length=16 model.n_tokens=64",
-    "chronos-bolt-small": f"model.size=test {SMALL_CHRONOS} data.prediction_length=16",
+    "chronos-t5-small": f"model.size=tiny {CHRONOS} data.prediction_length=16 model.n_tokens=64",
+    "chronos-bolt-small": f"model.size=test {CHRONOS} data.prediction_length=16",
 }
 """What --smoke makes of a recipe."""
 NO_WARM_UP = "optimizer.warmup_steps=0"
