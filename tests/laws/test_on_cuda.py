@@ -24,14 +24,14 @@ def train_on_cuda(run_dir: Path, **settings: object) -> TrainResult:
 
 @every_family
 def test_the_losses_are_those_of_the_cpu(tmp_path: Path, family: str) -> None:
-    settings = {"family": family, "precision": "fp32", "steps": 12}
+    settings = {"family": family, "precision": "fp32", "steps": 4}  # later ones drift: experts are chosen or not
     train_here(tmp_path / "cpu", **settings)
     train_on_cuda(tmp_path / "fp32", **settings)
     train_on_cuda(tmp_path / "bf16", **settings | {"precision": "bf16"})
     expected, fp32, bf16 = (losses(tmp_path / name) for name in ("cpu", "fp32", "bf16"))
     assert fp32[1] == pytest.approx(expected[1], rel=1e-5)  # before any update
     assert fp32 == pytest.approx(expected, rel=2e-3)
-    assert bf16 == pytest.approx(expected, rel=3e-2)  # 8 bits
+    assert bf16 == pytest.approx(expected, rel=2e-2)  # 8 bits
     assert bf16 != fp32, "nothing was computed in bf16"
 
 
