@@ -27,11 +27,12 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from foreloom.data.loader import WindowLoader
-from foreloom.data.mixture import DataConfig, SourceConfig
-from foreloom.data.reader import open_source
-from foreloom.data.series import Series
-from foreloom.data.writer import write_series
+from foreloom.data.config import DataConfig, SourceConfig
+from foreloom.data.formats.reader import open_source
+from foreloom.data.formats.writer import write_series
+from foreloom.data.loader import BatchLoader
+from foreloom.data.source import Series
+from foreloom.data.stream.dataset import SeriesDataset
 
 CONTEXT, HORIZON, ROWS = 2048, 64, 256
 OPEN_SECONDS, OPEN_BYTES, BATCH_SECONDS = 1.0, 100e6, 20e-3
@@ -54,7 +55,7 @@ def write_million(folder: Path, num_series: int, num_points: int) -> None:
     (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
 
 
-def window_loader(path: Path) -> WindowLoader:
+def window_loader(path: Path) -> BatchLoader:
     config = DataConfig(
         sources=(SourceConfig(path=str(path)),),
         context_length=CONTEXT,
@@ -62,7 +63,7 @@ def window_loader(path: Path) -> WindowLoader:
         min_past=CONTEXT,
         num_prefetch=0,
     )
-    return WindowLoader(config, seed=0, batch_size=ROWS)
+    return BatchLoader(SeriesDataset(config, seed=0), batch_size=ROWS)
 
 
 def measure_million(num_series: int, num_batches: int) -> Table:

@@ -21,9 +21,11 @@ from chronos import Chronos2Pipeline
 from rich.console import Console
 
 from batch_building import measure_beside_reference
-from foreloom.data.windows import ForecastInput, Windows
+from foreloom.data.forecast_input import ForecastInput
+from foreloom.data.stream.windows import Windows
 from foreloom.models.chronos2.family import FAMILY, Chronos2Config
 from foreloom.models.chronos2.forecast import Chronos2Forecaster
+from foreloom.models.family import WindowLengths
 from turns import Call, compare, training_step
 
 CONTEXT, HORIZON = 512, 64
@@ -36,7 +38,7 @@ def both_sides(
     folder: Path, config: Mapping[str, Any] = CONFIG, lengths: tuple[int, int] = (CONTEXT, HORIZON)
 ) -> tuple[torch.nn.Module, Chronos2Pipeline]:
     """Our module and their pipeline on the same weights; theirs is loaded from the folder that we write."""
-    model = FAMILY.build(Chronos2Config(**config), context_length=lengths[0], prediction_length=lengths[1])
+    model = FAMILY.build(Chronos2Config(**config), WindowLengths(*lengths))
     FAMILY.initialize(model, SEED)
     FAMILY.save(model, model.state_dict(), folder)
     return model, Chronos2Pipeline.from_pretrained(folder)

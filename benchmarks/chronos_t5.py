@@ -19,12 +19,13 @@ import numpy as np
 import torch
 from chronos import ChronosPipeline
 
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput
 from foreloom.models.chronos_t5.architecture import Architecture
 from foreloom.models.chronos_t5.config import ChronosT5Config
 from foreloom.models.chronos_t5.experts import SampleExperts, SampleRouting
 from foreloom.models.chronos_t5.family import FAMILY
 from foreloom.models.chronos_t5.forecast import ChronosT5Forecaster
+from foreloom.models.family import WindowLengths
 from turns import Call, compare, training_step
 
 CONTEXT, HORIZON = 512, 64
@@ -34,7 +35,7 @@ SEED = 0
 def both_sides(size: str, folder: Path) -> tuple[torch.nn.Module, ChronosPipeline]:
     """Our module and their pipeline on the same weights; theirs is loaded from the folder that we write."""
     config = ChronosT5Config(size=size, initializer_factor=1.0)  # with 0.05 every token is as likely as any other
-    model = FAMILY.build(config, context_length=CONTEXT, prediction_length=HORIZON)
+    model = FAMILY.build(config, WindowLengths(CONTEXT, HORIZON))
     FAMILY.initialize(model, SEED)
     FAMILY.save(model, model.state_dict(), folder)
     return model, ChronosPipeline.from_pretrained(folder)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from foreloom.data.formats.reader import open_source
 from foreloom.data.synthetic import registry
 from foreloom.data.synthetic.source import SyntheticSource
 from foreloom.report.style import save_figure
@@ -23,7 +24,7 @@ SETTINGS = {"tsmixup": f"&sources={ROOT}/examples/data/m4_hourly.parquet,kernel"
 
 def main() -> None:
     for name in sys.argv[1:] or registry.names():
-        source = SyntheticSource(f"synth://{name}?num_series=100&length=200{SETTINGS.get(name, '')}")
+        source = SyntheticSource(f"synth://{name}?num_series=100&length=200{SETTINGS.get(name, '')}", open_source)
         path = save_figure(synthetic_figure(source), FOLDER / f"{name}.svg")
         print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1e3:.0f} kB")
 

@@ -25,11 +25,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from foreloom.data.loader import WindowLoader
-from foreloom.data.mixture import DataConfig, SourceConfig
+from foreloom.data.config import DataConfig, SourceConfig
+from foreloom.data.loader import BatchLoader
+from foreloom.data.stream.dataset import SeriesDataset
 from foreloom.data.synthetic import registry
-from foreloom.data.synthetic.draws import Draws
 from foreloom.data.synthetic.kernel import BANK, PROCESS, Kernel, KernelConfig, compositions
+from foreloom.data.synthetic.process import Draws
 
 LENGTH, MAX_KERNELS = 1024, 5
 CONTEXT, HORIZON, ROWS = 512, 64, 256
@@ -105,7 +106,7 @@ def measure_streaming(num_batches: int) -> Table:
             prediction_length=HORIZON,
             num_prefetch=0,
         )
-        loader = WindowLoader(config, seed=0, batch_size=ROWS)
+        loader = BatchLoader(SeriesDataset(config, seed=0), batch_size=ROWS)
         seconds, first = [], 0
         for _ in range(num_batches + 1):
             began = time.perf_counter()

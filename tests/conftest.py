@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from foreloom.models.family import WindowLengths
+
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 
@@ -23,7 +25,7 @@ def tiny_chronos2():
     from foreloom.models.chronos2.family import FAMILY, Chronos2Config
 
     config = Chronos2Config(size="test", d_model=32, d_kv=8, d_ff=64, initializer_factor=1.0)
-    model = FAMILY.build(config, context_length=96, prediction_length=32)
+    model = FAMILY.build(config, WindowLengths(96, 32))
     FAMILY.initialize(model, 0)
     return model.eval()
 
@@ -39,7 +41,7 @@ def tiny_chronos_t5():
         size="tiny", d_model=32, d_kv=8, d_ff=64, num_layers=2, n_tokens=64, initializer_factor=1.0, num_samples=6,
         use_moe=True, num_experts=4, router_hidden_dim=16,
     )  # fmt: skip
-    model = FAMILY.build(config, context_length=96, prediction_length=16)
+    model = FAMILY.build(config, WindowLengths(96, 16))
     FAMILY.initialize(model, 0)
     return model.eval()
 
@@ -54,7 +56,7 @@ def tiny_time_moe():
         size="test", hidden_size=32, intermediate_size=64, horizon_lengths=(1, 4, 8), max_position_embeddings=128,
         initializer_range=0.3,
     )  # fmt: skip
-    model = FAMILY.build(config, context_length=96, prediction_length=8)
+    model = FAMILY.build(config, WindowLengths(96, 8))
     FAMILY.initialize(model, 0)
     return model.eval()
 
@@ -66,6 +68,6 @@ def tiny_chronos_bolt():
     from foreloom.models.chronos_bolt.family import FAMILY, ChronosBoltConfig
 
     config = ChronosBoltConfig(size="test", d_model=32, d_kv=8, d_ff=64, initializer_factor=1.0)
-    model = FAMILY.build(config, context_length=96, prediction_length=32)
+    model = FAMILY.build(config, WindowLengths(96, 32))
     FAMILY.initialize(model, 0)
     return model.eval()

@@ -13,8 +13,8 @@ import foreloom
 from foreloom import run
 from foreloom.config.located import RecipeError
 from foreloom.data.convert import convert
-from foreloom.data.loader import WindowLoader
 from foreloom.run import RECIPE_NAME
+from loaders import series_loader
 
 DATA = Path(__file__).resolve().parents[1] / "examples" / "data"
 TINY = [
@@ -87,7 +87,7 @@ def test_epochs_become_steps_and_validation_ends_the_run(tmp_path, monkeypatch):
     settings = [s for s in TINY if not s.startswith(("training.steps", "data.group"))] + EPOCHS
     recipe = run.load("chronos2-test", [*settings, "training.epochs=1.5"])
     data = recipe.sections["data"]
-    num_windows = WindowLoader(data, seed=0, batch_size=6).num_windows
+    num_windows = series_loader(data, seed=0, batch_size=6).dataset.num_epoch_samples
     num_steps = math.ceil(1.5 * num_windows / 6)
     assert num_steps > 20
     assert f"(default, here {num_steps})" in run.describe(recipe)
@@ -95,7 +95,7 @@ def test_epochs_become_steps_and_validation_ends_the_run(tmp_path, monkeypatch):
     assert f"(default, here {num_steps * 6 / num_windows:.3g})" in run.describe(as_steps)
 
     validation = ["validation.steps=2", "validation.patience=1", "validation.min_delta=1000"]
-    monkeypatch.setattr("foreloom.data.validation.open_source", None)  # holdouts are of sources that are open
+    monkeypatch.setattr("foreloom.data.stream.held_out.open_source", None)  # holdouts are of sources that are open
     result = foreloom.train("chronos2-test", [*settings, "training.epochs=1.5", *validation], out=tmp_path / "run")
     assert (result.step, result.exit_code) == (2, 0)
     log = (tmp_path / "run" / "training.log").read_text()

@@ -23,26 +23,29 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer
-from foreloom.data.loader import WindowLoader
-from foreloom.data.mixture import DataConfig, GroupConfig, SourceConfig
-from foreloom.data.validation import ValidationWindows
-from foreloom.data.windows import Windows
+from foreloom.data.batch import Dataset
+from foreloom.data.config import GroupConfig, SeriesValidation, SourceConfig
+from foreloom.data.loader import BatchLoader
+from foreloom.data.stream.series import SeriesData
+from foreloom.data.stream.windows import Windows
 from foreloom.distributed.mesh import ParallelConfig
+from foreloom.distributed.parallelize import parallelize
 from foreloom.distributed.process import Process, start, stop
 from foreloom.distributed.sharding import Sharding
 from foreloom.evaluation.in_training import TrainingBenchmark
 from foreloom.evaluation.tasks import EvaluationTask
 from foreloom.evaluation.tiers import BenchmarkConfig
-from foreloom.models.family import ModelFamily, Tally
+from foreloom.models.family import ExpertHooks, ModelFamily, Tally
 from foreloom.models.registry import get
 from foreloom.models.time_moe import forecast
 from foreloom.monitoring.monitor import Monitor, MonitoringConfig
 from foreloom.monitoring.record import BenchmarkRecord, Tier
 from foreloom.objectives.loss import Loss
-from foreloom.training.config import TrainingConfig
-from foreloom.training.optimizer import OptimizerConfig
+from foreloom.training.config import TrainingConfig, autocast_dtype
+from foreloom.training.optimizer import OptimizerConfig, build_optimizer
+from foreloom.training.scoring import Validation
 from foreloom.training.trainer import Trainer, TrainResult
-from foreloom.training.validation import Validation, ValidationConfig
+from toy_text import TOY_RECURRENT, TOY_TOKENS, ToyText
 
 torch.set_num_threads(1)  # ranks share the machine
 DATA = Path(__file__).resolve().parents[1] / "examples" / "data" / "m3_monthly.parquet"
@@ -123,18 +126,21 @@ def toy_figures(model: nn.Module, tally: Mapping[str, np.ndarray]) -> Mapping[st
 TOY = ModelFamily(
     name="toy",
     config=dict,
-    build=lambda dropout=0.0: ToyModel(dropout),
+    build=lambda section, data: ToyModel(**section),
     initialize=toy_initialize,
     batch=toy_batch,
     sharding=Sharding(blocks=("blocks.*",)),
     recognises=lambda config: False,
     load=lambda folder: ToyModel(0.0),
     save=lambda model, state, folder: save_file(dict(state), folder / "model.safetensors"),
-    forecaster=lambda model: None,  # type: ignore[arg-type, return-value]
-    flops_per_row=lambda model, context_length, horizon: 1e6,
-    after_update=toy_after_update,
-    figures=toy_figures,
+    flops_per_row=lambda model, data: 1e6,
+    experts=ExpertHooks(after_update=toy_after_update, figures=toy_figures),
 )
+
+
+TOYS = {family.name: family for family in (TOY, TOY_TOKENS, TOY_RECURRENT)}
+"""One for each kind of data that the trainer must serve: series, tokens, streams of tokens that go on."""
+FAMILIES = (*TOYS, "chronos2", "chronos_bolt", "chronos_t5", "time_moe")
 
 
 class ScriptedBenchmark:
@@ -201,42 +207,53 @@ def build_trainer(process: Process, run_dir: Path, settings: Mapping[str, Any], 
         log_steps=s.get("log_steps", 1), health_steps=s.get("health_steps", 1000), trackers=("none",)
     )
     monitor = Monitor(run_dir, s["steps"], monitoring, process.is_main)
-    data = DataConfig(
-        sources=(SourceConfig(path=str(DATA), holdout=PREDICTION_LENGTH if "validation" in s else 0),),
-        context_length=CONTEXT_LENGTH,
-        prediction_length=PREDICTION_LENGTH,
-        group=GroupConfig(probability=0.2, max_size=3),
-        normalization="zero" if s["family"] == "time_moe" else "none",
-    )
-    loader = WindowLoader(
-        data, seed=5, batch_size=s["batch_size"], micro_batch_size=s["micro_batch_size"],
-        rank=process.rank, world_size=process.world_size,
-    )  # fmt: skip
+    ranks = {"rank": process.rank, "world_size": process.world_size}
+    data, dataset = data_of(s)
+    sizes = {"batch_size": s["batch_size"], "micro_batch_size": s["micro_batch_size"]}
+    loader = BatchLoader(dataset, **sizes, **ranks)
     if "validation" in s and "validation" not in more:
-        windows = ValidationWindows(
-            data, max_windows=50, micro_batch_rows=16, rank=process.rank, world_size=process.world_size
-        )
-        more["validation"] = Validation(ValidationConfig(**s["validation"]), windows)
-    if s["family"] == "toy":
-        family, model = TOY, TOY.build(dropout=s["dropout"])
-    else:
-        family = get(s["family"])
-        config = family.config(**small_config(s["family"], s["dropout"]))
-        model = family.build(config, context_length=CONTEXT_LENGTH, prediction_length=PREDICTION_LENGTH)
+        validation = SeriesValidation(max_windows=50, **s["validation"])
+        more["validation"] = Validation(validation, data.held_out(validation, dataset, micro_batch_size=16, **ranks))
+    family = TOYS[s["family"]] if s["family"] in TOYS else get(s["family"])
+    model = family.build(family.config(**small_config(s["family"], s["dropout"])), data)
     family.initialize(model, training.seed)
     if "benchmark" in s:
         more["benchmark"] = benchmark_of(s["benchmark"], family, run_dir, process)
     if "script" in s:
         scores = {int(step): score for step, score in s["script"].items()}
         more["benchmark"] = ScriptedBenchmark(run_dir, scores, process.rank, s.get("stop_at"))
-    return Trainer(
-        training, optimizer, parallel, model, family, loader, process, checkpointer, monitor,
-        context_length=CONTEXT_LENGTH, prediction_length=PREDICTION_LENGTH, **more,
+    kinds, flops_per_row = family.kinds(model), family.flops_per_row(model, data)
+    wrapped = parallelize(
+        model, family.sharding, parallel, process, activation_checkpointing=training.activation_checkpointing,
+        compile_blocks=training.compile, autocast_dtype=autocast_dtype(training.precision, process.device),
     )  # fmt: skip
+    built = build_optimizer(optimizer, wrapped.named_parameters(), kinds, max_grad_norm=training.max_grad_norm)
+    learning_rate = lambda step: optimizer.learning_rate_of(step, training.num_steps)
+    return Trainer(
+        training, family, wrapped, built, learning_rate, loader, process, checkpointer, monitor,
+        flops_per_row=flops_per_row, **more,
+    )  # fmt: skip
+
+
+def data_of(s: Mapping[str, Any]) -> tuple[Any, Dataset]:
+    """The data section of a run, and its samples."""
+    if s["family"] in ("toy_tokens", "toy_recurrent"):
+        num_lanes = s["batch_size"] if s["family"] == "toy_recurrent" else None
+        return None, ToyText(num_lanes)
+    data = SeriesData(
+        sources=(SourceConfig(path=str(DATA), holdout=PREDICTION_LENGTH if "validation" in s else 0),),
+        context_length=CONTEXT_LENGTH,
+        prediction_length=PREDICTION_LENGTH,
+        group=GroupConfig(probability=0.2, max_size=3),
+        normalization="zero" if s["family"] == "time_moe" else "none",
+    )
+    return data, data.open(5)
 
 
 def small_config(family: str, dropout: float) -> dict[str, Any]:
     """Fields of a small model of a family; its objective does not depend on how a batch is cut."""
+    if family in TOYS:
+        return {"dropout": dropout}
     if family == "time_moe":
         more = {"horizon_lengths": (1, 8), "balance": "bias", "attention_dropout": dropout}
         return {"size": "test", "hidden_size": 32, "intermediate_size": 64, **more}

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from foreloom.config.loader import Recipe
-from foreloom.data.mixture import DataConfig, SourceConfig
-from foreloom.data.synthetic.address import locate
 from foreloom.evaluation.tiers import BenchmarkConfig, is_file_of_tasks, tier_tasks
 
 
@@ -21,24 +18,15 @@ def find_files(recipe: Recipe, *, need_data: bool) -> tuple[Mapping[str, Any], l
     that are not there a problem; an address of synthetic data that is wrong always is one.
     """
     sections = dict(recipe.sections)
-    problems: list[str] = []
-    for name in ("data", "validation"):
-        sources: list[SourceConfig] = []
-        for i, source in enumerate(sections[name].sources):
-            key = f"{name}.sources.{i}.path"
-            where = recipe.where(key)
-            try:
-                found, missing = locate(source.path, functools.partial(find, where=where))
-            except ValueError as error:
-                problems.append(f"{where}: {key}: {error}")
-                found, missing = source.path, []
-            problems += [f"{where}: {key}: no such file or folder: {one}." for one in missing if need_data]
-            sources.append(dataclasses.replace(source, path=found))
-        sections[name] = dataclasses.replace(sections[name], sources=tuple(sources))
-    sections["data"] = _quarantine(recipe, sections["data"], problems if need_data else [])
+    sections["data"], sections["validation"], found = sections["data"].find_files(
+        sections["validation"], lambda path, key: find(path, recipe.where(key))
+    )
+    problems = [
+        f"{recipe.where(one.key)}: {one.key}: {one.sentence}" for one in found if need_data or not one.is_missing
+    ]
     pretrained = getattr(sections["model"], "pretrained", None)
-    if pretrained is not None and (found := find(pretrained, recipe.where("model.pretrained"))):
-        sections["model"] = dataclasses.replace(sections["model"], pretrained=str(found))
+    if pretrained is not None and (folder := find(pretrained, recipe.where("model.pretrained"))):
+        sections["model"] = dataclasses.replace(sections["model"], pretrained=str(folder))
     sections["benchmark"] = _benchmark(recipe)
     if need_data and sections["benchmark"].steps:
         try:
@@ -46,17 +34,6 @@ def find_files(recipe: Recipe, *, need_data: bool) -> tuple[Mapping[str, Any], l
         except ValueError as error:
             problems += [f"{recipe.where('benchmark')}: benchmark: {line}" for line in str(error).splitlines()]
     return sections, problems
-
-
-def _quarantine(recipe: Recipe, data: DataConfig, problems: list[str]) -> DataConfig:
-    if data.quarantine is None:
-        return data
-    where = recipe.where("data.quarantine")
-    found = find(data.quarantine, where)
-    if found is None:
-        problems.append(f"{where}: data.quarantine: no such file: {data.quarantine}.")
-        return data
-    return dataclasses.replace(data, quarantine=str(found))
 
 
 def _benchmark(recipe: Recipe) -> BenchmarkConfig:

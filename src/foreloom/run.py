@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import logging
 import textwrap
@@ -18,43 +19,52 @@ from foreloom.checkpoint.manifest import VALIDATION_LOSS
 from foreloom.config.describe import describe_recipe
 from foreloom.config.loader import Recipe, SectionChoice, flatten, load_recipe, plain
 from foreloom.config.located import RecipeError, read_yaml
-from foreloom.data.loader import WindowLoader
-from foreloom.data.mixture import DataConfig
-from foreloom.data.synthetic.address import missing_data
-from foreloom.data.validation import ValidationWindows
-from foreloom.distributed.mesh import ParallelConfig
-from foreloom.distributed.process import Process, start, stop
+from foreloom.data.batch import DataSection, HeldOut, SourceStatistics
+from foreloom.data.loader import BatchLoader
+from foreloom.data.stream.series import SeriesData
+from foreloom.data.synthetic.address import short_name
+from foreloom.distributed.mesh import ParallelConfig, mesh_shape
+from foreloom.distributed.parallelize import parallelize
+from foreloom.distributed.process import Process, has_group, start, stop
 from foreloom.distributed.reduce import from_rank_zero
 from foreloom.evaluation.in_training import TrainingBenchmark
 from foreloom.evaluation.tiers import SCORES, BenchmarkConfig, tier_tasks
 from foreloom.files import write_text
 from foreloom.models import registry, tsm
+from foreloom.models.family import forecaster_of
 from foreloom.monitoring.config import MonitoringConfig
 from foreloom.monitoring.monitor import Monitor
 from foreloom.recipe_files import find_files
-from foreloom.training.banner import banner
-from foreloom.training.config import TrainingConfig
-from foreloom.training.optimizer import OptimizerConfig
+from foreloom.training.config import TrainingConfig, autocast_dtype
+from foreloom.training.optimizer import OptimizerConfig, build_optimizer
+from foreloom.training.scoring import Validation
 from foreloom.training.trainer import Trainer, TrainResult
-from foreloom.training.validation import Validation, ValidationConfig
 
 logger = logging.getLogger(__name__)
 
 RECIPE_NAME = "recipe.yaml"
 
 
-def _model_section(raw: Mapping[str, Any]) -> type:
+def _model_section(recipe: Mapping[str, Any]) -> type:
+    raw = recipe.get("model") or {}
     if "family" not in raw:
         raise ValueError(f"model.family: is required and not given. Known: {', '.join(registry.names())}.")
     return registry.get(raw["family"]).config
 
 
+def _data_section(recipe: Mapping[str, Any]) -> type[DataSection]:
+    """The family's kind of data; that of series where no family is named, which `_model_section` tells of."""
+    raw = recipe.get("model")
+    name = raw.get("family") if isinstance(raw, Mapping) else None
+    return registry.get(name).data if name in registry.names() else SeriesData
+
+
 SECTIONS: dict[str, SectionChoice] = {
     "model": _model_section,
-    "data": DataConfig,
+    "data": _data_section,
     "training": TrainingConfig,
     "optimizer": OptimizerConfig,
-    "validation": ValidationConfig,
+    "validation": lambda recipe: _data_section(recipe).validation,
     "benchmark": BenchmarkConfig,
     "parallel": ParallelConfig,
     "checkpoint": CheckpointConfig,
@@ -100,50 +110,60 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
     """The composition root: sections in, a trainer ready to `train()` out."""
     model_config, data, training = (recipe.sections[name] for name in ("model", "data", "training"))
     assert isinstance(training, TrainingConfig)
-    lengths = {"context_length": data.context_length, "prediction_length": data.prediction_length}
-    loader = WindowLoader(
-        data,
-        seed=training.seed,
+    optimizer_config, validation = recipe.sections["optimizer"], recipe.sections["validation"]
+    dataset = data.open(training.seed)
+    ranks = {"rank": process.rank, "world_size": process.world_size}
+    loader = BatchLoader(
+        dataset,
         batch_size=training.batch_size,
         micro_batch_size=training.micro_batch_size,
-        rank=process.rank,
-        world_size=process.world_size,
+        num_prefetch=data.num_prefetch,
+        **ranks,
     )
     training = training.in_steps(loader.num_epoch_batches)
-    held_out = _validation_windows(recipe, process, loader)
+    learning_rate = functools.partial(optimizer_config.learning_rate_of, num_updates=training.num_steps)
+    learning_rate(1)  # a schedule that does not fit is told before any work
+    share = training.micro_batch_size or -(-training.batch_size // process.world_size)
+    held_out = data.held_out(validation, dataset, micro_batch_size=share, **ranks)
     if model_config.pretrained is not None:
         folder = find_model_folder(model_config.pretrained)
         model_config = dataclasses.replace(model_config, pretrained=str(folder))
     family = registry.get(model_config.family)
     monitor = Monitor(run_dir, training.num_steps, recipe.sections["monitoring"], process.is_main)
-    model = family.build(model_config, **lengths)
+    model = family.build(model_config, data)
     if model_config.pretrained is None:
         family.initialize(model, training.seed)
     benchmark = _benchmark(recipe, run_dir, process)
     if benchmark:
         benchmark.check(model)
     checkpointer = Checkpointer(
-        run_dir,
-        _checkpointing(recipe),
-        process,
-        save_total_limit=training.save_total_limit,
-        resume=resume,
+        run_dir, _checkpointing(recipe), process, save_total_limit=training.save_total_limit, resume=resume
     )
     num_parameters = sum(p.numel() for p in model.parameters())
+    flops_per_row, kinds = family.flops_per_row(model, data), family.kinds(model)
+    parallel = parallelize(
+        model,
+        family.sharding,
+        recipe.sections["parallel"],
+        process,
+        activation_checkpointing=training.activation_checkpointing,
+        compile_blocks=training.compile,
+        autocast_dtype=autocast_dtype(training.precision, process.device),
+    )
     return Trainer(
         training,
-        recipe.sections["optimizer"],
-        recipe.sections["parallel"],
-        model,
         family,
+        parallel,
+        build_optimizer(optimizer_config, parallel.named_parameters(), kinds, max_grad_norm=training.max_grad_norm),
+        learning_rate,
         loader,
         process,
         checkpointer,
         monitor,
-        **lengths,
-        validation=Validation(recipe.sections["validation"], held_out) if held_out else None,
+        flops_per_row=flops_per_row,
+        validation=Validation(validation, held_out) if held_out else None,
         benchmark=benchmark,
-        banner=banner(recipe, process, loader, held_out, _tiers(recipe), training.num_steps, num_parameters),
+        banner=_banner(recipe, process, loader, held_out, training.num_steps, num_parameters),
         config_hash=config_hash(recipe),
         on_start=lambda: _record(recipe, run_dir, process),
     )
@@ -166,18 +186,9 @@ def translate(path: Path, *, devices: int) -> str:
 def _contradictions(recipe: Recipe) -> list[str]:
     """What settings of several sections say against each other, a line a problem."""
     data, training, validation = (recipe.sections[name] for name in ("data", "training", "validation"))
-    problems = {}
-    if training.epochs is not None and data.stride is None:
-        problems["training.epochs"] = (
-            "needs data.stride: without it windows are drawn at random, without end. "
-            f"data.stride={data.context_length + data.prediction_length} cuts series without overlap; or give "
-            "training.steps instead."
-        )
-    if validation.steps and not validation.sources and not any(source.holdout for source in data.sources):
-        problems["validation.steps"] = (
-            "there is nothing to validate on: give data.sources.0.holdout, the last steps of every series that "
-            "training then leaves alone, or data sets of their own in validation.sources."
-        )
+    problems = {one.key: one.sentence for one in data.contradictions(validation)}
+    if training.epochs is not None and (why := data.why_endless()):
+        problems["training.epochs"] = why
     metric = recipe.sections["checkpoint"].best_metric
     scored = [VALIDATION_LOSS] if validation.steps else []
     scored += recipe.sections["benchmark"].metrics()
@@ -200,8 +211,9 @@ def _benchmark(recipe: Recipe, run_dir: Path, process: Process) -> TrainingBench
     if not config.steps:
         return None
     family = registry.get(model.family)
+    forecaster = functools.partial(forecaster_of, family)
     return TrainingBenchmark(
-        config, tier_tasks(config), run_dir, family.forecaster, process, scores_start=model.pretrained is not None
+        config, tier_tasks(config), run_dir, forecaster, process, scores_start=model.pretrained is not None
     )
 
 
@@ -221,20 +233,62 @@ def _checkpointing(recipe: Recipe) -> CheckpointConfig:
     return config
 
 
-def _validation_windows(recipe: Recipe, process: Process, loader: WindowLoader) -> ValidationWindows | None:
-    data, training, config = (recipe.sections[name] for name in ("data", "training", "validation"))
-    if not config.steps:
-        return None
-    return ValidationWindows(
-        data,
-        config.sources,
-        max_windows=config.max_windows,
-        stride=config.stride,
-        micro_batch_rows=training.micro_batch_size or -(-training.batch_size // process.world_size),
-        rank=process.rank,
-        world_size=process.world_size,
-        opened=None if config.sources else loader.sources,
-    )
+def _banner(
+    recipe: Recipe,
+    process: Process,
+    loader: BatchLoader,
+    held_out: HeldOut | None,
+    num_steps: int,
+    num_parameters: int,
+) -> dict[str, dict[str, Any]]:
+    """What a run says of itself before its first step: titled sections of labels and values."""
+    model, data, training = (recipe.sections[name] for name in ("model", "data", "training"))
+    optimizer, parallel = recipe.sections["optimizer"], recipe.sections["parallel"]
+    dtype = autocast_dtype(training.precision, process.device)
+    every = recipe.sections["validation"].steps
+    return {
+        "Model": {
+            "family": model.family,
+            "start": model.pretrained or f"random values, size {model.size}",
+            "parameters": num_parameters,
+        },
+        "Optimization": {
+            "steps": f"{num_steps:,}" + _in_epochs(num_steps, loader),
+            "global batch": f"{training.batch_size:,} rows",
+            "learning rate": f"{optimizer.learning_rate:g}, {optimizer.schedule}",
+            "weight decay": optimizer.weight_decay,
+        },
+        "Distributed": {
+            "device": str(process.device),
+            "ranks": process.world_size,
+            "strategy": _strategy(parallel, process, num_parameters),
+            "precision": "fp32" if dtype is None else str(dtype).removeprefix("torch."),
+        },
+        "Data": {
+            **{short_name(source.name): _source_in_words(source) for source in loader.dataset.statistics()},
+            **data.in_words(),
+            "validation": f"{held_out.num_windows:,} windows every {every:,} steps" if held_out else "none",
+            "benchmark": _tiers(recipe),
+        },
+    }
+
+
+def _source_in_words(source: SourceStatistics) -> str:
+    left_out = "".join(f" ({number:,} {reason})" for reason, number in source.left_out.items() if number)
+    return f"{source.num_items:,} {source.unit}, {source.share:.0%} of the samples{left_out}"
+
+
+def _in_epochs(num_steps: int, loader: BatchLoader) -> str:
+    if loader.num_epoch_batches is None:
+        return ""
+    return f" ({num_steps / loader.num_epoch_batches:.3g} epochs of {loader.dataset.num_epoch_samples:,} windows)"
+
+
+def _strategy(parallel: ParallelConfig, process: Process, num_parameters: int) -> str:
+    if not has_group():
+        return "single process"
+    shape = mesh_shape(parallel, world_size=process.world_size, num_parameters=num_parameters)
+    return "ddp" if shape.strategy == "ddp" else f"fsdp, {shape.dp_replicate} x {shape.dp_shard}"
 
 
 def _settle(recipe: Recipe, run_dir: Path) -> Recipe:
@@ -272,9 +326,9 @@ def _length(recipe: Recipe) -> dict[str, Any]:
     Opens the sources.
     """
     data, training = recipe.sections["data"], recipe.sections["training"]
-    if data.stride is None or any(missing_data(source.path) for source in data.sources):
+    if data.why_endless() or not data.is_there():
         return {}
-    num_batches = WindowLoader(data, seed=training.seed, batch_size=training.batch_size).num_epoch_batches
+    num_batches = BatchLoader(data.open(training.seed), batch_size=training.batch_size).num_epoch_batches
     assert num_batches is not None
     if training.epochs is None:
         return {"epochs": float(f"{training.num_steps / num_batches:.3g}")}

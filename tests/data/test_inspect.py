@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from foreloom.data.convert import convert
+from foreloom.data.formats.reader import open_source
 from foreloom.data.inspect import inspect
-from foreloom.data.reader import open_source
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_conversion_never_overwrites_and_leaves_nothing_half_done(tmp_path, mixe
 
 
 def test_a_covariate_that_turns_up_late_is_refused(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("foreloom.data.writer._BATCH_SERIES", 2)
+    monkeypatch.setattr("foreloom.data.formats.writer._BATCH_SERIES", 2)
     lines = ['{"target": [1, 2]}'] * 2 + ['{"item_id": "late", "target": [3], "past__x": [1]}']
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     with pytest.raises(ValueError, match="series 'late' has the past covariate 'x', which no series before it has"):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput
 from foreloom.evaluation.baselines import Drift, Naive, SeasonalForecaster, SeasonalNaive, fill_missing
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from foreloom.config.located import RecipeError
-from foreloom.data.series import Series
-from foreloom.data.writer import write_series
+from foreloom.data.formats.writer import write_series
+from foreloom.data.source import Series
 from foreloom.evaluation.baselines import SeasonalNaive
 from foreloom.evaluation.benchmark import evaluate
 from foreloom.evaluation.tasks import EvaluationTask, read_tasks

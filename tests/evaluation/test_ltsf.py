@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from foreloom.data.reader import open_source
+from foreloom.data.formats.reader import open_source
 from foreloom.evaluation.baselines import Naive
 from foreloom.evaluation.ltsf import default_context, read_ltsf, split_of
 from foreloom.evaluation.sliding import SlidingWindows, channels_of

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from foreloom.data.reader import open_source
+from foreloom.data.formats.reader import open_source
 from foreloom.evaluation.ltsf import read_ltsf
 from foreloom.evaluation.sliding import SlidingWindows, channels_of
 from foreloom.evaluation.sliding_scores import score_windows

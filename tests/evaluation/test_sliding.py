@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from foreloom.data.reader import open_source
+from foreloom.data.formats.reader import open_source
 from foreloom.evaluation.baselines import Naive, SeasonalNaive
 from foreloom.evaluation.sliding import Channel, SlidingWindows, channels_of
 from foreloom.evaluation.sliding_scores import score_windows

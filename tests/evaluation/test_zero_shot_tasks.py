@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from foreloom.data.reader import open_source
+from foreloom.data.formats.reader import open_source
 from foreloom.evaluation.baselines import SeasonalNaive
 from foreloom.evaluation.benchmark import evaluate
 from foreloom.evaluation.tasks import read_tasks

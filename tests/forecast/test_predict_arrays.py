@@ -7,7 +7,7 @@ import pytest
 import torch
 from naive_model import naive_model
 
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput
 
 RAMP = np.arange(5.0)
 

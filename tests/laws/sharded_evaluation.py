@@ -12,6 +12,7 @@ from foreloom.distributed.process import start, stop
 from foreloom.distributed.reduce import sum_over_ranks
 from foreloom.evaluation.benchmark import evaluate
 from foreloom.evaluation.tasks import EvaluationTask
+from foreloom.models.family import WindowLengths
 from foreloom.models.registry import get
 
 
@@ -20,7 +21,7 @@ def main(data: str, out: str) -> None:
     process = start("cpu", timeout_seconds=30)
     family = get("chronos2")
     config = family.config(size="test", d_model=32, d_kv=8, d_ff=64, num_heads=4, num_layers=2)
-    model = family.build(config, context_length=32, prediction_length=16)
+    model = family.build(config, WindowLengths(32, 16))
     family.initialize(model, 3)
     if process.world_size > 1:
         parallelize(model, family.sharding, ParallelConfig(strategy="fsdp"), process)

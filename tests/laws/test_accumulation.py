@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from toy_run import losses, train_here, weights
+from toy_run import FAMILIES, losses, train_here, weights
 
 
-@pytest.mark.parametrize("family", ["toy", "chronos2", "chronos_bolt", "chronos_t5", "time_moe"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_micro_batch_sizes_agree(tmp_path: Path, family: str) -> None:
     sizes = (0, 1, 2, 3, 7, 12, 24)
     for size in sizes:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foreloom.data.loader import StepBatch, WindowLoader
-from foreloom.data.memory import MemorySource
-from foreloom.data.mixture import DataConfig, GroupConfig, SourceConfig
-from foreloom.data.series import Series
+from foreloom.data.config import DataConfig, GroupConfig, SourceConfig
+from foreloom.data.loader import BatchLoader, StepBatch
+from foreloom.data.source import MemorySource, Series
+from loaders import series_loader
+from toy_text import ToyText
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def sources() -> list[MemorySource]:
     return [MemorySource(univariate), MemorySource(multivariate)]
 
 
-def loader(sources, rank: int, world_size: int, **settings) -> WindowLoader:
+def loader(sources, rank: int, world_size: int, **settings) -> BatchLoader:
     config = DataConfig(
         sources=(SourceConfig(path="a"), SourceConfig(path="b")),
         context_length=64,
@@ -28,7 +29,7 @@ def loader(sources, rank: int, world_size: int, **settings) -> WindowLoader:
         num_prefetch=0,
     )
     settings = {"batch_size": 40, "micro_batch_size": 8, "seed": 3} | settings
-    return WindowLoader(config, rank=rank, world_size=world_size, sources=sources, **settings)
+    return series_loader(config, rank=rank, world_size=world_size, sources=sources, **settings)
 
 
 def rows(batches: list[StepBatch]) -> dict[tuple, tuple]:
@@ -97,3 +98,23 @@ def test_another_seed_or_stream_draws_other_samples(sources) -> None:
     assert rows([loader(sources, 0, 1, seed=4).batch(0)]) != base
     assert rows([loader(sources, 0, 1, stream="validation").batch(0)]) != base
     assert rows([loader(sources, 0, 1).batch(0)]) == base
+
+
+@pytest.mark.parametrize("num_lanes", [None, 12])
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_text_is_shared_like_series_and_a_stream_stays_on_its_rank(num_lanes, world_size) -> None:
+    settings = {"batch_size": 12, "micro_batch_size": 2, "num_prefetch": 0}
+    whole = BatchLoader(ToyText(num_lanes), **settings)
+    ranks = [
+        BatchLoader(ToyText(num_lanes), **settings, rank=rank, world_size=world_size) for rank in range(world_size)
+    ]
+    lanes: list[set[tuple[int, ...]]] = [set() for _ in ranks]
+    first = 0
+    for _ in range(6):
+        batch, parts = whole.batch(first), [rank.batch(first) for rank in ranks]
+        samples = np.concatenate([part.samples for part in parts])
+        assert sorted(samples) == batch.samples.tolist() == list(range(first, first + 12))
+        for seen, part in zip(lanes, parts, strict=True):
+            seen.add(tuple(part.samples - first))
+        first = batch.next_sample
+    assert num_lanes is None or all(len(seen) == 1 for seen in lanes)

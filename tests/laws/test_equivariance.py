@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from foreloom.models.chronos2.family import FAMILY, Chronos2Config
+from foreloom.models.family import WindowLengths
 
 
 @pytest.mark.parametrize("arcsinh", [True, False])
 @pytest.mark.parametrize(("a", "b"), [(1000.0, 0.0), (0.01, 0.0), (1.0, 50.0), (8.0, -20.0)])
 def test_scale_and_shift(arcsinh, a, b):
     config = Chronos2Config(size="test", d_model=32, d_kv=8, d_ff=64, initializer_factor=1.0, use_arcsinh=arcsinh)
-    model = FAMILY.build(config, context_length=96, prediction_length=32).eval()
+    model = FAMILY.build(config, WindowLengths(96, 32)).eval()
     FAMILY.initialize(model, 0)
     generator = torch.Generator().manual_seed(0)
     context = torch.randn(6, 96, generator=generator).cumsum(1)
@@ -52,9 +53,8 @@ def test_scale_and_shift_of_chronos_bolt(tiny_chronos_bolt, a, b):
 
 
 def test_the_loss_does_not_know_units():
-    model = FAMILY.build(
-        Chronos2Config(size="test", d_model=32, d_kv=8, d_ff=64), context_length=96, prediction_length=32
-    ).eval()
+    config = Chronos2Config(size="test", d_model=32, d_kv=8, d_ff=64)
+    model = FAMILY.build(config, WindowLengths(96, 32)).eval()
     FAMILY.initialize(model, 0)
     walk = torch.randn(5, 128, generator=torch.Generator().manual_seed(0)).cumsum(1)
     losses = [model(x[:, :96], future_target=x[:, 96:]).loss for x in (walk, 300 * walk - 40)]

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from foreloom.models import registry
+from foreloom.models.family import WindowLengths
 
 MODELS = {
     "chronos2": ("chronos2", {}),
@@ -24,7 +25,7 @@ def family_and_model(request):
     name, fields = MODELS[request.param]
     family = registry.get(name)
     small = {"size": "test", "d_model": 32, "d_kv": 8, "d_ff": 64, "initializer_factor": 1.0}
-    model = family.build(family.config(**(small | fields)), context_length=96, prediction_length=32)
+    model = family.build(family.config(**(small | fields)), WindowLengths(96, 32))
     family.initialize(model, 0)
     return family, model.eval()
 

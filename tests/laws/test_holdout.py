@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foreloom.data.loader import WindowLoader
-from foreloom.data.mixture import DataConfig, GroupConfig, SourceConfig
-from foreloom.data.series import Series
-from foreloom.data.writer import write_series
+from foreloom.data.config import DataConfig, GroupConfig, SourceConfig
+from foreloom.data.formats.writer import write_series
+from foreloom.data.source import Series
+from loaders import series_loader
 
 HOLDOUT = 11
 
@@ -36,7 +36,7 @@ def windows(path) -> list[np.ndarray]:
         min_past=5,
         group=GroupConfig(probability=0.5, max_size=5),
     )
-    loader = WindowLoader(config, seed=0, batch_size=300)
+    loader = series_loader(config, seed=0, batch_size=300)
     batches = [batch for _, batch in zip(range(6), loader, strict=False)]
     loader.close()
     return [values for batch in batches for one in batch.micro_batches for values in (one.context_RC, one.future_RH)]

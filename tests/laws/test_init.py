@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+from foreloom.models.family import WindowLengths
 from foreloom.models.registry import get
 
 
 def chronos2(num_layers: int, seed: int) -> nn.Module:
     family = get("chronos2")
     config = family.config(size="test", d_model=32, d_kv=8, d_ff=64, num_heads=4, num_layers=num_layers)
-    model = family.build(config, context_length=32, prediction_length=8)
+    model = family.build(config, WindowLengths(32, 8))
     family.initialize(model, seed)
     return model
 
@@ -20,7 +21,7 @@ def chronos2(num_layers: int, seed: int) -> nn.Module:
 def chronos_bolt(num_layers: int, seed: int) -> nn.Module:
     family = get("chronos_bolt")
     config = family.config(size="test", d_model=32, d_kv=8, d_ff=64, num_layers=num_layers, num_decoder_layers=2)
-    model = family.build(config, context_length=32, prediction_length=8)
+    model = family.build(config, WindowLengths(32, 8))
     family.initialize(model, seed)
     return model
 
@@ -30,7 +31,7 @@ def chronos_t5(num_layers: int, seed: int) -> nn.Module:
     config = family.config(
         size="tiny", d_model=32, d_kv=8, d_ff=64, num_layers=num_layers, num_decoder_layers=2, n_tokens=64, use_moe=True
     )
-    model = family.build(config, context_length=32, prediction_length=8)
+    model = family.build(config, WindowLengths(32, 8))
     family.initialize(model, seed)
     return model
 
@@ -38,7 +39,7 @@ def chronos_t5(num_layers: int, seed: int) -> nn.Module:
 def time_moe(num_layers: int, seed: int) -> nn.Module:
     family = get("time_moe")
     config = family.config(size="test", hidden_size=32, intermediate_size=64, num_hidden_layers=num_layers)
-    model = family.build(config, context_length=32, prediction_length=8)
+    model = family.build(config, WindowLengths(32, 8))
     family.initialize(model, seed)
     return model
 
@@ -67,7 +68,7 @@ def test_experts_have_the_values_of_their_own_names() -> None:
     four, six = (get("time_moe").config(size="test", num_experts=number) for number in (4, 6))
     stacks = []
     for config in (four, six):
-        model = get("time_moe").build(config, context_length=32, prediction_length=8)
+        model = get("time_moe").build(config, WindowLengths(32, 8))
         get("time_moe").initialize(model, 7)
         stacks.append(model.state_dict()["model.layers.1.ffn_layer.experts.gate_up_proj"])
     assert torch.equal(stacks[0], stacks[1][:4]) and not torch.equal(stacks[1][4], stacks[1][5])

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from foreloom.data.loader import WindowLoader
-from foreloom.data.mixture import DataConfig, SourceConfig
+from foreloom.data.config import DataConfig, SourceConfig
+from loaders import series_loader
 
 JUNK = 12345.0
 
@@ -58,7 +58,7 @@ def test_missing_stays_missing(tmp_path, monkeypatch, values, write_set) -> None
     config = DataConfig(
         sources=(SourceConfig(path=str(tmp_path / "set")),), context_length=16, prediction_length=6, min_past=3
     )
-    loader = WindowLoader(config, seed=0, batch_size=400)
+    loader = series_loader(config, seed=0, batch_size=400)
     (windows,) = loader.batch(0).micro_batches
     for row, (item, context, future) in enumerate(
         zip(windows.item_R, windows.context_RC, windows.future_RH, strict=True)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foreloom.data.memory import MemorySource
-from foreloom.data.mixture import DataConfig, GroupConfig, SourceConfig
-from foreloom.data.selection import select
-from foreloom.data.series import Series
-from foreloom.data.stream import SampleStream
+from foreloom.data.config import DataConfig, GroupConfig, SourceConfig
+from foreloom.data.source import MemorySource, Series
+from foreloom.data.stream.draw import SampleStream
+from foreloom.data.stream.selection import select
 
 NUM_DRAWS = 100_000
 SIZES = (900, 100, 3)

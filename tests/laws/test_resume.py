@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from toy_run import losses, start_rank, train_here, weights
+from toy_run import FAMILIES, losses, start_rank, train_here, weights
 
 
 def kill_after(run: dict, step: int, how: signal.Signals) -> subprocess.Popen[str]:
@@ -33,7 +33,7 @@ def same_weights(one: Path, other: Path) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("family", ["toy", "chronos2", "chronos_bolt", "chronos_t5", "time_moe"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_killed_at_a_random_step_goes_on_bit_for_bit(tmp_path: Path, family: str) -> None:
     settings = {"family": family, "dropout": 0.1, "steps": 60, "save_steps": 7}
     train_here(tmp_path / "whole", **settings)

@@ -37,7 +37,10 @@ def test_one_two_and_four_ranks_train_alike_and_take_over_from_each_other(tmp_pa
     )
     ddp, fsdp, hsdp = {"strategy": "ddp"}, {"strategy": "fsdp"}, {"strategy": "fsdp", "dp_replicate": 2}
     cut, recompute = {"micro_batch_size": 5}, {"activation_checkpointing": True}
+    tokens, recurrent = ({"family": family, "steps": 6, "save_steps": 3} for family in ("toy_tokens", "toy_recurrent"))
     train_here(tmp_path / "toy", **toy)
+    train_here(tmp_path / "toy_tokens", **tokens)
+    train_here(tmp_path / "toy_recurrent", **recurrent)
     train_here(tmp_path / "chronos2", **chronos2)
     train_here(tmp_path / "chronos_bolt", **chronos_bolt)
     train_here(tmp_path / "chronos_t5", **chronos_t5)
@@ -47,6 +50,8 @@ def test_one_two_and_four_ranks_train_alike_and_take_over_from_each_other(tmp_pa
         time_moe | ddp | {"run_dir": tmp_path / "time_moe-2-ddp"},
         time_moe | fsdp | cut | recompute | {"run_dir": tmp_path / "time_moe-2-fsdp"},
         toy | ddp | cut | {"run_dir": tmp_path / "toy-2-ddp"},
+        tokens | fsdp | cut | {"run_dir": tmp_path / "toy_tokens-2-fsdp"},
+        recurrent | ddp | cut | {"run_dir": tmp_path / "toy_recurrent-2-ddp"},
         chronos_bolt | fsdp | cut | recompute | {"run_dir": tmp_path / "chronos_bolt-2-fsdp"},
         chronos2 | fsdp | cut | recompute | {"run_dir": tmp_path / "chronos2-2-fsdp"},
         chronos_t5 | ddp | {"run_dir": tmp_path / "chronos_t5-2-ddp"},
@@ -61,11 +66,17 @@ def test_one_two_and_four_ranks_train_alike_and_take_over_from_each_other(tmp_pa
     two_then_one = stopped_at_three(tmp_path / "chronos2-2-fsdp", tmp_path / "chronos2-2-1")
     train_here(two_then_one, **chronos2, resume=True)
 
+    # The state of every stream goes along, whatever rank it was on.
+    streams_on_one = stopped_at_three(tmp_path / "toy_recurrent-2-ddp", tmp_path / "toy_recurrent-2-1")
+    train_here(streams_on_one, **recurrent, resume=True)
+    streams_on_four = stopped_at_three(tmp_path / "toy_recurrent-2-ddp", tmp_path / "toy_recurrent-2-4")
+
     two_then_four = stopped_at_three(tmp_path / "toy-2-ddp", tmp_path / "toy-2-4")
     four = [
         toy | hsdp | {"run_dir": two_then_four, "resume": True},
+        recurrent | ddp | {"run_dir": streams_on_four, "resume": True},
         chronos2 | ddp | {"run_dir": tmp_path / "chronos2-4-ddp"},
     ]
     launch(4, four)
-    for run_dir in (two_then_one, *(run["run_dir"] for run in (*two, *four))):
+    for run_dir in (two_then_one, streams_on_one, *(run["run_dir"] for run in (*two, *four))):
         assert_same_run(tmp_path / run_dir.name.partition("-")[0], run_dir)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from foreloom.data.windows import Role, Windows
+from foreloom.data.stream.windows import Role, Windows
 
 
 def windows_of(x_RL: np.ndarray, horizon: int = 8, **fields) -> Windows:

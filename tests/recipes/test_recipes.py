@@ -14,8 +14,8 @@ import yaml
 from foreloom import run
 from foreloom.config.loader import shipped_recipes
 from foreloom.config.located import RecipeError
-from foreloom.data.loader import WindowLoader
 from foreloom.models import registry
+from loaders import series_loader
 
 RECIPES = sorted(path.stem for path in shipped_recipes().glob("*.yaml"))
 
@@ -24,9 +24,7 @@ def parameters(name: str) -> int:
     sections = run.load(name, need_data=False).sections
     data, model = sections["data"], sections["model"]
     with torch.device("meta"):
-        module = registry.get(model.family).build(
-            model, context_length=data.context_length, prediction_length=data.prediction_length
-        )
+        module = registry.get(model.family).build(model, data)
     return sum(p.numel() for p in module.parameters())
 
 
@@ -74,8 +72,8 @@ def test_the_synthetic_recipe_reads_nothing_real_and_sees_short_contexts():
     assert all(source.path.startswith("synth://") for source in data.sources)
     assert sum(source.weight for source in data.sources) == pytest.approx(1)
     assert training.save_steps % sections["monitoring"].log_steps == 0, "the board needs the minutes of each checkpoint"
-    loader = WindowLoader(data, seed=training.seed, batch_size=4000)
-    steps_N = np.minimum([member.cut for member in loader.members(0)], data.context_length)
+    loader = series_loader(data, seed=training.seed, batch_size=4000)
+    steps_N = np.minimum([member["cut"] for member in loader.dataset.facts(loader.drawn(0))], data.context_length)
     assert (steps_N < 12).mean() > 0.03 and (steps_N < 120).mean() > 0.5
     assert (steps_N == data.context_length).mean() > 0.05
     whole_patches = sections["model"].input_patch_size

@@ -5,8 +5,8 @@ import csv
 import numpy as np
 import pytest
 
-from foreloom.data.series import Series
-from foreloom.data.writer import write_series
+from foreloom.data.formats.writer import write_series
+from foreloom.data.source import Series
 from foreloom.models.chronos2.family import FAMILY as CHRONOS2
 from foreloom.models.chronos_t5.family import FAMILY as CHRONOS_T5
 from foreloom.models.family import ExpertChoices

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from foreloom.models.chronos_t5.family import FAMILY
+from foreloom.models.family import WindowLengths
 from foreloom.report.parameters import (
     parameter_table,
     parameters_and_print,
@@ -42,7 +43,7 @@ def test_a_model_is_counted_as_its_recipe(tiny_chronos_t5, tmp_path):
     size = size_of_model(tmp_path)
     assert size.total.num_parameters == sum(p.numel() for p in tiny_chronos_t5.parameters())
     assert (size.context_length, size.horizon) == (96, 16)
-    assert size.flops_per_row == FAMILY.flops_per_row(tiny_chronos_t5, 96, 16)
+    assert size.flops_per_row == FAMILY.flops_per_row(tiny_chronos_t5, WindowLengths(96, 16))
 
 
 def test_a_pretrained_recipe_is_that_model_with_what_it_changes(tiny_chronos_t5, tmp_path):

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from foreloom import run
+from foreloom.data.formats.reader import open_source
 from foreloom.data.loader import StepBatch
-from foreloom.data.quarantine import read_quarantine
-from foreloom.data.reader import open_source
+from foreloom.data.stream.selection import read_quarantine
 from foreloom.report.replay import batch_of, replay_and_print
 from foreloom.training.trainer import Trainer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foreloom.data.reader import open_source
+from foreloom.data.formats.reader import open_source
 from foreloom.data.synthetic import registry
 from foreloom.report.synthetic import print_processes, synth_and_print, synthetic_figure
 

@@ -13,14 +13,16 @@ import torch
 from safetensors.torch import load_file
 
 from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer
-from foreloom.data.loader import LoaderCounts, SourceStatistics, StepBatch
-from foreloom.data.windows import Role, Windows
+from foreloom.data.loader import LoaderCounts, StepBatch
+from foreloom.data.stream.windows import Role, Windows
 from foreloom.distributed.mesh import ParallelConfig
+from foreloom.distributed.parallelize import parallelize
 from foreloom.distributed.process import Process
+from foreloom.models.family import WindowLengths
 from foreloom.models.registry import get
 from foreloom.monitoring.monitor import Monitor, MonitoringConfig
 from foreloom.training.config import TrainingConfig
-from foreloom.training.optimizer import OptimizerConfig
+from foreloom.training.optimizer import OptimizerConfig, build_optimizer
 from foreloom.training.trainer import Trainer
 
 
@@ -31,10 +33,11 @@ class RecordedBatches:
         self.batches = [recorded_batch(arrays, step) for step in range(num_steps)]
         self.next_sample = 0
 
-    queue_depth = 0
+    num_prefetch = 0
+    dataset = SimpleNamespace(statistics=list)
 
-    def source_statistics(self) -> list[SourceStatistics]:
-        return []
+    def largest(self) -> Windows:
+        return self.batches[0].micro_batches[0]
 
     def counts(self) -> LoaderCounts:
         return LoaderCounts(0, 0.0, 0, 0, 0)
@@ -80,21 +83,24 @@ def test_trajectory_of_fit(tmp_path: Path, shared: Path) -> None:
     config = family.config(
         pretrained=str(oracle / "ckpt" / expected["checkpoint"]), dropout_rate=0.0, reduction="reference"
     )
-    model = family.build(config, context_length=64, prediction_length=24)
+    data = WindowLengths(64, 24)
+    model = family.build(config, data)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     process = Process(0, 1, 0, torch.device("cpu"))
+    optimizer = OptimizerConfig(learning_rate=expected["learning_rate"], weight_decay=0.0, schedule="linear")
     trainer = Trainer(
         TrainingConfig(steps=steps, batch_size=12, max_grad_norm=expected["max_grad_norm"]),
-        OptimizerConfig(learning_rate=expected["learning_rate"], weight_decay=0.0, schedule="linear"),
-        ParallelConfig(),
-        model,
         family,
+        parallelize(model, family.sharding, ParallelConfig(), process),
+        build_optimizer(
+            optimizer, model.named_parameters(), family.kinds(model), max_grad_norm=expected["max_grad_norm"]
+        ),
+        lambda step: optimizer.learning_rate_of(step, steps),
         RecordedBatches(np.load(oracle / "c2a_fit.npz"), steps),  # type: ignore[arg-type]
         process,
         Checkpointer(tmp_path, CheckpointConfig(), process),
         Monitor(tmp_path, steps, MonitoringConfig(log_steps=1, trackers=("none",)), is_main=True),
-        context_length=64,
-        prediction_length=24,
+        flops_per_row=family.flops_per_row(model, data),
     )
     trainer.train()
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

@@ -7,18 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from foreloom.data.loader import WindowLoader
-from foreloom.data.mixture import DataConfig, SourceConfig
-from foreloom.training.data_watch import DataWatch
+from foreloom.data.config import DataConfig, SourceConfig
+from foreloom.data.loader import BatchLoader
+from foreloom.training.log_interval import DataWatch
+from loaders import series_loader
 
 DATA = Path(__file__).resolve().parents[2] / "examples" / "data" / "m3_monthly.parquet"
 
 
-def loader(num_prefetch: int) -> WindowLoader:
+def loader(num_prefetch: int) -> BatchLoader:
     config = DataConfig(
         sources=(SourceConfig(path=str(DATA)),), context_length=32, prediction_length=8, num_prefetch=num_prefetch
     )
-    return WindowLoader(config, seed=1, batch_size=16)
+    return series_loader(config, seed=1, batch_size=16)
 
 
 def wait_for(is_true) -> None:
@@ -40,8 +41,8 @@ def test_a_full_queue_and_an_empty_one():
         wait_for(lambda: of.counts().num_ready == 3)
     full = watch.record()
     assert (full.queue_depth, full.num_ready, full.queue_fill) == (3, 3, 1.0)
-    assert full.num_series == of.source_statistics()[0].num_drawn > 0
-    assert full.mapped_bytes == of.source_statistics()[0].num_bytes > 0
+    assert full.num_series == of.dataset.statistics()[0].num_items > 0
+    assert full.mapped_bytes == of.dataset.statistics()[0].num_bytes > 0
     assert 0 < full.build_seconds < 5
 
     make = of.batch

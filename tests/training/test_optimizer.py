@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from foreloom.models.common.parts import by_shape
 from foreloom.training.optimizer import OptimizerConfig, build_optimizer
 
 
@@ -27,10 +28,10 @@ def test_weight_decay_reaches_the_parameters_it_names_and_no_others(decay_on: st
     layer = Layer()
     before = {name: p.detach().clone() for name, p in layer.named_parameters()}
     config = OptimizerConfig(learning_rate=0.1, weight_decay=0.5, weight_decay_on=decay_on)
-    optimizer = build_optimizer(config, layer)
+    optimizer = build_optimizer(config, layer.named_parameters(), by_shape(layer), max_grad_norm=1.0)
     for parameter in layer.parameters():
         parameter.grad = torch.zeros_like(parameter)  # no gradient: what moves has decayed
-    optimizer.step()
+    assert optimizer.update(torch.tensor([1.0, 0.0, 1.0]), 0.1) == 1
     for name, parameter in layer.named_parameters():
         torch.testing.assert_close(parameter.detach(), before[name] * (0.95 if name in decayed else 1.0))
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 
-from foreloom.training.patience import BestLoss
+from foreloom.training.scoring import BestLoss
 
 
 def after(losses: list[float], min_delta: float = 0.0) -> BestLoss:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from foreloom.objectives.loss import Loss
-from foreloom.training.tally import OutputSums, RunningTally
+from foreloom.training.step import OutputSums, RunningTally
 
 CPU = torch.device("cpu")
 
@@ -43,12 +43,12 @@ def test_a_tally_that_changes_its_shape_is_our_mistake() -> None:
 
 
 def test_skipped_steps_stay_out_of_the_log_line_and_a_resumed_sum_is_the_same() -> None:
-    running = RunningTally()
+    running = RunningTally(torch.device("cpu"))
     applied, skipped = torch.tensor(1.0), torch.tensor(0.0)
     running.add({"load": torch.tensor([[1.0, 2.0]], dtype=torch.float64)}, applied)
     running.add({"load": torch.tensor([[torch.nan, torch.inf]], dtype=torch.float64)}, skipped)
-    resumed = RunningTally()
-    resumed.load_state_dict(running.state_dict(), CPU)
+    resumed = RunningTally(torch.device("cpu"))
+    resumed.load_state_dict(running.state_dict())
     for one in (running, resumed):
         one.add({"load": torch.tensor([[0.1, 0.2]], dtype=torch.float64)}, applied)
         assert one.take()["load"].tolist() == [[1.1, 2.2]]

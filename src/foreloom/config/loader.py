@@ -21,7 +21,7 @@ COMMAND_LINE = "command line"
 """Where a setting was written that is in no file."""
 
 SectionChoice = type | Callable[[Mapping[str, Any]], type]
-"""A section's class, or a function that picks it from the section's raw values."""
+"""A section's class, or a function that picks it from the raw values of the whole recipe."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str], sections: Mapping[st
             problems.append(f"{located.where(name)}: {name}: expected a section of settings, got {raw!r}.")
             continue
         try:
-            cls = choice if isinstance(choice, type) else choice(raw)
+            cls = choice if isinstance(choice, type) else choice(located.values)
         except ValueError as error:
             problems.extend(f"{located.where(name)}: {line}" for line in str(error).splitlines())
             continue

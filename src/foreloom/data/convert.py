@@ -8,10 +8,10 @@ from typing import Literal
 
 import numpy as np
 
-from foreloom.data.progress import byte_bar
-from foreloom.data.reader import open_source
-from foreloom.data.series import Series, read_in_turn
-from foreloom.data.writer import write_series
+from foreloom.data.formats.cache import byte_bar
+from foreloom.data.formats.reader import open_source
+from foreloom.data.formats.writer import write_series
+from foreloom.data.source import Series, read_in_turn
 from foreloom.files import whole_or_absent
 
 

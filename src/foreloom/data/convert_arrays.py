@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from foreloom.data.progress import conversion_bar
+from foreloom.data.formats.cache import conversion_bar
+from foreloom.data.formats.restricted_pickle import read_pickles, unpickle
+from foreloom.data.formats.writer import write_series
 from foreloom.data.record import records_of, series_of
-from foreloom.data.restricted_pickle import read_pickles, unpickle
-from foreloom.data.series import Series
-from foreloom.data.writer import write_series
+from foreloom.data.source import Series
 
 
 def pickle_to_arrow(paths: Sequence[Path], out: Path) -> None:

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 
 from foreloom.data import tables
 from foreloom.data.convert_text import write_tables
-from foreloom.data.mapped_file import FILE_MAGIC
-from foreloom.data.progress import conversion_bar
+from foreloom.data.formats.arrow_columns import FILE_MAGIC
+from foreloom.data.formats.cache import conversion_bar
 
 _BATCH_BYTES = 64 * 2**20
 

@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 
 from foreloom.data import columns, tables
-from foreloom.data.progress import conversion_bar
+from foreloom.data.formats.cache import conversion_bar
+from foreloom.data.formats.writer import write_series
 from foreloom.data.record import records_of, series_of
-from foreloom.data.series import Series
-from foreloom.data.writer import write_series
+from foreloom.data.source import Series
 
 _LARGEST_BLOCK_BYTES = 2**30
 

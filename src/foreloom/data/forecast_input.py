@@ -7,12 +7,25 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from foreloom.data.encoding import encode
-from foreloom.data.windows import ForecastInput
+
+
+@dataclass(frozen=True)
+class ForecastInput:
+    """One thing to forecast: all rows of one group. Row order: targets, past covariates, known-future covariates."""
+
+    context_RC: np.ndarray
+    """float32 (rows, L)."""
+    future_RH: np.ndarray
+    """float32 (rows, H): NaN for targets and past covariates, the known values for future covariates."""
+    num_targets: int
+    num_past: int = 0
+    num_future: int = 0
 
 
 def forecast_input(
@@ -25,8 +38,8 @@ def forecast_input(
 
     `past` holds every covariate over the past, (L,) each; `future` those known ahead, (H,) each, or None for values
     not at hand. Numbers stay as they are but for infinite ones, which count as missing; anything else, booleans
-    included, is a category. Raises ValueError with the
-    covariate's name for lengths that do not fit and for a `future` name that `past` lacks.
+    included, is a category. Raises ValueError with the covariate's name for lengths that do not fit and for a `future`
+    name that `past` lacks.
     """
     length = target_VL.shape[-1]
     for name in future:

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from foreloom.data.formats.reader import find_parts, open_source
 from foreloom.data.hashing import random_bits
-from foreloom.data.layouts import find_parts
-from foreloom.data.reader import open_source
-from foreloom.data.series import Series, read_in_turn
+from foreloom.data.source import Series, read_in_turn
 from foreloom.data.synthetic.address import is_synthetic
 
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -1,31 +1,25 @@
-"""Global batches of windows, the same on every world size, each rank reading its own share.
+"""Global batches, the same on every world size, each rank reading its own share. Knows no kind of data.
 
 Axes: N samples of one global batch.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
-from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from foreloom.data.dropping import Dropping
-from foreloom.data.mixture import DataConfig
-from foreloom.data.normalization import SeriesScales
-from foreloom.data.plan import plan_micro_batches
-from foreloom.data.quarantine import read_quarantine
-from foreloom.data.read_ahead import ReadAhead
-from foreloom.data.reader import open_source
-from foreloom.data.selection import select
-from foreloom.data.series import Source
-from foreloom.data.stream import Samples, SampleStream
-from foreloom.data.strided import StridedStream, count_batches
-from foreloom.data.windows import Windows, gather
+from foreloom.data.batch import Dataset, Drawn, MicroBatch
+
+T = TypeVar("T")
+
+_SAMPLES_AT_ONCE = 65536
 
 
 @dataclass(frozen=True)
@@ -38,44 +32,14 @@ class StepBatch:
     """Stream index after its last sample: where the next batch begins."""
     num_rows: int
     """Rows of the global batch."""
-    micro_batches: list[Windows]
-    """This rank's, as many on every rank. One that only fills up the number is `Windows.masked()`."""
+    micro_batches: list[Any]
+    """This rank's `MicroBatch`es, as many on every rank. One that only fills up the number is `masked()`."""
 
     @property
     def samples(self) -> np.ndarray:
         """Stream indices this rank reads, sorted; the ranks' sets are disjoint."""
-        found = np.unique(np.concatenate([windows.sample_R for windows in self.micro_batches]))
+        found = np.unique(np.concatenate([micro_batch.sample_R for micro_batch in self.micro_batches]))
         return found[found >= 0]
-
-
-class Member(NamedTuple):
-    """One series of one sample of a global batch."""
-
-    sample: int
-    """Index in the stream."""
-    source: Source
-    item: int
-    """Row in its source."""
-    cut: int
-    """First step of the horizon."""
-
-
-@dataclass(frozen=True)
-class SourceStatistics:
-    """One source of the mixture."""
-
-    name: str
-    probability: float
-    num_series: int
-    num_short: int
-    """Left out: shorter than min_past + prediction_length."""
-    num_drawn: int
-    """Series the stream draws from."""
-    num_bytes: int
-    """Mapped from disk."""
-    num_windows: int | None = None
-    """Windows of one epoch; None where they are drawn without end."""
-    num_quarantined: int = 0
 
 
 class LoaderCounts(NamedTuple):
@@ -93,72 +57,51 @@ class LoaderCounts(NamedTuple):
     """Batches that lie ready now."""
 
 
-class WindowLoader:
+class BatchLoader:
     """Iterates over `StepBatch`es without end, from where it stands.
 
-    A global batch takes samples in stream order until their rows reach `batch_size`. `sources` replaces the opened
-    `config.sources` (a test, series in memory), in the same order.
+    A global batch takes samples of `dataset` in stream order until their rows reach `batch_size`; a sample is never
+    split. `micro_batch_size` is the most rows of a micro-batch (0: a rank's whole share). `num_prefetch` global batches
+    are made ahead in the background (0: none). What `batch` gives is a pure function of `dataset` and the sample it
+    begins with, so the state is one number.
     """
 
     def __init__(
         self,
-        config: DataConfig,
+        dataset: Dataset,
         *,
-        seed: int,
         batch_size: int,
         micro_batch_size: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        stream: str = "train",
-        sources: Sequence[Source] | None = None,
+        num_prefetch: int = 2,
     ):
         assert 0 <= rank < world_size and batch_size > 0
-        self.config = config
+        self.dataset = dataset
+        self.num_prefetch = num_prefetch
         self._batch_size = batch_size
         self._micro_batch_size = micro_batch_size
         self._rank = rank
         self._world_size = world_size
-        self.sources = [open_source(one.path) for one in config.sources] if sources is None else list(sources)
-        """As the mixture has them."""
-        self._quarantined = (
-            read_quarantine(config.quarantine, self.sources)
-            if config.quarantine
-            else [np.array([], dtype=np.int64)] * len(self.sources)
-        )
-        self._selections = [
-            select(source, config.min_length, one.max_series, one.holdout, quarantined)
-            for source, one, quarantined in zip(self.sources, config.sources, self._quarantined, strict=True)
-        ]
-        kind = SampleStream if config.stride is None else StridedStream
-        self._stream = kind(self.sources, self._selections, config, seed=seed, stream=stream)
-        self._series_scales = None
-        if config.normalization_scope == "series":
-            lengths = [selection.lengths for selection in self._selections]
-            self._series_scales = SeriesScales(self.sources, lengths, config.normalization)
-        self._dropping = Dropping(config.drop_values, seed, stream) if config.drop_values else None
-        self._fingerprint = _fingerprint(self.sources, config, seed, stream, self._quarantined)
         self._next_sample = 0
         self._ahead: list[ReadAhead[StepBatch]] = []
         self._num_built, self._build_seconds = 0, 0.0
 
     def batch(self, first_sample: int) -> StepBatch:
         """The global batch that starts at a sample: a pure function, whatever was read before."""
-        samples, count = self._draw(first_sample)
+        drawn, count = self._draw(first_sample)
+        num_rows_N, length_N = drawn.num_rows_N[:count], drawn.length_N[:count]
         plan = plan_micro_batches(
-            samples.num_rows_N[:count],
-            samples.num_steps_N[:count],
-            world_size=self._world_size,
-            micro_batch_size=self._micro_batch_size,
+            num_rows_N, length_N, world_size=self._world_size, micro_batch_size=self._micro_batch_size
         )
-        shortest = int(np.argmin(samples.num_steps_N[:count]))
         return StepBatch(
             first_sample=first_sample,
             next_sample=first_sample + count,
-            num_rows=int(samples.num_rows_N[:count].sum()),
+            num_rows=int(num_rows_N.sum()),
             micro_batches=[
-                self._gather(samples, positions)
+                self.dataset.gather(drawn, positions)
                 if len(positions)
-                else self._gather(samples, np.array([shortest])).masked()
+                else self.dataset.gather(drawn, np.array([int(np.argmin(length_N))])).masked()
                 for positions in plan[self._rank]
             ],
         )
@@ -167,40 +110,31 @@ class WindowLoader:
         """Where the global batch after the one that starts at a sample starts; nothing is read for it."""
         return first_sample + self._draw(first_sample)[1]
 
-    def members(self, first_sample: int) -> list[Member]:
-        """The series of all samples of that global batch, in stream order, of all ranks."""
-        samples, count = self._draw(first_sample)
-        return [
-            Member(
-                first_sample + n,
-                self.sources[samples.source_N[n]],
-                int(samples.item_M[member]),
-                int(samples.cut_M[member]),
-            )
-            for n in range(count)
-            for member in range(samples.offsets_N[n], samples.offsets_N[n + 1])
-        ]
+    def drawn(self, first_sample: int) -> Any:
+        """The samples of that global batch, of all ranks, as the dataset drew them."""
+        return self.dataset.draw(first_sample, self._draw(first_sample)[1])
 
-    @property
-    def num_windows(self) -> int | None:
-        """Windows of one epoch over all sources; None where they are drawn without end (no `data.stride`)."""
-        return self._stream.num_windows if isinstance(self._stream, StridedStream) else None
+    def largest(self) -> MicroBatch:
+        """As large as the micro-batches of this run become."""
+        share = -(-self._batch_size // self._world_size)
+        return self.dataset.largest(self._micro_batch_size or share)
 
     @cached_property
     def num_epoch_batches(self) -> float | None:
-        """Global batches of the first epoch, the last one by the share of it that is filled; None as `num_windows`.
+        """Global batches of the first epoch, the last one by the share of it that is filled; None where the stream has
+        no end.
 
         Fewer than rows / `batch_size`: the samples of a batch, never split, may have more rows than that together.
         """
-        if not isinstance(self._stream, StridedStream):
+        if self.dataset.num_epoch_samples is None:
             return None
-        if (num_rows := self._stream.num_sample_rows) is not None:
-            return self._stream.num_windows / -(-self._batch_size // num_rows)
-        return count_batches(self._stream, self._batch_size)
+        if (num_rows := self.dataset.num_sample_rows) is not None:
+            return self.dataset.num_epoch_samples / -(-self._batch_size // num_rows)
+        return _count_batches(self.dataset, self.dataset.num_epoch_samples, self._batch_size)
 
     def __iter__(self) -> Iterator[StepBatch]:
         batches = self._batches(self._next_sample)
-        ahead = ReadAhead(batches, self.config.num_prefetch) if self.config.num_prefetch else None
+        ahead = ReadAhead(batches, self.num_prefetch) if self.num_prefetch else None
         if ahead is not None:
             self._ahead.append(ahead)
         try:
@@ -217,46 +151,17 @@ class WindowLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """Position after the batch last handed out, and what the data are."""
-        return {"next_sample": self._next_sample, "fingerprint": self._fingerprint}
+        return {"next_sample": self._next_sample, "fingerprint": self.dataset.fingerprint}
 
-    def load_state_dict(self, state: Mapping[str, Any], *, allow_other_data: bool = False) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a position; the next iterator starts there. Another world or batch size is fine."""
-        if state["fingerprint"] != self._fingerprint and not allow_other_data:
+        if state["fingerprint"] != self.dataset.fingerprint:
             raise ValueError(
                 "The data are not those this run was stopped with: a file, the mixture, the quarantine, a window "
-                f"length or the seed has changed (fingerprint {state['fingerprint']}, now {self._fingerprint}). "
+                f"length or the seed has changed (fingerprint {state['fingerprint']}, now {self.dataset.fingerprint}). "
                 "Restore them to go on in the same order, or start a new run."
             )
         self._next_sample = int(state["next_sample"])
-
-    def source_statistics(self) -> list[SourceStatistics]:
-        """Each source of the mixture, in the recipe's order."""
-        stream = self._stream
-        num_windows: list[int | None] = [None] * len(self.sources)
-        shares = np.array([one.weight for one in self.config.sources])
-        if isinstance(stream, StridedStream):
-            num_windows = [stream.num_windows_of(number) for number in range(len(self.sources))]
-            shares = np.array(num_windows)
-        return [
-            SourceStatistics(
-                name=source.name,
-                probability=float(probability),
-                num_series=len(source),
-                num_short=selection.num_short,
-                num_drawn=len(selection.items),
-                num_bytes=source.num_bytes,
-                num_windows=count,
-                num_quarantined=len(quarantined),
-            )
-            for source, selection, probability, count, quarantined in zip(
-                self.sources, self._selections, shares / shares.sum(), num_windows, self._quarantined, strict=True
-            )
-        ]
-
-    @property
-    def queue_depth(self) -> int:
-        """Most batches read ahead; 0: none are."""
-        return self.config.num_prefetch
 
     def counts(self) -> LoaderCounts:
         """Of the iterator in use: a loader has one at a time."""
@@ -283,38 +188,143 @@ class WindowLoader:
             yield batch
             first_sample = batch.next_sample
 
-    def _draw(self, first_sample: int) -> tuple[Samples, int]:
+    def _draw(self, first_sample: int) -> tuple[Drawn, int]:
         """Samples from one on, and how many of them fill the global batch."""
         # A sample has one row at least, so `batch_size` samples are enough.
-        samples = self._stream.draw(first_sample, self._batch_size)
-        return samples, int(np.searchsorted(np.cumsum(samples.num_rows_N), self._batch_size)) + 1
-
-    def _gather(self, samples: Samples, positions: np.ndarray) -> Windows:
-        return gather(
-            self.sources,
-            samples,
-            positions,
-            context_length=self.config.context_length,
-            prediction_length=self.config.prediction_length,
-            allow_missing=self.config.allow_missing,
-            normalization=self.config.normalization,
-            series_scales=self._series_scales,
-            dropping=self._dropping,
-        )
+        drawn = self.dataset.draw(first_sample, self._batch_size)
+        return drawn, int(np.searchsorted(np.cumsum(drawn.num_rows_N), self._batch_size)) + 1
 
 
-def _fingerprint(
-    sources: Sequence[Source], config: DataConfig, seed: int, stream: str, quarantined: Sequence[np.ndarray]
-) -> str:
-    """Of all that decides what sample i is. Paths do not, nor does reading ahead."""
-    described = replace(
-        config,
-        num_prefetch=0,
-        sources=tuple(
-            replace(one, path=source.fingerprint) for one, source in zip(config.sources, sources, strict=True)
-        ),
-    )
-    left_out = [items.tolist() for items in quarantined]
-    more = f"|{left_out}" if any(left_out) else ""
-    more += f"|drop {config.drop_values}" if config.drop_values else ""
-    return blake2b(f"{described}|{seed}|{stream}{more}".encode(), digest_size=16).hexdigest()
+def _count_batches(dataset: Dataset, num_samples: int, batch_size: int) -> float:
+    """How often the first samples, in their order, make up `batch_size` rows; and what share is left."""
+    num_batches = first = 0
+    while True:
+        rows_after_N = np.cumsum(dataset.draw(first, max(batch_size, _SAMPLES_AT_ONCE)).num_rows_N)
+        rows_before = count = 0
+        while rows_after_N[-1] >= rows_before + batch_size:
+            begin, count = count, int(np.searchsorted(rows_after_N, rows_before + batch_size)) + 1
+            if first + count >= num_samples:
+                return num_batches + (num_samples - first - begin) / (count - begin)
+            num_batches += 1
+            rows_before = int(rows_after_N[count - 1])
+        first += count
+
+
+def plan_micro_batches(
+    num_rows_N: np.ndarray, length_N: np.ndarray, *, world_size: int, micro_batch_size: int = 0
+) -> list[list[np.ndarray]]:
+    """Positions of the samples of each micro-batch, as plan[rank][micro_step].
+
+    Samples are sorted by length and cut into `world_size` x k consecutive bins, k as small as
+    `micro_batch_size` rows allow (0: no limit, k = 1); among such cuts the one is taken whose largest padded area (rows
+    x longest length) is least. Bins next to each other run at the same time, so ranks wait little for one another.
+    A sample is never split; one with more rows than the budget gets a bin of its own. Every rank has k micro-batches,
+    the last may be empty.
+    """
+    order_N = np.argsort(-length_N, kind="stable")
+    rows_before = np.concatenate([[0], np.cumsum(num_rows_N[order_N])])
+    steps = length_N[order_N]
+    budget = micro_batch_size or int(rows_before[-1])
+
+    num_micro_steps = -(-len(_cut(rows_before, steps, budget, np.inf)) // world_size)
+    num_bins = num_micro_steps * world_size
+    low = int(num_rows_N @ length_N) // num_bins
+    high = int(rows_before[-1] * max(int(steps[0]), 1))
+    while low < high:
+        middle = (low + high) // 2
+        if len(_cut(rows_before, steps, budget, middle)) <= num_bins:
+            high = middle
+        else:
+            low = middle + 1
+    ends = _cut(rows_before, steps, budget, low)
+    bins = [np.sort(chunk) for chunk in np.split(order_N, ends[:-1])]
+    bins += [order_N[:0]] * (num_bins - len(bins))
+    return [bins[rank::world_size] for rank in range(world_size)]
+
+
+def _cut(rows_before: np.ndarray, steps: np.ndarray, budget: int, area: float) -> list[int]:
+    """Ends of consecutive bins, each filled as far as both limits allow, with one sample at least."""
+    ends: list[int] = []
+    begin = 0
+    while begin < len(steps):
+        rows = min(budget, area // max(int(steps[begin]), 1))
+        end = int(np.searchsorted(rows_before, rows_before[begin] + rows, side="right")) - 1
+        begin = max(end, begin + 1)
+        ends.append(begin)
+    return ends
+
+
+class ReadAhead(Generic[T]):
+    """Iterates over `items`, at most `depth` of them made before they are asked for.
+
+    An exception in the thread is raised, as it is, where the item would have been handed out. `close` stops the thread
+    and waits for it; it may be called from any thread and more than once.
+    """
+
+    def __init__(self, items: Iterator[T], depth: int):
+        assert depth >= 1
+        self._items = items
+        self._depth = depth
+        self._ready: deque[T] = deque()
+        self._changed = threading.Condition()
+        self._failure: BaseException | None = None
+        self._finished = False
+        self._closed = False
+        self.num_taken = 0
+        """Items handed out."""
+        self.num_ready_when_taken = 0
+        """Summed over those: items that lay ready, the one handed out among them."""
+        # A daemon, so that a run that dies without closing its loader still ends.
+        self._thread = threading.Thread(target=self._work, name="foreloom-read-ahead", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        with self._changed:
+            num_ready = len(self._ready)
+            self._changed.wait_for(lambda: self._ready or self._finished or self._closed)
+            if self._closed:
+                raise StopIteration
+            if self._ready:
+                item = self._ready.popleft()
+                self.num_taken += 1
+                self.num_ready_when_taken += num_ready
+                self._changed.notify_all()
+                return item
+        if self._failure is not None:
+            raise self._failure
+        raise StopIteration
+
+    @property
+    def num_ready(self) -> int:
+        """Items that lie ready."""
+        return len(self._ready)
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._ready.clear()
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: len(self._ready) < self._depth or self._closed)
+                    if self._closed:
+                        return
+                item = next(self._items, self)
+                with self._changed:
+                    if item is self:
+                        return
+                    self._ready.append(item)  # type: ignore[arg-type]
+                    self._changed.notify_all()
+        except Exception as failure:  # whatever it is, it belongs to the reader of the items
+            self._failure = failure
+        finally:
+            with self._changed:
+                self._finished = True
+                self._changed.notify_all()

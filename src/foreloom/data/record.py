@@ -12,7 +12,7 @@ import numpy as np
 
 from foreloom.data import columns
 from foreloom.data.columns import Kind
-from foreloom.data.series import Series
+from foreloom.data.source import Series
 
 _LARGEST = int(np.finfo(np.float64).max)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from foreloom.data.normalization import Normalization, center_and_scale
-from foreloom.data.reader import open_source
+from foreloom.data.formats.reader import open_source
+from foreloom.data.stream.normalization import Normalization, center_and_scale
 
 
 class SequenceDataset:

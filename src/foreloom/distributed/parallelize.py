@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import _CHECKPOINT_PREFIX, checkpoint_wrapper
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
@@ -28,10 +28,17 @@ from foreloom.distributed.sharding import Sharding
 class ParallelModel:
     """A model on its device, wrapped for its mesh. Gradients are *sums* over ranks, never means."""
 
+    model: nn.Module
+    """As the family knows it: what FSDP2 and DDP make of it is `module`."""
     module: nn.Module
     """To be called. Its state dict goes through `torch.distributed.checkpoint.state_dict`, which knows the wrappers."""
     mesh: MeshShape
     autocast_dtype: torch.dtype | None
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The model's, sharded where they are, named as before anything was wrapped."""
+        for name, parameter in self.model.named_parameters():
+            yield name.replace(_CHECKPOINT_PREFIX, ""), parameter
 
     @contextlib.contextmanager
     def micro_batch(self, *, is_last: bool) -> Iterator[None]:
@@ -94,10 +101,10 @@ def parallelize(
         for _, block in blocks:
             block.compile()
     if not has_group():
-        return ParallelModel(model, shape, autocast_dtype)
+        return ParallelModel(model, model, shape, autocast_dtype)
     if shape.strategy == "fsdp":
-        return ParallelModel(_shard(model, blocks, shape, process, autocast_dtype), shape, autocast_dtype)
-    return ParallelModel(_replicate(model, process), shape, autocast_dtype)
+        return ParallelModel(model, _shard(model, blocks, shape, process, autocast_dtype), shape, autocast_dtype)
+    return ParallelModel(model, _replicate(model, process), shape, autocast_dtype)
 
 
 def local_part(tensor: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput
 from foreloom.models.family import Forecaster
 
 _NO_LIMIT = 2**62

@@ -14,7 +14,7 @@ from itertools import groupby
 import numpy as np
 import torch
 
-from foreloom.data.reader import open_source
+from foreloom.data.formats.reader import open_source
 from foreloom.evaluation.baselines import SeasonalForecaster
 from foreloom.evaluation.fallbacks import num_fallbacks
 from foreloom.evaluation.forwards import num_forwards, rows_per_forward, single_row

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput
 from foreloom.evaluation.windows import PlannedWindow
 from foreloom.models.family import Forecaster
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from foreloom.data.reader import open_source
+from foreloom.data.formats.reader import open_source
 from foreloom.distributed.process import Process
 from foreloom.distributed.reduce import from_rank_zero, sum_over_ranks
 from foreloom.evaluation.benchmark import evaluate

@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from foreloom.data.series import Source
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput
+from foreloom.data.source import Source
 from foreloom.evaluation.season import season_length as season_of
 
 WindowProtocol = Literal["standard", "timemoe"]

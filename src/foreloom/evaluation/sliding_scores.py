@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput
 from foreloom.evaluation.baselines import SeasonalForecaster
 from foreloom.evaluation.fallbacks import num_fallbacks
 from foreloom.evaluation.metrics import BrokenForecastError

@@ -11,9 +11,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from foreloom.data.forecast_input import forecast_input
-from foreloom.data.series import Series, Source, read_in_turn
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput, forecast_input
+from foreloom.data.source import Series, Source, read_in_turn
 from foreloom.evaluation.grouped_sums import Group
 from foreloom.evaluation.metrics import seasonal_error
 from foreloom.evaluation.season import season_length

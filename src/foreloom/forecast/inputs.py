@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from foreloom.data.forecast_input import forecast_input
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput, forecast_input
 
 _KEYS = ("target", "past_covariates", "future_covariates")
 

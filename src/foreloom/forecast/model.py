@@ -16,7 +16,7 @@ from torch import nn
 from foreloom.checkpoint.locate import find_model_folder
 from foreloom.distributed.process import DeviceSetting, choose_device, read_launch
 from foreloom.forecast.inputs import as_forecast_inputs
-from foreloom.models.family import Forecaster, ModelFamily
+from foreloom.models.family import Forecaster, ModelFamily, forecaster_of
 from foreloom.models.registry import recognise
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Model:
         self.family = family
         self.module = module
         """The network itself, a `torch.nn.Module`."""
-        self.forecaster: Forecaster = family.forecaster(module)
+        self.forecaster: Forecaster = forecaster_of(family, module)
 
     def predict(
         self,

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from foreloom.data.forecast_input import forecast_input
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput, forecast_input
 from foreloom.forecast.origin import Origin
 from foreloom.forecast.sorted_rows import SortedRows
 from foreloom.forecast.timeline import Timeline

@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from foreloom.data.windows import ForecastInput, Windows
+from foreloom.data.batch import DataSection
+from foreloom.data.forecast_input import ForecastInput
+from foreloom.data.stream.series import SeriesData
 from foreloom.distributed.sharding import Sharding
-from foreloom.models.common.parts import Part, by_child
+from foreloom.models.common.parts import ParameterKind, Part, by_child, by_shape
 
 
 class Forecaster(Protocol):
@@ -96,26 +98,55 @@ and the steps between two log lines (`forecast_loss`: (sum, count); `expert_load
 
 
 def _nothing_after_update(module: nn.Module, tally: Tally, applied: Tensor) -> None:
-    """For families that change nothing outside the optimizer."""
+    """Nothing but the optimizer changes the module."""
 
 
 def _no_figures(module: nn.Module, tally: Mapping[str, np.ndarray]) -> Mapping[str, float]:
-    """For families that have nothing to add to the log."""
+    """There is nothing to add to the log."""
     return {}
 
 
-def _stands_alone(module: nn.Module) -> bool:
-    """For families whose objective is a sum over rows."""
+def _is_a_sum_over_rows(module: nn.Module) -> bool:
+    """The objective of a micro-batch does not depend on the rest of the global batch."""
     return False
 
 
 def _one_unit(module: nn.Module) -> tuple[Any, ...]:
-    """For families whose modules all have the same loss."""
+    """All modules have the same loss."""
     return ()
 
 
 def _known_already() -> None:
-    """For families whose folders another library loads, or that transformers knows."""
+    """Another library loads the folders, or transformers knows them."""
+
+
+@dataclass(frozen=True)
+class ExpertHooks:
+    """What a family with experts, or with anything else that is ruled by the whole global batch, does besides."""
+
+    after_update: Callable[[nn.Module, Tally, Tensor], None] = _nothing_after_update
+    """after_update(module, tally of the global batch, applied): called on every rank after each optimizer step, without
+    waiting for the device; `applied` is 1, or 0 where the step was skipped. Balances routers without a loss."""
+    figures: Callable[[nn.Module, Mapping[str, np.ndarray]], Mapping[str, float]] = _no_figures
+    """figures(module, tally since the last log line) -> named numbers for the log (forecast_loss, expert_entropy)."""
+    loads: tuple[str, ...] = ()
+    """Entries of the tally that count tokens, (layers, experts): logged as they are."""
+    needs_survey: Callable[[nn.Module], bool] = _is_a_sum_over_rows
+    """Does the objective of a micro-batch depend on the whole global batch? Then, where that has several parts, each is
+    run beforehand without a gradient as forward(..., survey_only=True), and forward gets the sum of the tallies over
+    all of them as `global_tally`; dropout is drawn alike both times. Asked once."""
+
+
+class WindowLengths(NamedTuple):
+    """What a family reads of a `data` section of series to build a module and to count its FLOPs, where there is no
+    recipe."""
+
+    context_length: int
+    prediction_length: int
+
+
+Carry = Mapping[str, Tensor]
+"""Recurrent state by name, (lanes, ...) each: what a stream has left behind in a module."""
 
 
 @dataclass(frozen=True)
@@ -126,15 +157,15 @@ class ModelFamily:
     """As in `model.family`."""
     config: type
     """The recipe's `model` section (see `config.section`): `family`, `size`, `pretrained`, and the architecture."""
-    build: Callable[..., nn.Module]
-    """build(config, *, context_length, prediction_length) -> module on CPU with no values set beyond shapes
-    (`initialize` sets them); for a `pretrained` config, the loaded module with its limits raised to the two lengths,
-    each change logged as `context_length: 2048 -> 8192`."""
+    build: Callable[[Any, Any], nn.Module]
+    """build(model section, data section) -> module on CPU with no values set beyond shapes (`initialize` sets them);
+    for a `pretrained` one, the loaded module with its limits raised to the lengths of the data, each change logged as
+    `context_length: 2048 -> 8192`."""
     initialize: Callable[[nn.Module, int], None]
     """initialize(module, seed): random values, seeded by parameter name, equal on every world size."""
-    batch: Callable[[nn.Module, Windows, torch.device], Mapping[str, Any]]
-    """batch(module, windows, device) -> keyword arguments of the module's forward, on the device (pinned, non-blocking
-    copies on CUDA). Of the module only its settings are read, a tokenizer's for instance."""
+    batch: Callable[[nn.Module, Any, torch.device], Mapping[str, Any]]
+    """batch(module, micro-batch, device) -> keyword arguments of the module's forward, on the device (pinned,
+    non-blocking copies on CUDA). Of the module only its settings are read, a tokenizer's for instance."""
     sharding: Sharding
     recognises: Callable[[Mapping[str, Any]], bool]
     """Does this config.json (Hugging Face folder) belong to the family?"""
@@ -143,27 +174,34 @@ class ModelFamily:
     save: Callable[[nn.Module, Mapping[str, Tensor], Path], None]
     """save(module, state_dict, folder): config.json + model.safetensors that the reference library loads. The state
     dict is handed in because a sharded module's own is not whole."""
-    forecaster: Callable[[nn.Module], Forecaster]
-    flops_per_row: Callable[[nn.Module, int, int], float]
-    """flops_per_row(module, context_length, horizon): forward + backward FLOPs of one row, for MFU and the ladder."""
+    flops_per_row: Callable[[nn.Module, Any], float]
+    """flops_per_row(module, data section): forward + backward FLOPs of one row, for MFU and the ladder."""
+    data: type[DataSection] = SeriesData
+    """The recipe's `data` section: what kind of data the family learns from."""
+    forecaster: Callable[[nn.Module], Forecaster] | None = None
+    """None for a family that does not forecast."""
     parts: Callable[[nn.Module], Sequence[Part]] = by_child
     """parts(module): its parameters by what they are for, on any device, the meta device too."""
+    kinds: Callable[[nn.Module], Mapping[str, ParameterKind]] = by_shape
+    """kinds(module): what each parameter is in its network, by name: decides which update it gets."""
     loss_units: Callable[[nn.Module], tuple[Any, ...]] = _one_unit
     """loss_units(module): what its loss is counted in (the tokens of a tokenizer, quantile levels), as plain values.
     Losses of two modules with other units are different quantities."""
-    after_update: Callable[[nn.Module, Tally, Tensor], None] = _nothing_after_update
-    """after_update(module, tally of the global batch, applied): called on every rank after each optimizer step, without
-    waiting for the device; `applied` is 1, or 0 where the step was skipped. Balances routers without a loss."""
-    figures: Callable[[nn.Module, Mapping[str, np.ndarray]], Mapping[str, float]] = _no_figures
-    """figures(module, tally since the last log line) -> named numbers for the log (forecast_loss, expert_entropy)."""
-    loads: tuple[str, ...] = ()
-    """Entries of the tally that count tokens, (layers, experts): logged as they are."""
-    needs_survey: Callable[[nn.Module], bool] = _stands_alone
-    """Does the objective of a micro-batch depend on the whole global batch? Then, where that has several parts, each is
-    run beforehand without a gradient as forward(..., survey_only=True), and forward gets the sum of the tallies over
-    all of them as `global_tally`; dropout is drawn alike both times. Asked once."""
+    experts: ExpertHooks = ExpertHooks()
+    """What it does besides with experts."""
+    carry: Callable[[nn.Module, int, torch.device], Carry] | None = None
+    """carry(module, lanes, device): the state that `lanes` streams begin with, for recurrent modules. Sample i of the
+    stream then goes on where the sample one global batch earlier in its lane ended: forward takes the rows' `carry` and
+    gives back theirs in its output."""
     teach_transformers: Callable[[], None] = _known_already
     """teach_transformers(): register the family with transformers' Auto classes; see `foreloom.hub`."""
+
+
+def forecaster_of(family: ModelFamily, module: nn.Module) -> Forecaster:
+    """A forecaster around a module; ValueError for a family that does not forecast."""
+    if family.forecaster is None:
+        raise ValueError(f"a model of the family {family.name} does not forecast series.")
+    return family.forecaster(module)
 
 
 class ModelOutput(Protocol):
@@ -175,3 +213,4 @@ class ModelOutput(Protocol):
     """`objectives.loss.Loss`: what the trainer sums over micro-batches and ranks."""
     tally: Tally
     """Empty for a family that has nothing to add to the log."""
+    # A recurrent module's output has `carry: Carry` too.

@@ -13,8 +13,8 @@ def inspect_and_print(path: Path, *, context_length: int, horizon: int, plot: Pa
     """Inspect a data set, print what was found and, with `plot`, draw examples and lengths as PNG or SVG."""
     from rich.console import Console
 
+    from foreloom.data.formats.reader import open_source
     from foreloom.data.inspect import inspect
-    from foreloom.data.reader import open_source
     from foreloom.report.figures import dataset_figure
     from foreloom.report.style import save_figure
 

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from foreloom.data.forecast_input import ForecastInput
+from foreloom.data.formats.reader import open_source
 from foreloom.data.pattern import pattern_of
-from foreloom.data.reader import open_source
-from foreloom.data.selection import fixed_choice
-from foreloom.data.series import Series
+from foreloom.data.source import Series
+from foreloom.data.stream.selection import fixed_choice
 from foreloom.data.synthetic.address import short_name
-from foreloom.data.windows import ForecastInput
 from foreloom.evaluation.specialization import Specialization, specialization
 from foreloom.forecast.model import from_pretrained
 from foreloom.models.family import ExpertChoices, RoutedForecaster

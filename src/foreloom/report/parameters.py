@@ -15,6 +15,7 @@ from foreloom.checkpoint.locate import find_model_folder
 from foreloom.config.loader import shipped_recipes
 from foreloom.models import registry
 from foreloom.models.common.parts import Part
+from foreloom.models.family import WindowLengths, forecaster_of
 from foreloom.report.rendering import Form, TitledTable, print_or_write
 from foreloom.report.tables import Cell, Column, ScoreTable
 
@@ -76,10 +77,10 @@ def size_of_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> ModelSi
     if config.pretrained is not None:
         config = dataclasses.replace(config, pretrained=str(find_model_folder(config.pretrained)))
     family = registry.get(config.family)
-    lengths = data.context_length, data.prediction_length
     with torch.device("meta"):
-        module = family.build(config, context_length=lengths[0], prediction_length=lengths[1])
-    return ModelSize(tuple(family.parts(module)), *lengths, family.flops_per_row(module, *lengths))
+        module = family.build(config, data)
+    lengths = data.context_length, data.prediction_length
+    return ModelSize(tuple(family.parts(module)), *lengths, family.flops_per_row(module, data))
 
 
 def size_of_model(path_or_hub_id: str | Path) -> ModelSize:
@@ -88,9 +89,9 @@ def size_of_model(path_or_hub_id: str | Path) -> ModelSize:
     family = registry.recognise(folder)
     with torch.device("meta"):
         module = family.load(folder)
-    forecaster = family.forecaster(module)
-    lengths = forecaster.context_length, forecaster.prediction_length
-    return ModelSize(tuple(family.parts(module)), *lengths, family.flops_per_row(module, *lengths))
+    forecaster = forecaster_of(family, module)
+    lengths = WindowLengths(forecaster.context_length, forecaster.prediction_length)
+    return ModelSize(tuple(family.parts(module)), *lengths, family.flops_per_row(module, lengths))
 
 
 def parameter_table(size: ModelSize, title: str) -> TitledTable:

@@ -15,7 +15,7 @@ from foreloom.files import whole_or_absent
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from foreloom.data.replay import ReplayedWindow, WindowFacts
+    from foreloom.data.stream.replay import ReplayedWindow, WindowFacts
 
 MAX_SHOWN = 20
 """Windows in the table on the console, the most suspicious ones."""
@@ -35,14 +35,14 @@ def replay_and_print(
 
     `out` is a CSV of all windows in stream order, `plot` a picture (.svg, .png or .pdf) of the most suspicious ones.
     `quarantine` is a file that the series of `samples`, indices of the stream as the table shows them, are added to.
-    Works for every step the run has made, recorded by the flight recorder or not, also where a resumed run changed its
+    Works for every step the run has made, also where a resumed run changed its
     batch size. Raises ValueError for a folder that is no run, a step it has not made, a sample that is not in the
     batch, data that have changed since, and for `quarantine` and `samples` without each other.
     """
     from rich.console import Console
 
-    from foreloom.data.quarantine import append_quarantine
-    from foreloom.data.replay import by_suspicion
+    from foreloom.data.stream.replay import by_suspicion
+    from foreloom.data.stream.selection import append_quarantine
     from foreloom.report.replay_figure import replay_figure
     from foreloom.report.style import save_figure
 
@@ -82,10 +82,9 @@ def batch_of(run_dir: Path, step: int) -> list[ReplayedWindow]:
     Raises ValueError as `replay_and_print` does.
     """
     from foreloom import run
-    from foreloom.data.loader import WindowLoader
-    from foreloom.data.replay import replay_batch
+    from foreloom.data.loader import BatchLoader
     from foreloom.monitoring.metrics_file import FILE_NAME, read_records
-    from foreloom.training.stream_position import anchors, position_of
+    from foreloom.training.incidents import anchors, position_of
 
     for name in (run.RECIPE_NAME, FILE_NAME):
         if not (run_dir / name).is_file():
@@ -94,10 +93,11 @@ def batch_of(run_dir: Path, step: int) -> list[ReplayedWindow]:
     data, seed = recipe.sections["data"], recipe.sections["training"].seed
     records = list(read_records(run_dir))
     last_step = max((record["step"] for record in records if record.get("step")), default=0)
+    dataset = data.open(seed)
     place = position_of(
-        step, anchors(records), last_step, lambda batch_size: WindowLoader(data, seed=seed, batch_size=batch_size)
+        step, anchors(records), last_step, lambda batch_size: BatchLoader(dataset, batch_size=batch_size)
     )
-    return replay_batch(place.loader, place.first_sample)
+    return dataset.replay(place.loader.drawn(place.first_sample))
 
 
 def _chosen(windows: Sequence[ReplayedWindow], samples: Sequence[int], step: int) -> list[ReplayedWindow]:

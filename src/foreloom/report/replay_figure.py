@@ -17,7 +17,7 @@ from foreloom.report.style import BLUE, MUTED, ORANGE, styled
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from foreloom.data.replay import ReplayedWindow
+    from foreloom.data.stream.replay import ReplayedWindow
 
 TITLE_LENGTH = 44
 

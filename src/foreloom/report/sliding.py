@@ -184,7 +184,7 @@ def window_cutter(data: Path, options: SlidingOptions) -> Callable[[int, int], S
     for setting in ("channels", "date_column"):
         if getattr(options, setting) is not None:
             raise ValueError(f"{data}: {setting} names columns of a CSV; other data are scored whole. Leave it out.")
-    from foreloom.data.reader import open_source
+    from foreloom.data.formats.reader import open_source
 
     channels = channels_of(open_source(data), options.season_length)
     return lambda horizon, context: SlidingWindows(channels, context, horizon, options.protocol)

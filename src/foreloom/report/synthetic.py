@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from foreloom.data.convert import convert
+from foreloom.data.formats.reader import open_source
 from foreloom.data.synthetic import registry
 from foreloom.data.synthetic.address import is_synthetic, parse_settings, write_address
 from foreloom.data.synthetic.source import SyntheticSource
@@ -55,7 +56,7 @@ def synth_and_print(
         )
     values = {"num_series": str(num_series)} | ({"length": length} if length else {}) | {"seed": str(seed)}
     address = write_address(process, values | given)
-    source = SyntheticSource(address)
+    source = SyntheticSource(address, open_source)
     if out is not None:
         convert(address, out, "parquet" if out.suffix == ".parquet" else "arrow")
         print(f"wrote {num_series:,} series, {int(source.lengths.sum()):,} steps, to {out}")

@@ -1,16 +1,22 @@
-"""The recipe's `optimizer` section, the optimizer it builds, and the learning rate of each update."""
+"""The recipe's `optimizer` section, the optimizer it builds, and the learning rate of each update.
+
+k is the update (1 .. S), S the number of updates of the run, W of the warm-up, D of the final decay.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from foreloom.config.section import section
-from foreloom.training.schedule import Schedule, num_warmup_updates, schedule_factor
+from foreloom.models.common.parts import ParameterKind
 
+Schedule = Literal["cosine", "linear", "wsd", "constant"]
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -78,22 +84,108 @@ class OptimizerConfig:
         return self.learning_rate * factor
 
 
-def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.AdamW:
-    """AdamW over `model`'s trainable parameters, weight decay on those that the recipe says, in one pass (fused)."""
+class Optimizer(Protocol):
+    """A `torch.optim.Optimizer` that turns gradients of a global batch's loss *sum* into one update."""
+
+    max_grad_norm: float
+    """Gradients of a larger global norm are scaled down to it; 0: never."""
+    param_groups: list[dict[str, Any]]
+
+    def zero_grad(self) -> None: ...
+
+    def update(self, totals: Tensor, learning_rate: float) -> Tensor:
+        """Divide the gradients by the count, clip them, and step.
+
+        `totals`: (loss, gradient norm, count) on the device, the norm that of the divided gradients. A step whose loss
+        or gradient is not finite, or that has no target at all, changes nothing: no weight, no moment, no step count. A
+        group's rate is `learning_rate` times its `lr_scale`. Returns 1 where the step was applied, 0 where it was
+        skipped, on the device, which is not waited for.
+        """
+        ...
+
+
+class FusedAdamW(torch.optim.AdamW):
+    """AdamW in one pass over the parameters: the kernel divides by `grad_scale` and stands still where `found_inf` is
+    1."""
+
+    def __init__(self, groups: list[dict[str, Any]], *, max_grad_norm: float, **settings: Any) -> None:
+        super().__init__(groups, fused=True, **settings)
+        self.max_grad_norm = max_grad_norm
+
+    def update(self, totals: Tensor, learning_rate: float) -> Tensor:
+        """See `Optimizer`."""
+        norm, count = totals[1], totals[2]
+        divisor = count
+        if self.max_grad_norm:
+            # the 1e-6 of torch's clip_grad_norm_
+            divisor = count * ((norm + 1e-6) / self.max_grad_norm).clamp(min=1)
+        skip = ~torch.isfinite(totals).all() | (count == 0)
+        self.grad_scale, self.found_inf = divisor.float(), skip.float()
+        for group in self.param_groups:
+            group["lr"] = learning_rate * group["lr_scale"]
+        self.step()
+        return 1.0 - skip.float()
+
+
+def build_optimizer(
+    config: OptimizerConfig,
+    parameters: Iterable[tuple[str, nn.Parameter]],
+    kinds: Mapping[str, ParameterKind],
+    *,
+    max_grad_norm: float,
+) -> FusedAdamW:
+    """The optimizer of the trainable ones of `parameters`, in groups by what the recipe does to their `kinds`."""
     decayed: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
+    for name, parameter in parameters:
         if parameter.requires_grad:
-            decays = "bias" not in name if config.weight_decay_on == "all_but_biases" else parameter.ndim >= 2
+            is_matrix = kinds[name] is not ParameterKind.VECTOR
+            decays = "bias" not in name if config.weight_decay_on == "all_but_biases" else is_matrix
             (decayed if decays else others).append(parameter)
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": config.weight_decay, "lr_scale": 1.0},
+        {"params": others, "weight_decay": 0.0, "lr_scale": 1.0},
     ]
-    return torch.optim.AdamW(
+    return FusedAdamW(
         [group for group in groups if group["params"]],
+        max_grad_norm=max_grad_norm,
         lr=config.learning_rate,
         betas=config.betas,
         eps=config.epsilon,
-        fused=True,
     )
+
+
+def num_warmup_updates(num_updates: int, *, warmup_steps: int, warmup_ratio: float) -> int:
+    """W, from whichever of the two settings is given."""
+    return warmup_steps or math.ceil(warmup_ratio * num_updates)
+
+
+def schedule_factor(
+    schedule: Schedule, k: int, num_updates: int, *, num_warmup: int = 0, num_decay: int = 0, final_ratio: float = 0.0
+) -> float:
+    """What update `k` multiplies the peak learning rate by.
+
+    Warm-up rises linearly: k / (W + 1) for k <= W, so that update W + 1 is the first at the peak. After it, with
+    u = (k - 1 - W) / (S - W):
+
+    - cosine: (1 + cos(pi u)) / 2 (Loshchilov and Hutter, 2017)
+    - linear: 1 - u
+    - wsd: 1 until the last D updates, then linear (warmup-stable-decay; Hu et al., 2024)
+    - constant: 1
+
+    The decaying part ends at `final_ratio` instead of 0. Update S itself is one notch above the end, as update 1 is at
+    the peak.
+    """
+    assert 1 <= k <= num_updates and num_warmup + num_decay <= num_updates
+    if k <= num_warmup:
+        return k / (num_warmup + 1)
+    match schedule:
+        case "constant":
+            return 1.0
+        case "wsd":
+            shape = min(1.0, (num_updates - k + 1) / num_decay)
+        case "linear":
+            shape = 1.0 - (k - 1 - num_warmup) / (num_updates - num_warmup)
+        case "cosine":
+            shape = (1.0 + math.cos(math.pi * (k - 1 - num_warmup) / (num_updates - num_warmup))) / 2.0
+    return final_ratio + (1.0 - final_ratio) * shape

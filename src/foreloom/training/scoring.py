@@ -1,19 +1,25 @@
-"""What measures the model while it trains: the validation loss and the benchmark."""
+"""What measures the model while it trains: the loss on held-out data, when it stops falling, and the benchmark."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 from foreloom.checkpoint.manifest import VALIDATION_LOSS
+from foreloom.data.batch import MicroBatch
+from foreloom.data.config import ValidationConfig
 from foreloom.distributed.parallelize import ParallelModel
 from foreloom.distributed.process import Process
+from foreloom.distributed.reduce import sum_over_ranks
 from foreloom.models.family import ModelFamily
 from foreloom.monitoring.monitor import Monitor
-from foreloom.monitoring.record import BenchmarkRecord, Tier, score_name
-from foreloom.training.validation import Validation
+from foreloom.monitoring.record import BenchmarkRecord, Tier, ValidationRecord, score_name
+from foreloom.training.step import OutputSums
 
 
 class Benchmark(Protocol):
@@ -32,13 +38,107 @@ class Benchmark(Protocol):
         ...
 
 
+@dataclass
+class BestLoss:
+    """What the validations of a run have shown. Equal on every rank, part of every checkpoint."""
+
+    loss: float = math.inf
+    """The lowest."""
+    step: int | None = None
+    """Whose weights had it; the newer of equals never counts. None before the first finite loss."""
+    last_step: int | None = None
+    """Of the newest validation."""
+    reference: float = math.inf
+    """What the next loss must undercut by `min_delta` to count as an improvement: the last loss that did."""
+    num_in_vain: int = 0
+    """Validations since that improvement."""
+
+    def note(self, step: int, loss: float, min_delta: float) -> None:
+        """Take in a validation. A loss that is not finite improves nothing."""
+        self.last_step = step
+        if loss < self.loss:
+            self.loss, self.step = loss, step
+        if loss < self.reference - min_delta or (math.isinf(self.reference) and math.isfinite(loss)):
+            self.reference, self.num_in_vain = loss, 0
+        else:
+            self.num_in_vain += 1
+
+
+class Validation:
+    """Measures a model on `held_out` (this rank's share, as many micro-batches as of any rank); remembers the best."""
+
+    def __init__(self, config: ValidationConfig, held_out: Iterable[MicroBatch]) -> None:
+        self.config = config
+        self.best = BestLoss()
+        self._held_out = held_out
+
+    def is_due(self, step: int, *, is_last: bool) -> bool:
+        """Is the model after `step` to be measured? Before the first step too: a fine-tuned model may start best."""
+        return (step % self.config.steps == 0 or is_last) and step != self.best.last_step
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Has the loss stopped falling for as long as the recipe allows?"""
+        return 0 < self.config.patience <= self.best.num_in_vain
+
+    @property
+    def why_exhausted(self) -> str:
+        """A sentence for a run that ends early."""
+        in_a_row = f"{self.best.num_in_vain} validations in a row" if self.best.num_in_vain > 1 else "a validation"
+        enough = f" by more than {self.config.min_delta:g}" if self.config.min_delta else ""
+        lowest = "" if self.best.step is None else f"; the lowest was {self.best.loss:.4f} at step {self.best.step:,}"
+        return f"The run ends early: {in_a_row} did not lower the loss{enough}{lowest}."
+
+    @property
+    def step_to_restore(self) -> int | None:
+        """The step whose weights the run is to end with; None where they are those of its last step."""
+        return self.best.step if self.config.restores else None
+
+    def run(self, step: int, parallel: ParallelModel, family: ModelFamily, process: Process) -> ValidationRecord:
+        """Measure the model after `step`, in eval mode. Collective; equal on every rank.
+
+        Raises ValueError where nothing of what is held out counts in the loss.
+        """
+        sums = OutputSums(process.device)
+        parallel.module.eval()
+        with torch.no_grad():
+            for micro_batch in self._held_out:
+                with parallel.autocast(process.device):
+                    sums.add(parallel.module(**family.batch(parallel.model, micro_batch, process.device)))
+        parallel.module.train()
+        total = sum_over_ranks(sums.vector, process)
+        loss_sum, count = total[:2].tolist()
+        if not count:
+            raise ValueError("validation: none of the windows held out has an observed value; hold out more steps")
+        tally = {name: value.cpu().numpy() for name, value in sums.tally(total[2:]).items()}
+        self.best.note(step, loss_sum / count, self.config.min_delta)
+        return ValidationRecord(
+            step=step,
+            loss=loss_sum / count,
+            best_loss=self.best.loss,
+            best_step=self.best.step,
+            num_in_vain=self.best.num_in_vain,
+            patience=self.config.patience,
+            # What is called train_loss in training is the loss here.
+            figures={
+                name.removeprefix("train_"): value
+                for name, value in (family.experts.figures(parallel.model, tally) if tally else {}).items()
+            },
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return asdict(self.best)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.best = BestLoss(**state)
+
+
 class Scoring:
     """Scores the model after the steps at which that is due. All ranks call it together and get the same."""
 
     def __init__(
         self,
         parallel: ParallelModel,
-        model: nn.Module,
         family: ModelFamily,
         process: Process,
         monitor: Monitor,
@@ -46,7 +146,7 @@ class Scoring:
         benchmark: Benchmark | None,
     ) -> None:
         self.validation = validation
-        self._parallel, self._model, self._family, self._process = parallel, model, family, process
+        self._parallel, self._family, self._process = parallel, family, process
         self._monitor = monitor
         self._benchmark = benchmark
 
@@ -54,7 +154,7 @@ class Scoring:
         """The validation loss after `step` by name, where it is due."""
         if self.validation is None or not self.validation.is_due(step, is_last=is_last):
             return {}
-        record = self.validation.run(step, self._parallel, self._model, self._family, self._process)
+        record = self.validation.run(step, self._parallel, self._family, self._process)
         self._monitor.log_validation(record)
         if self.validation.is_exhausted:
             self._monitor.event("early_end", self.validation.why_exhausted, step=step)
@@ -66,10 +166,10 @@ class Scoring:
         if self._benchmark is None:
             return scores
         for tier in self._benchmark.due(step, is_last=is_last):
-            self._model.eval()
+            model = self._parallel.model.eval()
             with self._parallel.answering(self._process.device):
-                record = self._benchmark.run(step, tier, self._model, run_seconds)
-            self._model.train()
+                record = self._benchmark.run(step, tier, model, run_seconds)
+            model.train()
             if record:
                 self._monitor.log_benchmark(record)
                 scores |= {score_name(tier, name): score for name, score in record.scores.items()}

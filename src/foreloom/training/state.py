@@ -1,15 +1,32 @@
-"""The state of a run: tensors for the checkpoint, and the few numbers that say how far it has come."""
+"""The state of a run: tensors for the checkpoint, what a stream has left behind, and how far the run has come.
+
+Axes: R rows of a micro-batch, L lanes of a recurrent run.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+
+from foreloom.distributed.process import Process
+from foreloom.distributed.reduce import sum_over_ranks
+from foreloom.models.family import Carry
+
+
+class Stateful(Protocol):
+    """A part of a run whose state goes into every checkpoint: plain JSON values, equal on all ranks."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 @dataclass
@@ -46,15 +63,81 @@ class Progress:
         self.unlogged_loss, self.num_unlogged = 0.0, 0
         self.best_loss = self.loss if self.loss < self.best_loss else self.best_loss
 
+    def state_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
-def read_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Model and optimizer state by parameter name, sharded as the model is, named as without wrappers."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
+
+class LaneCarry:
+    """The recurrent state of a run: row j of every global batch goes on where row j of the one before ended.
+
+    `initial` is what each lane begins with, (L, ...) a tensor. Every rank holds all lanes and moves those whose rows it
+    is given; as the lanes' rows all have one length, a lane stays on its rank.
+    """
+
+    def __init__(self, initial: Carry, process: Process) -> None:
+        self._state = {name: value.clone() for name, value in initial.items()}
+        self._initial = initial
+        self._process = process
+        self._noted: list[tuple[Tensor, Carry]] = []
+        num_lanes = len(next(iter(initial.values())))
+        self._is_mine = torch.zeros(num_lanes, dtype=torch.bool, device=process.device)
+
+    def rows(self, lane_R: np.ndarray) -> dict[str, Tensor]:
+        """The state of these lanes, detached; a lane of -1 is none and begins anew."""
+        place_R = self._places(np.maximum(lane_R, 0))
+        is_lane_R = self._places(lane_R) >= 0
+        return {
+            name: torch.where(is_lane_R.view(-1, *[1] * (value.ndim - 1)), value[place_R], self._initial[name][place_R])
+            for name, value in self._state.items()
+        }
+
+    def note(self, lane_R: np.ndarray, carry: Carry) -> None:
+        """Where a micro-batch of these lanes has ended."""
+        kept = np.flatnonzero(lane_R >= 0)
+        kept_R = self._places(kept)
+        self._noted.append(
+            (self._places(lane_R[kept]), {name: value.detach()[kept_R] for name, value in carry.items()})
+        )
+
+    def go_on(self, applied: Tensor) -> None:
+        """Take over what was noted where `applied` is 1; a skipped step's state may not be finite, and is dropped."""
+        for lane_R, carry in self._noted:
+            for name, value in carry.items():
+                before = self._state[name][lane_R]
+                self._state[name][lane_R] = torch.where(applied > 0, value.to(before.dtype), before)
+            self._is_mine[lane_R] = True
+        self._noted = []
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All lanes, each as the rank that moves it has it. Collective; equal on every rank."""
+        if self._process.world_size > 1:
+            num_owners = sum_over_ranks(self._is_mine.to(torch.int32), self._process)
+            for name, value in self._state.items():
+                shape = (-1, *[1] * (value.ndim - 1))
+                of_owners = sum_over_ranks(torch.where(self._is_mine.view(shape), value, 0.0), self._process)
+                # Before the first step after a start nobody has moved a lane, and all have the same.
+                self._state[name] = torch.where(num_owners.view(shape) > 0, of_owners, value)
+        return self._state
+
+    def _places(self, lane_R: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.asarray(lane_R, dtype=np.int64)).to(self._process.device, non_blocking=True)
+
+
+def read_tensors(module: nn.Module, optimizer: Any, carry: LaneCarry | None) -> dict[str, Any]:
+    """Model and optimizer state by parameter name, sharded as the model is, named as without wrappers. Collective.
+
+    `optimizer` is an `optimizer.Optimizer`, and so one of torch's.
+    """
     model_state, optimizer_state = get_state_dict(module, optimizer)
-    return {"model": model_state, "optimizer": optimizer_state}
+    state: dict[str, Any] = {"model": model_state, "optimizer": optimizer_state}
+    return state | ({"carry": carry.tensors()} if carry else {})
 
 
-def write_tensors(module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Put back what `read_tensors` gave."""
+def write_tensors(module: nn.Module, optimizer: Any, state: Mapping[str, Any]) -> None:
+    """Put back what `read_tensors` gave. A carry was filled in place."""
     set_state_dict(module, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
 
 

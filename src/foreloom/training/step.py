@@ -1,26 +1,29 @@
-"""One optimizer step: the gradient of a global batch, from all its micro-batches and ranks, and one update."""
+"""One optimizer step: the gradient of a global batch, from all its micro-batches and ranks, and one update.
+
+What outputs add up to travels as one vector: loss sum, loss count and the family's tally.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from foreloom.data.windows import Windows
-from foreloom.distributed.parallelize import ParallelModel
+from foreloom.data.batch import MicroBatch
+from foreloom.data.loader import StepBatch
+from foreloom.distributed.parallelize import ParallelModel, local_part
 from foreloom.distributed.process import Process
 from foreloom.distributed.reduce import sum_over_ranks
-from foreloom.models.family import ModelFamily, Tally
-from foreloom.training.dry_run import out_of_memory_sentence
-from foreloom.training.gradients import fill_missing, global_totals, update
-from foreloom.training.optimizer import OptimizerConfig, build_optimizer
+from foreloom.models.family import Carry, ModelFamily, ModelOutput, Tally
+from foreloom.training.optimizer import Optimizer
+from foreloom.training.state import LaneCarry
 from foreloom.training.stopwatch import Stopwatch
-from foreloom.training.tally import OutputSums
 
-Prepare = Callable[[int, Windows], Mapping[str, Any]]
-"""prepare(number of a micro-batch, its windows) -> forward's arguments."""
+Prepare = Callable[[int, MicroBatch], Mapping[str, Any]]
+"""prepare(number of a micro-batch, the micro-batch) -> forward's arguments."""
 
 
 class StepFigures(NamedTuple):
@@ -39,82 +42,193 @@ class OptimizerStep:
 
     def __init__(
         self,
-        config: OptimizerConfig,
-        max_grad_norm: float,
         parallel: ParallelModel,
-        model: nn.Module,
         family: ModelFamily,
+        optimizer: Optimizer,
         process: Process,
         stopwatch: Stopwatch,
+        carry: LaneCarry | None = None,
     ) -> None:
-        self.optimizer = build_optimizer(config, model)
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self._max_grad_norm = max_grad_norm
-        self._stopwatch = stopwatch
-        self._parallel, self._model, self._family, self._process = parallel, model, family, process
-        self._needs_survey = family.needs_survey(model)
+        self.optimizer = optimizer
+        self.parameters = [p for p in parallel.model.parameters() if p.requires_grad]
+        self._parallel, self._family, self._process = parallel, family, process
+        self._stopwatch, self._carry = stopwatch, carry
+        self._needs_survey = family.experts.needs_survey(parallel.model)
+        assert not (self._needs_survey and carry), "a survey runs forward twice, and a stream goes on but once"
 
-    def run(self, micro_batches: Sequence[Windows], learning_rate: float) -> StepFigures:
+    def run(self, batch: StepBatch, learning_rate: float) -> StepFigures:
         """Gradients of the loss sum over micro-batches and ranks, then one update. Collective."""
-        totals, tally = self._gradients(micro_batches)
+        totals, tally = self._gradients(batch.micro_batches, batch.first_sample)
         with self._stopwatch.part("optimizer"):
-            applied = update(self.optimizer, totals, learning_rate, self._max_grad_norm)
-            self._family.after_update(self._model, tally, applied)
+            applied = self.optimizer.update(totals, learning_rate)
+            self._family.experts.after_update(self._parallel.model, tally, applied)
+            if self._carry:
+                self._carry.go_on(applied)
         return StepFigures(totals, tally, applied)
 
-    def rehearse(self, windows: Windows) -> None:
+    def rehearse(self, micro_batch: MicroBatch) -> None:
         """Forward, backward and a skipped update on the largest micro-batch there can be; no state changes.
 
-        Raises ValueError with advice where it does not fit.
+        Running out of memory so costs a minute, not a night: raises ValueError with advice.
         """
         try:
-            totals, _ = self._gradients([windows])
-            update(self.optimizer, torch.full_like(totals, torch.nan), 0.0, self._max_grad_norm)
+            totals, _ = self._gradients([micro_batch], 0)
+            self.optimizer.update(torch.full_like(totals, torch.nan), 0.0)
         except torch.OutOfMemoryError as error:
-            raise ValueError(out_of_memory_sentence(error, windows, self._process)) from error
+            raise ValueError(_out_of_memory_sentence(error, micro_batch, self._process)) from error
+        if self._carry:
+            self._carry.go_on(totals.new_zeros(()))
         self.optimizer.zero_grad()
 
-    def _gradients(self, micro_batches: Sequence[Windows]) -> tuple[Tensor, Tally]:
+    def _gradients(self, micro_batches: Sequence[MicroBatch], first_sample: int) -> tuple[Tensor, Tally]:
         """Fill every parameter's gradient; returns (loss, gradient norm, count) and the tally of the global batch."""
         device = self._process.device
         self.optimizer.zero_grad()
         sums = OutputSums(device)
         with self._stopwatch.part("forward_backward"):
             prepare, shared = self._survey(micro_batches)
-            for i, windows in enumerate(micro_batches, start=1):
-                arguments = prepare(i - 1, windows)
+            for i, micro_batch in enumerate(micro_batches, start=1):
+                arguments = prepare(i - 1, micro_batch)
+                lane_R = np.maximum(micro_batch.sample_R - first_sample, -1)
+                if self._carry:
+                    shared = {"carry": self._carry.rows(lane_R)}
                 with self._parallel.micro_batch(is_last=i == len(micro_batches)):
                     with self._parallel.autocast(device):
                         output = self._parallel.module(**arguments, **shared)
                     output.objective.sum.backward()
                 sums.add(output)
+                if self._carry:
+                    self._carry.note(lane_R, output.carry)
         with self._stopwatch.part("optimizer"):
             fill_missing(self.parameters)
             num_copies = self._parallel.mesh.dp_replicate
             totals, entries = global_totals(sums.vector, self.parameters, num_copies, self._process, self._stopwatch)
         return totals, sums.tally(entries)
 
-    def _survey(self, micro_batches: Sequence[Windows]) -> tuple[Prepare, Mapping[str, Tally]]:
+    def _survey(self, micro_batches: Sequence[MicroBatch]) -> tuple[Prepare, Mapping[str, Tally | Carry]]:
         """What makes forward's arguments of a micro-batch, and what its forward is told of the whole batch. Collective.
 
-        Most families need to know nothing of it; see `ModelFamily.needs_survey`.
+        Most families need to know nothing of it; see `ExpertHooks.needs_survey`.
         """
         device = self._process.device
-        prepare = lambda i, windows: self._family.batch(self._model, windows, device)
+        prepare = lambda i, micro_batch: self._family.batch(self._parallel.model, micro_batch, device)
         if not self._needs_survey or len(micro_batches) * self._process.world_size == 1:
             return prepare, {}
         seeds = torch.randint(2**62, (len(micro_batches),)).tolist()
-        arguments = [prepare(i, windows) for i, windows in enumerate(micro_batches)]
+        arguments = [prepare(i, micro_batch) for i, micro_batch in enumerate(micro_batches)]
 
-        def prepared(i: int, windows: Windows) -> Mapping[str, Any]:
+        def prepared(i: int, micro_batch: MicroBatch) -> Mapping[str, Any]:
             torch.manual_seed(seeds[i])  # so that both forwards drop the same activations
             return arguments[i]
 
         sums = OutputSums(device)
         with torch.no_grad():
-            for i, windows in enumerate(micro_batches):
+            for i, micro_batch in enumerate(micro_batches):
                 with self._parallel.autocast(device):
-                    sums.add(self._parallel.module(**prepared(i, windows), survey_only=True))
+                    sums.add(self._parallel.module(**prepared(i, micro_batch), survey_only=True))
         with self._stopwatch.part("communication"):
             totals = sum_over_ranks(sums.vector, self._process)
         return prepared, {"global_tally": sums.tally(totals[2:])}
+
+
+def fill_missing(parameters: Sequence[nn.Parameter]) -> None:
+    """Give a zero gradient to parameters that took no part, so that an update never depends on how a batch was cut.
+
+    (AdamW passes over parameters without a gradient; with a zero one their moments and weights decay.)
+    """
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+
+
+def global_totals(
+    sums: Tensor, parameters: Sequence[nn.Parameter], num_copies: int, process: Process, stopwatch: Stopwatch
+) -> tuple[Tensor, Tensor]:
+    """(loss, gradient norm, count) of the global batch, and what it tallied, in one small all-reduce. Collective.
+
+    `sums` holds this rank's loss sum, its count and the entries of its tally. `parameters` hold gradients of the loss
+    *sum*, already added over ranks; `num_copies` ranks hold the same ones.
+    """
+    norm = torch.nn.utils.get_total_norm([local_part(p.grad) for p in parameters if p.grad is not None])
+    squared = (norm.to(sums.dtype) ** 2 / num_copies).reshape(1)
+    with stopwatch.part("communication"):
+        everything = sum_over_ranks(torch.cat([sums, squared]), process)
+    loss_sum, count, squared = everything[0], everything[1], everything[-1]
+    divisor = count.clamp(min=1)
+    return torch.stack([loss_sum / divisor, squared.sqrt() / divisor, count]), everything[2:-1]
+
+
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """Double precision, but on MPS, which has none."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+class OutputSums:
+    """Adds up the outputs of micro-batches as one vector, so that ranks can add theirs in one collective.
+
+    The tally's entries come in order of its names. All micro-batches of all ranks have tallies of the same names and
+    shapes.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._dtype = sum_dtype(device)
+        self._shapes: dict[str, torch.Size] = {}
+        self._vector: Tensor | None = None
+
+    def add(self, output: ModelOutput) -> None:
+        shapes = {name: output.tally[name].shape for name in sorted(output.tally)}
+        entries = [output.objective.sum, output.objective.count, *(output.tally[name] for name in shapes)]
+        vector = torch.cat([entry.detach().reshape(-1).to(self._dtype) for entry in entries])
+        if self._vector is None:
+            self._vector, self._shapes = vector, shapes
+        else:
+            assert shapes == self._shapes, f"a tally changed from {self._shapes} to {shapes}"
+            self._vector += vector
+
+    @property
+    def vector(self) -> Tensor:
+        """[loss sum, loss count, *tally] of the micro-batches so far, of which there must be one."""
+        assert self._vector is not None
+        return self._vector
+
+    def tally(self, entries: Tensor) -> Tally:
+        """The tally whose entries these are: the vector from its third place on, once ranks have added theirs."""
+        parts = entries.split([shape.numel() for shape in self._shapes.values()])
+        return {name: part.view(shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=True)}
+
+
+class RunningTally:
+    """The tallies of the steps since the last log line, summed on the device and read when the line is due."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, tally: Tally, applied: Tensor) -> None:
+        """Take in a step's tally where `applied` is 1: what a skipped step saw may not be finite."""
+        for name, value in tally.items():
+            value = torch.where(applied > 0, value, 0.0)
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    def take(self) -> Mapping[str, np.ndarray]:
+        """The sums, which begin anew. Waits for the device."""
+        taken = {name: value.cpu().numpy() for name, value in self._sums.items()}
+        self._sums = {}
+        return taken
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers. Waits for the device."""
+        return {name: value.tolist() for name, value in self._sums.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        dtype = sum_dtype(self._device)
+        self._sums = {name: torch.tensor(value, dtype=dtype, device=self._device) for name, value in state.items()}
+
+
+def _out_of_memory_sentence(error: torch.OutOfMemoryError, micro_batch: MicroBatch, process: Process) -> str:
+    return (
+        f"one micro-batch of {micro_batch.size} does not fit on {process.device} of rank {process.rank} "
+        f"({str(error).splitlines()[0]}). Set training.micro_batch_size below {micro_batch.num_rows} (results stay the "
+        "same), or training.activation_checkpointing=true, or share the model between devices with "
+        "parallel.strategy=fsdp"
+    )

@@ -1,4 +1,4 @@
-"""The training loop: one global batch a step, the same on one device and on many."""
+"""The training loop: one global batch a step, the same on one device and on many, whatever the data are."""
 
 from __future__ import annotations
 
@@ -6,36 +6,31 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from foreloom.checkpoint.checkpointer import Checkpointer, CheckpointError, CheckpointFolder
 from foreloom.checkpoint.export import whole_state_dict, write_folder
 from foreloom.checkpoint.manifest import Manifest, installed_versions
-from foreloom.data.loader import StepBatch, WindowLoader
+from foreloom.data.loader import BatchLoader, StepBatch
 from foreloom.distributed.agreement import check_agreement, check_disjoint, code_hash
-from foreloom.distributed.mesh import ParallelConfig
-from foreloom.distributed.parallelize import parallelize
+from foreloom.distributed.parallelize import ParallelModel
 from foreloom.distributed.process import Process
 from foreloom.distributed.reduce import max_over_ranks
 from foreloom.models.family import ModelFamily
 from foreloom.monitoring.device_peak import find_peak
 from foreloom.monitoring.monitor import Monitor
-from foreloom.training.config import TrainingConfig, autocast_dtype
-from foreloom.training.data_watch import DataWatch
-from foreloom.training.dry_run import worst_case
-from foreloom.training.flight import FlightRecorder
-from foreloom.training.interval import Interval, StepOutcome
-from foreloom.training.optimizer import OptimizerConfig
-from foreloom.training.scoring import Benchmark, Scoring
+from foreloom.training.config import TrainingConfig
+from foreloom.training.incidents import Incidents
+from foreloom.training.log_interval import DataWatch, Interval
+from foreloom.training.optimizer import Optimizer
+from foreloom.training.scoring import Benchmark, Scoring, Validation
 from foreloom.training.signals import StopRequest, exit_code
-from foreloom.training.state import Progress, read_tensors, seed_step, write_tensors
+from foreloom.training.state import LaneCarry, Progress, Stateful, read_tensors, seed_step, write_tensors
 from foreloom.training.step import OptimizerStep
-from foreloom.training.validation import Validation
 
 CLIPPED = 0.99
 """A gradient norm of this share of the limit, or above, counts as clipped."""
@@ -59,17 +54,8 @@ class TrainResult:
 class Trainer:
     """Trains a model from where its run folder stands to `config.steps`, or until its validation loss stops falling.
 
-    All ranks construct one with the same arguments (their own `loader` share and `process`) and call `train` once:
-
-        process = start(recipe.training.device)
-        checkpointer = Checkpointer(run_dir, recipe.checkpoint, process, save_total_limit=..., resume=resume)
-        monitor = Monitor(run_dir, recipe.training.steps, recipe.monitoring, process.is_main)
-        model = family.build(...); family.initialize(model, seed)         # on the CPU, equal on all ranks
-        loader = WindowLoader(recipe.data, ..., rank=process.rank, world_size=process.world_size)
-        trainer = Trainer(recipe.training, recipe.optimizer, recipe.parallel, model, family, loader, process,
-                          checkpointer, monitor, context_length=..., prediction_length=...)
-        result = trainer.train()
-
+    All ranks construct one with the same arguments (their own share of `loader`, and `process`) and call `train` once;
+    `run.build` shows how. `learning_rate(k)` is that of update k, from 1; `flops_per_row` what a row costs.
     `validation` and `benchmark` score the model as it trains. `banner` is shown by the monitor; `config_hash` must
     agree between ranks. `on_start()` is called on all ranks once the run may begin or go on, before its first line.
     """
@@ -77,50 +63,50 @@ class Trainer:
     def __init__(
         self,
         config: TrainingConfig,
-        optimizer_config: OptimizerConfig,
-        parallel_config: ParallelConfig,
-        model: nn.Module,
         family: ModelFamily,
-        loader: WindowLoader,
+        parallel: ParallelModel,
+        optimizer: Optimizer,
+        learning_rate: Callable[[int], float],
+        loader: BatchLoader,
         process: Process,
         checkpointer: Checkpointer,
         monitor: Monitor,
         *,
-        context_length: int,
-        prediction_length: int,
+        flops_per_row: float,
         validation: Validation | None = None,
         benchmark: Benchmark | None = None,
         banner: Mapping[str, Mapping[str, Any]] | None = None,
         config_hash: str = "",
         on_start: Callable[[], None] = lambda: None,
     ) -> None:
-        optimizer_config.learning_rate_of(1, config.num_steps)  # a schedule that does not fit is told before any work
-        self.config, self.optimizer_config = config, optimizer_config
-        self.model, self.family, self.loader, self.process = model, family, loader, process
+        self.config, self.family, self.parallel, self.process = config, family, parallel, process
+        self.optimizer, self.learning_rate, self.loader = optimizer, learning_rate, loader
         self.checkpointer, self.monitor = checkpointer, monitor
-        self.lengths = {"context_length": context_length, "prediction_length": prediction_length}
-        self.banner, self.config_hash, self.on_start = dict(banner or {}), config_hash, on_start
-        self.flops_per_row = family.flops_per_row(model, context_length, prediction_length)
-        self.parallel = parallelize(
-            model,
-            family.sharding,
-            parallel_config,
-            process,
-            activation_checkpointing=config.activation_checkpointing,
-            compile_blocks=config.compile,
-            autocast_dtype=autocast_dtype(config.precision, process.device),
-        )
+        self.config_hash, self.on_start, self.flops_per_row = config_hash, on_start, flops_per_row
         peak = find_peak(process.device, monitor.config.peak_flops)
-        self.banner["Monitoring"] = {"MFU": peak.sentence}
-        self.interval = Interval(process.device, process.world_size, self.flops_per_row, peak.flops)
+        self.banner = {**(banner or {}), "Monitoring": {"MFU": peak.sentence}}
+        self.interval = Interval(process.device, process.world_size, flops_per_row, peak.flops)
         self.data_watch = DataWatch(loader)
-        self.optimizer_step = OptimizerStep(
-            optimizer_config, config.max_grad_norm, self.parallel, model, family, process, self.interval.stopwatch
-        )
-        self.scoring = Scoring(self.parallel, model, family, process, monitor, validation, benchmark)
-        self.flight = FlightRecorder(loader, checkpointer.run_dir, is_main=process.is_main)
+        self.carry = None
+        if family.carry:
+            self.carry = LaneCarry(family.carry(parallel.model, config.batch_size, process.device), process)
+        self.optimizer_step = OptimizerStep(parallel, family, optimizer, process, self.interval.stopwatch, self.carry)
+        self.scoring = Scoring(parallel, family, process, monitor, validation, benchmark)
+        self.incidents = Incidents(checkpointer.run_dir)
         self.progress = Progress()
         self.saved: CheckpointFolder | None = None
+
+    @property
+    def parts(self) -> dict[str, Stateful]:
+        """What a checkpoint keeps beside tensors, by name."""
+        parts: dict[str, Stateful] = {
+            "trainer": self.progress,
+            "loader": self.loader,
+            "monitor": self.monitor,
+            "tally": self.interval.tally,
+            "incidents": self.incidents,
+        }
+        return parts | ({"validation": self.scoring.validation} if self.scoring.validation else {})
 
     def train(self) -> TrainResult:
         """Resume if there is something to resume, train, save. Collective.
@@ -130,14 +116,12 @@ class Trainer:
         try:
             with StopRequest() as stop:
                 self._resume()
-                self.model.train()
+                self.parallel.model.train()
                 if not self._is_over:
                     self._check_ranks()
-                    self._dry_run()
+                    self.optimizer_step.rehearse(self.loader.largest())
                 self._began = time.perf_counter() - self.progress.seconds
                 stopped_by = self._loop(stop)
-                if not self.saved or (self._is_over and not self.saved.manifest.final):
-                    self._save({})
             assert self.saved
             if stopped_by:
                 asked = f"{signal.Signals(stopped_by).name} after step {self.progress.step:,}"
@@ -157,44 +141,51 @@ class Trainer:
         return self.progress.step >= self.config.num_steps or self.scoring.is_exhausted
 
     def _loop(self, stop: StopRequest) -> int:
-        """Step until the end, or until a rank is told to stop; gives the signal's number, 0 for none."""
+        """Score and save what there is, then step, until the end or until a rank is told to stop; gives the signal's
+        number, 0 for none."""
         part = self.interval.stopwatch.part
         self.interval.stopwatch.reset()
         batches = iter(self.loader)
-        stopped_by = 0
-        with part("evaluation"):
-            # What the run begins with; or what a session that was told to stop had no time for.
-            loss = self.scoring.validate(self.progress.step, is_last=self._is_over)
-            scores = self.scoring.benchmark(self.progress.step, self._run_seconds, is_last=self._is_over)
-        if (loss and (self._is_to_restore or self._is_over)) or (scores and self.progress.step):
-            with part("checkpoint"):
-                self._save({**loss, **scores}, must_succeed=self._is_over)
-        while not self._is_over and not stopped_by:
-            with part("data_wait"):
-                batch = next(batches)
-            self._step(batch)
-            step = self.progress.step
-            if step % self.monitor.config.log_steps == 0 or self._is_over:
-                self._log()
+        while True:
             with part("communication"):
                 stopped_by = max_over_ranks(stop.signal_number, self.process)
-            with part("evaluation"):
-                loss = {} if stopped_by else self.scoring.validate(step, is_last=self._is_over)
-                scores = {} if stopped_by else self.scoring.benchmark(step, self._run_seconds, is_last=self._is_over)
+            # A session that is told to stop scores nothing; the one that goes on begins with it.
+            loss, scores = ({}, {}) if stopped_by else self._score()
             if self._is_over and not self.interval.is_empty:
                 self._log()  # the run has ended early, between two log lines
             self.monitor.report_health()
             with part("checkpoint"):
-                if step % self.config.save_steps == 0 or scores or self._is_to_restore or stopped_by or self._is_over:
+                if self._is_save_due(loss, scores, is_stopped=bool(stopped_by)):
                     self._save({**loss, **scores}, must_succeed=self._is_over or bool(stopped_by))
-        return stopped_by
+            if self._is_over or stopped_by:
+                return stopped_by
+            with part("data_wait"):
+                batch = next(batches)
+            self._step(batch)
+            if self.progress.step % self.monitor.config.log_steps == 0 or self._is_over:
+                self._log()
+
+    def _score(self) -> tuple[dict[str, float], dict[str, float]]:
+        """The validation loss and the benchmark's scores of the model as it is, where they are due."""
+        step = self.progress.step
+        with self.interval.stopwatch.part("evaluation"):
+            loss = self.scoring.validate(step, is_last=self._is_over)
+            return loss, self.scoring.benchmark(step, self._run_seconds, is_last=self._is_over)
+
+    def _is_save_due(self, loss: Mapping[str, float], scores: Mapping[str, float], *, is_stopped: bool) -> bool:
+        """Is the model as it is to be kept? What has been saved already is saved again only with new scores."""
+        step = self.progress.step
+        if (loss and (self._is_to_restore or self._is_over)) or (scores and step):
+            return True
+        if self.saved and self.saved.step == step:
+            return self._is_over and not self.saved.manifest.final
+        return is_stopped or self._is_over or (step > 0 and step % self.config.save_steps == 0)
 
     def _step(self, batch: StepBatch) -> None:
         """One global batch: gradients of the loss sum over micro-batches and ranks, then one update."""
         step = self.progress.step + 1
         seed_step(self.config.seed, step, self.process.rank)
-        self._learning_rate = self.optimizer_config.learning_rate_of(step, self.config.num_steps)
-        figures = self.optimizer_step.run(batch.micro_batches, self._learning_rate)
+        figures = self.optimizer_step.run(batch, self.learning_rate(step))
         self.interval.add(step, batch.first_sample, batch.next_sample, batch.num_rows, figures)
         self.progress.step = step
         self.progress.samples += batch.num_rows
@@ -204,19 +195,12 @@ class Trainer:
         position = self.loader.state_dict()
         facts = {"code": code_hash(), "recipe": self.config_hash, "data": position["fingerprint"]}
         check_agreement(facts | {"torch": torch.__version__}, self.process)
-        self._first = self.loader.batch(position["next_sample"])
-        check_disjoint(self._first.samples.tolist(), self.process)
-
-    def _dry_run(self) -> None:
-        share = -(-self.config.batch_size // self.process.world_size)
-        largest = max(self._first.micro_batches, key=lambda windows: windows.num_rows)
-        num_rows = self.config.micro_batch_size or share
-        self.optimizer_step.rehearse(worst_case(largest, num_rows=num_rows, **self.lengths))
+        check_disjoint(self.loader.batch(position["next_sample"]).samples.tolist(), self.process)
 
     def _read_device(self) -> float:
-        """Wait for the steps under way, note their losses, tell of skipped ones; the newest gradient norm."""
+        """Wait for the steps under way, note their losses, tell of those that went wrong; the newest gradient norm."""
         outcomes = self.interval.read()
-        limit = self.config.max_grad_norm
+        limit = self.optimizer.max_grad_norm
         for outcome in outcomes:
             if outcome.is_applied:
                 self.progress.note_loss(outcome.loss)
@@ -224,21 +208,13 @@ class Trainer:
             else:
                 self.progress.num_skipped_steps += 1
                 self.progress.num_non_finite_steps += not outcome.is_finite
-            self._look_into(outcome)
+            if incident := self.incidents.note(outcome):
+                fields = {"samples": outcome.samples, "loss": outcome.loss, "grad_norm": outcome.grad_norm}
+                self.monitor.warn(
+                    incident.kind, incident.sentence, step=outcome.step, deviations=incident.deviations, **fields
+                )
         self.progress.seconds = self._run_seconds()
         return outcomes[-1].grad_norm if outcomes else 0.0
-
-    def _look_into(self, outcome: StepOutcome) -> None:
-        """Tell of a step that went wrong, with what it was made of."""
-        try:
-            incident = self.flight.note(outcome)
-        except OSError as error:
-            self.monitor.warn(
-                "flight_failed", f"step {outcome.step:,} could not be recorded ({error}); the run goes on"
-            )
-            return
-        if incident:
-            self.monitor.warn(incident.kind, incident.sentence, step=outcome.step, samples=outcome.samples)
 
     def _run_seconds(self) -> float:
         """Since the run began, earlier sessions included."""
@@ -247,14 +223,16 @@ class Trainer:
     def _log(self) -> None:
         grad_norm = self._read_device()
         tally = self.interval.tally.take()
-        has_figures = tally and self.progress.num_unlogged
+        if not self.progress.num_unlogged:
+            tally = {}
         self.progress.close_interval()
+        experts = self.family.experts
         record = self.interval.record(
             self.progress,
             grad_norm=grad_norm,
-            learning_rate=self._learning_rate,
-            figures=self.family.figures(self.model, tally) if has_figures else {},
-            loads={name: tally[name].tolist() for name in self.family.loads if name in tally} if has_figures else {},
+            learning_rate=self.learning_rate(self.progress.step),
+            figures=experts.figures(self.parallel.model, tally) if tally else {},
+            loads={name: tally[name].tolist() for name in experts.loads if name in tally},
             data=self.data_watch.record(),
         )
         self.monitor.log(record)
@@ -266,15 +244,7 @@ class Trainer:
 
     def _save(self, scores: Mapping[str, float], *, must_succeed: bool = True) -> None:
         self._read_device()
-        validation = self.scoring.validation
-        position = {
-            "trainer": asdict(self.progress),
-            "loader": self.loader.state_dict(),
-            "monitor": self.monitor.state_dict(),
-            "tally": self.interval.tally.state_dict(),
-            "validation": validation.state_dict() if validation else None,
-            "flight": self.flight.state_dict(),
-        }
+        position = {name: part.state_dict() for name, part in self.parts.items()}
         export, export_step = self._export()
         manifest = Manifest(
             step=self.progress.step,
@@ -288,7 +258,7 @@ class Trainer:
             versions=installed_versions(),
             export_step=export_step,
         )
-        tensors = read_tensors(self.parallel.module, self.optimizer_step.optimizer)
+        tensors = read_tensors(self.parallel.module, self.optimizer, self.carry)
         try:
             self.saved = self.checkpointer.save(
                 manifest, tensors, position, export=export, step_to_keep=self.scoring.step_to_restore
@@ -309,29 +279,22 @@ class Trainer:
             self.monitor.warn("best_missing", f"{missing}: hf/ holds the last ones.")
         if self._is_over or self._is_to_restore or self.checkpointer.config.export == "all":
             weights = whole_state_dict(self.parallel.module)
-            return lambda folder: write_folder(self.family, self.model, weights, folder), step
+            return lambda folder: write_folder(self.family, self.parallel.model, weights, folder), step
         return None, None
 
     def _resume(self) -> None:
         """Put everything where the newest checkpoint says, if there is one."""
         self.saved = self.checkpointer.newest()
         if self.saved:
-            tensors = read_tensors(self.parallel.module, self.optimizer_step.optimizer)
+            tensors = read_tensors(self.parallel.module, self.optimizer, self.carry)
             position = self.checkpointer.load(self.saved, tensors)
-            write_tensors(self.parallel.module, self.optimizer_step.optimizer, tensors)
-            self.progress = Progress(**position["trainer"])
-            self.loader.load_state_dict(position["loader"])
-            self.monitor.load_state_dict(position["monitor"])
-            # What checkpoints of earlier versions, and of runs without validation, do not have.
-            self.interval.tally.load_state_dict(position.get("tally", {}), self.process.device)
-            if self.scoring.validation and position.get("validation"):
-                self.scoring.validation.load_state_dict(position["validation"])
-            if position.get("flight"):
-                self.flight.load_state_dict(position["flight"])
+            write_tensors(self.parallel.module, self.optimizer, tensors)
+            for name, part in self.parts.items():
+                if name in position:  # a run may get a validation when it goes on
+                    part.load_state_dict(position[name])
         self.scoring.resume(self.progress.step if self.saved else -1)
-        self.flight.resume(self.progress.step)
         self.on_start()
-        # What `training.stream_position` finds a step's samples by.
+        # What `incidents.position_of` finds a step's samples by.
         began_at = {"batch_size": self.config.batch_size, **self.loader.state_dict()}
         self.monitor.start(self.banner, from_step=self.progress.step, flops=self.progress.flops, **began_at)
         for notice in self.checkpointer.notices:

@@ -14,7 +14,7 @@ import pytest
 from fake_hub import FakeRepo
 
 from foreloom.data.fetch import FetchEntry, Hub, HubUnreachable, choose, fetch, is_unfinished, plan_fetch, verify
-from foreloom.data.reader import open_source
+from foreloom.data.formats.reader import open_source
 
 A = FetchEntry("a", "owner/sets", "a", "a")
 B = FetchEntry("b", "owner/sets", "b", "b")

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from foreloom.data.synthetic.draws import Draws
+from foreloom.data.synthetic.process import Draws
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from foreloom.data.synthetic.arma import PROCESS, _autoregression, coefficients
-from foreloom.data.synthetic.draws import Draws
+from foreloom.data.synthetic.process import Draws
 
 
 def test_any_partial_autocorrelations_give_roots_outside_the_unit_circle():

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from foreloom.data.synthetic import chaos
-from foreloom.data.synthetic.chaos import PROCESS
-from foreloom.data.synthetic.chaotic_systems import MONOMIALS, SYSTEMS
-from foreloom.data.synthetic.draws import Draws
+from foreloom.data.synthetic.chaos import MONOMIALS, PROCESS, SYSTEMS
+from foreloom.data.synthetic.process import Draws
 
 
 def test_the_right_side_of_lorenz_is_as_written_out():

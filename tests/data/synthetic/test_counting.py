@@ -7,8 +7,8 @@ from math import exp
 import numpy as np
 import pytest
 
-from foreloom.data.synthetic.counting import negative_binomial, poisson
-from foreloom.data.synthetic.draws import Draws
+from foreloom.data.synthetic.process import Draws
+from foreloom.data.synthetic.shapes import negative_binomial, poisson
 
 DRAWS = Draws(0, "test", np.arange(200))
 

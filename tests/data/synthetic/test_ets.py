@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from foreloom.data.synthetic import ets
-from foreloom.data.synthetic.draws import Draws
 from foreloom.data.synthetic.ets import PROCESS
+from foreloom.data.synthetic.process import Draws
 
 
 def _textbook(kind, level, slope, season, alpha, beta, gamma, damping, shocks):

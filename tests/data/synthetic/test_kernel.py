@@ -11,7 +11,6 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from foreloom.data.synthetic.draws import Draws
 from foreloom.data.synthetic.kernel import (
     BANK,
     PROCESS,
@@ -22,6 +21,7 @@ from foreloom.data.synthetic.kernel import (
     draw_term,
     factor_features,
 )
+from foreloom.data.synthetic.process import Draws
 
 
 def written_out(kernel: Kernel, num_steps: int) -> np.ndarray:

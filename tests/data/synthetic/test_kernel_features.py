@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foreloom.data.synthetic.kernel_features import TOLERANCE, periodic, polynomial, product, smooth
+from foreloom.data.synthetic.kernel import TOLERANCE, periodic, polynomial, product, smooth
 
 NUM_STEPS = 300
 X = np.linspace(0, 1, NUM_STEPS)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from foreloom.data.synthetic.draws import Draws
 from foreloom.data.synthetic.patterns import KINDS, PROCESS, PatternsConfig
+from foreloom.data.synthetic.process import Draws
 
 
 def test_curves_noise_and_offsets():

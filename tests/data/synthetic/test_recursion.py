@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foreloom.data.synthetic.recursion import autoregression, decayed_sums
+from foreloom.data.synthetic.shapes import autoregression, decayed_sums
 
 
 def test_decayed_sums_step_by_step():

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from foreloom.data.reader import open_source
+from foreloom.data.formats.reader import open_source
 from foreloom.data.synthetic import registry
 
 
@@ -46,7 +46,7 @@ def test_an_unknown_process():
 
 def test_a_process_is_imported_when_asked_for():
     script = (
-        "import sys; from foreloom.data.reader import open_source; open_source('synth://patterns');"
+        "import sys; from foreloom.data.formats.reader import open_source; open_source('synth://patterns');"
         "print(sorted(m for m in sys.modules if m.endswith(('.kernel', '.patterns'))))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)

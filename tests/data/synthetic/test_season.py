@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foreloom.data.synthetic.draws import Draws
-from foreloom.data.synthetic.season import profile, season, weekdays
+from foreloom.data.synthetic.process import Draws
+from foreloom.data.synthetic.shapes import profile, season, weekdays
 
 PERIODS = np.tile([2, 7, 24, 60, 61, 365], 50)
 DRAWS = Draws(0, "test", np.arange(len(PERIODS)))

@@ -8,17 +8,18 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from foreloom.data.config import DataConfig, GroupConfig, SourceConfig
 from foreloom.data.convert import convert
+from foreloom.data.formats.reader import open_source
 from foreloom.data.inspect import inspect
-from foreloom.data.loader import StepBatch, WindowLoader
-from foreloom.data.mixture import DataConfig, GroupConfig, SourceConfig
-from foreloom.data.reader import open_source
-from foreloom.data.series import Prepares
+from foreloom.data.loader import BatchLoader, StepBatch
+from foreloom.data.source import Prepares
+from foreloom.data.stream.held_out import ValidationWindows
 from foreloom.data.synthetic.source import SyntheticSource
-from foreloom.data.validation import ValidationWindows
+from loaders import series_loader
 
 
-def loader(rank: int = 0, world_size: int = 1, **settings) -> WindowLoader:
+def loader(rank: int = 0, world_size: int = 1, **settings) -> BatchLoader:
     given = {
         "sources": (
             SourceConfig(path="synth://kernel?length=200", weight=2, holdout=16),
@@ -30,7 +31,7 @@ def loader(rank: int = 0, world_size: int = 1, **settings) -> WindowLoader:
         "group": GroupConfig(probability=0.3, max_size=4),
         "num_prefetch": 0,
     } | settings
-    return WindowLoader(
+    return series_loader(
         DataConfig(**given), seed=1, batch_size=40, micro_batch_size=16, rank=rank, world_size=world_size
     )
 
@@ -107,7 +108,7 @@ class Counting:
 
 
 def counted(address: str) -> tuple[SyntheticSource, Counting]:
-    source = SyntheticSource(address)
+    source = SyntheticSource(address, open_source)
     source._maker = counting = Counting(source._maker)
     return source, counting
 
@@ -119,7 +120,7 @@ def test_a_micro_batch_is_made_at_once_and_kept_until_the_next():
         sources=(SourceConfig(path="x"),), context_length=64, prediction_length=8, num_prefetch=0,
         normalization="zero", normalization_scope="series",
     )  # fmt: skip
-    ours = WindowLoader(config, seed=0, batch_size=64, micro_batch_size=32, sources=[source])
+    ours = series_loader(config, seed=0, batch_size=64, micro_batch_size=32, sources=[source])
     ours.batch(0)
     assert len(counting.batches) == 2 and sum(counting.batches) <= 64
     assert len(source._prepared()) <= 32
@@ -164,7 +165,7 @@ def test_ranks_together_read_what_one_reads(world_size):
 
 def test_reading_ahead_and_validating_at_the_same_time():
     plain, ahead = loader(), loader(num_prefetch=3)
-    held_out = ValidationWindows(ahead.config, max_windows=12, opened=ahead.sources)
+    held_out = ValidationWindows(ahead.dataset.config, max_windows=12, opened=ahead.dataset.sources)
     expected = [windows.context_RC for windows in held_out]
     for _, one, other in zip(range(6), plain, ahead, strict=False):
         assert rows([one]) == rows([other])

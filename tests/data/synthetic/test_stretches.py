@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foreloom.data.synthetic.draws import Draws
-from foreloom.data.synthetic.stretches import begun, stretches
+from foreloom.data.synthetic.process import Draws
+from foreloom.data.synthetic.shapes import begun, stretches
 
 DRAWS = Draws(0, "test", np.arange(300))
 

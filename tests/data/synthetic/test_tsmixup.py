@@ -10,11 +10,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from foreloom.data.reader import open_source
-from foreloom.data.series import Series
-from foreloom.data.synthetic.draws import Draws
+from foreloom.data.formats.reader import open_source
+from foreloom.data.formats.writer import write_series
+from foreloom.data.source import Series
+from foreloom.data.synthetic.process import Draws
 from foreloom.data.synthetic.tsmixup import Mixer, MixupConfig, gamma
-from foreloom.data.writer import write_series
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_sources_are_equally_likely_whatever_their_size(tmp_path):
 
 
 def test_numbers_of_parts_and_weights(ramp):
-    mixer = Mixer(MixupConfig(sources=(str(ramp),)), 0, 30, 30)
+    mixer = Mixer(MixupConfig(sources=(str(ramp),)), 0, 30, 30, open_source)
     assert Counter(mixer.kinds(np.arange(3000))).keys() == {"1 part", "2 parts", "3 parts"}
     count_B = mixer.parts(Draws(0, "tsmixup", np.arange(3000))).count_B
     assert all(abs((count_B == count).mean() - 1 / 3) < 0.04 for count in (1, 2, 3))

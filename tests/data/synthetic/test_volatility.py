@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foreloom.data.synthetic.draws import Draws
+from foreloom.data.synthetic.process import Draws
 from foreloom.data.synthetic.volatility import PROCESS, _shocks
 
 

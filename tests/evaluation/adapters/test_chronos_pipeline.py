@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput
 from foreloom.evaluation.adapters.chronos import ChronosPipeline
 
 LEVELS = [0.1, 0.5, 0.9]

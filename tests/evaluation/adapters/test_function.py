@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput
 from foreloom.evaluation.adapters.function import FunctionForecaster
 from foreloom.evaluation.benchmark import evaluate
 from foreloom.evaluation.tasks import EvaluationTask

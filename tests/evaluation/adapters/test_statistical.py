@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput
 from foreloom.evaluation.adapters.statistical import StatisticalForecaster
 from foreloom.evaluation.baselines import SeasonalForecaster
 from foreloom.evaluation.benchmark import evaluate

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from foreloom.data.reader import open_source
+from foreloom.data.formats.reader import open_source
 from foreloom.evaluation import suites
 from foreloom.evaluation.baselines import SeasonalNaive
 from foreloom.evaluation.benchmark import evaluate

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from foreloom.models import registry
 from foreloom.models.chronos2 import checkpoint
 from foreloom.models.chronos2.family import FAMILY
+from foreloom.models.family import WindowLengths
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_unknown_keys_and_the_dtype_spelling_survive(folder, tmp_path):
 
 
 def test_a_new_models_config_says_what_it_is(tmp_path):
-    model = FAMILY.build(FAMILY.config(size="test"), context_length=64, prediction_length=16)
+    model = FAMILY.build(FAMILY.config(size="test"), WindowLengths(64, 16))
     FAMILY.initialize(model, 0)
     FAMILY.save(model, model.state_dict(), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())

@@ -11,14 +11,15 @@ from pydantic import ValidationError
 from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import FlopCounterMode
 
-from foreloom.data.windows import Role, Windows
+from foreloom.data.stream.windows import Role, Windows
 from foreloom.models.chronos2.family import FAMILY, Chronos2Config
+from foreloom.models.family import WindowLengths
 
 TINY = {"size": "test", "d_model": 32, "d_kv": 8, "d_ff": 64}
 
 
 def tiny(**fields):
-    model = FAMILY.build(Chronos2Config(**(TINY | fields)), context_length=96, prediction_length=32)
+    model = FAMILY.build(Chronos2Config(**(TINY | fields)), WindowLengths(96, 32))
     FAMILY.initialize(model, 0)
     return model
 
@@ -34,7 +35,7 @@ def tiny(**fields):
 )
 def test_parameter_counts(fields, count):
     with torch.device("meta"):
-        model = FAMILY.build(Chronos2Config(**fields), context_length=2048, prediction_length=64)
+        model = FAMILY.build(Chronos2Config(**fields), WindowLengths(2048, 64))
     assert sum(parameter.numel() for parameter in model.parameters()) == count
 
 
@@ -66,7 +67,7 @@ def test_a_pretrained_models_limits_are_raised_and_said(tmp_path, caplog):
     FAMILY.save(model, model.state_dict(), tmp_path)
     config = Chronos2Config(pretrained=str(tmp_path), dropout_rate=0.25)
     with caplog.at_level(logging.INFO, logger="foreloom"):
-        longer = FAMILY.build(config, context_length=512, prediction_length=70)
+        longer = FAMILY.build(config, WindowLengths(512, 70))
     assert "context_length: 96 -> 512" in caplog.text and "max_output_patches: 2 -> 5" in caplog.text
     assert longer.architecture.time_encoding_scale == 96
     assert {m.dropout_rate for m in longer.modules() if hasattr(m, "dropout_rate")} == {0.25}
@@ -78,11 +79,11 @@ def test_a_pretrained_models_limits_are_raised_and_said(tmp_path, caplog):
 
     FAMILY.save(longer, longer.state_dict(), tmp_path / "stage2")
     assert FAMILY.load(tmp_path / "stage2").architecture.context_length == 512
-    same = FAMILY.build(Chronos2Config(pretrained=str(tmp_path)), context_length=48, prediction_length=16)
+    same = FAMILY.build(Chronos2Config(pretrained=str(tmp_path)), WindowLengths(48, 16))
     assert same.architecture == model.architecture
     with pytest.raises(ValueError, match="a limit is never lowered"):
         config = Chronos2Config(pretrained=str(tmp_path), context_length=48)
-        FAMILY.build(config, context_length=48, prediction_length=16)
+        FAMILY.build(config, WindowLengths(48, 16))
 
 
 def test_initial_values_depend_on_name_and_seed_only():
@@ -147,7 +148,7 @@ def test_flops_are_counted_by_torch_too():
     model = tiny(num_layers=3).train()
     with FlopCounterMode(display=False) as counter:
         model(torch.randn(4, 96).cumsum(1), num_output_patches=2)
-    assert counter.get_total_flops() * 3 == 4 * FAMILY.flops_per_row(model, 96, 32)
+    assert counter.get_total_flops() * 3 == 4 * FAMILY.flops_per_row(model, WindowLengths(96, 32))
 
 
 def test_sharding_names_every_block_and_nothing_else():

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput
 from foreloom.models.chronos2.family import FAMILY, Chronos2Config
 from foreloom.models.chronos2.forecast import Chronos2Forecaster, batches
+from foreloom.models.family import WindowLengths
 
 TINY = {"size": "test", "d_model": 32, "d_kv": 8, "d_ff": 64}
 
 
 def forecaster(**fields) -> Chronos2Forecaster:
     config = Chronos2Config(**(TINY | {"initializer_factor": 1.0} | fields))
-    model = FAMILY.build(config, context_length=96, prediction_length=32)
+    model = FAMILY.build(config, WindowLengths(96, 32))
     FAMILY.initialize(model, 0)
     return Chronos2Forecaster(model)
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from foreloom.data.windows import Role, Windows
+from foreloom.data.stream.windows import Role, Windows
 from foreloom.distributed.process import Process
 from foreloom.models.chronos2.family import FAMILY, Chronos2Config
+from foreloom.models.family import WindowLengths
 from foreloom.objectives.loss import Loss
-from foreloom.training.gradients import fill_missing, global_totals
+from foreloom.training.step import OutputSums, RunningTally, fill_missing, global_totals
 from foreloom.training.stopwatch import Stopwatch
-from foreloom.training.tally import OutputSums, RunningTally
 
 META = torch.device("meta")
 
@@ -39,7 +39,7 @@ def windows() -> Windows:
 
 
 def test_forward_backward_and_totals_do_not_wait():
-    model = FAMILY.build(Chronos2Config(size="test"), context_length=96, prediction_length=32).to(META).train()
+    model = FAMILY.build(Chronos2Config(size="test"), WindowLengths(96, 32)).to(META).train()
     arguments = FAMILY.batch(model, windows(), META)
     assert arguments["layout"].order.device == META
     output = model(**arguments)

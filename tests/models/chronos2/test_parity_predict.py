@@ -9,7 +9,7 @@ import pytest
 import torch
 from chronos2_parity import arrays, assert_quantiles, load
 
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput
 from foreloom.models.chronos2.forecast import Chronos2Forecaster
 
 CHECKPOINTS = [("c2a", 20, 150, 256), ("c2noreg", 11, 61, 120)]

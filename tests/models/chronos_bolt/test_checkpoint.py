@@ -14,6 +14,7 @@ import foreloom
 from foreloom.models import registry
 from foreloom.models.chronos_bolt import checkpoint
 from foreloom.models.chronos_bolt.family import FAMILY
+from foreloom.models.family import WindowLengths
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_the_door_for_users_opens_it(folder):
 
 
 def test_a_new_models_config_says_what_it_is(tmp_path):
-    model = FAMILY.build(FAMILY.config(size="test"), context_length=64, prediction_length=16)
+    model = FAMILY.build(FAMILY.config(size="test"), WindowLengths(64, 16))
     FAMILY.initialize(model, 0)
     FAMILY.save(model, model.state_dict(), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())

@@ -7,11 +7,12 @@ import torch
 from torch._dynamo.utils import counters
 
 from foreloom.models.chronos_bolt.family import FAMILY, ChronosBoltConfig
+from foreloom.models.family import WindowLengths
 
 
 def test_compiled_blocks_agree_and_settle():
     config = ChronosBoltConfig(size="test", num_layers=1, d_model=32, num_heads=2, d_ff=32, dropout_rate=0.0)
-    plain, compiled = (FAMILY.build(config, context_length=96, prediction_length=16) for _ in range(2))
+    plain, compiled = (FAMILY.build(config, WindowLengths(96, 16)) for _ in range(2))
     for model in (plain, compiled):
         FAMILY.initialize(model, 0)
         model.train()

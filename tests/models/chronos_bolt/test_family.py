@@ -12,14 +12,15 @@ from pydantic import ValidationError
 from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import FlopCounterMode
 
-from foreloom.data.windows import Role, Windows
+from foreloom.data.stream.windows import Role, Windows
 from foreloom.models.chronos_bolt.family import FAMILY, ChronosBoltConfig
+from foreloom.models.family import WindowLengths
 
 TINY = {"size": "test", "d_model": 32, "d_kv": 8, "d_ff": 64}
 
 
 def tiny(**fields):
-    model = FAMILY.build(ChronosBoltConfig(**(TINY | fields)), context_length=96, prediction_length=32)
+    model = FAMILY.build(ChronosBoltConfig(**(TINY | fields)), WindowLengths(96, 32))
     FAMILY.initialize(model, 0)
     return model
 
@@ -30,7 +31,7 @@ def tiny(**fields):
 )
 def test_parameter_counts_are_those_of_the_published_models(size, count, published_millions):
     with torch.device("meta"):
-        model = FAMILY.build(ChronosBoltConfig(size=size), context_length=2048, prediction_length=64)
+        model = FAMILY.build(ChronosBoltConfig(size=size), WindowLengths(2048, 64))
     assert sum(parameter.numel() for parameter in model.parameters()) == count
     assert round(count / 1e6) == published_millions
 
@@ -79,7 +80,7 @@ def test_a_pretrained_models_context_is_raised_and_said(tmp_path, caplog):
     FAMILY.save(model, model.state_dict(), tmp_path)
     config = ChronosBoltConfig(pretrained=str(tmp_path), dropout_rate=0.25)
     with caplog.at_level(logging.INFO, logger="foreloom"):
-        longer = FAMILY.build(config, context_length=512, prediction_length=20)
+        longer = FAMILY.build(config, WindowLengths(512, 20))
     assert "context_length: 96 -> 512" in caplog.text
     assert longer.architecture.prediction_length == 32, "the head is what it is"
     assert {m.dropout_rate for m in longer.modules() if hasattr(m, "dropout_rate")} == {0.25}
@@ -91,13 +92,13 @@ def test_a_pretrained_models_context_is_raised_and_said(tmp_path, caplog):
 
     FAMILY.save(longer, longer.state_dict(), tmp_path / "stage2")
     assert FAMILY.load(tmp_path / "stage2").architecture.context_length == 512
-    same = FAMILY.build(ChronosBoltConfig(pretrained=str(tmp_path)), context_length=48, prediction_length=16)
+    same = FAMILY.build(ChronosBoltConfig(pretrained=str(tmp_path)), WindowLengths(48, 16))
     assert same.architecture == model.architecture
     with pytest.raises(ValueError, match="a limit is never lowered"):
         config = ChronosBoltConfig(pretrained=str(tmp_path), context_length=48)
-        FAMILY.build(config, context_length=48, prediction_length=16)
+        FAMILY.build(config, WindowLengths(48, 16))
     with pytest.raises(ValueError, match=r"data\.prediction_length is 33 and the head of .* has 32 steps; lower it"):
-        FAMILY.build(ChronosBoltConfig(pretrained=str(tmp_path)), context_length=48, prediction_length=33)
+        FAMILY.build(ChronosBoltConfig(pretrained=str(tmp_path)), WindowLengths(48, 33))
 
 
 def test_initial_values_are_the_references():
@@ -173,7 +174,7 @@ def test_flops_are_counted_by_torch_too(fields):
     model = tiny(num_layers=3, **fields).train()
     with FlopCounterMode(display=False) as counter:
         model(torch.randn(4, 90).cumsum(1))
-    assert counter.get_total_flops() * 3 == 4 * FAMILY.flops_per_row(model, 90, 32)
+    assert counter.get_total_flops() * 3 == 4 * FAMILY.flops_per_row(model, WindowLengths(90, 32))
 
 
 def test_sharding_names_every_block_and_nothing_else():

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput
 from foreloom.models.chronos_bolt import forecast
 from foreloom.models.chronos_bolt.family import FAMILY, ChronosBoltConfig
 from foreloom.models.chronos_bolt.forecast import ChronosBoltForecaster
+from foreloom.models.family import WindowLengths
 
 
 def forecaster(**fields) -> ChronosBoltForecaster:
     small = {"size": "test", "d_model": 32, "d_kv": 8, "d_ff": 64, "initializer_factor": 1.0}
-    model = FAMILY.build(ChronosBoltConfig(**(small | fields)), context_length=96, prediction_length=32)
+    model = FAMILY.build(ChronosBoltConfig(**(small | fields)), WindowLengths(96, 32))
     FAMILY.initialize(model, 0)
     return ChronosBoltForecaster(model)
 

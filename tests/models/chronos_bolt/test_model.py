@@ -9,6 +9,7 @@ import torch
 
 from foreloom.models.chronos_bolt.family import FAMILY, ChronosBoltConfig
 from foreloom.models.common.norm import RMSNorm
+from foreloom.models.family import WindowLengths
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def without_reg_token():
     config = ChronosBoltConfig(
         size="test", d_model=32, d_kv=8, d_ff=64, initializer_factor=1.0, use_reg_token=False, input_patch_size=8
     )
-    model = FAMILY.build(config, context_length=96, prediction_length=32)
+    model = FAMILY.build(config, WindowLengths(96, 32))
     FAMILY.initialize(model, 0)
     return model.eval()
 
@@ -114,7 +115,7 @@ def test_a_training_step_never_looks_at_a_number_on_the_device(tiny_chronos_bolt
     """The meta device has shapes and no numbers: what would make the host wait for an accelerator raises there."""
     import numpy as np
 
-    from foreloom.data.windows import Windows
+    from foreloom.data.stream.windows import Windows
 
     rng, index = np.random.default_rng(0), np.arange(6)
     context_RC = rng.normal(size=(6, 96)).astype(np.float32)

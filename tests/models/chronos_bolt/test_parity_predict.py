@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from bolt_parity import arrays, assert_quantiles, load
 
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput
 from foreloom.models.chronos_bolt.forecast import ChronosBoltForecaster
 
 

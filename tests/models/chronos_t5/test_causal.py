@@ -10,7 +10,7 @@ import torch
 from chronos_t5_parity import arrays
 from made_windows import windows_of
 
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput
 from foreloom.models.chronos_t5 import checkpoint
 from foreloom.models.chronos_t5.architecture import Architecture
 from foreloom.models.chronos_t5.causal import CausalChronosModel
@@ -18,6 +18,7 @@ from foreloom.models.chronos_t5.config import ChronosT5Config
 from foreloom.models.chronos_t5.family import FAMILY
 from foreloom.models.chronos_t5.forecast import ChronosT5Forecaster
 from foreloom.models.chronos_t5.sampling import Sampling
+from foreloom.models.family import WindowLengths
 
 CPU = torch.device("cpu")
 
@@ -25,7 +26,7 @@ CPU = torch.device("cpu")
 def causal(**fields) -> CausalChronosModel:
     config = ChronosT5Config(size="tiny", model_type="causal", d_model=32, d_ff=64, num_heads=4, num_layers=3,
                              n_tokens=64, initializer_factor=0.3, **fields)  # fmt: skip
-    model = FAMILY.build(config, context_length=40, prediction_length=12)
+    model = FAMILY.build(config, WindowLengths(40, 12))
     FAMILY.initialize(model, 0)
     return model.eval()
 
@@ -52,7 +53,7 @@ def test_logits_loss_gradients_and_folder_are_those_of_transformers(tmp_path):
 
 
 def test_an_update_leaves_a_model_without_experts_alone():
-    FAMILY.after_update(causal(), {}, torch.tensor(1.0))
+    FAMILY.experts.after_update(causal(), {}, torch.tensor(1.0))
 
 
 @pytest.mark.parametrize("mode", ["training", "validation"])
@@ -86,8 +87,8 @@ def test_missing_steps_are_read_as_the_last_one_and_do_not_count():
     only = FAMILY.batch(model, windows_of(np.concatenate([filled, future], 1), 12, horizon_only=True), CPU)
     assert only["labels"][:, :20].eq(-100).all() and only["labels"][:, 20:].equal(whole["labels"][:, 20:])
     output = model.train()(**whole)
-    FAMILY.after_update(model, output.tally, torch.ones(()))
-    assert FAMILY.figures(model, {}) == {} and not FAMILY.needs_survey(model)
+    FAMILY.experts.after_update(model, output.tally, torch.ones(()))
+    assert FAMILY.experts.figures(model, {}) == {} and not FAMILY.experts.needs_survey(model)
     nothing = FAMILY.batch(model, windows_of(np.concatenate([filled, np.full_like(future, np.nan)], 1), 12), CPU)
     assert model(**nothing).objective.count == 0
 
@@ -97,9 +98,9 @@ def test_the_trainer_s_calls_after_a_step_find_nothing_to_do():
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     batch = FAMILY.batch(model, windows_of(np.random.default_rng(0).normal(size=(3, 52)).astype(np.float32), 12), CPU)
     tally = model(**batch).tally
-    FAMILY.after_update(model, tally, torch.ones(()))
+    FAMILY.experts.after_update(model, tally, torch.ones(()))
     assert all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())
-    assert not FAMILY.needs_survey(model) and FAMILY.figures(model, {}) == {}
+    assert not FAMILY.experts.needs_survey(model) and FAMILY.experts.figures(model, {}) == {}
 
 
 def test_forecasts_equal_a_forward_of_the_whole_sequence():
@@ -155,6 +156,4 @@ def test_settings_without_effect_are_refused():
     with pytest.raises(ValueError, match="num_decoder_layers, use_moe have no effect with model_type: causal"):
         ChronosT5Config(size="tiny", model_type="causal", num_decoder_layers=2, use_moe=True)
     with pytest.raises(ValueError, match="d_model 30 is not a multiple of num_heads 4"):
-        FAMILY.build(
-            ChronosT5Config(size="tiny", model_type="causal", d_model=30), context_length=8, prediction_length=4
-        )
+        FAMILY.build(ChronosT5Config(size="tiny", model_type="causal", d_model=30), WindowLengths(8, 4))

@@ -12,6 +12,7 @@ from foreloom.models.chronos_t5.config import ChronosT5Config
 from foreloom.models.chronos_t5.experts import SampleExperts, masked_mean, num_parameters
 from foreloom.models.chronos_t5.family import FAMILY
 from foreloom.models.chronos_t5.moments import RunningMoments, moment_sums
+from foreloom.models.family import WindowLengths
 
 
 def experts(num_experts: int = 5, top_k: int = 2, **fields) -> SampleExperts:
@@ -33,8 +34,7 @@ def test_the_sample_recipe_has_the_parameters_of_the_formula():
     small = {"size": "tiny", "n_tokens": 1024}
     mixture = {"use_moe": True, "num_experts": 4, "num_active_experts": 2, "router_hidden_dim": 128}
     plain, mixed = (
-        FAMILY.build(ChronosT5Config(**fields), context_length=64, prediction_length=24)
-        for fields in (small, small | mixture)
+        FAMILY.build(ChronosT5Config(**fields), WindowLengths(64, 24)) for fields in (small, small | mixture)
     )
     count = lambda model: sum(p.numel() for p in model.parameters())
     assert count(plain) == 7_608_064 and count(mixed) == 10_794_372
@@ -165,7 +165,7 @@ def test_every_tensor_of_the_experts_is_trained(tiny_chronos_t5):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     id_BS = torch.randint(3, 64, (32, 40), generator=torch.Generator().manual_seed(0))
-    FAMILY.after_update(model, model(id_BS, labels=id_BS[:, :16]).tally, torch.ones(()))
+    FAMILY.experts.after_update(model, model(id_BS, labels=id_BS[:, :16]).tally, torch.ones(()))
     output = model(id_BS, labels=id_BS[:, :16])
     assert output.tally["expert_load"].min() > 0
     output.objective.mean.backward()

@@ -12,10 +12,11 @@ import torch
 from made_windows import windows_of
 from torch.utils.flop_counter import FlopCounterMode
 
-from foreloom.data.windows import Role
+from foreloom.data.stream.windows import Role
 from foreloom.models import registry
 from foreloom.models.chronos_t5.config import ChronosT5Config
 from foreloom.models.chronos_t5.family import FAMILY
+from foreloom.models.family import WindowLengths
 
 CPU = torch.device("cpu")
 SMALL = {"size": "tiny", "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "n_tokens": 64}
@@ -23,7 +24,7 @@ MIXTURE = {"use_moe": True, "num_experts": 4, "router_hidden_dim": 16}
 
 
 def built(context: int = 40, horizon: int = 8, **fields):
-    model = FAMILY.build(ChronosT5Config(**fields), context_length=context, prediction_length=horizon)
+    model = FAMILY.build(ChronosT5Config(**fields), WindowLengths(context, horizon))
     if "pretrained" not in fields:
         FAMILY.initialize(model, 0)
     return model
@@ -41,7 +42,7 @@ def saved(model, folder):
 def test_sizes_are_the_published_ones(size, count):
     """8M, 20M, 46M, 200M and 710M parameters (Ansari et al. 2024, table 1)."""
     with torch.device("meta"):
-        model = FAMILY.build(ChronosT5Config(size=size), context_length=512, prediction_length=64)
+        model = FAMILY.build(ChronosT5Config(size=size), WindowLengths(512, 64))
     assert sum(p.numel() for p in model.parameters()) == count
 
 
@@ -217,4 +218,4 @@ def test_flops_are_those_that_are_done(fields):
     arguments = FAMILY.batch(model, windows, CPU)
     with FlopCounterMode(display=False) as counter:
         model(**arguments).objective.sum.backward()
-    assert FAMILY.flops_per_row(model, 40, 8) == pytest.approx(counter.get_total_flops() / 5, rel=0.05)
+    assert FAMILY.flops_per_row(model, WindowLengths(40, 8)) == pytest.approx(counter.get_total_flops() / 5, rel=0.05)

@@ -90,7 +90,7 @@ def test_parts_of_a_global_batch_add_up_with_the_survey_and_not_without(tiny_chr
 def test_a_survey_is_made_where_a_loss_of_the_router_is_on(tiny_chronos_t5, balance, z_loss, needed):
     tiny_chronos_t5.architecture = tiny_chronos_t5.architecture.replace(load_balancing_weight=balance)
     tiny_chronos_t5.router_z_loss_factor = z_loss
-    assert FAMILY.needs_survey(tiny_chronos_t5) is needed
+    assert FAMILY.experts.needs_survey(tiny_chronos_t5) is needed
 
 
 def test_outside_training_only_the_forecast_is_scored(tiny_chronos_t5):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from chronos_t5_parity import arrays, load
 
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput
 from foreloom.models.chronos_t5.forecast import ChronosT5Forecaster
 from foreloom.models.chronos_t5.sampling import Sampling
 

@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput
 from foreloom.models.chronos_t5.config import ChronosT5Config
 from foreloom.models.chronos_t5.family import FAMILY
 from foreloom.models.chronos_t5.forecast import ChronosT5Forecaster
+from foreloom.models.family import WindowLengths
 
 chronos = pytest.importorskip("chronos", reason="needs chronos-forecasting")
 
 
 def written(folder, **fields):
     config = ChronosT5Config(size="tiny", d_model=32, d_ff=64, num_layers=2, num_heads=4, n_tokens=128, **fields)
-    model = FAMILY.build(config, context_length=60, prediction_length=12)
+    model = FAMILY.build(config, WindowLengths(60, 12))
     FAMILY.initialize(model, 0)
     FAMILY.save(model, model.state_dict(), folder)
     return model.eval()

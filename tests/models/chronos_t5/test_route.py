@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput
 from foreloom.models.chronos_t5.forecast import ChronosT5Forecaster
 from foreloom.models.family import RoutedForecaster
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from made_windows import windows_of
 
-from foreloom.data.windows import Role
+from foreloom.data.stream.windows import Role
 from foreloom.models.time_moe.batch import batch
 from foreloom.models.time_moe.packing import pack
 

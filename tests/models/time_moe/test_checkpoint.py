@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from time_moe_parity import MODELS, oracles
 
 from foreloom.models import registry
+from foreloom.models.family import WindowLengths
 from foreloom.models.time_moe import checkpoint
 from foreloom.models.time_moe.architecture import SIZES, Architecture
 from foreloom.models.time_moe.family import FAMILY, TimeMoeConfig
@@ -95,7 +96,7 @@ def test_half_precision_files_in_pieces_load_as_float32(tiny_time_moe, tmp_path)
 
 
 def test_routers_biases_survive(tmp_path):
-    model = FAMILY.build(TimeMoeConfig(size="test", balance="bias"), context_length=8, prediction_length=8)
+    model = FAMILY.build(TimeMoeConfig(size="test", balance="bias"), WindowLengths(8, 8))
     FAMILY.initialize(model, 0)
     bias = model.model.layers[1].ffn_layer.expert_bias
     bias.copy_(torch.tensor([0.1, -0.1, 0.0, 0.2]))

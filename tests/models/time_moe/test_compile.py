@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from foreloom.models.family import WindowLengths
 from foreloom.models.time_moe.family import FAMILY, TimeMoeConfig
 
 
 def models():
     config = TimeMoeConfig(size="test", num_hidden_layers=1, hidden_size=32, intermediate_size=32)
     for _ in range(2):
-        model = FAMILY.build(config, context_length=96, prediction_length=1)
+        model = FAMILY.build(config, WindowLengths(96, 1))
         FAMILY.initialize(model, 0)
         yield model
 

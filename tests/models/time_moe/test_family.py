@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from foreloom.models.family import WindowLengths
 from foreloom.models.time_moe.family import FAMILY, TimeMoeConfig
 from foreloom.models.time_moe.flops import flops_per_row
 
 
 def build(context_length: int = 20, prediction_length: int = 4, **fields):
-    return FAMILY.build(TimeMoeConfig(**fields), context_length=context_length, prediction_length=prediction_length)
+    return FAMILY.build(TimeMoeConfig(**fields), WindowLengths(context_length, prediction_length))
 
 
 @pytest.fixture
@@ -97,8 +98,8 @@ def test_a_dense_checkpoint_has_no_experts_to_balance(tmp_path):
     assert torch.equal(build(pretrained=str(tmp_path)).eval()(x).logits, dense.eval()(x).logits)
     output = dense(x, labels=x)
     assert output.aux_loss is None and output.tally.keys() == {"forecast_loss"}
-    assert FAMILY.figures(dense, {"forecast_loss": np.array([3.0, 2.0])}) == {"forecast_loss": 1.5}
-    FAMILY.after_update(dense, output.tally, torch.ones(()))
+    assert FAMILY.experts.figures(dense, {"forecast_loss": np.array([3.0, 2.0])}) == {"forecast_loss": 1.5}
+    FAMILY.experts.after_update(dense, output.tally, torch.ones(()))
 
 
 def test_biases_follow_the_load():
@@ -106,20 +107,20 @@ def test_biases_follow_the_load():
     FAMILY.initialize(model, 0)
     tally = {"expert_load": torch.tensor([[4, 0, 2, 2], [1, 1, 1, 5]])}
     bias = lambda: [layer.ffn_layer.expert_bias.tolist() for layer in model.model.layers]
-    FAMILY.after_update(model, tally, torch.tensor(0.0))
+    FAMILY.experts.after_update(model, tally, torch.tensor(0.0))
     assert bias() == [[0.0] * 4] * 2
-    FAMILY.after_update(model, tally, torch.tensor(1.0))
+    FAMILY.experts.after_update(model, tally, torch.tensor(1.0))
     assert bias() == [[-0.25, 0.25, 0.0, 0.0], [0.25, 0.25, 0.25, -0.25]]
 
 
 def test_figures():
     model = build(size="test")
     tally = {"forecast_loss": np.array([6.0, 4.0]), "aux_loss": np.array([10.0, 4.0])}
-    even = FAMILY.figures(model, tally | {"expert_load": np.full((2, 4), 3)})
+    even = FAMILY.experts.figures(model, tally | {"expert_load": np.full((2, 4), 3)})
     assert even == pytest.approx(
         {"forecast_loss": 1.5, "aux_loss": 2.5, "aux_excess": 0.5, "expert_entropy": 1.0, "dead_experts": 0}
     )
-    uneven = FAMILY.figures(model, tally | {"expert_load": np.array([[6, 6, 0, 0], [12, 0, 0, 0]])})
+    uneven = FAMILY.experts.figures(model, tally | {"expert_load": np.array([[6, 6, 0, 0], [12, 0, 0, 0]])})
     assert uneven["expert_entropy"] == pytest.approx(0.25) and uneven["dead_experts"] == 5
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput
 from foreloom.models.time_moe import forecast
 from foreloom.models.time_moe.family import FAMILY
 from foreloom.models.time_moe.generate import generate

@@ -9,6 +9,7 @@ import torch
 from made_windows import windows_of
 
 from foreloom.models.common import expert_kernels
+from foreloom.models.family import WindowLengths
 from foreloom.models.time_moe.family import FAMILY, TimeMoeConfig
 
 META = torch.device("meta")
@@ -24,11 +25,11 @@ def test_forward_backward_and_balancing_do_not_wait(monkeypatch):
     x_RL[1:, :48] = np.nan
     for balance in ("aux_loss", "bias"):
         config = TimeMoeConfig(size="test", balance=balance, router_z_loss_factor=0.1)
-        model = FAMILY.build(config, context_length=56, prediction_length=8).to(META).bfloat16().train()
+        model = FAMILY.build(config, WindowLengths(56, 8)).to(META).bfloat16().train()
         arguments = FAMILY.batch(model, windows_of(x_RL), META)
         assert "segment_ids" in arguments
         output = model(**arguments)
         output.objective.sum.backward()
-        FAMILY.after_update(model, output.tally, torch.ones((), device=META))
+        FAMILY.experts.after_update(model, output.tally, torch.ones((), device=META))
         assert output.tally["expert_load"].shape == (2, 4)
         assert all(parameter.grad.device == META for parameter in model.parameters())

@@ -7,6 +7,7 @@ import pytest
 import torch
 from made_windows import windows_of
 
+from foreloom.models.family import WindowLengths
 from foreloom.models.time_moe.batch import batch
 from foreloom.models.time_moe.family import FAMILY, TimeMoeConfig
 
@@ -115,7 +116,7 @@ def test_a_batch_without_labels_counts_nothing(tiny_time_moe, rows, protocol):
 @pytest.mark.parametrize("top_k", [1, 3, 4])
 def test_any_number_of_experts_a_token(top_k):
     config = TimeMoeConfig(size="test", hidden_size=16, intermediate_size=48, num_experts_per_tok=top_k)
-    model = FAMILY.build(config, context_length=20, prediction_length=4)
+    model = FAMILY.build(config, WindowLengths(20, 4))
     FAMILY.initialize(model, 0)
     x = torch.randn(2, 20)
     output = model(x, labels=x.roll(-1, 1), attention_mask=torch.tensor([[0] * 5 + [1] * 15, [1] * 20]))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from foreloom.data.windows import ForecastInput
-from foreloom.models.family import RoutedForecaster
+from foreloom.data.forecast_input import ForecastInput
+from foreloom.models.family import RoutedForecaster, WindowLengths
 from foreloom.models.time_moe.family import FAMILY, TimeMoeConfig
 from foreloom.models.time_moe.forecast import TimeMoeForecaster
 
@@ -35,7 +35,7 @@ def test_steps_are_counted_by_row_and_layer(tiny_time_moe):
 
 def test_a_bias_has_a_say_in_the_choice_and_none_in_the_probabilities():
     config = TimeMoeConfig(size="test", hidden_size=32, intermediate_size=64, horizon_lengths=(1, 4), balance="bias")
-    model = FAMILY.build(config, context_length=40, prediction_length=4)
+    model = FAMILY.build(config, WindowLengths(40, 4))
     FAMILY.initialize(model, 0)
     inputs = [an_input(np.sin(np.arange(40.0)))]
     before = TimeMoeForecaster(model).route(inputs)
@@ -48,7 +48,7 @@ def test_a_bias_has_a_say_in_the_choice_and_none_in_the_probabilities():
 
 def test_a_dense_model_has_no_routing_to_tell_of():
     config = TimeMoeConfig(size="test", hidden_size=32, intermediate_size=64, use_dense=True)
-    model = FAMILY.build(config, context_length=40, prediction_length=4)
+    model = FAMILY.build(config, WindowLengths(40, 4))
     FAMILY.initialize(model, 0)
     with pytest.raises(ValueError, match=r"no experts \(use_dense is true\)"):
         TimeMoeForecaster(model).route([an_input(np.arange(5.0))])

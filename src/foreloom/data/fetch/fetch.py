@@ -15,7 +15,7 @@ from foreloom.data.fetch.hub import Hub, HubRefused
 from foreloom.data.fetch.listing import HubFile, Listing
 from foreloom.data.fetch.plan import PlannedSet, count_sets, part_file, plan_fetch, readable_bytes
 from foreloom.data.fetch.record import RECORDS, Record, read_record, unfinished_mark
-from foreloom.data.progress import byte_bar
+from foreloom.data.formats.cache import byte_bar
 
 
 @dataclass(frozen=True)

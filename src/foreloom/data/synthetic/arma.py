@@ -12,10 +12,8 @@ import numpy as np
 from pydantic import Field
 
 from foreloom.config.section import section
-from foreloom.data.synthetic.choices import COMMON_PERIODS, Periods, Share, refuse_idle_periods
-from foreloom.data.synthetic.draws import Draws
-from foreloom.data.synthetic.process import Process
-from foreloom.data.synthetic.units import shifted_and_scaled
+from foreloom.data.synthetic.process import COMMON_PERIODS, Draws, Periods, Process, Share, refuse_idle_periods
+from foreloom.data.synthetic.shapes import shifted_and_scaled
 
 
 @section

@@ -11,13 +11,8 @@ import numpy as np
 from pydantic import Field
 
 from foreloom.config.section import section
-from foreloom.data.synthetic.choices import COMMON_PERIODS, Noise, Periods
-from foreloom.data.synthetic.draws import Draws
-from foreloom.data.synthetic.process import Process
-from foreloom.data.synthetic.recursion import autoregression
-from foreloom.data.synthetic.season import season
-from foreloom.data.synthetic.stretches import stretches
-from foreloom.data.synthetic.units import shifted_and_scaled
+from foreloom.data.synthetic.process import COMMON_PERIODS, Draws, Noise, Periods, Process
+from foreloom.data.synthetic.shapes import autoregression, season, shifted_and_scaled, stretches
 
 _NUM_PARENTS = 2
 _SHORTEST_LEVEL = 20

@@ -12,12 +12,8 @@ import numpy as np
 from pydantic import Field
 
 from foreloom.config.section import section
-from foreloom.data.synthetic.choices import Several, Share
-from foreloom.data.synthetic.counting import negative_binomial
-from foreloom.data.synthetic.draws import Draws
-from foreloom.data.synthetic.process import Process
-from foreloom.data.synthetic.recursion import decayed_sums
-from foreloom.data.synthetic.season import profile, repeat, weekdays
+from foreloom.data.synthetic.process import Draws, Process, Several, Share
+from foreloom.data.synthetic.shapes import decayed_sums, negative_binomial, profile, repeat, weekdays
 
 _LARGEST_FACTOR = 12.0
 """How far the busiest step lies above a middle one at most."""

@@ -11,11 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from foreloom.config.section import section
-from foreloom.data.synthetic.choices import COMMON_PERIODS, Noise, Periods, Share, refuse_idle_periods
-from foreloom.data.synthetic.draws import Draws
-from foreloom.data.synthetic.process import Process
-from foreloom.data.synthetic.season import profile
-from foreloom.data.synthetic.units import scaled
+from foreloom.data.synthetic.process import COMMON_PERIODS, Draws, Noise, Periods, Process, Share, refuse_idle_periods
+from foreloom.data.synthetic.shapes import profile, scaled
 
 _LEVEL_BOUNDS = (0.02, 50.0)
 """Where the level of multiplied errors turns round; it starts at 1."""

@@ -12,11 +12,8 @@ import numpy as np
 from pydantic import Field
 
 from foreloom.config.section import section
-from foreloom.data.synthetic.choices import Periods, Several, Share, refuse_idle_periods
-from foreloom.data.synthetic.counting import negative_binomial, poisson
-from foreloom.data.synthetic.draws import Draws
-from foreloom.data.synthetic.process import Process
-from foreloom.data.synthetic.season import season
+from foreloom.data.synthetic.process import Draws, Periods, Process, Several, Share, refuse_idle_periods
+from foreloom.data.synthetic.shapes import negative_binomial, poisson, season
 
 Kind = Literal["sporadic", "regular", "slow", "lifecycle"]
 

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from foreloom.config.section import section
-from foreloom.data.synthetic.draws import Draws
-from foreloom.data.synthetic.process import Process
+from foreloom.data.synthetic.process import Draws, Process
 
 KINDS = ("trend", "seasonal", "noise", "mixed")
 """Series i is of kind i % 4."""

@@ -1,17 +1,76 @@
-"""The contract of a synthetic process: one record that says what its series are and how a batch of them is made.
+"""What a synthetic process is: a record that says what its series are and how a batch of them is made; and what its
+series draw: each number a pure function of (seed, process, series, use, place).
 
-Axes: B series, T steps.
+Axes: B series, T steps, K numbers of one use a series.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Protocol, TypeVar
 
 import numpy as np
+from pydantic import BeforeValidator, Field
 
-from foreloom.data.synthetic.draws import Draws
+from foreloom.data import hashing
+from foreloom.data.source import Source
+
+_MOST_PLACES = 2**24
+"""Numbers that one use may draw for one series."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What the series `item_B` of one process draw. A use ("slope", "noise") is drawn once: its numbers are the same
+    each time, whichever series stand beside in the batch."""
+
+    seed: int
+    process: str
+    """Name of the process: two processes of one seed draw different numbers."""
+    item_B: np.ndarray
+    """int64, numbers of the series."""
+
+    def uniform(self, use: str, *places: int, low: float = 0.0, high: float = 1.0) -> np.ndarray:
+        """float64 (B, *places) in [low, high)."""
+        return low + (high - low) * hashing.uniform(self.seed, self.process, use, self._index(places))
+
+    def log_uniform(self, use: str, *places: int, low: float, high: float) -> np.ndarray:
+        """float64 (B, *places) in [low, high), uniform in the logarithm: as many in 1..10 as in 10..100."""
+        return np.exp(self.uniform(use, *places, low=np.log(low), high=np.log(high)))
+
+    def normal(self, use: str, *places: int) -> np.ndarray:
+        """float64 (B, *places) of mean 0 and deviation 1 (Box and Muller 1958)."""
+        index = self._index(places)
+        radius = hashing.uniform(self.seed, self.process, f"{use}/radius", index)
+        angle = hashing.uniform(self.seed, self.process, f"{use}/angle", index)
+        return np.sqrt(-2 * np.log1p(-radius)) * np.cos(2 * np.pi * angle)
+
+    def integers(self, use: str, *places: int, low: int = 0, high: int) -> np.ndarray:
+        """int64 (B, *places) in [low, high)."""
+        return low + hashing.integers(self.seed, self.process, use, self._index(places), high - low)
+
+    def happens(self, use: str, *places: int, probability: float | np.ndarray) -> np.ndarray:
+        """bool (B, *places): True with that probability, one for all or an array that broadcasts."""
+        return self.uniform(use, *places) < probability
+
+    def pick(self, use: str, options: Sequence) -> np.ndarray:
+        """(B,), one of the options a series, each as likely."""
+        return np.asarray(options)[self.integers(use, high=len(options))]
+
+    def rows(self, chosen_B: np.ndarray) -> Draws:
+        """The draws of some of the series alone: a bool a series, or their places in the batch."""
+        return replace(self, item_B=self.item_B[chosen_B])
+
+    def _index(self, places: tuple[int, ...]) -> np.ndarray:
+        num_places = int(np.prod(places, dtype=np.int64))
+        assert num_places <= _MOST_PLACES
+        place = np.arange(num_places, dtype=np.int64).reshape(places)
+        return self.item_B.reshape(-1, *[1] * len(places)) * _MOST_PLACES + place
+
+
+OpenSource = Callable[[str], Source]
+"""Opens a data set by its path or address, see `formats.reader`."""
 
 
 def _one_kind(draws: Draws, settings: Any) -> Sequence[str]:
@@ -56,8 +115,8 @@ class Process:
     length: str = "1024"
     """Steps of a series where the user says nothing: a number, or a range such as 128..2048."""
 
-    def open(self, settings: Any, seed: int, shortest: int, longest: int) -> Maker:
-        """Ready to make series of `shortest` to `longest` steps."""
+    def open(self, settings: Any, seed: int, shortest: int, longest: int, open_source: OpenSource) -> Maker:
+        """Ready to make series of `shortest` to `longest` steps. `open_source` is for those made of other series."""
         return _Generated(self, settings, seed, shortest, longest)
 
 
@@ -93,3 +152,34 @@ class _Generated:
 
     def _draws(self, item_B: np.ndarray) -> Draws:
         return Draws(self.seed, self.process.name, item_B)
+
+
+T = TypeVar("T")
+
+
+def _listed(value: Any) -> Any:
+    """In an address (`synth://chaos?systems=lorenz,henon`) a list is words between commas."""
+    return value.split(",") if isinstance(value, str) else value
+
+
+Several = Annotated[tuple[T, ...], Field(min_length=1), BeforeValidator(_listed)]
+"""At least one of something."""
+
+Periods = Several[Annotated[int, Field(ge=2, le=2048)]]
+"""Lengths of a season in steps, at least one."""
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+"""0 is none of the series, 1 all of them."""
+
+Noise = Annotated[float, Field(ge=0.0, le=10.0)]
+"""The most noise of a series, its unit said beside it. 0 is none."""
+
+COMMON_PERIODS = (4, 7, 12, 24, 48, 52, 60, 96, 144, 168, 288, 336, 365)
+"""Quarters and months of a year, days of a week, weeks and days of a year, minutes of an hour; hours, half hours,
+quarters, ten and five minutes of a day; hours and half hours of a week."""
+
+
+def refuse_idle_periods(periods: tuple[int, ...], default: tuple[int, ...], seasonal: float) -> None:
+    """Raises ValueError where periods are chosen for series that have no season."""
+    if seasonal == 0 and periods != default:
+        raise ValueError("periods has no effect with seasonal: 0; remove it, or raise seasonal")

@@ -12,13 +12,16 @@ import numpy as np
 from pydantic import Field
 
 from foreloom.config.section import section
-from foreloom.data.synthetic.choices import COMMON_PERIODS, Noise, Periods, Share, refuse_idle_periods
-from foreloom.data.synthetic.draws import Draws
-from foreloom.data.synthetic.process import Process
-from foreloom.data.synthetic.recursion import autoregression
-from foreloom.data.synthetic.season import season, weekdays
-from foreloom.data.synthetic.stretches import Stretches, stretches
-from foreloom.data.synthetic.units import scaled, shifted_and_scaled
+from foreloom.data.synthetic.process import COMMON_PERIODS, Draws, Noise, Periods, Process, Share, refuse_idle_periods
+from foreloom.data.synthetic.shapes import (
+    Stretches,
+    autoregression,
+    scaled,
+    season,
+    shifted_and_scaled,
+    stretches,
+    weekdays,
+)
 
 _SHORTEST = 24
 _LARGEST_GROWTH = 4.0

@@ -6,7 +6,7 @@ import difflib
 import importlib
 from typing import Any, Protocol
 
-from foreloom.data.synthetic.process import Maker
+from foreloom.data.synthetic.process import Maker, OpenSource
 
 _PROCESSES = (
     "kernel", "tsmixup", "regimes", "ets", "arma", "count", "intermittent", "spikes", "volatility", "chaos", "causal",
@@ -27,7 +27,7 @@ class Record(Protocol):
     @property
     def length(self) -> str: ...
 
-    def open(self, settings: Any, seed: int, shortest: int, longest: int) -> Maker: ...
+    def open(self, settings: Any, seed: int, shortest: int, longest: int, open_source: OpenSource) -> Maker: ...
 
 
 def names() -> tuple[str, ...]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from foreloom.data.series import RowCounts, Series
+from foreloom.data.source import RowCounts, Series, fill_from_series
 from foreloom.data.synthetic.address import read_address
-from foreloom.data.windows import fill_from_series
+from foreloom.data.synthetic.process import OpenSource
 
 _VERSION = 1
 """Of what the processes make: counted up when a series of a seed becomes another one."""
@@ -27,8 +27,11 @@ class SyntheticSource:
     Each thread has its own, so that one may read ahead while another validates.
     """
 
-    def __init__(self, path: str | Path, name: str | None = None):
-        """Raises ValueError for an address that is wrong, see `read_address`."""
+    def __init__(self, path: str | Path, open_source: OpenSource, name: str | None = None):
+        """`open_source` opens what series are made of, where they are made of others.
+
+        Raises ValueError for an address that is wrong, see `read_address`.
+        """
         address = read_address(path)
         collection = address.collection
         shortest, longest = collection.length_range
@@ -36,7 +39,7 @@ class SyntheticSource:
         self.num_bytes = 0
         self._process_name = address.process.name
         try:
-            self._maker = address.process.open(address.settings, collection.seed, shortest, longest)
+            self._maker = address.process.open(address.settings, collection.seed, shortest, longest, open_source)
         except ValueError as error:
             raise ValueError(f"{address.text}: {error}") from error
         self._num_at_once = max(_VALUES_AT_ONCE // longest, 1)

@@ -11,13 +11,8 @@ from typing import Literal, get_args
 import numpy as np
 
 from foreloom.config.section import section
-from foreloom.data.synthetic.choices import Noise, Periods, Several
-from foreloom.data.synthetic.draws import Draws
-from foreloom.data.synthetic.process import Process
-from foreloom.data.synthetic.recursion import autoregression
-from foreloom.data.synthetic.season import season
-from foreloom.data.synthetic.stretches import begun, stretches
-from foreloom.data.synthetic.units import scaled
+from foreloom.data.synthetic.process import Draws, Noise, Periods, Process, Several
+from foreloom.data.synthetic.shapes import autoregression, begun, scaled, season, stretches
 
 Kind = Literal["train", "bursts", "dropouts", "steps", "clipped", "sawtooth"]
 _ALL: tuple[Kind, ...] = get_args(Kind)

@@ -12,10 +12,9 @@ import numpy as np
 from pydantic import Field
 
 from foreloom.config.section import section
-from foreloom.data.series import Prepares, Source
+from foreloom.data.source import Prepares, Source
 from foreloom.data.synthetic import registry
-from foreloom.data.synthetic.draws import Draws
-from foreloom.data.synthetic.process import drawn_lengths
+from foreloom.data.synthetic.process import Draws, OpenSource, drawn_lengths
 
 _TRIES = 16
 """Of drawing a gamma number; each is accepted with a probability above 0.95."""
@@ -54,12 +53,12 @@ class Mixer:
     covariates are not.
     """
 
-    def __init__(self, settings: MixupConfig, seed: int, shortest: int, longest: int):
+    def __init__(self, settings: MixupConfig, seed: int, shortest: int, longest: int, open_source: OpenSource):
         """Opens the sources. Raises ValueError where one has no series of `shortest` steps."""
         self._settings = settings
         self._seed = seed
         self._range = shortest, longest
-        self._sources = [_open(one, seed, longest) for one in settings.sources]
+        self._sources = [_open(one, seed, longest, open_source) for one in settings.sources]
         self._long_enough = [np.flatnonzero(source.lengths >= shortest) for source in self._sources]
         for source, items in zip(self._sources, self._long_enough, strict=True):
             if not len(items):
@@ -145,10 +144,8 @@ def _scaled(values_T: np.ndarray) -> np.ndarray:
     return values_T / mean if mean > 0 else values_T
 
 
-def _open(path: str, seed: int, longest: int) -> Source:
+def _open(path: str, seed: int, longest: int, open_source: OpenSource) -> Source:
     """A process gives series of its usual length, or as long as the longest mixture."""
-    from foreloom.data.reader import open_source  # which opens mixtures too
-
     if path not in registry.names():
         return open_source(path)
     usual = int(registry.get(path).length.rpartition("..")[2])
@@ -164,8 +161,8 @@ class _Mixup:
     settings: type = MixupConfig
     length: str = "128..2048"
 
-    def open(self, settings: MixupConfig, seed: int, shortest: int, longest: int) -> Mixer:
-        return Mixer(settings, seed, shortest, longest)
+    def open(self, settings: MixupConfig, seed: int, shortest: int, longest: int, open_source: OpenSource) -> Mixer:
+        return Mixer(settings, seed, shortest, longest, open_source)
 
 
 PROCESS = _Mixup()

@@ -11,12 +11,8 @@ from typing import Literal
 import numpy as np
 
 from foreloom.config.section import section
-from foreloom.data.synthetic.choices import Several, Share
-from foreloom.data.synthetic.draws import Draws
-from foreloom.data.synthetic.process import Process
-from foreloom.data.synthetic.recursion import autoregression
-from foreloom.data.synthetic.stretches import stretches
-from foreloom.data.synthetic.units import scaled, shifted_and_scaled
+from foreloom.data.synthetic.process import Draws, Process, Several, Share
+from foreloom.data.synthetic.shapes import autoregression, scaled, shifted_and_scaled, stretches
 
 Kind = Literal["garch", "stochastic", "switching", "jumps", "rate"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput
 from foreloom.evaluation.adapters.outside import OutsideForecaster, past_of
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput
 from foreloom.evaluation.adapters.outside import NO_LIMIT, OutsideForecaster
 
 Predict = Callable[[Sequence[ForecastInput], int, Sequence[float]], Sequence[np.ndarray]]

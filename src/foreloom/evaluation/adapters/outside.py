@@ -12,7 +12,7 @@ from typing import Self
 
 import numpy as np
 
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput
 
 NO_LIMIT = 2**62
 """Of steps, for models that take as many as there are."""

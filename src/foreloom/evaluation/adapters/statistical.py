@@ -13,7 +13,7 @@ from typing import Self
 
 import numpy as np
 
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput
 from foreloom.evaluation.adapters.outside import OutsideForecaster, past_of
 from foreloom.evaluation.baselines import SeasonalNaive, fill_missing
 from foreloom.evaluation.fallbacks import Fallbacks

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from foreloom.data.fetch import is_unfinished
-from foreloom.data.reader import open_source
+from foreloom.data.formats.reader import open_source
 from foreloom.evaluation.suites.columns import readable
 from foreloom.evaluation.suites.suite import Suite, SuiteTask, load
 from foreloom.evaluation.tasks import EvaluationTask

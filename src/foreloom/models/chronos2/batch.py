@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from foreloom.data.windows import Role, Windows
+from foreloom.data.stream.windows import Role, Windows
 from foreloom.models.chronos2.layout import layout_of
 from foreloom.models.common.rows import without_leading_padding
 from foreloom.models.common.transfer import to_device

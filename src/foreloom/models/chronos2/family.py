@@ -154,7 +154,9 @@ def loss_units(module: nn.Module) -> tuple[Any, ...]:
 FAMILY = ModelFamily(
     name="chronos2",
     config=Chronos2Config,
-    build=build,
+    build=lambda section, data: build(
+        section, context_length=data.context_length, prediction_length=data.prediction_length
+    ),
     initialize=initialize,
     batch=lambda module, windows, device: batch(windows, device),
     sharding=Sharding(blocks=("encoder.block.[0-9]", "encoder.block.[0-9][0-9]")),
@@ -162,6 +164,6 @@ FAMILY = ModelFamily(
     load=checkpoint.load,
     save=checkpoint.save,
     forecaster=forecaster,
-    flops_per_row=flops_per_row,
+    flops_per_row=lambda module, data: flops_per_row(module, data.context_length, data.prediction_length),
     loss_units=loss_units,
 )

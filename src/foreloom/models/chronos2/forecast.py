@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput
 from foreloom.models.chronos2.architecture import architecture_of_module
 from foreloom.models.chronos2.layout import layout_of
 from foreloom.models.chronos2.unroll import unroll

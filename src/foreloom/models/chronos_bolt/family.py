@@ -32,7 +32,9 @@ def loss_units(module: nn.Module) -> tuple[Any, ...]:
 FAMILY = ModelFamily(
     name="chronos_bolt",
     config=ChronosBoltConfig,
-    build=build,
+    build=lambda section, data: build(
+        section, context_length=data.context_length, prediction_length=data.prediction_length
+    ),
     initialize=initialize,
     batch=lambda module, windows, device: batch(windows, device),
     sharding=Sharding(blocks=BLOCKS),
@@ -40,6 +42,6 @@ FAMILY = ModelFamily(
     load=checkpoint.load,
     save=checkpoint.save,
     forecaster=forecaster,
-    flops_per_row=flops_per_row,
+    flops_per_row=lambda module, data: flops_per_row(module, data.context_length, data.prediction_length),
     loss_units=loss_units,
 )

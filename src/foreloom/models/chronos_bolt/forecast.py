@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput
 from foreloom.models.chronos_bolt.architecture import architecture_of_module
 from foreloom.models.chronos_bolt.unroll import unroll
 from foreloom.models.common.answering import answering

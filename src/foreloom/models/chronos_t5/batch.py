@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from foreloom.data.windows import Role, Windows
+from foreloom.data.stream.windows import Role, Windows
 from foreloom.models.chronos_t5.architecture import architecture_of_module
 from foreloom.models.chronos_t5.tokenizer import IGNORED, Tokenizer
 from foreloom.models.common.rows import last_observed, without_leading_padding

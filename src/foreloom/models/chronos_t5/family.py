@@ -19,7 +19,7 @@ from foreloom.models.chronos_t5.initialize import initialize
 from foreloom.models.chronos_t5.parts import parts
 from foreloom.models.chronos_t5.routers import after_update, figures, needs_survey
 from foreloom.models.common.t5.stack import BLOCKS
-from foreloom.models.family import ModelFamily
+from foreloom.models.family import ExpertHooks, ModelFamily
 
 
 def forecaster(module: nn.Module) -> ChronosT5Forecaster:
@@ -36,7 +36,9 @@ def loss_units(module: nn.Module) -> tuple[Any, ...]:
 FAMILY = ModelFamily(
     name="chronos_t5",
     config=ChronosT5Config,
-    build=build,
+    build=lambda section, data: build(
+        section, context_length=data.context_length, prediction_length=data.prediction_length
+    ),
     initialize=initialize,
     batch=batch,
     sharding=Sharding(blocks=(*BLOCKS, *CAUSAL_BLOCKS)),
@@ -44,11 +46,8 @@ FAMILY = ModelFamily(
     load=checkpoint.load,
     save=checkpoint.save,
     forecaster=forecaster,
-    flops_per_row=flops_per_row,
+    flops_per_row=lambda module, data: flops_per_row(module, data.context_length, data.prediction_length),
     parts=parts,
     loss_units=loss_units,
-    after_update=after_update,
-    figures=figures,
-    loads=("expert_load",),
-    needs_survey=needs_survey,
+    experts=ExpertHooks(after_update=after_update, figures=figures, loads=("expert_load",), needs_survey=needs_survey),
 )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput
 from foreloom.models.chronos_t5.architecture import architecture_of_module
 from foreloom.models.chronos_t5.experts import SampleRouting
 from foreloom.models.chronos_t5.generate import generate

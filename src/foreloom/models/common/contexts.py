@@ -10,7 +10,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput
 
 
 def usable_steps(inputs: Sequence[ForecastInput], asked: int | None, limit: int) -> int:

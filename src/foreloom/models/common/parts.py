@@ -1,10 +1,11 @@
-"""The parameters of a model by what they are for, and how many of them a forecast runs through."""
+"""The parameters of a model by what they are for, of what kind they are, and how many a forecast runs through."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from fractions import Fraction
 
 from torch import nn
@@ -43,3 +44,25 @@ def count_parts(
 def by_child(module: nn.Module) -> tuple[Part, ...]:
     """A part for each child of the module that has parameters: for families without experts."""
     return count_parts(module, {rf"^{name}\.": name.replace("_", " ") for name, _ in module.named_children()})
+
+
+class ParameterKind(StrEnum):
+    """What a parameter is in its network, which decides how it is updated: decay, step sizes by width, Muon."""
+
+    INPUT = "input"
+    """A matrix whose inputs do not grow with the width: an embedding, the first projection."""
+    HIDDEN = "hidden"
+    """A matrix from width to width."""
+    OUTPUT = "output"
+    """A matrix whose outputs do not grow with the width: the head."""
+    VECTOR = "vector"
+    """A bias or a gain."""
+
+
+def by_shape(module: nn.Module) -> dict[str, ParameterKind]:
+    """Kinds told by shape alone: embedding tables are input, other matrices hidden, the rest vectors."""
+    tables = {id(one.weight) for one in module.modules() if isinstance(one, nn.Embedding)}
+    kind = lambda p: (
+        ParameterKind.VECTOR if p.ndim < 2 else ParameterKind.INPUT if id(p) in tables else ParameterKind.HIDDEN
+    )
+    return {name: kind(parameter) for name, parameter in module.named_parameters()}

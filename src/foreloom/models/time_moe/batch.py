@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from foreloom.data.windows import Role, Windows
+from foreloom.data.stream.windows import Role, Windows
 from foreloom.models.common.rows import last_observed
 from foreloom.models.common.transfer import to_device
 from foreloom.models.time_moe.packing import lay_out, pack

@@ -15,7 +15,7 @@ from foreloom.models.common.attention import Implementation
 from foreloom.models.common.files import resolve_folder
 from foreloom.models.common.moe import MixtureOfExperts
 from foreloom.models.common.start import check_start
-from foreloom.models.family import ModelFamily
+from foreloom.models.family import ExpertHooks, ModelFamily
 from foreloom.models.time_moe import checkpoint
 from foreloom.models.time_moe.architecture import SIZES, Architecture, architecture_of_module
 from foreloom.models.time_moe.batch import batch
@@ -219,7 +219,9 @@ def loss_units(module: nn.Module) -> tuple[Any, ...]:
 FAMILY = ModelFamily(
     name="time_moe",
     config=TimeMoeConfig,
-    build=build,
+    build=lambda section, data: build(
+        section, context_length=data.context_length, prediction_length=data.prediction_length
+    ),
     initialize=initialize,
     batch=lambda module, windows, device: batch(windows, device),
     sharding=Sharding(blocks=("model.layers.[0-9]", "model.layers.[0-9][0-9]")),
@@ -227,11 +229,9 @@ FAMILY = ModelFamily(
     load=checkpoint.load,
     save=checkpoint.save,
     forecaster=forecaster,
-    flops_per_row=flops_per_row,
+    flops_per_row=lambda module, data: flops_per_row(module, data.context_length, data.prediction_length),
     parts=parts,
     loss_units=loss_units,
-    after_update=after_update,
-    figures=figures,
-    loads=("expert_load",),
+    experts=ExpertHooks(after_update=after_update, figures=figures, loads=("expert_load",)),
     teach_transformers=teach_transformers,
 )

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from foreloom.data.windows import ForecastInput
+from foreloom.data.forecast_input import ForecastInput
 from foreloom.models.common.answering import answering
 from foreloom.models.common.contexts import usable_steps
 from foreloom.models.common.rows import batches_by_length, last_observed, left_padded

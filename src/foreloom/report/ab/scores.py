@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from foreloom.config.loader import Recipe
-from foreloom.data.reader import open_source
+from foreloom.data.formats.reader import open_source
 from foreloom.evaluation.baselines import SeasonalNaive
 from foreloom.evaluation.benchmark import evaluate
 from foreloom.evaluation.result import geometric_mean

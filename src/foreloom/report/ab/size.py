@@ -10,7 +10,7 @@ from multiprocessing import get_context
 
 from foreloom.checkpoint.locate import find_model_folder
 from foreloom.config.loader import Recipe
-from foreloom.data.loader import WindowLoader
+from foreloom.data.loader import BatchLoader
 from foreloom.models import registry
 from foreloom.report.ab.plan import Size
 
@@ -25,15 +25,14 @@ def sizes(recipes: Sequence[Recipe]) -> list[Size]:
 def size_of(recipe: Recipe) -> Size:
     """Builds the model, without values where it is new, and opens the data."""
     config, data, training = (recipe.sections[name] for name in ("model", "data", "training"))
-    lengths = {"context_length": data.context_length, "prediction_length": data.prediction_length}
-    loader = WindowLoader(data, seed=training.seed, batch_size=training.batch_size)
+    loader = BatchLoader(data.open(training.seed), batch_size=training.batch_size)
     if config.pretrained is not None:
         config = dataclasses.replace(config, pretrained=str(find_model_folder(config.pretrained)))
     family = registry.get(config.family)
-    model = family.build(config, **lengths)
+    model = family.build(config, data)
     return Size(
         num_steps=training.in_steps(loader.num_epoch_batches).num_steps,
         num_parameters=sum(p.numel() for p in model.parameters()),
-        flops_per_step=training.batch_size * family.flops_per_row(model, *lengths.values()),
+        flops_per_step=training.batch_size * family.flops_per_row(model, data),
         loss_units=family.loss_units(model),
     )

@@ -16,7 +16,7 @@ from typing import Literal
 from foreloom import run
 from foreloom.checkpoint.manifest import Manifest
 from foreloom.config.loader import Recipe
-from foreloom.data.loader import WindowLoader
+from foreloom.data.loader import BatchLoader
 from foreloom.files import write_text
 from foreloom.monitoring.metrics_file import FILE_NAME as METRICS_NAME
 from foreloom.report.ab.plan import Training
@@ -85,7 +85,7 @@ def state_of(job: Job) -> Literal["absent", "begun", "finished"]:
     if not final.exists():
         return "begun" if (job.folder / METRICS_NAME).is_file() else "absent"
     training = job.recipe.sections["training"]
-    loader = WindowLoader(job.recipe.sections["data"], seed=training.seed, batch_size=training.batch_size)
+    loader = BatchLoader(job.recipe.sections["data"].open(training.seed), batch_size=training.batch_size)
     if Manifest.read(final).fingerprint != loader.state_dict()["fingerprint"]:
         raise ValueError(
             f"{job.folder} holds a run on data that have changed since; give another --out, or delete the folder."

@@ -1,0 +1,177 @@
+"""Columns of series in mapped files: each knows where every series' values lie and cuts windows out of them.
+
+A whole file is one flat array of numbers; of each series we keep where in it its values start. So a window is a slice,
+whatever the length of the series and the number of rows.
+
+Axes: N series, V variates, T time steps.
+"""
+
+from __future__ import annotations
+
+import mmap
+from bisect import bisect_right
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from foreloom.data import columns
+
+FILE_MAGIC = b"ARROW1"
+
+
+class NotMappable(Exception):
+    """The values cannot be used where they lie (compressed, bit-packed, unaligned): the file must be rewritten."""
+
+
+class MappedFile:
+    """One Arrow file in memory-mapped form."""
+
+    def __init__(self, path: Path):
+        with path.open("rb") as file:
+            try:
+                self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except ValueError:
+                raise ValueError(f"{path}: the file is empty, not an Arrow file. Write it again.") from None
+        self.buffer = pa.py_buffer(self.map)
+        self.path = path
+        try:
+            if self.map[: len(FILE_MAGIC)] == FILE_MAGIC:
+                reader = pa.ipc.open_file(self.buffer)
+                batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
+            else:
+                reader = batches = pa.ipc.open_stream(self.buffer)
+            self.schema = reader.schema
+            self.batches = []
+            for batch in batches:
+                if not self.batches:
+                    self._refuse_compressed(batch)
+                self.batches.append(batch)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ValueError(
+                f"{path}: not a readable Arrow file ({error}). It may be cut short: copy or write it again."
+            ) from error
+
+    def flat(self, dtype: np.dtype) -> np.ndarray:
+        """The whole file as numbers of one type; a remainder at the end is left out."""
+        return np.frombuffer(self.map, dtype=dtype, count=len(self.map) // dtype.itemsize)
+
+    def position(self, buffer: pa.Buffer, item_bytes: int) -> int:
+        """Where in `flat` a buffer starts."""
+        begin = buffer.address - self.buffer.address
+        if not 0 <= begin <= len(self.map) or begin % item_bytes:
+            raise NotMappable(f"{self.path}: a buffer is compressed or not aligned")
+        return begin // item_bytes
+
+    def _refuse_compressed(self, batch: pa.RecordBatch) -> None:
+        for column in batch.columns:
+            for buffer in column.buffers():
+                if buffer is not None and buffer.size:
+                    self.position(buffer, 1)
+
+    def forget_pages(self) -> None:
+        """Give back the pages read so far: the kernel keeps them cached, but they no longer count as ours."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self.map.madvise(mmap.MADV_DONTNEED)
+
+
+class NumberColumn:
+    """A column of numbers over all files: where each series' values start, and how to cut a window out of them."""
+
+    def __init__(self, name: str, files: Sequence[MappedFile], origin: Path):
+        self.name = name
+        self._flat: list[np.ndarray] = []
+        self._bits: list[np.ndarray] = []
+        starts, variates, lengths, validities = [], [], [], []
+        num_rows = 0
+        for file in files:
+            dtype = _dtype(file, name, origin)
+            self._flat.append(file.flat(dtype))
+            self._bits.append(file.flat(np.dtype(np.uint8)))
+            for batch in file.batches:
+                shape_name = name + columns.SHAPE_SUFFIX
+                shapes = batch.column(shape_name) if shape_name in batch.schema.names else None
+                extent = columns.locate(batch.column(name), shapes)
+                if extent.ragged_row is not None:
+                    row = num_rows + extent.ragged_row
+                    raise ValueError(
+                        f"{origin}: row {row}: the variates of {name!r} differ in length. "
+                        "Bring them to one length; NaN stands for missing values."
+                    )
+                validity, data = extent.values.buffers()[:2]
+                begin = extent.values.offset
+                position = file.position(data, dtype.itemsize) if data is not None and data.size else 0
+                starts.append(extent.start_N + (position + begin))
+                variates.append(extent.variates_N)
+                lengths.append(extent.length_N)
+                if extent.values.null_count and validity is not None:
+                    validities.append(extent.start_N + (file.position(validity, 1) * 8 + begin))
+                else:
+                    validities.append(None)
+                num_rows += len(batch)
+        self.start_N = _join(starts, np.int64)
+        self.variates_N = _join(variates, np.int32)
+        self.length_N = _join(lengths, np.int64)
+        self._validity_N = None
+        if any(validity is not None for validity in validities):
+            whole = [np.full(len(s), -1) if v is None else v for s, v in zip(starts, validities, strict=True)]
+            self._validity_N = _join(whole, np.int64)
+
+    def cut(self, file: int, item: int, begin: int, end: int) -> np.ndarray:
+        """(variates, end - begin): a view of the file, or a copy with NaN where values are null."""
+        length, num_variates, start = int(self.length_N[item]), int(self.variates_N[item]), int(self.start_N[item])
+        flat = self._flat[file]
+        values_VT = flat[start : start + num_variates * length].reshape(num_variates, length)[:, begin:end]
+        if self._validity_N is None or self._validity_N[item] < 0:
+            return values_VT
+        first_bit = int(self._validity_N[item])
+        values_VT = values_VT.astype(np.result_type(flat.dtype, np.float32))
+        for variate in range(num_variates):
+            low = first_bit + variate * length + begin
+            high = low + end - begin
+            bits = np.unpackbits(self._bits[file][low // 8 : -(-high // 8)], bitorder="little")
+            values_VT[variate, bits[low % 8 : low % 8 + end - begin] == 0] = np.nan
+        return values_VT
+
+
+class LabelColumn:
+    """A column of lists of labels (a categorical covariate), read through Arrow."""
+
+    def __init__(self, name: str, batches: Sequence[pa.RecordBatch], first_rows: Sequence[int]):
+        self.name = name
+        self._chunks = [batch.column(name) for batch in batches]
+        self._first_rows = first_rows
+        extents = [columns.locate(chunk) for chunk in self._chunks]
+        self.variates_N = _join([extent.variates_N for extent in extents], np.int32)
+        self.length_N = _join([extent.length_N for extent in extents], np.int64)
+
+    def cut(self, item: int, begin: int, end: int) -> np.ndarray:
+        """Object array (end - begin,), None is missing."""
+        chunk = bisect_right(self._first_rows, item) - 1
+        labels = self._chunks[chunk][item - self._first_rows[chunk]].values
+        return np.array(labels[begin:end].to_pylist(), dtype=object)
+
+
+def _dtype(file: MappedFile, name: str, origin: Path) -> np.dtype:
+    type_ = file.schema.field(name).type
+    leaf, depth = columns.leaf_type(type_)
+    if columns.is_text(leaf):
+        value = next((batch.column(name)[0].as_py() for batch in file.batches if len(batch)), "")
+        while isinstance(value, list) and value:
+            value = value[0]
+        raise ValueError(
+            f"{origin}: row 0: column {name!r} holds text ({value!r}), numbers are wanted. Convert or drop the column."
+        )
+    if depth not in (1, 2):
+        raise ValueError(
+            f"{origin}: column {name!r} holds {type_}; a list of numbers a row is wanted, or a list of such lists. "
+            "A table with one observation a row needs a time column, timestamp or ds."
+        )
+    if not columns.is_number(leaf):
+        raise NotMappable(f"column {name!r} holds {leaf}")
+    return np.dtype(leaf.to_pandas_dtype())
+
+
+def _join(parts: Sequence[np.ndarray], dtype: type) -> np.ndarray:
+    return np.concatenate(parts).astype(dtype, copy=False) if parts else np.empty(0, dtype)

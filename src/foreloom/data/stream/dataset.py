@@ -1,0 +1,140 @@
+"""The series of a run as samples: windows of a mixture of sources, cut where a stream says.
+
+Axes: N samples, M series of all samples together, R rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from foreloom.data.batch import SourceStatistics
+from foreloom.data.config import DataConfig
+from foreloom.data.formats.reader import open_source
+from foreloom.data.source import Source
+from foreloom.data.stream.draw import Samples, SampleStream, StridedStream
+from foreloom.data.stream.normalization import SeriesScales
+from foreloom.data.stream.replay import ReplayedWindow, replay
+from foreloom.data.stream.selection import read_quarantine, select
+from foreloom.data.stream.windows import Dropping, Windows, gather
+
+_DECIDE_NOTHING = ("num_prefetch", "quarantine")
+"""Settings that have no say in what a sample is; of the quarantine, what the file lists has."""
+
+
+class SeriesDataset:
+    """`batch.Dataset` over series. `sources` replaces the opened `config.sources` (a test, series in memory), in the
+    same order."""
+
+    def __init__(
+        self,
+        config: DataConfig,
+        *,
+        seed: int,
+        stream: str = "train",
+        sources: Sequence[Source] | None = None,
+    ):
+        self.config = config
+        self.sources = [open_source(one.path) for one in config.sources] if sources is None else list(sources)
+        """As the mixture has them."""
+        self._quarantined = (
+            read_quarantine(config.quarantine, self.sources)
+            if config.quarantine
+            else [np.array([], dtype=np.int64)] * len(self.sources)
+        )
+        self._selections = [
+            select(source, config.min_length, one.max_series, one.holdout, quarantined)
+            for source, one, quarantined in zip(self.sources, config.sources, self._quarantined, strict=True)
+        ]
+        kind = SampleStream if config.stride is None else StridedStream
+        self._stream = kind(self.sources, self._selections, config, seed=seed, stream=stream)
+        self._series_scales = None
+        if config.normalization_scope == "series":
+            lengths = [selection.lengths for selection in self._selections]
+            self._series_scales = SeriesScales(self.sources, lengths, config.normalization)
+        self._dropping = Dropping(config.drop_values, seed, stream) if config.drop_values else None
+        self.fingerprint = _fingerprint(self.sources, config, seed, stream, self._quarantined)
+        self.num_epoch_samples = self.num_sample_rows = None
+        if isinstance(self._stream, StridedStream):
+            self.num_epoch_samples, self.num_sample_rows = self._stream.num_windows, self._stream.num_sample_rows
+
+    def draw(self, first: int, count: int) -> Samples:
+        """Samples first, ..., first + count - 1."""
+        return self._stream.draw(first, count)
+
+    def gather(self, drawn: Samples, positions: np.ndarray) -> Windows:
+        """Those of the drawn samples, cut out of their series."""
+        return gather(
+            self.sources,
+            drawn,
+            positions,
+            context_length=self.config.context_length,
+            prediction_length=self.config.prediction_length,
+            allow_missing=self.config.allow_missing,
+            normalization=self.config.normalization,
+            series_scales=self._series_scales,
+            dropping=self._dropping,
+        )
+
+    def largest(self, num_rows: int) -> Windows:
+        """At least `num_rows` rows at the full lengths, nothing missing, grouped as the first samples of the stream
+        are: group attention costs what it costs in the run."""
+        drawn = self._stream.draw(0, num_rows)
+        rows_after_N = np.cumsum(drawn.num_rows_N)
+        positions = np.arange(int(np.searchsorted(rows_after_N, num_rows)) + 1)
+        if drawn.num_rows_N.max() > rows_after_N[positions[-1]]:
+            positions = np.array([int(drawn.num_rows_N.argmax())])
+        windows = self.gather(drawn, positions)
+        whole = lambda length: np.tile(np.sin(np.arange(length, dtype=np.float32)), (windows.num_rows, 1))
+        return replace(
+            windows,
+            context_RC=whole(self.config.context_length),
+            future_RH=whole(self.config.prediction_length),
+            sample_R=np.full(windows.num_rows, -1),
+        )
+
+    def replay(self, drawn: Samples) -> list[ReplayedWindow]:
+        """The windows of the drawn samples as they lie in the data, member by member."""
+        return replay(drawn, self.sources, self.config)
+
+    def facts(self, drawn: Samples) -> list[dict[str, Any]]:
+        """`WindowFacts` of each member."""
+        return [asdict(window.facts) for window in self.replay(drawn)]
+
+    def statistics(self) -> list[SourceStatistics]:
+        """Each source of the mixture, in the recipe's order."""
+        stream = self._stream
+        num_windows: list[int | None] = [None] * len(self.sources)
+        shares = np.array([one.weight for one in self.config.sources])
+        if isinstance(stream, StridedStream):
+            num_windows = [stream.num_windows_of(number) for number in range(len(self.sources))]
+            shares = np.array(num_windows)
+        return [
+            SourceStatistics(
+                name=source.name,
+                share=float(share),
+                num_items=len(selection.items),
+                num_bytes=source.num_bytes,
+                left_out={"too short": selection.num_short, "in quarantine": len(quarantined)},
+                num_epoch_samples=count,
+            )
+            for source, selection, share, count, quarantined in zip(
+                self.sources, self._selections, shares / shares.sum(), num_windows, self._quarantined, strict=True
+            )
+        ]
+
+
+def _fingerprint(
+    sources: Sequence[Source], config: DataConfig, seed: int, stream: str, quarantined: Sequence[np.ndarray]
+) -> str:
+    """Of all that decides what sample i is. Paths do not, nor does reading ahead."""
+    decides = {name: getattr(config, name) for name in config.__dataclass_fields__ if name not in _DECIDE_NOTHING}
+    decides["sources"] = [
+        replace(one, path=source.fingerprint) for one, source in zip(config.sources, sources, strict=True)
+    ]
+    decides |= {"format": 2, "seed": seed, "stream": stream, "left_out": [items.tolist() for items in quarantined]}
+    return blake2b(repr(decides).encode(), digest_size=16).hexdigest()

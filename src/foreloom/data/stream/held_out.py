@@ -1,0 +1,167 @@
+"""Validation windows: a finite set whose horizons lie in what training never sees, the same on every world size.
+
+Axes: N windows, M series (of all sources).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from foreloom.data.config import DataConfig, SourceConfig
+from foreloom.data.formats.reader import open_source
+from foreloom.data.loader import plan_micro_batches
+from foreloom.data.source import Source
+from foreloom.data.stream.draw import Samples
+from foreloom.data.stream.normalization import SeriesScales
+from foreloom.data.stream.selection import fixed_choice, read_quarantine
+from foreloom.data.stream.windows import Windows, gather
+
+
+def validation_samples(
+    sources: Sequence[Source],
+    described: Sequence[SourceConfig],
+    *,
+    context_length: int,
+    prediction_length: int,
+    least_past: int,
+    stride: int,
+    max_windows: int,
+    quarantined: Sequence[np.ndarray],
+) -> Samples:
+    """The windows whose horizon lies in the last `holdout` steps of its series; a holdout of 0 stands for all steps.
+
+    Cuts begin where the holdout does, or after `least_past` steps, and lie `stride` apart, as far as the whole horizon
+    fits. Contexts may reach before the holdout. Series in `quarantined` (rows, a source each) have none. Of more than
+    `max_windows`, so many evenly spread ones are taken.
+    """
+    first_cuts, counts = [], []
+    for source, its, left_out in zip(sources, described, quarantined, strict=True):
+        first_cut = np.maximum(source.lengths - its.holdout if its.holdout else 0, least_past)
+        count = np.maximum((source.lengths - prediction_length - first_cut) // stride + 1, 0)
+        count[left_out] = 0
+        taken = np.zeros_like(count)
+        chosen = fixed_choice(np.flatnonzero(count), its.max_series)
+        taken[chosen] = count[chosen]
+        first_cuts.append(np.broadcast_to(first_cut, count.shape))
+        counts.append(taken)
+    first_cut_M, count_M = np.concatenate(first_cuts), np.concatenate(counts)
+    source_M = np.repeat(np.arange(len(sources), dtype=np.int32), [len(source) for source in sources])
+    item_M = np.concatenate([np.arange(len(source)) for source in sources])
+    rows_M = np.concatenate([source.num_rows for source in sources]).astype(np.int64)
+
+    windows_up_to_M = np.cumsum(count_M)
+    num_windows = int(windows_up_to_M[-1])
+    num_taken = min(num_windows, max_windows)
+    window_N = np.arange(num_taken) * num_windows // max(num_taken, 1)
+    series_N = np.searchsorted(windows_up_to_M, window_N, side="right")
+    number_N = window_N - (windows_up_to_M[series_N] - count_M[series_N])
+    cut_N = first_cut_M[series_N] + number_N * stride
+    return Samples(
+        first=0,
+        source_N=source_M[series_N],
+        num_rows_N=rows_M[series_N],
+        length_N=np.minimum(cut_N, context_length),
+        offsets_N=np.arange(num_taken + 1),
+        item_M=item_M[series_N],
+        cut_M=cut_N,
+    )
+
+
+class ValidationWindows:
+    """Iterates over this rank's micro-batches of the validation windows, as many on every rank; again and again.
+
+    Without `sources`, the windows are those of the holdouts of `config.sources`. With `sources`, a validation set of
+    its own, they are those of its holdouts too, or of whole series where a source has none. `stride` is
+    `prediction_length` where not given. `max_windows` bounds their number, `micro_batch_rows` (0: no bound) the rows
+    of a micro-batch. `opened` replaces the opened sources, in the same order. Only horizons count in the loss. Raises
+    ValueError where there is no window.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        sources: Sequence[SourceConfig] | None = None,
+        *,
+        max_windows: int,
+        stride: int | None = None,
+        micro_batch_rows: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        opened: Sequence[Source] | None = None,
+    ):
+        assert 0 <= rank < world_size and max_windows > 0
+        candidates = list(sources or config.sources)
+        taken = [number for number, one in enumerate(candidates) if sources or one.holdout]
+        if not taken:
+            raise ValueError(
+                "There is nothing to validate on: set data.sources.N.holdout, so that training leaves the last steps "
+                "of every series alone, or name other data sets in validation.sources."
+            )
+        described = [candidates[number] for number in taken]
+        every = [open_source(one.path) for one in candidates] if opened is None else list(opened)
+        self._sources = [every[number] for number in taken]
+        # The quarantine is of data.sources; a validation set of its own is scored as it is.
+        none = [np.array([], dtype=np.int64)] * len(every)
+        left_out = read_quarantine(config.quarantine, every) if config.quarantine and not sources else none
+        self._config = config
+        self._samples = validation_samples(
+            self._sources,
+            described,
+            context_length=config.context_length,
+            prediction_length=config.prediction_length,
+            least_past=config.least_past,
+            stride=stride or config.prediction_length,
+            max_windows=max_windows,
+            quarantined=[left_out[number] for number in taken],
+        )
+        if not len(self._samples):
+            raise ValueError(
+                f"{', '.join(one.name for one in self._sources)}: no horizon of {config.prediction_length} steps fits "
+                f"into what is held out ({', '.join(str(one.holdout) for one in described)} steps; series of up to "
+                f"{max(int(one.lengths.max()) for one in self._sources)}, after {config.least_past} steps of past). "
+                "Raise the holdout to data.prediction_length at least."
+            )
+        self._series_scales = None
+        if config.normalization_scope == "series":
+            lengths = [
+                np.maximum(source.lengths - one.holdout, 0)
+                for source, one in zip(self._sources, described, strict=True)
+            ]
+            self._series_scales = SeriesScales(self._sources, lengths, config.normalization)
+        self._plan = plan_micro_batches(
+            self._samples.num_rows_N,
+            self._samples.length_N,
+            world_size=world_size,
+            micro_batch_size=micro_batch_rows,
+        )[rank]
+
+    @property
+    def num_windows(self) -> int:
+        """Of all ranks together."""
+        return len(self._samples)
+
+    def __len__(self) -> int:
+        """Micro-batches of this rank, and of every other."""
+        return len(self._plan)
+
+    def __iter__(self) -> Iterator[Windows]:
+        for positions in self._plan:
+            if len(positions):
+                yield replace(self._gather(positions), horizon_only=True)
+            else:
+                yield self._gather(np.array([int(np.argmin(self._samples.length_N))])).masked()
+
+    def _gather(self, positions: np.ndarray) -> Windows:
+        return gather(
+            self._sources,
+            self._samples,
+            positions,
+            context_length=self._config.context_length,
+            prediction_length=self._config.prediction_length,
+            allow_missing=self._config.allow_missing,
+            normalization=self._config.normalization,
+            series_scales=self._series_scales,
+        )

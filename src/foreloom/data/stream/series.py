@@ -1,0 +1,98 @@
+"""The recipe's `data` section of families that read series: how its data set is opened, and what is held out of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import ClassVar
+
+from foreloom.config.section import section
+from foreloom.data.batch import Find, Problem
+from foreloom.data.config import DataConfig, SeriesValidation
+from foreloom.data.stream.dataset import SeriesDataset
+from foreloom.data.stream.held_out import ValidationWindows
+from foreloom.data.synthetic.address import locate, missing_data
+
+
+@section
+class SeriesData(DataConfig):
+    """What a run reads and how series become windows."""
+
+    validation: ClassVar[type] = SeriesValidation
+
+    def open(self, seed: int, stream: str = "train") -> SeriesDataset:
+        """The windows of a run. Raises ValueError where no series is long enough for one."""
+        return SeriesDataset(self, seed=seed, stream=stream)
+
+    def held_out(
+        self, validation: SeriesValidation, dataset: SeriesDataset, *, micro_batch_size: int, rank: int, world_size: int
+    ) -> ValidationWindows | None:
+        """The windows that `validation` measures the loss on; None where it measures nothing."""
+        if not validation.steps:
+            return None
+        return ValidationWindows(
+            self,
+            validation.sources,
+            max_windows=validation.max_windows,
+            stride=validation.stride,
+            micro_batch_rows=micro_batch_size,
+            rank=rank,
+            world_size=world_size,
+            opened=None if validation.sources else dataset.sources,
+        )
+
+    def find_files(
+        self, validation: SeriesValidation, find: Find
+    ) -> tuple[SeriesData, SeriesValidation, list[Problem]]:
+        """Both sections with the paths of sources and of the quarantine found; an address of synthetic data that is
+        wrong is a problem too."""
+        problems: list[Problem] = []
+        sections = {"data": self, "validation": validation}
+        for name, one in sections.items():
+            sources = []
+            for i, source in enumerate(one.sources):
+                key = f"{name}.sources.{i}.path"
+                try:
+                    found, missing = locate(source.path, functools.partial(find, key=key))
+                except ValueError as error:
+                    problems.append(Problem(key, str(error)))
+                    found, missing = source.path, []
+                problems += [Problem(key, f"no such file or folder: {path}.", is_missing=True) for path in missing]
+                sources.append(dataclasses.replace(source, path=found))
+            sections[name] = dataclasses.replace(one, sources=tuple(sources))
+        data, validation = sections["data"], sections["validation"]
+        if data.quarantine is not None:
+            if file := find(data.quarantine, "data.quarantine"):
+                data = dataclasses.replace(data, quarantine=str(file))
+            else:
+                problems.append(Problem("data.quarantine", f"no such file: {data.quarantine}.", is_missing=True))
+        return data, validation, problems
+
+    def contradictions(self, validation: SeriesValidation) -> list[Problem]:
+        """Validation without anything to validate on."""
+        if validation.steps and not validation.sources and not any(source.holdout for source in self.sources):
+            sentence = (
+                "there is nothing to validate on: give data.sources.0.holdout, the last steps of every series that "
+                "training then leaves alone, or data sets of their own in validation.sources."
+            )
+            return [Problem("validation.steps", sentence)]
+        return []
+
+    def why_endless(self) -> str:
+        """Windows are drawn at random where there is no stride."""
+        if self.stride is not None:
+            return ""
+        return (
+            "needs data.stride: without it windows are drawn at random, without end. "
+            f"data.stride={self.context_length + self.prediction_length} cuts series without overlap; or give "
+            "training.steps instead."
+        )
+
+    def is_there(self) -> bool:
+        """Is every source there?"""
+        return not any(missing_data(source.path) for source in self.sources)
+
+    def in_words(self) -> Mapping[str, str]:
+        """The lengths of a window."""
+        return {"window": f"{self.context_length:,} context, {self.prediction_length:,} horizon"}

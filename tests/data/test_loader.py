@@ -1,0 +1,191 @@
+"""The loader: row budgets, reading ahead, state, and failures that reach the reader."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from foreloom.data.config import DataConfig, GroupConfig, SourceConfig
+from foreloom.data.loader import ReadAhead, StepBatch
+from foreloom.data.source import MemorySource, Series
+from loaders import series_loader
+
+
+def sources() -> list[MemorySource]:
+    rng = np.random.default_rng(0)
+    univariate = [Series(str(n), rng.normal(size=(1, int(length)))) for n, length in enumerate(rng.integers(5, 90, 40))]
+    multivariate = [Series(str(n), rng.normal(size=(3, 70)), past={"x": rng.normal(size=70)}) for n in range(5)]
+    return [MemorySource(univariate, "univariate"), MemorySource(multivariate, "multivariate")]
+
+
+def config(**settings) -> DataConfig:
+    defaults = {"context_length": 32, "prediction_length": 8, "group": GroupConfig(probability=0.3, max_size=4)}
+    return DataConfig(sources=(SourceConfig(path="a", weight=3), SourceConfig(path="b")), **defaults | settings)
+
+
+def loader(rank: int = 0, world_size: int = 1, *, seed: int = 0, batch_size: int = 24, micro: int = 0, **settings):
+    return series_loader(
+        config(**settings),
+        seed=seed,
+        batch_size=batch_size,
+        micro_batch_size=micro,
+        rank=rank,
+        world_size=world_size,
+        sources=sources(),
+    )
+
+
+def assert_equal(a: StepBatch, b: StepBatch) -> None:
+    assert (a.first_sample, a.next_sample, a.num_rows) == (b.first_sample, b.next_sample, b.num_rows)
+    assert len(a.micro_batches) == len(b.micro_batches)
+    for left, right in zip(a.micro_batches, b.micro_batches, strict=True):
+        for name in ("context_RC", "future_RH", "role_R", "group_R", "sample_R", "source_R", "item_R"):
+            np.testing.assert_array_equal(getattr(left, name), getattr(right, name), err_msg=name)
+
+
+def read_ahead_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "foreloom-read-ahead"]
+
+
+def test_batches_fill_up_to_the_row_budget_and_follow_one_another() -> None:
+    ours = loader(micro=10)
+    position = 0
+    for _, batch in zip(range(20), ours, strict=False):
+        assert batch.first_sample == position
+        position = batch.next_sample
+        rows_of_last = sum(int((w.sample_R == position - 1).sum()) for w in batch.micro_batches)
+        assert batch.num_rows >= 24 > batch.num_rows - rows_of_last
+        assert sum(windows.num_rows for windows in batch.micro_batches) == batch.num_rows
+        for windows in batch.micro_batches:
+            assert windows.num_rows <= 10
+            assert windows.context_RC.shape == (windows.num_rows, windows.context_RC.shape[1])
+            assert windows.future_RH.shape == (windows.num_rows, 8)
+            assert not np.isnan(windows.context_RC).all(axis=0)[0]  # padded to the longest, no further
+            for sample in np.unique(windows.sample_R):
+                assert len(np.unique(windows.group_R[windows.sample_R == sample])) == 1
+            assert len(np.unique(windows.group_R)) == len(np.unique(windows.sample_R))
+    ours.close()
+
+
+def test_reading_ahead_changes_nothing() -> None:
+    plain, ahead = loader(num_prefetch=0, micro=8), loader(num_prefetch=3, micro=8)
+    for _, a, b in zip(range(12), plain, ahead, strict=False):
+        assert_equal(a, b)
+        assert plain.state_dict() == ahead.state_dict()
+    ahead.close()
+    assert not read_ahead_threads()
+
+
+def test_state_is_that_of_the_batch_handed_out() -> None:
+    ours = loader(num_prefetch=4)
+    iterator = iter(ours)
+    batches = [next(iterator) for _ in range(5)]
+    state = ours.state_dict()
+    assert state["next_sample"] == batches[-1].next_sample
+    expected = [next(iterator) for _ in range(3)]
+    ours.close()
+
+    resumed = loader()
+    resumed.load_state_dict(state)
+    for want, got in zip(expected, resumed, strict=False):
+        assert_equal(want, got)
+    resumed.close()
+    assert_equal(ours.batch(expected[1].first_sample), expected[1])
+
+
+def test_state_of_other_data_is_refused() -> None:
+    state = loader().state_dict()
+    loader(batch_size=12, num_prefetch=0).load_state_dict(state)
+    for other in (loader(seed=1), loader(context_length=16), loader(group=GroupConfig())):
+        with pytest.raises(ValueError, match="data are not those this run was stopped with"):
+            other.load_state_dict(state)
+
+
+class Broken(MemorySource):
+    def fill_window(self, item, cut, context_RC, future_RH):
+        raise ValueError(f"series {item} cannot be read: the disk is gone")
+
+
+@pytest.mark.parametrize("num_prefetch", [0, 2])
+def test_a_failure_surfaces_where_the_batch_is_asked_for(num_prefetch) -> None:
+    broken = Broken([Series("a", np.zeros((1, 50)))])
+    one = DataConfig(
+        sources=(SourceConfig(path="a"),), context_length=8, prediction_length=4, num_prefetch=num_prefetch
+    )
+    ours = series_loader(one, seed=0, batch_size=2, sources=[broken])
+    with pytest.raises(ValueError, match="series 0 cannot be read: the disk is gone"):
+        next(iter(ours))
+    ours.close()
+    assert not read_ahead_threads()
+
+
+def test_threads_end_when_the_iterator_is_dropped_or_the_loader_closed() -> None:
+    ours = loader(num_prefetch=2)
+    iterator = iter(ours)
+    next(iterator)
+    assert len(read_ahead_threads()) == 1
+    del iterator
+    assert not read_ahead_threads()
+    iterator = iter(ours)
+    next(iterator)
+    ours.close()
+    ours.close()
+    assert not read_ahead_threads()
+    assert list(iterator) == []
+
+
+def test_a_process_that_forgets_to_close_ends(tmp_path) -> None:
+    script = tmp_path / "forgetful.py"
+    script.write_text(
+        "import numpy as np\n"
+        "from foreloom.data.loader import BatchLoader\n"
+        "from foreloom.data.stream.dataset import SeriesDataset\n"
+        "from foreloom.data.source import MemorySource\n"
+        "from foreloom.data.config import DataConfig, SourceConfig\n"
+        "from foreloom.data.source import Series\n"
+        "config = DataConfig(sources=(SourceConfig(path='a'),), context_length=8, prediction_length=4)\n"
+        "source = MemorySource([Series('a', np.zeros((1, 50)))])\n"
+        "batches = iter(BatchLoader(SeriesDataset(config, seed=0, sources=[source]), batch_size=4))\n"
+        "print(next(batches).num_rows)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "4\n", "")
+
+
+def test_read_ahead_stays_within_its_depth_and_ends() -> None:
+    made = []
+
+    def numbers():
+        for number in range(6):
+            made.append(number)
+            yield number
+
+    ahead = ReadAhead(numbers(), depth=2)
+    assert next(ahead) == 0
+    assert len(made) <= 4
+    assert list(ahead) == [1, 2, 3, 4, 5]
+    ahead.close()
+
+
+def test_statistics() -> None:
+    first, second = loader().dataset.statistics()
+    lengths = sources()[0].lengths
+    assert (first.name, first.share) == ("univariate", 0.75)
+    assert first.left_out["too short"] == int((lengths < 16).sum()) > 0
+    assert first.num_items == 40 - first.left_out["too short"]
+    assert (second.left_out["too short"], second.num_items) == (0, 5)
+
+
+def test_masked_copies_count_nothing() -> None:
+    batches = [loader(rank, 4, batch_size=1).batch(0) for rank in range(4)]
+    masked = [batch for batch in batches if len(batch.samples) == 0]
+    assert len(masked) == 3
+    for batch in masked:
+        (windows,) = batch.micro_batches
+        assert (windows.sample_R == -1).all()
+        assert np.isnan(windows.future_RH).all()
+        assert np.isfinite(windows.context_RC).any()
