@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,34 +34,45 @@ CONFIG = {"size": "test", "num_layers": 8, "dropout_rate": 0.1}
 SEED = 0
 
 
-def both_sides(folder: Path) -> tuple[torch.nn.Module, Chronos2Pipeline]:
+def both_sides(
+    folder: Path, config: Mapping[str, Any] = CONFIG, lengths: tuple[int, int] = (CONTEXT, HORIZON)
+) -> tuple[torch.nn.Module, Chronos2Pipeline]:
     """Our module and their pipeline on the same weights; theirs is loaded from the folder that we write."""
-    model = FAMILY.build(Chronos2Config(**CONFIG), WindowLengths(CONTEXT, HORIZON))
+    model = FAMILY.build(Chronos2Config(**config), WindowLengths(*lengths))
     FAMILY.initialize(model, SEED)
     FAMILY.save(model, model.state_dict(), folder)
     return model, Chronos2Pipeline.from_pretrained(folder)
 
 
-def random_walks(num_rows: int) -> np.ndarray:
-    """float32 (rows, CONTEXT + HORIZON)."""
-    steps = np.random.default_rng(SEED).normal(size=(num_rows, CONTEXT + HORIZON))
+def random_walks(num_rows: int, num_steps: int = CONTEXT + HORIZON) -> np.ndarray:
+    """float32 (rows, num_steps)."""
+    steps = np.random.default_rng(SEED).normal(size=(num_rows, num_steps))
     return steps.cumsum(1).astype(np.float32)
 
 
-def training_pair(num_rows: int, folder: Path) -> tuple[Call, Call]:
-    ours, pipeline = both_sides(folder)
-    walks = random_walks(num_rows)
+def training_pair(
+    num_rows: int,
+    folder: Path,
+    config: Mapping[str, Any] = CONFIG,
+    lengths: tuple[int, int] = (CONTEXT, HORIZON),
+    device: torch.device = torch.device("cpu"),
+) -> tuple[Call, Call]:
+    """A step of each side; on a GPU in bf16. `lengths` are those of context and horizon."""
+    ours, pipeline = both_sides(folder, config, lengths)
+    context, horizon = lengths
+    walks = random_walks(num_rows, context + horizon)
     zeros = np.zeros(num_rows, np.int64)
-    windows = Windows(walks[:, :CONTEXT], walks[:, CONTEXT:], zeros.astype(np.int8), np.arange(num_rows), zeros,
+    windows = Windows(walks[:, :context], walks[:, context:], zeros.astype(np.int8), np.arange(num_rows), zeros,
                       zeros.astype(np.int32), zeros)  # fmt: skip
-    batch = dict(FAMILY.batch(ours, windows, torch.device("cpu")))
+    ours.to(device)
+    batch = dict(FAMILY.batch(ours, windows, device))
     theirs = {
         "context": batch["context"],
         "future_target": batch["future_target"],
-        "group_ids": torch.arange(num_rows),
-        "num_output_patches": HORIZON // 16,
+        "group_ids": torch.arange(num_rows, device=device),
+        "num_output_patches": horizon // 16,
     }
-    return training_step(ours, batch), training_step(pipeline.model, theirs)
+    return training_step(ours, batch), training_step(pipeline.model.to(device), theirs)
 
 
 def forecasting_pair(num_rows: int, folder: Path) -> tuple[Call, Call]:

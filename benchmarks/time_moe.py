@@ -80,8 +80,10 @@ def forecasting_pair(arch: Architecture, num_rows: int, num_steps: int, num_new:
     return lambda: model.generate(x, num_new), lambda: plain.generate(x, num_new)
 
 
-def layer_pair(num_tokens: int, width: int, expert_width: int) -> tuple[Call, Call]:
-    """Forward and backward of one mixture of 8 experts, top-2, with the shared expert."""
+def layer_pair(
+    num_tokens: int, width: int, expert_width: int, device: torch.device = torch.device("cpu")
+) -> tuple[Call, Call]:
+    """Forward and backward of one mixture of 8 experts, top-2, with the shared expert; on a GPU in bf16."""
     torch.manual_seed(SEED)
     layer = MixtureOfExperts(width, expert_width, 8, 2, shared_width=2 * expert_width)
     for parameter in layer.parameters():
@@ -89,12 +91,15 @@ def layer_pair(num_tokens: int, width: int, expert_width: int) -> tuple[Call, Ca
     plain = PlainExperts(width, expert_width, 8, 2, 2 * expert_width)
     views = official_views({f"ffn_layer.{name}": value for name, value in layer.state_dict().items()})
     plain.load_state_dict({name.removeprefix("ffn_layer."): view for name, view in views.items()})
-    x = torch.randn(1, num_tokens, width)
+    x = torch.randn(1, num_tokens, width, device=device)
 
     def step_of(module: nn.Module) -> Call:
+        module.to(device)
+
         def step() -> Tensor:
-            y = module(x)[0]
-            y.backward(x)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+                y = module(x)[0]
+            y.backward(x.to(y.dtype))
             module.zero_grad()
             return y.detach()
 

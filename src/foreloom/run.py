@@ -25,7 +25,7 @@ from foreloom.data.stream.series import SeriesData
 from foreloom.data.synthetic.address import short_name
 from foreloom.distributed.mesh import ParallelConfig, mesh_shape
 from foreloom.distributed.parallelize import parallelize
-from foreloom.distributed.process import Process, start, stop
+from foreloom.distributed.process import Process, has_group, start, stop
 from foreloom.distributed.reduce import from_rank_zero
 from foreloom.evaluation.in_training import TrainingBenchmark
 from foreloom.evaluation.tiers import SCORES, BenchmarkConfig, tier_tasks
@@ -99,7 +99,7 @@ def train(
     training = recipe.sections["training"]
     run_dir = Path(out or training.output_dir or Path("runs") / recipe.path.stem)
     recipe = _settle(recipe, run_dir)
-    process = start(training.device)
+    process = start(training.device, group_of_one=recipe.sections["parallel"].strategy != "auto")
     try:
         return build(recipe, run_dir, process, resume=resume).train()
     finally:
@@ -285,7 +285,7 @@ def _in_epochs(num_steps: int, loader: BatchLoader) -> str:
 
 
 def _strategy(parallel: ParallelConfig, process: Process, num_parameters: int) -> str:
-    if process.world_size == 1:
+    if not has_group():
         return "single process"
     shape = mesh_shape(parallel, world_size=process.world_size, num_parameters=num_parameters)
     return "ddp" if shape.strategy == "ddp" else f"fsdp, {shape.dp_replicate} x {shape.dp_shard}"

@@ -118,3 +118,24 @@ def test_on_cuda_the_device_is_timed_and_waited_for_when_read_only(monkeypatch):
     assert lap.seconds_by_part["optimizer"] == pytest.approx(3)
     assert lap.step_seconds == pytest.approx([6, 5, 7])
     assert sum(lap.seconds_by_part.values()) == pytest.approx(device.host)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_events_of_a_device_tell_its_work_from_the_host_s():
+    stopwatch = Stopwatch(CUDA)
+    torch.cuda._sleep(1000)
+    stopwatch.read()
+    with stopwatch.part("forward_backward"):
+        torch.cuda._sleep(200_000_000)  # cycles: a tenth of a second or more
+    with stopwatch.part("data_wait"):
+        time.sleep(0.02)  # hides behind it
+    stopwatch.end_step()
+    torch.cuda.synchronize()
+    with stopwatch.part("data_wait"):
+        time.sleep(0.05)  # does not
+    stopwatch.end_step()
+    lap = stopwatch.read()
+    assert lap.seconds_by_part["forward_backward"] > 0.06
+    assert 0.04 < lap.seconds_by_part["data_wait"] < 0.1
+    assert sum(lap.step_seconds) == pytest.approx(training_seconds(lap), rel=0.05)

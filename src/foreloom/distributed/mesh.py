@@ -15,7 +15,8 @@ SHARD_FROM_PARAMETERS = 1_000_000_000
 
 @section
 class ParallelConfig:
-    """How the ranks share the model. With one rank nothing here has an effect."""
+    """How the ranks share the model. A run of one process shares nothing; only where torchrun or another launcher
+    started it and the strategy is given, is its model wrapped all the same."""
 
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     """ddp keeps the model whole on every rank; fsdp shards it by block (FSDP2); auto shards from 1B parameters on."""

@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from foreloom.distributed.mesh import MeshShape, ParallelConfig, mesh_shape
-from foreloom.distributed.process import Process
+from foreloom.distributed.process import Process, has_group
 from foreloom.distributed.sharding import Sharding
 
 
@@ -100,7 +100,7 @@ def parallelize(
     if compile_blocks:
         for _, block in blocks:
             block.compile()
-    if process.world_size == 1:
+    if not has_group():
         return ParallelModel(model, model, shape, autocast_dtype)
     if shape.strategy == "fsdp":
         return ParallelModel(model, _shard(model, blocks, shape, process, autocast_dtype), shape, autocast_dtype)

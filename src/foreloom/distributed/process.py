@@ -109,10 +109,11 @@ def choose_device(setting: DeviceSetting, launch: Launch, *, has_mps: bool, num_
     return f"cuda:{launch.local_rank}"
 
 
-def start(device: DeviceSetting = "auto", *, timeout_seconds: float = 1800.0) -> Process:
+def start(device: DeviceSetting = "auto", *, group_of_one: bool = False, timeout_seconds: float = 1800.0) -> Process:
     """Read the launcher's variables, take a device and, with several ranks, meet the others (collective).
 
     CUDA ranks get both nccl, for tensors, and gloo, so that decisions travel on the host and never wait for the device.
+    With `group_of_one` a launcher's only rank forms a group too, so that one device can try what many will do.
     """
     launch = read_launch(os.environ)
     chosen = choose_device(
@@ -121,7 +122,7 @@ def start(device: DeviceSetting = "auto", *, timeout_seconds: float = 1800.0) ->
     process = Process(launch.rank, launch.world_size, launch.local_rank, torch.device(chosen))
     if process.device.type == "cuda":
         torch.cuda.set_device(process.device)
-    if launch.world_size > 1:
+    if launch.world_size > 1 or (group_of_one and launch.launcher != "single process"):
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if process.device.type == "cuda" else "gloo",
             init_method=f"tcp://{launch.address}:{launch.port}" if launch.launcher != "torchrun" else "env://",
@@ -130,6 +131,11 @@ def start(device: DeviceSetting = "auto", *, timeout_seconds: float = 1800.0) ->
             timeout=timedelta(seconds=timeout_seconds),
         )
     return process
+
+
+def has_group() -> bool:
+    """Did this process meet others, or itself as a group of one?"""
+    return dist.is_initialized()
 
 
 RAISED_ON_EVERY_RANK = "raised_on_every_rank"

@@ -1,0 +1,96 @@
+"""benchmarks/on_gpu.py: every part runs here with tiny models, and neither a failure nor a hang stops the rest."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def on_gpu(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import on_gpu
+
+    return on_gpu
+
+
+def test_the_parts_fit_into_nine_minutes(on_gpu):
+    assert sum(part.limit_seconds for part in on_gpu.PARTS) + on_gpu.RESERVE_SECONDS <= 60 * on_gpu.BUDGET_MINUTES
+    assert on_gpu.BUDGET_MINUTES <= 9
+    assert all(part.least_seconds <= part.limit_seconds for part in on_gpu.PARTS)
+
+
+CODE = {
+    "good": "print('fine')",
+    "broken": "import sys; print('out of luck', file=sys.stderr); sys.exit(3)",
+    # As torchrun's ranks, what it starts is a session of its own.
+    "hanging": "import subprocess, sys, time; "
+    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True); "
+    "print('pid', child.pid, flush=True); time.sleep(60)",
+    "last": "print('still here')",
+}
+
+
+def test_failures_hangs_and_the_budget_are_told_and_stop_nothing(on_gpu, tmp_path):
+    parts = [on_gpu.Part(name, 2 if name == "hanging" else 20, least_seconds=1) for name in CODE]
+    parts.insert(3, on_gpu.Part("too long", 1000, least_seconds=500))
+    results = on_gpu.Results(tmp_path / "results.jsonl")
+    command_of = lambda part: [sys.executable, "-c", CODE.get(part.name, "")]
+    began = time.monotonic()
+    assert not on_gpu.run_parts(parts, command_of, 1.0, results)
+    assert time.monotonic() - began < 40
+    lines = {line["part"]: line for line in results.lines()}
+    assert [(name, line["status"]) for name, line in lines.items()] == [
+        ("good", "done"), ("broken", "failed"), ("hanging", "out of time"), ("too long", "not run"), ("last", "done"),
+    ]  # fmt: skip
+    assert "out of luck" in lines["broken"]["output_end"]
+    assert "500 s of the budget" in lines["too long"]["why"]
+    child = int(lines["hanging"]["output_end"].split()[1])
+    assert not is_running(child), "what a part started outlives it"
+    assert "still here" in (tmp_path / "results.log").read_text()
+    told = on_gpu.table(results.lines())
+    assert "| broken | **failed** |" in told and "| too long | **not run** |" in told
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+def test_a_part_gets_no_more_than_is_left(on_gpu):
+    budget = on_gpu.Budget(1)
+    assert budget.seconds_for(on_gpu.Part("short", 20)) == 20
+    assert 50 < budget.seconds_for(on_gpu.Part("stretched", 20, longest_seconds=500)) <= 55
+    assert on_gpu.Budget(0.2).seconds_for(on_gpu.Part("long", 20, least_seconds=15)) == 0
+
+
+@pytest.mark.timeout(600)
+def test_every_part_runs_and_leaves_finite_figures(on_gpu, tmp_path):
+    out = tmp_path / "smoke.jsonl"
+    command = [sys.executable, str(BENCHMARKS / "on_gpu.py"), "--smoke", "--out", str(out)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=580)
+    log = out.with_suffix(".log")
+    assert ran.returncode == 0, ran.stdout + ran.stderr + (log.read_text()[-5000:] if log.exists() else "")
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    for part in on_gpu.PARTS:
+        ended = [line["status"] for line in lines if line["part"] == part.name and line["status"] != "figures"]
+        assert ended == ["done"], part.name
+        measured = [line for line in lines if line["part"] == part.name and line["status"] == "figures"]
+        assert measured, part.name
+        assert all(math.isfinite(value) for line in measured for value in line.values() if isinstance(value, float))
+    of_two_ways = {line["part"]: line["group"] for line in lines if line["part"].startswith("chronos2-")
+                   and line["status"] == "figures"}  # fmt: skip
+    assert all("gloo" in group for group in of_two_ways.values()) and len(of_two_ways) == 4
+    assert "zero-shot on" in ran.stdout
