@@ -410,7 +410,7 @@ def test_a_run_does_not_go_on_as_another_one(foreloom, model):
 
 
 def test_two_runs_at_once_in_one_folder(foreloom):
-    from foreloom.checkpoint.run_folder import claim
+    from foreloom.checkpoint.checkpointer import claim
 
     with claim(Path("run"), resume=False):
         refused(

@@ -16,8 +16,7 @@ import yaml
 from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer
 from foreloom.checkpoint.locate import find_model_folder
 from foreloom.checkpoint.manifest import VALIDATION_LOSS
-from foreloom.config.describe import describe_recipe
-from foreloom.config.loader import Recipe, SectionChoice, flatten, load_recipe, plain
+from foreloom.config.loader import Recipe, SectionChoice, describe_recipe, flatten, load_recipe, plain
 from foreloom.config.located import RecipeError, read_yaml
 from foreloom.data.batch import DataSection, HeldOut, SourceStatistics
 from foreloom.data.loader import BatchLoader

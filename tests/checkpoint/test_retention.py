@@ -1,4 +1,4 @@
-from foreloom.checkpoint.retention import Candidate, steps_to_keep
+from foreloom.checkpoint.checkpointer import Candidate, steps_to_keep
 
 
 def test_scripted_run() -> None:

@@ -1,13 +1,19 @@
-"""Checkpoints of a run: folders that are whole or absent, verified before they are used."""
+"""Checkpoints of a run: folders that are whole or absent, verified before they are used; which ones stay; and whose run
+folder it is, as long as the process lives."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
+import math
+import os
 import shutil
+import socket
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
 
@@ -24,8 +30,6 @@ from foreloom.checkpoint.manifest import (
     sync_folder,
     write_json,
 )
-from foreloom.checkpoint.retention import Candidate, steps_to_keep
-from foreloom.checkpoint.run_folder import claim
 from foreloom.config.section import section
 from foreloom.distributed.process import Process
 from foreloom.distributed.reduce import from_rank_zero, gather_objects
@@ -304,3 +308,63 @@ def _reason(error: BaseException) -> str:
     if is_full or "No space left on device" in text or "unexpected pos" in text:
         return "the disk is full"
     return text
+
+
+@dataclass(frozen=True)
+class Candidate:
+    step: int
+    score: float | None = None
+    """Lower is better; None or NaN where the step was not scored."""
+    needed: bool = False
+    """Kept whatever its age and score: a final one, or the one a run will end with."""
+
+
+def steps_to_keep(checkpoints: Iterable[Candidate], *, num_latest: int, num_best: int) -> set[int]:
+    """The `num_latest` newest (0: all), the `num_best` of lowest score (the newer of equals), and every needed one."""
+    newest_first = sorted(checkpoints, key=lambda c: c.step, reverse=True)
+    latest = newest_first[:num_latest] if num_latest else newest_first
+    scored = [(c.score, -c.step) for c in newest_first if c.score is not None and not math.isnan(c.score)]
+    best = {-negative for _, negative in sorted(scored)[:num_best]}
+    return {c.step for c in latest} | best | {c.step for c in newest_first if c.needed}
+
+
+LOCK_NAME = ".run.lock"
+
+
+def claim(run_dir: Path, *, resume: bool) -> TextIO:
+    """Claim `run_dir` for this process; the claim lasts until the returned file is closed or the process dies.
+
+    Raises ValueError where another process holds it, or where it holds an earlier run and `resume` is false.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    lock = (run_dir / LOCK_NAME).open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = _holder(lock)
+        lock.close()
+        raise ValueError(f"{run_dir} belongs to a run that is still going on{holder}; choose another folder") from None
+    if not resume and (trace := _earlier_run(run_dir)):
+        lock.close()
+        raise ValueError(f"{run_dir} holds an earlier run ({trace}); give --resume to go on with it, or another folder")
+    lock.truncate(0)
+    json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": f"{datetime.now(UTC):%Y-%m-%d %H:%M}Z"}, lock)
+    lock.flush()
+    return lock
+
+
+def _holder(lock: TextIO) -> str:
+    lock.seek(0)
+    try:
+        values = json.load(lock)
+        return f" (process {values['pid']} on {values['host']} since {values['since']})"
+    except (ValueError, KeyError):
+        return ""  # it has just claimed the folder and not yet said who it is
+
+
+def _earlier_run(run_dir: Path) -> str:
+    steps = sorted(path.name for path in (run_dir / "checkpoints").glob("step-*"))
+    if steps:
+        return f"its newest checkpoint is {steps[-1]}"
+    metrics = run_dir / "metrics.jsonl"
+    return "metrics.jsonl, no checkpoint" if metrics.is_file() and metrics.stat().st_size else ""
