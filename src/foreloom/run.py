@@ -29,8 +29,7 @@ from foreloom.evaluation.in_training import TrainingBenchmark
 from foreloom.evaluation.tiers import SCORES, BenchmarkConfig, tier_tasks
 from foreloom.files import write_text
 from foreloom.models import registry, tsm
-from foreloom.monitoring.config import MonitoringConfig
-from foreloom.monitoring.monitor import Monitor
+from foreloom.monitoring.monitor import Monitor, MonitoringConfig
 from foreloom.recipe_files import find_files
 from foreloom.training.banner import banner
 from foreloom.training.config import TrainingConfig

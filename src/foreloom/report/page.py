@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foreloom.files import write_text
-from foreloom.monitoring.console import duration
-from foreloom.monitoring.sparkline import WIDTH
+from foreloom.monitoring.console import WIDTH, duration
 from foreloom.report.curves import benchmark_figures, training_figures
 from foreloom.report.run_folder import RunFolder, read_run_folder
 from foreloom.report.sliding_table import table_of

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foreloom.monitoring.device_peak import utilisation
+from foreloom.monitoring.environment import utilisation
 from foreloom.monitoring.record import DataRecord, StepRecord
 from foreloom.training.state import Progress
 from foreloom.training.step import StepFigures

@@ -23,7 +23,7 @@ from foreloom.distributed.parallelize import parallelize
 from foreloom.distributed.process import Process
 from foreloom.distributed.reduce import max_over_ranks
 from foreloom.models.family import ModelFamily
-from foreloom.monitoring.device_peak import find_peak
+from foreloom.monitoring.environment import find_peak
 from foreloom.monitoring.monitor import Monitor
 from foreloom.training.config import TrainingConfig, autocast_dtype
 from foreloom.training.data_watch import DataWatch
