@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from foreloom import run
+from foreloom.cli.data import replay
 from foreloom.data.loader import StepBatch
 from foreloom.data.quarantine import read_quarantine
 from foreloom.data.reader import open_source
-from foreloom.report.replay import batch_of, replay_and_print
+from foreloom.report.replay import batch_of
 from foreloom.training.trainer import Trainer
 
 SETTINGS = [
@@ -97,8 +98,8 @@ def test_what_is_printed_written_and_quarantined(tmp_path, data, seen, capsys):
     np.testing.assert_array_equal(values[:, : stored.shape[1]], stored)
 
     capsys.readouterr()
-    chosen = [bad.sample, outlier.sample]
-    replay_and_print(tmp_path / "run", 2, out=out, plot=plot, quarantine=listed, samples=chosen)
+    chosen = f"{bad.sample},{outlier.sample}"
+    replay(tmp_path / "run", 2, out=out, plot=plot, quarantine=listed, samples=chosen)
     said = capsys.readouterr().out
     assert "Step 2 of run" in said and "s11" in said and "more, less suspicious" in said
     rows = list(csv.DictReader(out.open()))
@@ -107,13 +108,13 @@ def test_what_is_printed_written_and_quarantined(tmp_path, data, seen, capsys):
     entries = [json.loads(line) for line in listed.read_text().splitlines()]
     assert {"s7", "s11"} <= {entry["series"] for entry in entries}
     assert f"added {len(entries)} series" in said
-    replay_and_print(tmp_path / "run", 2, quarantine=listed, samples=chosen)
+    replay(tmp_path / "run", 2, quarantine=listed, samples=chosen)
     assert "added 0 series" in capsys.readouterr().out
-    for arguments in ({"quarantine": listed}, {"samples": [3]}):
+    for arguments in ({"quarantine": listed}, {"samples": "3"}):
         with pytest.raises(ValueError, match="give --quarantine FILE and --samples together"):
-            replay_and_print(tmp_path / "run", 2, **arguments)
+            replay(tmp_path / "run", 2, **arguments)
     with pytest.raises(ValueError, match=r"step 2 holds the samples \d+ to \d+, and not 99999"):
-        replay_and_print(tmp_path / "run", 2, quarantine=listed, samples=[99999])
+        replay(tmp_path / "run", 2, quarantine=listed, samples="99999")
 
     left_out = read_quarantine(listed, [open_source(data)])[0].tolist()
     run.train("chronos2-test", [*settings, source, f"data.quarantine={listed}"], out=tmp_path / "next")

@@ -1,4 +1,4 @@
-"""`foreloom data replay`: the batch of a step of a run, drawn once more from the data and shown to people."""
+"""The batch of a step of a run, drawn once more from the data: as windows, a table, a CSV, or into quarantine."""
 
 from __future__ import annotations
 
@@ -17,69 +17,12 @@ if TYPE_CHECKING:
 
     from foreloom.data.replay import ReplayedWindow, WindowFacts
 
-MAX_SHOWN = 20
-"""Windows in the table on the console, the most suspicious ones."""
-NUM_DRAWN = 8
-
-
-def replay_and_print(
-    run_dir: Path,
-    step: int,
-    *,
-    out: Path | None = None,
-    plot: Path | None = None,
-    quarantine: Path | None = None,
-    samples: Sequence[int] = (),
-) -> None:
-    """Rebuild exactly the global batch of a step and print its windows, the most suspicious first.
-
-    `out` is a CSV of all windows in stream order, `plot` a picture (.svg, .png or .pdf) of the most suspicious ones.
-    `quarantine` is a file that the series of `samples`, indices of the stream as the table shows them, are added to.
-    Works for every step the run has made, recorded by the flight recorder or not, also where a resumed run changed its
-    batch size. Raises ValueError for a folder that is no run, a step it has not made, a sample that is not in the
-    batch, data that have changed since, and for `quarantine` and `samples` without each other.
-    """
-    from rich.console import Console
-
-    from foreloom.data.quarantine import append_quarantine
-    from foreloom.data.replay import by_suspicion
-    from foreloom.report.replay_figure import replay_figure
-    from foreloom.report.style import save_figure
-
-    if (quarantine is None) != (not samples):
-        raise ValueError("give --quarantine FILE and --samples together: where to write, and which series.")
-    windows = batch_of(run_dir, step)
-    suspects = by_suspicion(windows)
-    chosen = _chosen(windows, samples, step)
-    console = Console()
-    console.print(_table(suspects[:MAX_SHOWN], f"Step {step:,} of {run_dir.name}: {_count(windows)}"))
-    if len(suspects) > MAX_SHOWN:
-        advice = "" if out else "; --out FILE.csv writes all"
-        console.print(f"{len(suspects) - MAX_SHOWN:,} more, less suspicious{advice}", highlight=False)
-    if out is not None:
-        _write_csv(windows, out)
-        console.print(f"wrote {out}", highlight=False, soft_wrap=True)
-    if plot is not None:
-        save_figure(replay_figure(suspects[:NUM_DRAWN]), plot)
-        console.print(f"wrote {plot}", highlight=False, soft_wrap=True)
-    if quarantine is not None:
-        reason = f"step {step} of {run_dir.resolve().name}"
-        entries = [
-            {"source": one.facts.source, "item": one.facts.item, "series": one.facts.series, "reason": reason}
-            for one in chosen
-        ]
-        num_added = append_quarantine(quarantine, entries)
-        console.print(
-            f"added {num_added} series to {quarantine}; a run leaves them out with data.quarantine={quarantine}",
-            highlight=False,
-            soft_wrap=True,
-        )
-
 
 def batch_of(run_dir: Path, step: int) -> list[ReplayedWindow]:
     """The windows of the global batch that a step of a run was made of, in stream order.
 
-    Raises ValueError as `replay_and_print` does.
+    Works for every step the run has made, also where a resumed run changed its batch size. Raises ValueError for a
+    folder that is no run, a step it has not made, and data that have changed since.
     """
     from foreloom import run
     from foreloom.data.loader import WindowLoader
@@ -100,7 +43,8 @@ def batch_of(run_dir: Path, step: int) -> list[ReplayedWindow]:
     return replay_batch(place.loader, place.first_sample)
 
 
-def _chosen(windows: Sequence[ReplayedWindow], samples: Sequence[int], step: int) -> list[ReplayedWindow]:
+def of_samples(windows: Sequence[ReplayedWindow], samples: Sequence[int], step: int) -> list[ReplayedWindow]:
+    """The windows of some samples of a step's batch; ValueError for one that is not in it."""
     there = [window.facts.sample for window in windows]
     if absent := [str(sample) for sample in samples if sample not in there]:
         raise ValueError(
@@ -110,17 +54,31 @@ def _chosen(windows: Sequence[ReplayedWindow], samples: Sequence[int], step: int
     return [window for window in windows if window.facts.sample in samples]
 
 
-def _count(windows: Sequence[ReplayedWindow]) -> str:
-    num_samples = len({window.facts.sample for window in windows})
-    return f"{num_samples:,} samples, {len(windows):,} windows"
+def quarantine(windows: Sequence[ReplayedWindow], path: Path, reason: str) -> int:
+    """Add the series of these windows to a file of `data.quarantine`; how many were not there yet."""
+    from foreloom.data.quarantine import append_quarantine
+
+    facts = [window.facts for window in windows]
+    return append_quarantine(
+        path, [{"source": one.source, "item": one.item, "series": one.series, "reason": reason} for one in facts]
+    )
 
 
-def _table(windows: Sequence[ReplayedWindow], title: str) -> Table:
+def write_windows(windows: Sequence[ReplayedWindow], path: Path) -> None:
+    """A CSV with a row a window."""
+    rows: list[dict[str, Any]] = [dataclasses.asdict(window.facts) for window in windows]
+    with whole_or_absent(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def window_table(windows: Sequence[ReplayedWindow], title: str) -> Table:
+    """For the console, narrow enough for 80 columns: what is nowhere (infinite values, mostly) is left out."""
     from rich import box
     from rich.table import Table
 
     rows = [_cells(window.facts) for window in windows]
-    # Narrow enough for 80 columns: what is nowhere (infinite values, mostly) is left out.
     columns = [name for name in rows[0] if any(row[name] for row in rows)]
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=0, pad_edge=False)
     for name in columns:
@@ -148,11 +106,3 @@ def _cells(facts: WindowFacts) -> dict[str, str]:
 
 def _number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.3g}"
-
-
-def _write_csv(windows: Sequence[ReplayedWindow], path: Path) -> None:
-    rows: list[dict[str, Any]] = [dataclasses.asdict(window.facts) for window in windows]
-    with whole_or_absent(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)

@@ -9,7 +9,6 @@ from foreloom.report.ab.measures import Measured
 from foreloom.report.ab.plan import Comparison, Training
 from foreloom.report.ab.table import as_data, compare, table_of, verdict
 from foreloom.report.ab.training import Job
-from foreloom.report.rendering import render
 
 
 def runs(losses, arm="A", **values):
@@ -56,7 +55,7 @@ def test_cells():
     ]
     assert titled.notes[-1] == "A note."
     for form in ("markdown", "latex", "csv", "html"):
-        assert "Held-out loss" in render(titled, form)
+        assert "Held-out loss" in titled.render(form)
 
 
 def test_seeds_that_one_recipe_failed_with_are_left_out_of_the_difference():

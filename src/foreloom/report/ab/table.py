@@ -8,7 +8,6 @@ from typing import Any
 
 from foreloom.report.ab.intervals import CONFIDENCE, Estimate, estimate, paired_difference
 from foreloom.report.ab.measures import LOSS, MEASURES, WQL, Measure, Measured
-from foreloom.report.rendering import TitledTable
 from foreloom.report.tables import Cell, Column, ScoreTable
 
 VERDICTS = {-1: "lower", 0: "unclear", 1: "higher"}
@@ -81,7 +80,7 @@ def compare(
     return Compared(title, names, len(both), tuple(rows))
 
 
-def table_of(compared: Compared, notes: Sequence[str] = ()) -> TitledTable:
+def table_of(compared: Compared, notes: Sequence[str] = ()) -> ScoreTable:
     """Measure, A, B, their difference, what it says of B; the verdict and `notes` below."""
     columns = [Column("Measure", "text"), *(Column(name, "score") for name in compared.names)]
     columns += [Column("Difference", "score"), Column("Verdict", "text")]
@@ -95,7 +94,7 @@ def table_of(compared: Compared, notes: Sequence[str] = ()) -> TitledTable:
         if compared.num_seeds > 1
         else "Difference: B - A, of one seed. It has no interval and may be chance; --seeds 3 tells more."
     )
-    return TitledTable(compared.title, ScoreTable(columns, rows, []), (verdict(compared), explained, *notes))
+    return ScoreTable(columns, rows, [], compared.title, (verdict(compared), explained, *notes))
 
 
 def verdict(compared: Compared) -> str:

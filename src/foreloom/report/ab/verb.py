@@ -24,8 +24,8 @@ from foreloom.report.ab.plan import Comparison, Equal, Size
 from foreloom.report.ab.scores import held_out_tasks, score_baseline, score_run, summary
 from foreloom.report.ab.size import sizes
 from foreloom.report.ab.training import Job, job_of, state_of, train
-from foreloom.report.rendering import Form, print_or_write, render
 from foreloom.report.style import save_figure
+from foreloom.report.tables import Form, print_or_write
 from foreloom.training.signals import StopRequest, exit_code
 
 
@@ -175,7 +175,7 @@ def _publish(
         pictures = ["![held-out loss](ab.svg)\n"]
     failed = [f"```text\n{failure}\n```\n" for failure in failures]
     write_text(
-        test.out / "ab.md", "\n".join([heading, *(render(one, "markdown") for one in tables), *pictures, *failed])
+        test.out / "ab.md", "\n".join([heading, *(one.render("markdown") for one in tables), *pictures, *failed])
     )
     write_text(test.out / "ab.json", json.dumps(strict_json(_data(test, measured, results, failures)), indent=1))
     for titled in tables:
