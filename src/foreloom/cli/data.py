@@ -128,7 +128,7 @@ def replay(
     from rich.console import Console
 
     from foreloom.data.replay import by_suspicion
-    from foreloom.report import replay as batch
+    from foreloom.report import step_windows
     from foreloom.report.data_figures import replay_figure
     from foreloom.report.style import save_figure
 
@@ -137,24 +137,24 @@ def replay(
         raise ValueError(f"--samples {samples!r}: write whole numbers, comma separated: 1204,1210.")
     if (quarantine is None) != (not numbers):
         raise ValueError("give --quarantine FILE and --samples together: where to write, and which series.")
-    windows = batch.batch_of(run, step)
+    windows = step_windows.windows_of_step(run, step)
     suspects = by_suspicion(windows)
-    chosen = batch.of_samples(windows, [int(number) for number in numbers], step)
+    chosen = step_windows.of_samples(windows, [int(number) for number in numbers], step)
     console = Console()
     say = lambda sentence: console.print(sentence, highlight=False, soft_wrap=True)
     num_samples = len({window.facts.sample for window in windows})
     title = f"Step {step:,} of {run.name}: {num_samples:,} samples, {len(windows):,} windows"
-    console.print(batch.window_table(suspects[:MAX_SHOWN], title))
+    console.print(step_windows.window_table(suspects[:MAX_SHOWN], title))
     if len(suspects) > MAX_SHOWN:
         advice = "" if out else "; --out FILE.csv writes all"
         say(f"{len(suspects) - MAX_SHOWN:,} more, less suspicious{advice}")
     if out is not None:
-        batch.write_windows(windows, out)
+        step_windows.write_windows(windows, out)
         say(f"wrote {out}")
     if plot is not None:
         say(f"wrote {save_figure(replay_figure(suspects[:NUM_DRAWN]), plot)}")
     if quarantine is not None:
-        num_added = batch.quarantine(chosen, quarantine, f"step {step} of {run.resolve().name}")
+        num_added = step_windows.quarantine(chosen, quarantine, f"step {step} of {run.resolve().name}")
         say(f"added {num_added} series to {quarantine}; a run leaves them out with data.quarantine={quarantine}")
 
 

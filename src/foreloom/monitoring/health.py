@@ -78,10 +78,12 @@ class Health:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Health:
         """Back from metrics.jsonl, which has null for what is not finite."""
-        benchmarks = {tier: BenchmarkRecord(**newest) for tier, newest in values["benchmarks"].items()}
-        validation = ValidationRecord(**values["validation"]) if values["validation"] else None
-        record = StepRecord.from_dict(values["record"])
-        return cls(**{**values, "record": record, "validation": validation, "benchmarks": benchmarks})
+        records: dict[str, Any] = {
+            "record": StepRecord.from_dict(values["record"]),
+            "validation": ValidationRecord(**values["validation"]) if values["validation"] else None,
+            "benchmarks": {tier: BenchmarkRecord(**newest) for tier, newest in values["benchmarks"].items()},
+        }
+        return cls(**{**values, **records})
 
     @property
     def headline(self) -> str:
@@ -93,7 +95,7 @@ class Health:
     def sections(self) -> dict[str, Rows]:
         """Title -> label -> value, for `console.box` and the report page."""
         record = self.record
-        sections = {
+        sections: dict[str, Rows] = {
             f"Health at step {record.step:,} of {self.total_steps:,}": _progress(record, self.total_steps),
             "Loss": _loss(self.loss),
             "Gradients": _gradients(record, self.gradients),

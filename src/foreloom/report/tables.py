@@ -192,19 +192,21 @@ def parse_form(text: str | None) -> Form | None:
     raise ValueError(f"--format {text!r}: expected {', '.join(get_args(Form))}.")
 
 
-def print_or_write(table: ScoreTable, form: Form | None, out: str | Path | None) -> None:
+def print_or_write(table: ScoreTable, form: str | None, out: str | Path | None) -> None:
     """Into the file `out`, whole or not at all, or onto the console: as a table to look at where no form is named.
 
-    A file without a named form takes it from its ending (.md, .tex, .csv, .html); ValueError for another ending.
+    A file without a named form takes it from its ending (.md, .tex, .csv, .html). ValueError for another ending, and
+    for a form that there is not.
     """
+    named = parse_form(form)
     if out is not None:
         ending = Path(out).suffix
-        if form is None and ending not in ENDINGS:
+        if named is None and ending not in ENDINGS:
             raise ValueError(f"{out}: a table's name ends in {', '.join(ENDINGS)}; or name the form with --format.")
-        write_text(out, table.render(form or ENDINGS[ending]))
+        write_text(out, table.render(named or ENDINGS[ending]))
         print(f"wrote {out}")
-    elif form is not None:
-        print(table.render(form), end="")
+    elif named is not None:
+        print(table.render(named), end="")
     else:
         from rich.console import Console
 

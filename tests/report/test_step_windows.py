@@ -16,7 +16,7 @@ from foreloom.cli.data import replay
 from foreloom.data.loader import StepBatch
 from foreloom.data.quarantine import read_quarantine
 from foreloom.data.reader import open_source
-from foreloom.report.replay import batch_of
+from foreloom.report.step_windows import windows_of_step
 from foreloom.training.trainer import Trainer
 
 SETTINGS = [
@@ -59,7 +59,7 @@ def seen(monkeypatch) -> dict[int, list[tuple[int, int]]]:
 
 
 def replayed(run_dir: Path, step: int) -> list[tuple[int, int]]:
-    return sorted((window.facts.sample, window.facts.item) for window in batch_of(run_dir, step))
+    return sorted((window.facts.sample, window.facts.item) for window in windows_of_step(run_dir, step))
 
 
 def test_every_step_also_after_a_change_of_batch_size(tmp_path, data, seen):
@@ -81,7 +81,7 @@ def test_every_step_also_after_a_change_of_batch_size(tmp_path, data, seen):
         assert replayed(folder, step) == seen[step], step
     for step in (0, 14):
         with pytest.raises(ValueError, match=rf"there is no step {step}: this run has made the steps 1 to 13"):
-            batch_of(folder, step)
+            windows_of_step(folder, step)
 
 
 def test_what_is_printed_written_and_quarantined(tmp_path, data, seen, capsys):
@@ -89,7 +89,7 @@ def test_what_is_printed_written_and_quarantined(tmp_path, data, seen, capsys):
     source = f"data.sources=[{{path: {data}}}]"
     run.train("chronos2-test", [*settings, source], out=tmp_path / "run")
     out, plot, listed = (tmp_path / name for name in ("windows.csv", "windows.svg", "quarantine.jsonl"))
-    windows = batch_of(tmp_path / "run", 2)
+    windows = windows_of_step(tmp_path / "run", 2)
     bad = next(window.facts for window in windows if window.facts.num_infinite)
     outlier = next(window.facts for window in windows if window.facts.series == "s7")
     assert (bad.series, outlier.greatest) == ("s11", 1e6) and bad.missing_share > 0 and outlier.largest_jump > 2
@@ -126,7 +126,7 @@ def test_what_is_printed_written_and_quarantined(tmp_path, data, seen, capsys):
 
 def test_a_folder_that_is_no_run(tmp_path):
     with pytest.raises(ValueError, match=r"is no run folder: it has no recipe.yaml"):
-        batch_of(tmp_path, 1)
+        windows_of_step(tmp_path, 1)
 
 
 def test_what_the_benchmark_was_made_on_need_not_be_there(tmp_path, data, seen):
@@ -139,4 +139,4 @@ def test_what_the_benchmark_was_made_on_need_not_be_there(tmp_path, data, seen):
     assert replayed(tmp_path / "run", 2) == seen[2]
     data.unlink()
     with pytest.raises(ValueError, match=r"data.parquet: there is no such file or folder"):
-        batch_of(tmp_path / "run", 2)
+        windows_of_step(tmp_path / "run", 2)

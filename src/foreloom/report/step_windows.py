@@ -1,4 +1,4 @@
-"""The batch of a step of a run, drawn once more from the data: as windows, a table, a CSV, or into quarantine."""
+"""The windows that a training step was made of, drawn once more from the data; as a table, a CSV, in quarantine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from foreloom.data.replay import ReplayedWindow, WindowFacts
 
 
-def batch_of(run_dir: Path, step: int) -> list[ReplayedWindow]:
+def windows_of_step(run_dir: Path, step: int) -> list[ReplayedWindow]:
     """The windows of the global batch that a step of a run was made of, in stream order.
 
     Works for every step the run has made, also where a resumed run changed its batch size. Raises ValueError for a
