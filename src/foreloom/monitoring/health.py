@@ -1,7 +1,7 @@
-"""The health report: how a run is doing, in numbers for metrics.jsonl and as titled rows that console and page draw.
+"""The health report: what the meters of a run say, as titled rows that the console and the report page draw.
 
-What a run does not have (the memory of a CPU, the experts of a dense model) is left out of both. Axes: L layers,
-E experts.
+The meters may be a run's own or come back from metrics.jsonl. Rows whose quantity a run does not have (the memory of a
+CPU, the experts of a dense model) are left out. Axes: L layers, E experts.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from foreloom.monitoring.console import Bar, Curve, Loads, duration
-from foreloom.monitoring.meters import NUM_RECENT, GradNormMeter, LossMeter, Meters
+from foreloom.monitoring.meters import NUM_RECENT, GradNormMeter, LearningRateMeter, LossMeter, Meters
 from foreloom.monitoring.record import (
     TIME_PARTS,
     BenchmarkRecord,
@@ -23,7 +22,6 @@ from foreloom.monitoring.record import (
     time_shares,
 )
 
-Numbers = Mapping[str, Any]
 Rows = dict[str, str | Bar | Curve | Loads]
 """Label -> value."""
 
@@ -38,122 +36,45 @@ MOST_TASKS = 15
 """Of a benchmark; larger ones show their averages only."""
 
 
-@dataclass(frozen=True)
-class Health:
-    """The figures of a report, plain numbers all of them: `asdict` is what metrics.jsonl holds."""
-
-    record: StepRecord
-    """Of the logging step it is about."""
-    total_steps: int
-    loss: Numbers
-    """Of the meter; beside it, where there are enough of them, the `trend`, `variance` and `change_per_step`."""
-    gradients: Numbers
-    """`mean`, `highest` and `deviation` of the `recent` norms, and `num_explosions`."""
-    learning_rate: Numbers
-    seconds_by_part: Mapping[str, float]
-    """Since the previous report."""
-    entropy: Mapping[str, Sequence[float]]
-    """Of the record's `loads`, an entry a layer; 1 is even."""
-    validation: ValidationRecord | None
-    benchmarks: Mapping[str, BenchmarkRecord]
-    """The newest of each tier."""
-
-    @classmethod
-    def of(cls, meters: Meters, total_steps: int) -> Health:
-        """At the newest logging step, of which there is one."""
-        record, learning_rate = meters.last, meters.learning_rate
-        assert record is not None
-        return cls(
-            record=record,
-            total_steps=total_steps,
-            loss=_loss_numbers(meters.loss),
-            gradients=_gradient_numbers(meters.grad_norm),
-            learning_rate={"peak": learning_rate.peak, "recent": learning_rate.recent},
-            seconds_by_part=meters.time.seconds_by_part,
-            entropy={name: [_entropy(load_E) for load_E in load_LE] for name, load_LE in record.loads.items()},
-            validation=meters.validation,
-            benchmarks=meters.benchmarks,
-        )
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Health:
-        """Back from metrics.jsonl, which has null for what is not finite."""
-        records: dict[str, Any] = {
-            "record": StepRecord.from_dict(values["record"]),
-            "validation": ValidationRecord(**values["validation"]) if values["validation"] else None,
-            "benchmarks": {tier: BenchmarkRecord(**newest) for tier, newest in values["benchmarks"].items()},
-        }
-        return cls(**{**values, **records})
-
-    @property
-    def headline(self) -> str:
-        """The report in a sentence."""
-        change = self.loss.get("trend")
-        word = "" if change is None else f", {trend_text(change)}"
-        return f"Health at step {self.record.step:,}: loss {self.record.loss:.4f}{word}."
-
-    def sections(self) -> dict[str, Rows]:
-        """Title -> label -> value, for `console.box` and the report page."""
-        record = self.record
-        sections: dict[str, Rows] = {
-            f"Health at step {record.step:,} of {self.total_steps:,}": _progress(record, self.total_steps),
-            "Loss": _loss(self.loss),
-            "Gradients": _gradients(record, self.gradients),
-            "Learning rate": _learning_rate(record, self.learning_rate),
-            "GPU memory": _memory(record),
-            "Throughput": _throughput(record, self.total_steps),
-            "Time": _time(self.seconds_by_part),
-            "Data": _data(record),
-            "Model": {name: _number(value, ".4g") for name, value in record.figures.items()},
-            **{_title(name): _loads(load_LE, self.entropy[name]) for name, load_LE in record.loads.items()},
-            "Validation": _validation(self.validation),
-            **{f"Benchmark ({tier})": _benchmark(newest) for tier, newest in self.benchmarks.items()},
-        }
-        return {title: rows for title, rows in sections.items() if rows}
+def lay_out(meters: Meters, total_steps: int) -> dict[str, Rows]:
+    """Title -> label -> value, for `console.box` and the report page. There is a newest logging step."""
+    record = meters.last
+    assert record is not None
+    sections: dict[str, Rows] = {
+        f"Health at step {record.step:,} of {total_steps:,}": _progress(record, total_steps),
+        "Loss": _loss(meters.loss),
+        "Gradients": _gradients(record, meters.grad_norm),
+        "Learning rate": _learning_rate(record, meters.learning_rate),
+        "GPU memory": _memory(record),
+        "Throughput": _throughput(record, total_steps),
+        "Time": _time(meters.time.seconds_by_part),
+        "Data": _data(record),
+        "Model": {name: _number(value, ".4g") for name, value in record.figures.items()},
+        **{_title(name): _loads(load_LE) for name, load_LE in record.loads.items()},
+        "Validation": _validation(meters.validation),
+        **{f"Benchmark ({tier})": _benchmark(newest) for tier, newest in meters.benchmarks.items()},
+    }
+    return {title: rows for title, rows in sections.items() if rows}
 
 
-def _loss_numbers(meter: LossMeter) -> Numbers:
-    if meter.last is None or meter.first is None:
-        return {}
-    numbers = meter.state_dict()
-    if (change := trend(meter.recent)) is not None:
-        numbers["trend"] = change
-    if len(meter.recent) >= VARIANCE_WINDOW:
-        numbers["variance"] = statistics.pvariance(meter.recent[-VARIANCE_WINDOW:])
-    if meter.num_steps:
-        numbers["change_per_step"] = (meter.last - meter.first) / meter.num_steps
-    return numbers
+def headline(meters: Meters) -> str:
+    """The report in a sentence."""
+    assert meters.last is not None
+    word = trend(meters.loss.recent)
+    return f"Health at step {meters.last.step:,}: loss {meters.last.loss:.4f}" + (f", {word}." if word else ".")
 
 
-def _gradient_numbers(meter: GradNormMeter) -> Numbers:
-    numbers, recent = meter.state_dict(), meter.recent
-    if recent:
-        numbers |= {"mean": statistics.fmean(recent), "highest": max(recent), "deviation": statistics.pstdev(recent)}
-    return numbers
-
-
-def _entropy(load_E: Sequence[float]) -> float:
-    """Over that of an even load."""
-    total = sum(load_E)
-    if len(load_E) == 1 or not total:
-        return 1.0
-    return -sum(load / total * math.log(load / total) for load in load_E if load) / math.log(len(load_E))
-
-
-def trend(losses: Sequence[float]) -> float | None:
+def trend(losses: Sequence[float]) -> str | None:
     """How the newest logged losses (oldest first) compare with those before them; None until there are enough.
 
-    The relative change of the mean of 10 against that of the 10 before.
+    Change of the mean of 10 against the 10 before: below -0.5 % converging, below -0.1 % decreasing, above 1 %
+    DIVERGING, above 0.1 % increasing, else stable.
     """
     if len(losses) < 2 * TREND_WINDOW:
         return None
     newest = statistics.fmean(losses[-TREND_WINDOW:])
     before = statistics.fmean(losses[-2 * TREND_WINDOW : -TREND_WINDOW])
-    return (newest - before) / abs(before) if before else 0.0
-
-
-def trend_text(change: float) -> str:
-    """Below -0.5 % converging, below -0.1 % decreasing, above 1 % DIVERGING, above 0.1 % increasing, else stable."""
+    change = (newest - before) / abs(before) if before else 0.0
     if change < -0.005:
         word = "converging"
     elif change < -0.001:
@@ -172,50 +93,52 @@ def _progress(record: StepRecord, total_steps: int) -> Rows:
     return {"progress": Bar(share, text=f"{share:.1%}"), "elapsed": duration(record.seconds)}
 
 
-def _loss(loss: Numbers) -> Rows:
-    if not loss:
+def _loss(loss: LossMeter) -> Rows:
+    if loss.last is None:
         return {}
     rows: Rows = {
-        "current": f"{loss['last']:.4f}",
-        "average": f"{loss['ema']:.4f} fast, {loss['slow_ema']:.4f} slow",
-        "best": f"{loss['best']:.4f} at step {loss['best_step']:,}",
+        "current": f"{loss.last:.4f}",
+        "average": f"{loss.ema:.4f} fast, {loss.slow_ema:.4f} slow",
+        "best": f"{loss.best:.4f} at step {loss.best_step:,}",
     }
-    if "trend" in loss:
-        rows["trend"] = trend_text(loss["trend"])
-    if "variance" in loss:
-        rows["variance"] = f"{loss['variance']:.3g} of the last {VARIANCE_WINDOW}"
-    if "change_per_step" in loss:
-        rows["rate"] = f"{1000 * loss['change_per_step']:+.4g} in 1,000 steps, from the first on"
-    rows["history"] = Curve(loss["recent"])
-    if number := loss["num_milestones"]:
-        newest = ", ".join(f"{value:.4f} at step {step:,}" for step, value in loss["milestones"])
-        drops = f"drop{'' if number == 1 else 's'} of {LossMeter.MILESTONE_DROP:.0%}"
-        rows["milestones"] = f"{number} {drops} or more; newest {newest}"
+    if word := trend(loss.recent):
+        rows["trend"] = word
+    if len(loss.recent) >= VARIANCE_WINDOW:
+        rows["variance"] = f"{statistics.pvariance(loss.recent[-VARIANCE_WINDOW:]):.3g} of the last {VARIANCE_WINDOW}"
+    if loss.num_steps and loss.first is not None:
+        rate = (loss.last - loss.first) / loss.num_steps * 1000
+        rows["rate"] = f"{rate:+.4g} in 1,000 steps, from the first on"
+    rows["history"] = Curve(loss.recent)
+    if loss.num_milestones:
+        newest = ", ".join(f"{value:.4f} at step {step:,}" for step, value in loss.milestones)
+        drops = f"drop{'' if loss.num_milestones == 1 else 's'} of {loss.MILESTONE_DROP:.0%}"
+        rows["milestones"] = f"{loss.num_milestones} {drops} or more; newest {newest}"
     return rows
 
 
-def _gradients(record: StepRecord, norms: Numbers) -> Rows:
+def _gradients(record: StepRecord, norms: GradNormMeter) -> Rows:
     rows: Rows = {}
-    if norms["recent"]:
+    recent = list(norms.recent)
+    if recent:
         rows["norm"] = (
-            f"{norms['mean']:.4g} mean, {norms['highest']:.4g} highest, {norms['deviation']:.3g} standard deviation of "
-            f"the last {len(norms['recent'])}"
+            f"{statistics.fmean(recent):.4g} mean, {max(recent):.4g} highest, {statistics.pstdev(recent):.3g} standard "
+            f"deviation of the last {len(recent)}"
         )
     clip_rate = record.num_clipped_steps / record.step
     rows["clipped"] = f"{record.num_clipped_steps:,} of {record.step:,} steps, {clip_rate:.1%}"
     rows["not finite"] = f"{record.num_non_finite_steps:,} of them"
-    rows["explosions"] = f"{norms['num_explosions']:,}"
-    rows["history"] = Curve(norms["recent"][-NUM_RECENT:])
+    rows["explosions"] = f"{norms.num_explosions:,}"
+    rows["history"] = Curve(recent[-NUM_RECENT:])
     if clip_rate > CLIP_ADVICE:
         rows["advice"] = "most steps are clipped: lower optimizer.learning_rate, or raise training.max_grad_norm"
     return rows
 
 
-def _learning_rate(record: StepRecord, meter: Numbers) -> Rows:
+def _learning_rate(record: StepRecord, meter: LearningRateMeter) -> Rows:
     rows: Rows = {"current": f"{record.learning_rate:.3e}"}
-    if peak := meter["peak"]:
-        rows["peak so far"] = f"{peak:.3e}, now {record.learning_rate / peak:.1%} of it"
-    rows["history"] = Curve(meter["recent"])
+    if meter.peak:
+        rows["peak so far"] = f"{meter.peak:.3e}, now {record.learning_rate / meter.peak:.1%} of it"
+    rows["history"] = Curve(meter.recent)
     return rows
 
 
@@ -279,8 +202,9 @@ def _data(record: StepRecord) -> Rows:
     return rows
 
 
-def _loads(load_LE: Sequence[Sequence[float]], entropy_L: Sequence[float]) -> Rows:
-    """How evenly the experts of each layer were used: a bar an expert, and the entropy."""
+def _loads(load_LE: Sequence[Sequence[float]]) -> Rows:
+    """How evenly the experts of each layer were used: a bar an expert, and the entropy over that of an even load."""
+    entropy_L = [_entropy(load_E) for load_E in load_LE]
     num_dead = sum(not load for load_E in load_LE for load in load_E)
     rows: Rows = {
         "entropy": f"{statistics.fmean(entropy_L):.3f} mean, {min(entropy_L):.3f} lowest layer; 1 is even",
@@ -289,6 +213,13 @@ def _loads(load_LE: Sequence[Sequence[float]], entropy_L: Sequence[float]) -> Ro
     for layer, (load_E, entropy) in enumerate(zip(load_LE, entropy_L, strict=True), start=1):
         rows[f"layer {layer}"] = Loads(load_E, f"{entropy:.3f}")
     return rows
+
+
+def _entropy(load_E: Sequence[float]) -> float:
+    total = sum(load_E)
+    if len(load_E) == 1 or not total:
+        return 1.0
+    return -sum(load / total * math.log(load / total) for load in load_E if load) / math.log(len(load_E))
 
 
 def _validation(record: ValidationRecord | None) -> Rows:

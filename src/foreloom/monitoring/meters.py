@@ -178,7 +178,7 @@ class Meters:
         return self.grad_norm.update(record.grad_norm)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers."""
+        """Plain numbers: for checkpoints, and for the health reports of metrics.jsonl."""
         return {
             "loss": self.loss.state_dict(),
             "grad_norm": self.grad_norm.state_dict(),

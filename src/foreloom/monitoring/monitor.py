@@ -17,7 +17,7 @@ from pydantic import Field
 
 from foreloom.config.section import section
 from foreloom.monitoring import console, environment
-from foreloom.monitoring.health import Health, advise
+from foreloom.monitoring.health import advise, headline, lay_out
 from foreloom.monitoring.meters import Meters, TimeMeter
 from foreloom.monitoring.metrics_file import MetricsFile
 from foreloom.monitoring.record import BenchmarkRecord, StepRecord, ValidationRecord
@@ -160,9 +160,9 @@ class Monitor:
         Call it after that step's validation and benchmark, so that they are in it.
         """
         if self._owes_report and self.is_main:
-            health = Health.of(self._meters, self.total_steps)
-            logger.info(console.box(health.sections()))
-            self._write_event("health", "info", health.headline, None, {"report": dataclasses.asdict(health)})
+            logger.info(console.box(lay_out(self._meters, self.total_steps)))
+            numbers = {"total_steps": self.total_steps, "meters": self._meters.state_dict()}
+            self._write_event("health", "info", headline(self._meters), None, numbers)
             self._meters.time.reset()
         self._owes_report = False
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from foreloom.files import write_text
 from foreloom.monitoring.console import duration
-from foreloom.monitoring.health import Health
+from foreloom.monitoring.health import lay_out
+from foreloom.monitoring.meters import Meters
 from foreloom.report.curves import benchmark_figures, training_figures
 from foreloom.report.html import document, escape, fact_cards, grid, image, value_text
 from foreloom.report.run_folder import RunFolder, read_run_folder
@@ -126,7 +127,9 @@ def _health(run: RunFolder) -> str:
     reports = run.newest_events("health")
     if not reports:
         return ""
-    return grid(fact_cards(Health.from_dict(reports[-1]["report"]).sections()), "narrow")
+    meters = Meters()
+    meters.load_state_dict(reports[-1]["meters"])
+    return grid(fact_cards(lay_out(meters, reports[-1]["total_steps"])), "narrow")
 
 
 def _scores(title: str, table: ScoreTable) -> str:
