@@ -13,8 +13,8 @@ from pathlib import Path
 from foreloom.data.formats.reader import open_source
 from foreloom.data.synthetic import registry
 from foreloom.data.synthetic.source import SyntheticSource
+from foreloom.report.data_figures import synthetic_figure
 from foreloom.report.style import save_figure
-from foreloom.report.synthetic import synthetic_figure
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "pictures" / "synthetic"

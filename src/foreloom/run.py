@@ -6,12 +6,9 @@ import dataclasses
 import functools
 import hashlib
 import logging
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer
 from foreloom.checkpoint.locate import find_model_folder
@@ -29,10 +26,9 @@ from foreloom.distributed.reduce import from_rank_zero
 from foreloom.evaluation.in_training import TrainingBenchmark
 from foreloom.evaluation.tiers import SCORES, BenchmarkConfig, tier_tasks
 from foreloom.files import write_text
-from foreloom.models import registry, tsm
+from foreloom.models import registry
 from foreloom.models.family import forecaster_of
-from foreloom.monitoring.config import MonitoringConfig
-from foreloom.monitoring.monitor import Monitor
+from foreloom.monitoring.monitor import Monitor, MonitoringConfig
 from foreloom.recipe_files import find_files
 from foreloom.training.config import TrainingConfig, autocast_dtype
 from foreloom.training.optimizer import OptimizerConfig, build_optimizer
@@ -171,15 +167,6 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
 def describe(recipe: Recipe) -> str:
     """The resolved recipe as YAML, a sentence above each setting, and where each value came from."""
     return describe_recipe(recipe, {"training": _length(recipe)})
-
-
-def translate(path: Path, *, devices: int) -> str:
-    """A flat TSM-Trainer YAML as a recipe, with notes on what has no counterpart as comments above it."""
-    values, notes = tsm.translate(read_yaml(path), devices=devices)
-    header = [f"# Translated from {path.name} for {devices} device{'s' if devices > 1 else ''}."]
-    for note in notes:
-        header += textwrap.wrap(note, 116, initial_indent="# - ", subsequent_indent="#   ")
-    return "\n".join(header) + "\n\n" + yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
 
 
 def _contradictions(recipe: Recipe) -> list[str]:

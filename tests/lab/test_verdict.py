@@ -17,7 +17,6 @@ from foreloom.lab.verdict import (
     sentence,
     table_of,
 )
-from foreloom.report.rendering import render
 
 
 def runs(losses, **values):
@@ -43,7 +42,7 @@ A = [1.0, 5.0, 9.0]
 def test_a_verdict_needs_an_interval_without_zero(losses, word, told):
     found = compared(runs(A), runs(losses))
     assert sentence(found).startswith(told)
-    assert table_of(found).table.rows[0][-1] == word
+    assert table_of(found).rows[0][-1] == word
     assert found.is_worse == (word == "worse")
 
 
@@ -51,8 +50,8 @@ def test_cells():
     a = runs(A, num_steps=100.0, rows_per_second=50.0)
     b = runs([0.5, 4.3, 8.7], num_steps=100.0, rows_per_second=40.0, expert_entropy=0.75)
     titled = table_of(compared(a, b), ["A note."])
-    assert [column.name for column in titled.table.columns] == ["Measure", "A: one", "B: two", "Difference", "Verdict"]
-    assert titled.table.rows == [
+    assert [column.name for column in titled.columns] == ["Measure", "A: one", "B: two", "Difference", "Verdict"]
+    assert titled.rows == [
         ["Held-out loss", "5 ± 9.9", "4.500 ± 10", "-0.500 (-0.997 to -0.00317)", "better"],
         ["Steps", "100", "100", "0", ""],
         ["Rows a second", "50", "40", "-10", "worse"],
@@ -60,7 +59,7 @@ def test_cells():
     ]
     assert titled.notes[-1] == "A note."
     for form in ("markdown", "latex", "csv", "html"):
-        assert "Held-out loss" in render(titled, form)
+        assert "Held-out loss" in titled.render(form)
 
 
 def test_seeds_that_one_recipe_failed_with_are_left_out_of_the_difference():
@@ -78,7 +77,7 @@ def test_seeds_that_one_recipe_failed_with_are_left_out_of_the_difference():
 
 def test_one_seed_decides_nothing():
     found = compared(runs([1.0]), runs([9.0]))
-    assert table_of(found).table.rows[0] == ["Held-out loss", "1", "9", "+8", "one seed"]
+    assert table_of(found).rows[0] == ["Held-out loss", "1", "9", "+8", "one seed"]
     assert sentence(found) == "Of one seed, the held-out loss of B is 8 higher than that of A."
     assert "no interval" in table_of(found).notes[1]
     same = "Of one seed, the held-out loss of B is no higher and no lower than that of A."
@@ -89,7 +88,7 @@ def test_one_seed_decides_nothing():
 def test_losses_of_different_kinds_leave_the_verdict_to_wql():
     a, b = runs(A, wql=0.2), runs([0.1, 0.2, 0.3], wql=0.3)
     found = compared(a, b, loss_is_same=False)
-    assert table_of(found).table.rows[0][-2:] == [None, ""]
+    assert table_of(found).rows[0][-2:] == [None, ""]
     assert sentence(found).startswith("B is worse: the held-out WQL of B is 0.100 higher")
 
 

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from foreloom.monitoring.config import MonitoringConfig
 from foreloom.monitoring.metrics_file import read_metrics
-from foreloom.monitoring.monitor import Monitor
+from foreloom.monitoring.monitor import Monitor, MonitoringConfig
 from foreloom.monitoring.record import StepRecord, ValidationRecord
 
 LINE = re.compile(
@@ -219,24 +218,3 @@ def test_a_record_with_figures_survives_a_resume(tmp_path):
     assert again.state_dict() == monitor.state_dict()
     assert again.summary() == monitor.summary()
     again.close()
-
-
-def test_a_checkpoint_of_before_there_were_health_reports_is_gone_on_with(tmp_path):
-    state = {
-        "loss": {"first": 3.0, "last": 2.0, "best": 2.0, "best_step": 5, "ema": 2.5, "milestone": 2.0,
-                 "num_milestones": 1},
-        "grad_norm": {"recent": [1.0] * 10, "num_explosions": 0},
-        "last": {"step": 5, "loss": 2.0, "grad_norm": 1.0, "learning_rate": 1e-4, "samples": 80,
-                 "samples_per_step": 16.0, "steps_per_second": 2.0, "seconds": 2.5},
-        "peak_memory_bytes": None,
-    }  # fmt: skip
-    monitor = Monitor(tmp_path, 20, dataclasses.replace(QUIET, health_steps=10))
-    monitor.load_state_dict(state)
-    monitor.start({})
-    monitor.log(record(10, loss=1.0))
-    monitor.report_health()
-    monitor.close()
-    (report,) = [event["report"] for event in read_metrics(tmp_path).events if event["kind"] == "health"]
-    assert report["Loss"]["current"] == "1.0000"
-    assert report["Loss"]["average"] == "2.4250 fast, 2.4850 slow"
-    assert report["Loss"]["milestones"].startswith("2 drops of 10% or more; newest 1.0000 at step 10")

@@ -12,9 +12,8 @@ import pytest
 from scripted_run import BENCHMARK, VALIDATION, plain_record
 
 from foreloom.monitoring import trackers
-from foreloom.monitoring.config import MonitoringConfig
 from foreloom.monitoring.metrics_file import read_metrics
-from foreloom.monitoring.monitor import Monitor
+from foreloom.monitoring.monitor import Monitor, MonitoringConfig
 
 RECIPE = "model:\n  family: toy\ndata:\n  sources:\n  - path: here\n    weight: 2.0\n"
 

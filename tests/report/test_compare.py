@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from foreloom.report.compare import compare, compare_and_print
-from foreloom.report.rendering import parse_form, render
+from foreloom.report.compare import compare
 from foreloom.report.score_files import write_rows
+from foreloom.report.tables import parse_form, print_or_write
 
 
 def rows(model, wql, mase=1.0):
@@ -30,7 +30,7 @@ def files(tmp_path):
 
 def test_scores_relatives_means_and_wins(files):
     found = compare(files, metric="wql")
-    table = found.table
+    table = found
     assert [column.name for column in table.columns] == [
         "Task",
         "ours",
@@ -55,7 +55,7 @@ def test_scores_relatives_means_and_wins(files):
 
 
 def test_any_model_may_be_the_baseline(files):
-    table = compare(files[:1], baseline="ours").table
+    table = compare(files[:1], baseline="ours")
     assert [column.name for column in table.columns] == ["Task", "seasonal-naive", "ours", "seasonal-naive relative"]
     assert table.rows[0][3] == pytest.approx(2.0)
 
@@ -63,28 +63,28 @@ def test_any_model_may_be_the_baseline(files):
 def test_one_name_in_two_files(files, tmp_path):
     again = tmp_path / "again.csv"
     write_rows(rows("ours", BASE), again)
-    names = [column.name for column in compare([files[0], again]).table.columns]
+    names = [column.name for column in compare([files[0], again]).columns]
     assert names[1:3] == ["ours (first)", "ours (again)"]
-    assert [c.name for c in compare([files[0], files[0]]).table.columns][1:3] == ["ours", "seasonal-naive"]
+    assert [c.name for c in compare([files[0], files[0]]).columns][1:3] == ["ours", "seasonal-naive"]
 
 
 def test_markdown_and_csv(files):
     found = compare(files)
-    assert render(found, "markdown").startswith(
+    assert found.render("markdown").startswith(
         "### WQL of ours, theirs beside seasonal-naive on 3 tasks\n\n"
         "| Task | ours | theirs | seasonal-naive | ours relative | theirs relative |\n"
         "|:---|---:|---:|---:|---:|---:|\n"
         "| a_1 | 0.2000 | 0.1000 | 0.4000 | **0.5000** | **0.2500** |\n"
     )
-    header, *body = csv.reader(render(found, "csv").splitlines())
-    assert header == [column.name for column in found.table.columns]
+    header, *body = csv.reader(found.render("csv").splitlines())
+    assert header == [column.name for column in found.columns]
     assert [row[0] for row in body] == ["a_1", "b", "c"]
 
 
 def test_latex_has_the_structure_that_compiles(files, tmp_path):
     odd = tmp_path / "odd.csv"
     write_rows(rows(r"50%_of{x}&y#1$^~\z", {**BASE, "a_1": 0.3}), odd)
-    text = render(compare([*files, odd]), "latex")
+    text = compare([*files, odd]).to_latex()
     lines = text.splitlines()
     begins = [line for line in lines if line.startswith((r"\begin", r"\end"))]
     assert begins == [r"\begin{table}", r"\begin{tabular}{lrrrrrrr}", r"\end{tabular}", r"\end{table}"]
@@ -134,7 +134,7 @@ class Structure(HTMLParser):
 def test_html_stands_alone(files, tmp_path, capsys):
     write_rows(rows("<b>&", BASE), tmp_path / "odd.csv")
     out = tmp_path / "table.html"
-    compare_and_print([*files, tmp_path / "odd.csv"], out=out)
+    print_or_write(compare([*files, tmp_path / "odd.csv"]), None, out)
     assert capsys.readouterr().out == f"wrote {out}\n"
     structure = Structure()
     structure.feed(out.read_text())
@@ -144,17 +144,18 @@ def test_html_stands_alone(files, tmp_path, capsys):
 
 
 def test_the_form_is_that_of_the_file_or_as_named(files, tmp_path, capsys):
-    compare_and_print(files, out=tmp_path / "t.tex")
+    found = compare(files)
+    print_or_write(found, None, tmp_path / "t.tex")
     assert r"\toprule" in (tmp_path / "t.tex").read_text()
-    compare_and_print(files, form="csv", out=tmp_path / "t.txt")
+    print_or_write(found, "csv", tmp_path / "t.txt")
     assert (tmp_path / "t.txt").read_text().startswith("Task,ours,")
-    compare_and_print(files, form="csv")
+    print_or_write(found, "csv", None)
     assert "Task,ours,theirs" in capsys.readouterr().out
-    compare_and_print(files)
+    print_or_write(found, None, None)
     shown = capsys.readouterr().out
     assert "Geometric mean" in shown and "Left out" in shown
     with pytest.raises(ValueError, match=r"t.txt: a table's name ends in .md, .tex, .csv, .html"):
-        compare_and_print(files, out=tmp_path / "t.txt")
+        print_or_write(found, None, tmp_path / "t.txt")
     with pytest.raises(ValueError, match="--format 'pdf': expected markdown, latex, csv, html"):
         parse_form("pdf")
 

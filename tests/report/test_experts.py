@@ -1,21 +1,19 @@
 """Kinds and experts: a model that is known to specialise is seen to, the kinds come from where it is said."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from foreloom.cli import report as verbs
 from foreloom.data.formats.writer import write_series
 from foreloom.data.source import Series
 from foreloom.models.chronos2.family import FAMILY as CHRONOS2
 from foreloom.models.chronos_t5.family import FAMILY as CHRONOS_T5
 from foreloom.models.family import ExpertChoices
 from foreloom.models.time_moe.family import FAMILY as TIME_MOE
-from foreloom.report.expert_table import expert_figure, expert_table
-from foreloom.report.experts import by_layer, experts_and_print, route
-
-OPTIONS = {"kind": None, "context_length": None, "max_series": 1000, "layer": None, "device": "cpu", "form": None,
-           "out": None, "plot": None}  # fmt: skip
+from foreloom.report.experts import by_layer, expert_figure, expert_table, route
 
 
 class BySign:
@@ -59,8 +57,8 @@ def test_planted_experts_are_found(tmp_path):
     np.testing.assert_array_equal(down.share_E, [0, 0, 0.5, 0.5])
     assert (up.kind, up.num_series) == ("up", 20) and up.entropy == pytest.approx(0.5)
     assert report.shown.information_bits == pytest.approx(1) == report.shown.most_bits
-    table = expert_table(report, "Experts")
-    assert table.table.rows[1][:6] == ["up", 20, 0.5, 0.5, 0.0, 0.0]
+    table = expert_table(report)
+    assert table.rows[1][:6] == ["up", 20, 0.5, 0.5, 0.0, 0.0]
     assert "1.000 of at most 1.000 bits" in table.notes[1] and "Kinds go to different experts." in table.notes[1]
     assert "1.000 (" in table.notes[3] and ", 0.000 (0.000)" in table.notes[3]
 
@@ -69,12 +67,12 @@ def test_a_column_that_says_nothing_and_a_layer_that_sends_all_alike(tmp_path):
     data = write(tmp_path / "data.arrow", signed())
     by_parity = route(BySign(), data, kind="parity", layer=1)
     assert by_parity.shown.information_bits < 0.01
-    assert "no specialisation is seen" in expert_table(by_parity, "").notes[1]
+    assert "no specialisation is seen" in expert_table(by_parity).notes[1]
     last = route(BySign(), data)
     assert last.layer == 2 and last.shown.unused == (2, 3)
-    assert "Never chosen: experts 2, 3." in expert_table(last, "").notes
+    assert "Never chosen: experts 2, 3." in expert_table(last).notes
     one_kind = route(BySign(), write(tmp_path / "one.arrow", signed(kind="up")))
-    assert "one kind" in expert_table(one_kind, "").notes[1]
+    assert "one kind" in expert_table(one_kind).notes[1]
 
 
 def test_without_a_column_kinds_are_patterns_of_the_whole_series(tmp_path):
@@ -105,14 +103,14 @@ def test_series_with_nothing_observed_are_left_out(tmp_path):
     empty = [Series("gone", np.where(np.arange(100) < 20, 1.0, np.nan)[None], static={"kind": "up", "parity": "0"})]
     report = route(BySign(), write(tmp_path / "data.arrow", signed(10) + empty))
     assert report.num_left_out == 1 and report.shown.total.num_series == 10
-    assert expert_table(report, "").notes[-1].endswith("nothing observed in their context: 1.")
+    assert expert_table(report).notes[-1].endswith("nothing observed in their context: 1.")
     with pytest.raises(ValueError, match=r"no series has a value among its newest 64 steps.*--context-length"):
         route(BySign(), write(tmp_path / "empty.arrow", empty))
 
 
 def test_the_heatmap_holds_every_share(tmp_path):
-    found = route(BySign(), write(tmp_path / "data.arrow", signed()), layer=1).shown
-    figure = expert_figure(found, "a $model on " + "=200&m" * 20)
+    found = route(BySign(), write(tmp_path / "data.arrow", signed()), layer=1)
+    figure = expert_figure(replace(found, name="a $model on " + "=200&m" * 20))
     figure.canvas.draw()
     title = figure._suptitle
     assert title.get_text().startswith("Choices of each kind by expert\na $model") and title.get_text().endswith("…")
@@ -128,7 +126,7 @@ def test_from_a_model_s_folder_to_files(family, fixture, request, tmp_path):
     family.save(model, model.state_dict(), tmp_path / "model")
     data = write(tmp_path / "data.arrow", signed(12))
     outputs = {"out": tmp_path / "experts.csv", "plot": tmp_path / "experts.png"}
-    experts_and_print(str(tmp_path / "model"), data, **(OPTIONS | outputs))
+    verbs.experts(str(tmp_path / "model"), data, device="cpu", **outputs)
     rows = list(csv.DictReader(outputs["out"].open()))
     assert [row["Kind"] for row in rows] == ["down", "up"]
     for row in rows:
@@ -142,12 +140,12 @@ def test_bad_input_gets_a_sentence(tiny_chronos2, tiny_chronos_t5, tmp_path):
     CHRONOS_T5.save(tiny_chronos_t5, tiny_chronos_t5.state_dict(), tmp_path / "experts")
     data = write(tmp_path / "data.arrow", signed())
     with pytest.raises(ValueError, match="chronos2 is of a family without experts"):
-        experts_and_print(str(tmp_path / "chronos2"), data, **OPTIONS)
+        verbs.experts(str(tmp_path / "chronos2"), data, device="cpu")
     with pytest.raises(ValueError, match=r"--kind colour: 40 of 40 series .*Static columns: kind, parity"):
-        experts_and_print(str(tmp_path / "experts"), data, **(OPTIONS | {"kind": "colour"}))
+        verbs.experts(str(tmp_path / "experts"), data, kind="colour", device="cpu")
     with pytest.raises(ValueError, match=r"e.gif: a picture's name must end in .svg, .png or .pdf"):
-        experts_and_print(str(tmp_path / "experts"), data, **(OPTIONS | {"plot": "e.gif"}))
+        verbs.experts(str(tmp_path / "experts"), data, plot="e.gif", device="cpu")
     with pytest.raises(ValueError, match="--layer 2: the model has experts in 1 layer, numbered"):
-        experts_and_print(str(tmp_path / "experts"), data, **(OPTIONS | {"layer": 2}))
+        verbs.experts(str(tmp_path / "experts"), data, layer=2, device="cpu")
     with pytest.raises(ValueError, match="context_length is 1000; this model takes 1 to 96"):
-        experts_and_print(str(tmp_path / "experts"), data, **(OPTIONS | {"context_length": 1000}))
+        verbs.experts(str(tmp_path / "experts"), data, context_length=1000, device="cpu")

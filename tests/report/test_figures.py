@@ -5,16 +5,10 @@ from __future__ import annotations
 import matplotlib.colors
 import matplotlib.dates
 import numpy as np
+import pandas as pd
 import pytest
 
-from foreloom.report.figures import (
-    ForecastPanel,
-    central_bands,
-    centred_mean,
-    curve_figure,
-    dataset_figure,
-    forecast_figure,
-)
+from foreloom.report.figures import ForecastPanel, central_bands, centred_mean, curve_figure, forecast_figure, panels_of
 from foreloom.report.style import BLUE, DARK, INK, ORANGE, save_figure
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -93,19 +87,10 @@ def test_centred_mean_is_not_late_and_skips_gaps():
     assert centred_mean([np.nan, 1.0])[1] == 1.0
 
 
-def test_curves_and_data_sets():
+def test_curves():
     (ax,) = curve_figure("loss", [1, 2, 3], [3.0, np.nan, 1.0], log=True).axes
     assert ax.get_yscale() == "log"
     assert ax.get_title(loc="left") == "loss"
-
-    figure = dataset_figure({f"s{i}": (np.arange(0, 18, 2), np.arange(9.0)) for i in range(3)}, np.array([9, 9, 700]))
-    assert figure.axes[0].lines[0].get_xdata().max() == 16
-    assert [ax.get_title(loc="left") for ax in figure.axes] == ["s0", "s1", "s2", "Lengths of 3 series (time steps)"]
-    histogram = figure.axes[-1]
-    assert histogram.get_xscale() == "log"
-    assert sum(bar.get_height() for bar in histogram.patches) == 3
-    lone = dataset_figure({"s": (np.arange(9), np.arange(9.0))}, np.array([9])).axes[-1]
-    assert (lone.get_xscale(), sum(bar.get_height() for bar in lone.patches)) == ("linear", 1)
 
 
 def test_svg_is_repeatable_dark_aware_and_safe_with_odd_titles(tmp_path):
@@ -137,3 +122,16 @@ def test_figures_leave_the_users_matplotlib_alone():
     before = dict(matplotlib.rcParams)
     forecast_figure([panel()])
     assert dict(matplotlib.rcParams) == before
+
+
+def test_each_panel_has_its_own_history_in_order_of_time():
+    times = pd.date_range("2024-01-01", periods=6)
+    one = pd.DataFrame({"item_id": "a", "timestamp": times[3::-1], "target": [3.0, 2.0, 1.0, 0.0]})
+    past = pd.concat([one, one.assign(item_id="b", target=one["target"] + 10)])  # labels twice
+    future = pd.DataFrame({"item_id": ["a", "a", "b", "b"], "timestamp": [*times[4:], *times[4:]]})
+    forecast = future.assign(target_name="target", predictions=4.0, **{"0.5": 4.0})
+    panels = panels_of(past, forecast)
+    assert [panel.title for panel in panels] == ["a", "b"]
+    for panel, first in zip(panels, (0, 10), strict=True):
+        np.testing.assert_array_equal(panel.history, first + np.arange(4.0))
+        np.testing.assert_array_equal(panel.timestamps, times.to_numpy().astype("datetime64[s]"))

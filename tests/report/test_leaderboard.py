@@ -4,8 +4,9 @@ import pytest
 
 from foreloom.evaluation import suites
 from foreloom.evaluation.published import published_rows
-from foreloom.report.leaderboard import leaderboard, leaderboard_and_print
+from foreloom.report.leaderboard import leaderboard
 from foreloom.report.score_files import write_rows
+from foreloom.report.tables import print_or_write
 
 
 def copies(board, model, name, factor=1.0, tasks=None):
@@ -18,22 +19,22 @@ def copies(board, model, name, factor=1.0, tasks=None):
 
 
 def column(board, name):
-    index = [c.name for c in board.table.columns].index(name)
-    return {row[0]: row[index] for row in board.table.rows}
+    index = [c.name for c in board.columns].index(name)
+    return {row[0]: row[index] for row in board.rows}
 
 
 def test_chronos_board():
     board = leaderboard("chronos-zero-shot")
-    assert [row[0] for row in board.table.rows][:2] == ["chronos-bolt-base", "chronos-bolt-small"]
+    assert [row[0] for row in board.rows][:2] == ["chronos-bolt-base", "chronos-bolt-small"]
     assert column(board, "WQL relative")["chronos-bolt-base"] == pytest.approx(0.6241, abs=5e-5)
     assert column(board, "MASE relative")["chronos-bolt-base"] == pytest.approx(0.7915, abs=5e-5)
     by_mase = leaderboard("chronos-zero-shot", metric="mase")
-    assert [row[0] for row in by_mase.table.rows][:2] == ["chronos-bolt-base", "chronos-t5-base"]
+    assert [row[0] for row in by_mase.rows][:2] == ["chronos-bolt-base", "chronos-t5-base"]
 
 
 def test_fev_board():
     board = leaderboard("fev-bench")
-    assert [c.name for c in board.table.columns][:7] == [
+    assert [c.name for c in board.columns][:7] == [
         "Model",
         "SQL skill %",
         "SQL skill % from",
@@ -42,16 +43,16 @@ def test_fev_board():
         "SQL wins % from",
         "SQL wins % to",
     ]
-    chronos_2 = board.table.rows[0]
+    chronos_2 = board.rows[0]
     assert chronos_2[0] == "Chronos-2"
     assert chronos_2[1:4] == [pytest.approx(p, abs=0.05) for p in (47.3, 42.7, 52.1)]
     assert column(board, "MASE skill %")["TiRex"] == pytest.approx(30.0, abs=0.05)
-    assert len(leaderboard("fev-bench-mini").table.rows) == 9
+    assert len(leaderboard("fev-bench-mini").rows) == 9
 
 
 def test_gift_board():
     board = leaderboard("gift-eval")
-    assert board.table.rows[0][0] == "Chronos-2"
+    assert board.rows[0][0] == "Chronos-2"
     assert column(board, "WQL relative")["Chronos-2"] == pytest.approx(0.485, abs=5e-4)
     ranks = list(column(board, "WQL mean rank").values())
     assert ranks == sorted(ranks)
@@ -70,7 +71,7 @@ def test_ones_own_model_stands_among_the_published_and_is_marked(tmp_path, suite
     file = tmp_path / "mine.csv"
     write_rows(copies(board, rival, "mine", 0.9) + copies(board, "seasonal-naive", "seasonal-naive"), file)
     found = leaderboard(suite, [file])
-    assert found.table.rows[0][0] == "mine (yours)"
+    assert found.rows[0][0] == "mine (yours)"
     assert column(found, name)[rival] == pytest.approx(column(leaderboard(suite), name)[rival])
     assert "seasonal-naive (yours)" not in column(found, name)
     assert len(found.notes) == 1
@@ -114,7 +115,7 @@ def test_what_has_no_board(capsys):
         leaderboard("gift-eval", metric="MSE")
     with pytest.raises(ValueError, match=r"fev: no such suite"):
         leaderboard("fev")
-    leaderboard_and_print("chronos-lite", form="markdown")
+    print_or_write(leaderboard("chronos-lite"), "markdown", None)
     assert capsys.readouterr().out.startswith("### Chronos lite: WQL\n\n| Model | WQL relative | MASE relative |\n")
 
 

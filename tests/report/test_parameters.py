@@ -9,10 +9,11 @@ from foreloom.models.chronos_t5.family import FAMILY
 from foreloom.models.family import WindowLengths
 from foreloom.report.parameters import (
     parameter_table,
-    parameters_and_print,
+    parameters,
     size_of_model,
     size_of_recipe,
 )
+from foreloom.report.tables import print_or_write
 
 
 def test_the_tiny_sample_with_experts():
@@ -62,13 +63,13 @@ def test_a_pretrained_recipe_is_that_model_with_what_it_changes(tiny_chronos_t5,
 
 
 def test_the_table_in_its_forms(tmp_path, capsys):
-    parameters_and_print("chronos-t5-tiny-moe-sample", [], form=None, out=tmp_path / "parameters.csv")
+    print_or_write(parameters("chronos-t5-tiny-moe-sample"), None, tmp_path / "parameters.csv")
     rows = list(csv.DictReader((tmp_path / "parameters.csv").open()))
     assert sum(int(row["Parameters"]) for row in rows) == 10_794_372
-    parameters_and_print("chronos-t5-tiny-moe-sample", ["model.num_experts=8"], form="markdown", out=None)
+    print_or_write(parameters("chronos-t5-tiny-moe-sample", ["model.num_experts=8"]), "markdown", None)
     printed = capsys.readouterr().out
     assert "| **total** | **13,947,784** |" in printed and "The experts add" in printed
-    parameters_and_print("quickstart", [], form="markdown", out=None)
+    print_or_write(parameters("quickstart"), "markdown", None)
     assert "experts" not in capsys.readouterr().out
 
 
@@ -84,16 +85,16 @@ def test_what_cannot_be_counted_gets_a_sentence(tmp_path, monkeypatch, what, ove
     (tmp_path / "nowhere").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=sentence):
-        parameters_and_print(what, overrides, form=None, out=None)
+        parameters(what, overrides)
 
 
 def test_two_models_and_a_recipe_misspelt():
     with pytest.raises(ValueError, match=r"runs/b is no setting \(name=value\), and models are counted one at a time"):
-        parameters_and_print("runs/a", ["runs/b"], form=None, out=None)
+        parameters("runs/a", ["runs/b"])
     with pytest.raises(ValueError, match="chronos-t5-smal: no such folder.*Did you mean chronos-t5-small"):
-        parameters_and_print("chronos-t5-smal", [], form=None, out=None)
+        parameters("chronos-t5-smal", [])
 
 
 def test_a_trained_model_s_settings_are_not_changed(tmp_path):
     with pytest.raises(ValueError, match=r"model.num_experts=3: .* is no recipe"):
-        parameters_and_print(str(tmp_path), ["model.num_experts=3"], form=None, out=None)
+        parameters(str(tmp_path), ["model.num_experts=3"])

@@ -10,7 +10,6 @@ from foreloom.evaluation.sliding import Channel, SlidingWindows
 from foreloom.report.score_files import write_rows
 from foreloom.report.sliding import SlidingOptions, SlidingTask, plan_tasks, window_cutter
 from foreloom.report.sliding_table import sliding_table, table_of
-from foreloom.report.tables import to_markdown
 
 
 def cut(horizon, context):
@@ -62,7 +61,7 @@ def test_columns_belong_to_a_csv(tmp_path):
 
 
 def test_the_table_has_a_row_a_task_and_model():
-    assert to_markdown(sliding_table(ROWS)) == (
+    assert sliding_table(ROWS).to_markdown() == (
         "| Task | Model | Context | Windows | MSE | MAE | MSE relative | MAE relative |\n"
         "|:---|:---|---:|---:|---:|---:|---:|---:|\n"
         "| d-4 | ours | 1,024 | 10 | 1.000 | 2.000 | **0.5000** | **0.5000** |\n"

@@ -8,7 +8,7 @@ import math
 import pytest
 from rich.console import Console
 
-from foreloom.report.tables import cell_text, print_whole, score_table, to_csv, to_markdown, to_rich
+from foreloom.report.tables import cell_text, print_whole, score_table
 
 ROWS = [
     {"task": "births", "model": "ours", "WQL": 0.02, "MASE": 0.5, "coverage_80": 0.8},
@@ -40,7 +40,7 @@ def test_model_beside_baseline():
 
 
 def test_markdown():
-    assert to_markdown(score_table(ROWS, metrics=["MASE"])) == (
+    assert score_table(ROWS, metrics=["MASE"]).to_markdown() == (
         "| Task | MASE | MASE seasonal-naive | MASE relative |\n"
         "|:---|---:|---:|---:|\n"
         "| births | 0.5000 | 1.000 | **0.5000** |\n"
@@ -53,7 +53,7 @@ def test_markdown():
 
 def test_csv_reads_back():
     table = score_table(ROWS)
-    header, *rows = csv.reader(to_csv(table).splitlines())
+    header, *rows = csv.reader(table.to_csv().splitlines())
     assert header == [column.name for column in table.columns]
     assert rows[0] == ["births", "0.02", "0.04", "0.5", "0.5", "1.0", "0.5"]
     assert rows[2][4:] == ["", "", ""]
@@ -62,7 +62,7 @@ def test_csv_reads_back():
 def test_console():
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     print_whole(
-        console, to_rich(score_table(ROWS)), "Held-out windows [of six] data sets, a title wider than the table"
+        console, score_table(ROWS).to_rich(), "Held-out windows [of six] data sets, a title wider than the table"
     )
     text = console.export_text()
     assert "Held-out windows [of six] data sets, a title wider than the table\n" in text
@@ -72,7 +72,7 @@ def test_console():
 def test_no_digit_is_cut_off_where_the_console_is_narrow():
     with open("/dev/null", "w") as nowhere:
         console = Console(width=30, record=True, file=nowhere)
-        print_whole(console, to_rich(score_table(ROWS)), "Held-out windows of three tasks")
+        print_whole(console, score_table(ROWS).to_rich(), "Held-out windows of three tasks")
     text = console.export_text()
     assert "\N{HORIZONTAL ELLIPSIS}" not in text
     assert "Held-out windows of three tasks\n" in text

@@ -9,7 +9,7 @@ import torch
 
 from foreloom.distributed.process import Process
 from foreloom.monitoring.metrics_file import read_metrics
-from foreloom.monitoring.time_parts import PARTS
+from foreloom.monitoring.record import TIME_PARTS
 from toy_run import build_trainer
 
 
@@ -20,7 +20,7 @@ def train(run_dir: Path, **settings) -> list[dict]:
 
 def test_the_parts_of_a_run_fill_its_time(tmp_path):
     steps = train(tmp_path, steps=12, log_steps=3, save_steps=4, validation={"steps": 5})
-    assert all(tuple(step["seconds_by_part"]) == PARTS for step in steps)
+    assert all(tuple(step["seconds_by_part"]) == TIME_PARTS for step in steps)
     logged = sum(sum(step["seconds_by_part"].values()) for step in steps)
     assert logged == pytest.approx(steps[-1]["seconds"], rel=0.2, abs=0.05)
     spent = [{part: seconds > 0 for part, seconds in step["seconds_by_part"].items()} for step in steps]

@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from foreloom.monitoring.time_parts import PARTS
+from foreloom.monitoring.record import TIME_PARTS
 from foreloom.training.stopwatch import Stopwatch, training_seconds
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
@@ -68,7 +68,7 @@ def test_reading_begins_anew_and_loses_nothing(monkeypatch):
         clock.pass_(2)
         assert stopwatch.read().seconds_by_part["checkpoint"] == 2  # also in the middle of a part
         clock.pass_(3)
-    assert stopwatch.read().seconds_by_part == dict.fromkeys(PARTS, 0.0) | {"checkpoint": 3.0}
+    assert stopwatch.read().seconds_by_part == dict.fromkeys(TIME_PARTS, 0.0) | {"checkpoint": 3.0}
 
 
 class Device:

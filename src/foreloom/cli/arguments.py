@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+def split_names(text: str) -> list[str]:
+    """Comma separated names."""
+    return [name for part in text.split(",") if (name := part.strip())]
+
+
+def _known_form(text: str | None) -> str | None:
+    """Refused before anything is computed."""
+    from foreloom.report.tables import parse_form
+
+    return parse_form(text)
+
 
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one (chronos2-test).")]
 OverridesArgument = Annotated[
@@ -12,8 +26,13 @@ OverridesArgument = Annotated[
 ]
 ModelArgument = Annotated[str, typer.Argument(help="A run folder, a checkpoint, a model folder or a hub id.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-
-
-def split_names(text: str) -> list[str]:
-    """Comma separated names."""
-    return [name for part in text.split(",") if (name := part.strip())]
+FormatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        callback=_known_form,
+        help="markdown, latex, csv or html (default: a table to look at, or by --out's ending).",
+    ),
+]
+"""Of a score table, with `OutOption`: what `report.tables.print_or_write` takes."""
+OutOption = Annotated[Path | None, typer.Option(help="The file to write (.md, .tex, .csv, .html) instead of printing.")]

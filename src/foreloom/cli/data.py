@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from foreloom.cli.arguments import split_names
+
+if TYPE_CHECKING:
+    from foreloom.data.inspect import DataReport
+    from foreloom.data.synthetic.source import SyntheticSource
+
+MAX_SHOWN = 20
+"""Windows of a step in the table on the console, the most suspicious ones."""
+NUM_DRAWN = 8
+"""Of them, in the picture."""
+KINDS_AT_ONCE = 2**16
 
 data_app = typer.Typer(help="Look at, convert, fetch and make data sets.", no_args_is_help=True)
 
@@ -20,9 +31,23 @@ def inspect(
     plot: Annotated[Path | None, typer.Option(help="Draw examples and lengths into this PNG.")] = None,
 ) -> None:
     """Tell what a data set holds: series, lengths, gaps, duplicates, covariates."""
-    from foreloom.report.dataset import inspect_and_print
+    from rich.console import Console
 
-    inspect_and_print(path, context_length=context_length, horizon=horizon, plot=plot)
+    from foreloom.data.formats.reader import open_source
+    from foreloom.data.inspect import inspect
+    from foreloom.report.data_figures import dataset_figure
+    from foreloom.report.style import save_figure
+
+    report = inspect(path, context_length=context_length, prediction_length=horizon)
+    console = Console()
+    facts = _facts(report, context_length, horizon)
+    width = max(map(len, facts))
+    for label, text in facts.items():
+        console.print(f"[bold]{label:<{width}}[/]  {text}", highlight=False, soft_wrap=True)
+    if plot is not None:
+        examples = {example.item_id: (example.steps, example.values) for example in report.examples}
+        save_figure(dataset_figure(examples, open_source(path).lengths), plot)
+        console.print(f"wrote {plot}", highlight=False, soft_wrap=True)
 
 
 @data_app.command()
@@ -49,12 +74,28 @@ def synth(
     list_all: Annotated[bool, typer.Option("--list", help="List all processes and their settings.")] = False,
 ) -> None:
     """Write synthetic series, the same that the address synth://PROCESS streams into training."""
-    from foreloom.report.synthetic import print_processes, synth_and_print
+    from foreloom.data.convert import convert
+    from foreloom.data.formats.reader import open_source
+    from foreloom.data.synthetic.source import SyntheticSource
+    from foreloom.report.data_figures import synthetic_figure
+    from foreloom.report.style import check_picture_name, save_figure
 
     if list_all or not process:
-        print_processes()
+        _list_processes()
         return
-    synth_and_print(process, settings or [], num_series=num_series, length=length, seed=seed, out=out, plot=plot)
+    if out is None and plot is None:
+        raise ValueError("say what to do with the series: --out FILE.arrow writes them, --plot FILE.svg draws some.")
+    if plot is not None:
+        check_picture_name(plot)
+    address = _synthetic_address(process, settings or [], num_series, length, seed)
+    source = SyntheticSource(address, open_source)
+    if out is not None:
+        convert(address, out, "parquet" if out.suffix == ".parquet" else "arrow")
+        typer.echo(f"wrote {num_series:,} series, {int(source.lengths.sum()):,} steps, to {out}")
+    if plot is not None:
+        typer.echo(f"wrote {save_figure(synthetic_figure(source), plot)}")
+    typer.echo(f"the same in a recipe: {source.name}")
+    _print_kinds(source)
 
 
 @data_app.command()
@@ -85,9 +126,108 @@ def replay(
     samples: Annotated[str, typer.Option(help="Samples of the batch, comma separated, as the table shows them.")] = "",
 ) -> None:
     """Rebuild the batch of a training step and show its windows, the most suspicious first."""
-    from foreloom.report.replay import replay_and_print
+    from rich.console import Console
+
+    from foreloom.data.stream.replay import by_suspicion
+    from foreloom.report import step_windows
+    from foreloom.report.data_figures import replay_figure
+    from foreloom.report.style import save_figure
 
     numbers = split_names(samples)
     if not all(number.isdecimal() for number in numbers):
         raise ValueError(f"--samples {samples!r}: write whole numbers, comma separated: 1204,1210.")
-    replay_and_print(run, step, out=out, plot=plot, quarantine=quarantine, samples=[int(number) for number in numbers])
+    if (quarantine is None) != (not numbers):
+        raise ValueError("give --quarantine FILE and --samples together: where to write, and which series.")
+    windows = step_windows.windows_of_step(run, step)
+    suspects = by_suspicion(windows)
+    chosen = step_windows.of_samples(windows, [int(number) for number in numbers], step)
+    console = Console()
+    say = lambda sentence: console.print(sentence, highlight=False, soft_wrap=True)
+    num_samples = len({window.facts.sample for window in windows})
+    title = f"Step {step:,} of {run.name}: {num_samples:,} samples, {len(windows):,} windows"
+    console.print(step_windows.window_table(suspects[:MAX_SHOWN], title))
+    if len(suspects) > MAX_SHOWN:
+        advice = "" if out else "; --out FILE.csv writes all"
+        say(f"{len(suspects) - MAX_SHOWN:,} more, less suspicious{advice}")
+    if out is not None:
+        step_windows.write_windows(windows, out)
+        say(f"wrote {out}")
+    if plot is not None:
+        say(f"wrote {save_figure(replay_figure(suspects[:NUM_DRAWN]), plot)}")
+    if quarantine is not None:
+        num_added = step_windows.quarantine(chosen, quarantine, f"step {step} of {run.resolve().name}")
+        say(f"added {num_added} series to {quarantine}; a run leaves them out with data.quarantine={quarantine}")
+
+
+def _facts(report: DataReport, context_length: int, horizon: int) -> dict[str, str]:
+    """Label -> sentence; what is not there (covariates, missing values) says so."""
+    low, _, median, _, high = report.length_quantiles.values()
+    fewest, most = report.variates
+    variates = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    kinds = {"past": report.past, "known ahead": report.future, "static": report.static}
+    kinds["categorical among them"] = report.categorical
+    covariates = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
+    rows = {
+        "data set": f"{report.path} ({report.layout}, {report.num_bytes / 1e6:,.1f} MB mapped)",
+        "series": f"{report.num_series:,}, {variates} variate{'s' if most > 1 else ''} each",
+        "points": f"{report.num_points:,}",
+        "length": f"{low:,} to {high:,} steps, median {median:,}" if low != high else f"{low:,} steps",
+        "frequency": ", ".join(f"{freq} ({count:,})" for freq, count in report.freqs.items()),
+        "missing": f"{report.num_missing:,} ({report.missing_share:.2%})",
+        "not finite": f"{report.num_non_finite:,}",
+        "constant": f"{report.num_constant:,} series",
+        "duplicates": f"{report.num_duplicates:,} series equal an earlier one",
+        "covariates": covariates or "none",
+        "usable": f"{report.num_usable:,} series for a horizon of {horizon:,}; "
+        f"{report.num_full_context:,} fill a context of {context_length:,}",
+    }
+    if report.num_inspected < report.num_series:
+        rows["looked at"] = f"{report.num_inspected:,} series, chosen evenly; counts above are of these"
+    return rows
+
+
+def _synthetic_address(process: str, settings: Sequence[str], num_series: int, length: str | None, seed: int) -> str:
+    """The address of what was asked for; ValueError for settings (name=value) that are options, or no settings."""
+    from foreloom.data.synthetic.address import is_synthetic, parse_settings, write_address
+
+    if is_synthetic(process):
+        raise ValueError(
+            f"{process}: give the name of the process alone, and its settings after it: kernel max_kernels=3."
+        )
+    given = parse_settings(settings)
+    if options := [name for name in ("num_series", "length", "seed") if name in given]:
+        raise ValueError(
+            f"{', '.join(options)}: say it as an option: --{options[0].replace('_', '-')} {given[options[0]]}."
+        )
+    values = {"num_series": str(num_series)} | ({"length": length} if length else {}) | {"seed": str(seed)}
+    return write_address(process, values | given)
+
+
+def _print_kinds(source: SyntheticSource) -> None:
+    """How many series there are of each kind."""
+    from collections import Counter
+
+    import numpy as np
+
+    num_series = len(source)
+    counts: Counter[str] = Counter()
+    for first in range(0, num_series, KINDS_AT_ONCE):
+        counts.update(source.kinds(np.arange(first, min(first + KINDS_AT_ONCE, num_series))))
+    width = max(map(len, counts))
+    for kind, count in counts.most_common():
+        typer.echo(f"{kind:<{width}}  {count:>{len(f'{num_series:,}')},}  {count / num_series:>4.0%}")
+
+
+def _list_processes() -> None:
+    """All processes: a sentence each, and their settings."""
+    from dataclasses import fields
+
+    from foreloom.data.synthetic import registry
+
+    shown = lambda value: ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    for name in registry.names():
+        process = registry.get(name)
+        typer.echo(f"{name}\n  {process.sentence}\n  length={process.length}")
+        for field in fields(process.settings):
+            text = " ".join(str(process.settings.__pydantic_fields__[field.name].description).split())
+            typer.echo(f"  {field.name}={shown(field.default)}  {text}")

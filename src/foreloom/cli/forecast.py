@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from foreloom.cli.arguments import DeviceOption, ModelArgument, split_names
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def forecast(
@@ -32,23 +35,45 @@ def forecast(
     device: DeviceOption = "auto",
 ) -> None:
     """Forecast every series of a table."""
-    from foreloom.report.forecasts import forecast_and_draw, parse_levels
+    from foreloom.forecast import from_pretrained
+    from foreloom.forecast.files import forecast_file
 
     names = split_names(target)
-    written = forecast_and_draw(
-        model,
+    levels = None if quantiles is None else parse_levels(quantiles)
+    forecasts = forecast_file(
+        from_pretrained(model, device=device),
         data,
         out,
-        plot=plot,
-        device=device,
         future=future,
         prediction_length=horizon,
-        quantile_levels=None if quantiles is None else parse_levels(quantiles),
+        quantile_levels=levels,
         target=names[0] if len(names) == 1 else names,
         id_column=id_column,
         timestamp_column=timestamp_column,
         freq=freq,
         context_length=context_length,
     )
-    for path in written:
-        typer.echo(f"wrote {path}")
+    picture = _draw(data, forecasts, out.with_suffix(".png")) if plot else None
+    for path in (out, picture):
+        if path is not None:
+            typer.echo(f"wrote {path}")
+
+
+def parse_levels(text: str) -> list[float]:
+    """Quantile levels as typed: comma separated, each between 0 and 1; ascending in the answer."""
+    try:
+        levels = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        raise ValueError(f"quantiles {text!r}: write levels between 0 and 1, comma separated: 0.1,0.5,0.9.") from None
+    if not all(0 < level < 1 for level in levels):
+        raise ValueError(f"quantiles {text!r}: every level must lie between 0 and 1.")
+    return levels
+
+
+def _draw(data: Path, forecasts: pd.DataFrame, picture: Path) -> Path:
+    """The first few series with their history, read once more from the table."""
+    from foreloom.forecast import read_table
+    from foreloom.report.figures import forecast_figure, panels_of
+    from foreloom.report.style import save_figure
+
+    return save_figure(forecast_figure(panels_of(read_table(data, str(forecasts.columns[0])), forecasts)), picture)

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from foreloom.cli.arguments import OverridesArgument, RecipeArgument
-from foreloom.cli.report import FormatOption
+from foreloom.cli.arguments import FormatOption, OverridesArgument, RecipeArgument
 
 lab_app = typer.Typer(help="Studies: several runs that answer one question together.", no_args_is_help=True)
 
@@ -37,7 +36,7 @@ def ab(
 ) -> None:
     """Train two recipes on the same data and tell which is better, with intervals. Exits with 1 if a training fails."""
     from foreloom.lab.ab import compare_recipes, parse_equal
-    from foreloom.report.rendering import parse_form
+    from foreloom.report.tables import parse_form
 
     code = compare_recipes(
         a,

@@ -8,14 +8,15 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from foreloom.cli.arguments import DeviceOption, ModelArgument, OverridesArgument
+from foreloom.cli.arguments import (
+    DeviceOption,
+    FormatOption,
+    ModelArgument,
+    OutOption,
+    OverridesArgument,
+)
 
-FormatOption = Annotated[
-    str | None,
-    typer.Option("--format", help="markdown, latex, csv or html (default: a table to look at, or by --out's ending)."),
-]
-OutOption = Annotated[Path | None, typer.Option(help="The file to write (.md, .tex, .csv, .html) instead of printing.")]
-ResultsHelp = "CSV of scores that `foreloom evaluate` wrote."
+RESULTS_HELP = "CSV of scores that `foreloom evaluate` wrote."
 
 
 class _ReportGroup(typer.core.TyperGroup):
@@ -41,31 +42,31 @@ def page(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
 @report_app.command()
 def leaderboard(
     suite: Annotated[str, typer.Argument(help="A suite with a published board (chronos-zero-shot, gift-eval ...).")],
-    results: Annotated[list[Path] | None, typer.Option(help=f"{ResultsHelp} Give it again for more.")] = None,
+    results: Annotated[list[Path] | None, typer.Option(help=f"{RESULTS_HELP} Give it again for more.")] = None,
     metric: Annotated[str | None, typer.Option(help="The metric that ranks (default: the suite's first).")] = None,
     form: FormatOption = None,
     out: OutOption = None,
 ) -> None:
     """Show your models among the published ones of a suite."""
-    from foreloom.report.leaderboard import leaderboard_and_print
-    from foreloom.report.rendering import parse_form
+    from foreloom.report.leaderboard import leaderboard
+    from foreloom.report.tables import print_or_write
 
-    leaderboard_and_print(suite, results or [], metric=metric, form=parse_form(form), out=out)
+    print_or_write(leaderboard(suite, results or [], metric=metric), form, out)
 
 
 @report_app.command()
 def compare(
-    results: Annotated[list[Path], typer.Argument(help=ResultsHelp)],
+    results: Annotated[list[Path], typer.Argument(help=RESULTS_HELP)],
     baseline: Annotated[str, typer.Option(help="The model the others are divided by.")] = "seasonal-naive",
     metric: Annotated[str, typer.Option(help="The metric to compare by.")] = "WQL",
     form: FormatOption = None,
     out: OutOption = None,
 ) -> None:
     """Put the models of several score files side by side, task by task, with wins and their intervals."""
-    from foreloom.report.compare import compare_and_print
-    from foreloom.report.rendering import parse_form
+    from foreloom.report.compare import compare
+    from foreloom.report.tables import print_or_write
 
-    compare_and_print(results, baseline=baseline, metric=metric, form=parse_form(form), out=out)
+    print_or_write(compare(results, baseline=baseline, metric=metric), form, out)
 
 
 @report_app.command()
@@ -92,21 +93,18 @@ def experts(
     device: DeviceOption = "auto",
 ) -> None:
     """Show which kinds of series a model sends to which of its experts, and whether that is more than chance."""
-    from foreloom.report.experts import experts_and_print
-    from foreloom.report.rendering import parse_form
+    from foreloom.report.experts import expert_figure, expert_table, route_model
+    from foreloom.report.style import check_picture_name, save_figure
+    from foreloom.report.tables import print_or_write
 
-    experts_and_print(
-        model,
-        data,
-        kind=kind,
-        context_length=context_length,
-        max_series=max_series,
-        layer=layer,
-        device=device,
-        form=parse_form(form),
-        out=out,
-        plot=plot,
+    if plot is not None:
+        check_picture_name(plot)
+    found = route_model(
+        model, data, kind=kind, context_length=context_length, max_series=max_series, layer=layer, device=device
     )
+    print_or_write(expert_table(found), form, out)
+    if plot is not None:
+        typer.echo(f"wrote {save_figure(expert_figure(found), plot)}")
 
 
 @report_app.command()
@@ -123,7 +121,7 @@ def parameters(
     out: OutOption = None,
 ) -> None:
     """Count a model's parameters, in total and active, and what they cost; of a recipe without building the model."""
-    from foreloom.report.parameters import parameters_and_print
-    from foreloom.report.rendering import parse_form
+    from foreloom.report.parameters import parameters
+    from foreloom.report.tables import print_or_write
 
-    parameters_and_print(model, overrides or [], form=parse_form(form), out=out)
+    print_or_write(parameters(model, overrides or []), form, out)

@@ -32,11 +32,13 @@ def show(
     devices: Annotated[int, typer.Option(min=1, help="With --from-tsm: on how many devices it was run.")] = 1,
 ) -> None:
     """Print a recipe as it will run, with a sentence a setting; or translate an old one."""
-    from foreloom import run
-
     if recipe is not None and from_tsm is None:
+        from foreloom import run
+
         typer.echo(run.describe(run.load(recipe, overrides or [], need_data=False)), nl=False)
     elif from_tsm is not None and recipe is None:
-        typer.echo(run.translate(from_tsm, devices=devices), nl=False)
+        from foreloom.cli.translate_tsm import translate
+
+        typer.echo(translate(from_tsm, devices=devices), nl=False)
     else:
         raise ValueError("give either a recipe or --from-tsm FILE.")

@@ -26,8 +26,8 @@ from foreloom.lab import runs, verdict
 from foreloom.lab.runs import Outcome, Run, Size, say
 from foreloom.lab.verdict import LOSS, WQL, Compared, Panel, Values
 from foreloom.models.family import Forecaster
-from foreloom.report.rendering import Form, print_or_write, render
 from foreloom.report.style import save_figure
+from foreloom.report.tables import Form, print_or_write
 from foreloom.run import load
 from foreloom.training.signals import StopRequest, exit_code
 
@@ -344,7 +344,7 @@ def _publish(
 ) -> None:
     notes = notes_of(test.recipes, test.sizes)
     tables = [verdict.table_of(one, notes) for one in compared]
-    page = [f"# {test.names[0]} and {test.names[1]}\n", *(render(table, "markdown") for table in tables)]
+    page = [f"# {test.names[0]} and {test.names[1]}\n", *(table.render("markdown") for table in tables)]
     if results:
         of_a, *of_b = ([one.outcome for one in results if one.arm == arm] for arm in test.arms)
         panels = [

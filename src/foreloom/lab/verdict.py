@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from foreloom.lab.runs import Outcome
 from foreloom.report.figures import panel_grid, panel_title, step_axis
-from foreloom.report.rendering import TitledTable
 from foreloom.report.style import BLUE, ORANGE, styled
 from foreloom.report.tables import Cell, Column, ScoreTable
 
@@ -163,7 +162,7 @@ def compare(
     return Compared(title, names, len(a.keys() & b.keys()), tuple(rows))
 
 
-def table_of(compared: Compared, notes: Sequence[str] = ()) -> TitledTable:
+def table_of(compared: Compared, notes: Sequence[str] = ()) -> ScoreTable:
     """Measure, A, B, their difference, what it says of B; the verdict and `notes` below."""
     columns = [Column("Measure", "text"), *(Column(name, "score") for name in compared.names)]
     columns += [Column("Difference", "score"), Column("Verdict", "text")]
@@ -177,7 +176,7 @@ def table_of(compared: Compared, notes: Sequence[str] = ()) -> TitledTable:
         if compared.num_seeds > 1
         else "Difference: B - A, of one seed. It has no interval and may be chance; --seeds 3 tells more."
     )
-    return TitledTable(compared.title, ScoreTable(columns, rows, []), (sentence(compared), explained, *notes))
+    return ScoreTable(columns, rows, [], compared.title, (sentence(compared), explained, *notes))
 
 
 def sentence(compared: Compared) -> str:

@@ -1,16 +1,40 @@
-"""The text a run prints: the log line and the boxes at its start and end, as pure functions from numbers to text."""
+"""The text a run prints: log lines, boxes of titled rows, and the small pictures in them; pure functions."""
 
 from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 from foreloom.monitoring.record import BenchmarkRecord, StepRecord, ValidationRecord
 
 BOX_WIDTH = 74
 WARNING_MARK = "⚠"
+LEVELS = " ▁▂▃▄▅▆▇█"
+BAR_WIDTH = 20
+
+
+class Bar(NamedTuple):
+    """A row's value: a bar filled up to a share of 1 and hatched up to another, and what is said of it."""
+
+    share: float
+    peak_share: float = 0.0
+    text: str = ""
+
+
+class Curve(NamedTuple):
+    """A row's value: the course of a figure, oldest first."""
+
+    values: Sequence[float]
+
+
+class Loads(NamedTuple):
+    """A row's value: what each of E experts was given, and what is said of it."""
+
+    load_E: Sequence[float]
+    text: str
 
 
 def log_line(record: StepRecord, *, total_steps: int, ema: float, best: float, surge: bool = False) -> str:
@@ -110,14 +134,21 @@ def box(sections: Mapping[str, Mapping[str, Any]]) -> str:
         left, right = ("├", "┤") if lines else ("┌", "┐")
         lines.append(f"{left}─ {title} ".ljust(BOX_WIDTH - 1, "─") + right)
         for label, value in rows.items():
-            for i, part in enumerate(textwrap.wrap(_text(value), value_width, break_on_hyphens=False) or [""]):
+            for i, part in enumerate(textwrap.wrap(text(value), value_width, break_on_hyphens=False) or [""]):
                 lines.append(f"│ {'' if i else label:<{label_width}}  {part:<{value_width}} │")
     lines.append("└" + "─" * (BOX_WIDTH - 2) + "┘")
     return "\n".join(lines)
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """A row's value in characters."""
     match value:
+        case Bar():
+            return f"{bar(value.share, value.peak_share)} {value.text}"
+        case Curve():
+            return sparkline(value.values)
+        case Loads():
+            return f"│{load_bar(value.load_E)}│ {value.text}"
         case bool():
             return "yes" if value else "no"
         case int():
@@ -125,6 +156,35 @@ def _text(value: Any) -> str:
         case float():
             return f"{value:g}"
         case list() | tuple():
-            return ", ".join(_text(item) for item in value)
+            return ", ".join(text(item) for item in value)
         case _:
             return str(value)
+
+
+def sparkline(values: Sequence[float], width: int = BAR_WIDTH) -> str:
+    """The finite values from lowest to highest level, one character each; means of neighbours where they are more than
+    `width`. Values that are all equal are drawn at half height."""
+    finite = [value for value in values if math.isfinite(value)]
+    count = min(width, len(finite))
+    edges = [round(i * len(finite) / count) for i in range(count + 1)] if count else []
+    means = [sum(finite[a:b]) / (b - a) for a, b in pairwise(edges)]
+    low, high = min(means, default=0.0), max(means, default=0.0)
+    if high == low:
+        return LEVELS[len(LEVELS) // 2] * count
+    return "".join(LEVELS[round((mean - low) / (high - low) * (len(LEVELS) - 1))] for mean in means)
+
+
+def bar(share: float, peak_share: float = 0.0, width: int = BAR_WIDTH) -> str:
+    """`██████▒▒░░░░`: filled up to `share`, hatched up to `peak_share`, light up to 1."""
+    filled = round(min(share, 1.0) * width)
+    hatched = max(round(min(peak_share, 1.0) * width), filled)
+    return "█" * filled + "▒" * (hatched - filled) + "░" * (width - hatched)
+
+
+def load_bar(load: Sequence[float]) -> str:
+    """A character an expert: half height where it got its even share, full from twice that on, blank where nothing."""
+    even = sum(load) / len(load)
+    if not even:
+        return LEVELS[0] * len(load)
+    highest = len(LEVELS) - 1
+    return "".join(LEVELS[math.ceil(min(value / even / 2, 1.0) * highest - 1e-9)] for value in load)

@@ -1,21 +1,54 @@
-"""The environment of a run: versions, hardware, commit and command, for whoever wants to run it again."""
+"""What a run runs on: versions, hardware, commit and command for whoever runs it again, and the peak of its devices."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import torch
 
 from foreloom.files import write_text
 
 FILE_NAME = "environment.json"
 PACKAGES = ("foreloom", "torch", "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "transformers")
+PEAK_FLOPS = {
+    "B300": 2.25e15,
+    "GB300": 2.5e15,
+    "B200": 2.25e15,
+    "GB200": 2.5e15,
+    "B100": 1.75e15,
+    "GH200": 989.4e12,
+    "H200 NVL": 835.5e12,
+    "H200": 989.4e12,
+    "H100 NVL": 835.5e12,
+    "H100 PCIe": 756.0e12,
+    "H100": 989.4e12,
+    "A100": 312.0e12,
+    "A40": 149.7e12,
+    "A30": 165.0e12,
+    "A10G": 70.0e12,
+    "A10": 125.0e12,
+    "L40S": 362.1e12,
+    "L40": 181.1e12,
+    "L4": 121.0e12,
+    "RTX A6000": 154.8e12,
+    "RTX 3090": 71.0e12,
+    "RTX 4090": 165.2e12,
+    "RTX 5090": 209.5e12,
+    "MI250X": 191.5e12,  # a card is two devices
+    "MI300X": 1307.4e12,
+    "MI325X": 1307.4e12,
+}
+"""FLOPs a second of dense bf16 matrix products with fp32 sums, from the vendors' data sheets (whose headline figures
+for tensor cores often count 2:4 sparsity, twice as much)."""
 
 
 def environment() -> dict[str, Any]:
@@ -64,8 +97,6 @@ def _versions() -> dict[str, str]:
 
 
 def _hardware() -> dict[str, Any]:
-    import torch
-
     hardware: dict[str, Any] = {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": _processor(),
@@ -88,3 +119,44 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def peak_flops(device_name: str) -> float | None:
+    """The peak of one device by its name (`NVIDIA H100 80GB HBM3`); None where it is not in the table.
+
+    The longest entry whose words the name holds, so that an H100 NVL is not taken for an H100. Parts of a GPU (MIG) and
+    lesser or larger variants (Laptop, D, Ti) are not in the table.
+    """
+    name = " ".join(re.split(r"[\s\-_]+", device_name.lower()))
+    if re.search(r"\b(mig|laptop|d|ti)\b", name):
+        return None
+    found = [known for known in PEAK_FLOPS if re.search(rf"\b{re.escape(known.lower())}\b", name)]
+    return PEAK_FLOPS[max(found, key=len)] if found else None
+
+
+def utilisation(flops: float, seconds: float, num_devices: int, peak: float) -> float:
+    """MFU: model FLOPs a second over what the devices could do (Chowdhery et al. 2022, PaLM, appendix B).
+
+    `flops` counts the model's matrix products, forward and backward, without what activation checkpointing repeats.
+    """
+    return flops / (seconds * num_devices * peak)
+
+
+class Peak(NamedTuple):
+    """Against what the MFU of a run is measured."""
+
+    flops: float | None
+    """A second, of one device."""
+    sentence: str
+    """Where that figure comes from, or why there is none."""
+
+
+def find_peak(device: torch.device, setting: float | None) -> Peak:
+    """The peak of a device: as the recipe says, else as its name tells."""
+    if setting is not None:
+        return Peak(setting, f"of {setting / 1e12:,.4g} TFLOP/s a device, as monitoring.peak_flops says")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    flops = peak_flops(name)
+    if flops is None:
+        return Peak(None, f"not measured: the peak of {name!r} is not known; monitoring.peak_flops can tell")
+    return Peak(flops, f"of {flops / 1e12:,.4g} TFLOP/s, the bf16 peak of {name}")

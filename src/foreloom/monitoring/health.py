@@ -1,6 +1,7 @@
-"""The health report: how a run is doing, as titled rows of text made from its meters and newest records.
+"""The health report: what the meters of a run say, as titled rows that the console and the report page draw.
 
-Rows whose quantity a run does not have (the memory of a CPU, the experts of a dense model) are left out.
+The meters may be a run's own or come back from metrics.jsonl. Rows whose quantity a run does not have (the memory of a
+CPU, the experts of a dense model) are left out. Axes: L layers, E experts.
 """
 
 from __future__ import annotations
@@ -8,15 +9,21 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from foreloom.monitoring.console import duration
-from foreloom.monitoring.meters import GradNormMeter, LearningRateMeter, LossMeter
-from foreloom.monitoring.record import BenchmarkRecord, StepRecord, ValidationRecord
-from foreloom.monitoring.sparkline import bar, load_bar, sparkline
-from foreloom.monitoring.time_parts import NAMES, advise, shares
+from foreloom.monitoring.console import Bar, Curve, Loads, duration
+from foreloom.monitoring.meters import NUM_RECENT, GradNormMeter, LearningRateMeter, LossMeter, Meters
+from foreloom.monitoring.record import (
+    TIME_PARTS,
+    BenchmarkRecord,
+    StepRecord,
+    TimePart,
+    ValidationRecord,
+    time_shares,
+)
 
-Rows = dict[str, str]
+Rows = dict[str, str | Bar | Curve | Loads]
+"""Label -> value."""
 
 TREND_WINDOW = 10
 """The trend compares the mean of so many logged losses with that of as many before them."""
@@ -29,47 +36,32 @@ MOST_TASKS = 15
 """Of a benchmark; larger ones show their averages only."""
 
 
-@dataclass(frozen=True)
-class Health:
-    """All that a report is made from."""
-
-    record: StepRecord
-    total_steps: int
-    loss: LossMeter
-    grad_norm: GradNormMeter
-    learning_rate: LearningRateMeter
-    seconds_by_part: Mapping[str, float]
-    """Since the previous report."""
-    validation: ValidationRecord | None
-    benchmarks: Mapping[str, BenchmarkRecord]
-    """The newest of each tier."""
-
-
-def report(health: Health) -> dict[str, Rows]:
-    """Title -> label -> text, ready for `console.box`."""
-    record = health.record
-    sections = {
-        f"Health at step {record.step:,} of {health.total_steps:,}": _progress(health),
-        "Loss": _loss(health.loss),
-        "Gradients": _gradients(record, health.grad_norm),
-        "Learning rate": _learning_rate(record, health.learning_rate),
+def lay_out(meters: Meters, total_steps: int) -> dict[str, Rows]:
+    """Title -> label -> value, for `console.box` and the report page. There is a newest logging step."""
+    record = meters.last
+    assert record is not None
+    sections: dict[str, Rows] = {
+        f"Health at step {record.step:,} of {total_steps:,}": _progress(record, total_steps),
+        "Loss": _loss(meters.loss),
+        "Gradients": _gradients(record, meters.grad_norm),
+        "Learning rate": _learning_rate(record, meters.learning_rate),
         "GPU memory": _memory(record),
-        "Throughput": _throughput(record, health.total_steps),
-        "Time": _time(health.seconds_by_part),
+        "Throughput": _throughput(record, total_steps),
+        "Time": _time(meters.time.seconds_by_part),
         "Data": _data(record),
-        "Model": {name: f"{value:.4g}" for name, value in record.figures.items()},
+        "Model": {name: _number(value, ".4g") for name, value in record.figures.items()},
         **{_title(name): _loads(load_LE) for name, load_LE in record.loads.items()},
-        "Validation": _validation(health.validation),
-        **{f"Benchmark ({tier})": _benchmark(newest) for tier, newest in health.benchmarks.items()},
+        "Validation": _validation(meters.validation),
+        **{f"Benchmark ({tier})": _benchmark(newest) for tier, newest in meters.benchmarks.items()},
     }
     return {title: rows for title, rows in sections.items() if rows}
 
 
-def headline(health: Health) -> str:
+def headline(meters: Meters) -> str:
     """The report in a sentence."""
-    record = health.record
-    word = trend(health.loss.recent)
-    return f"Health at step {record.step:,}: loss {record.loss:.4f}" + (f", {word}." if word else ".")
+    assert meters.last is not None
+    word = trend(meters.loss.recent)
+    return f"Health at step {meters.last.step:,}: loss {meters.last.loss:.4f}" + (f", {word}." if word else ".")
 
 
 def trend(losses: Sequence[float]) -> str | None:
@@ -96,30 +88,31 @@ def trend(losses: Sequence[float]) -> str | None:
     return f"{word} ({change:+.2%})"
 
 
-def _progress(health: Health) -> Rows:
-    share = health.record.step / health.total_steps
-    return {"progress": f"{bar(share)} {share:.1%}", "elapsed": duration(health.record.seconds)}
+def _progress(record: StepRecord, total_steps: int) -> Rows:
+    share = record.step / total_steps
+    return {"progress": Bar(share, text=f"{share:.1%}"), "elapsed": duration(record.seconds)}
 
 
 def _loss(loss: LossMeter) -> Rows:
     if loss.last is None:
         return {}
-    rows = {"current": f"{loss.last:.4f}"}
-    rows["average"] = f"{loss.ema:.4f} fast, {loss.slow_ema:.4f} slow"
-    rows["best"] = f"{loss.best:.4f} at step {loss.best_step:,}"
+    rows: Rows = {
+        "current": f"{loss.last:.4f}",
+        "average": f"{loss.ema:.4f} fast, {loss.slow_ema:.4f} slow",
+        "best": f"{loss.best:.4f} at step {loss.best_step:,}",
+    }
     if word := trend(loss.recent):
         rows["trend"] = word
     if len(loss.recent) >= VARIANCE_WINDOW:
         rows["variance"] = f"{statistics.pvariance(loss.recent[-VARIANCE_WINDOW:]):.3g} of the last {VARIANCE_WINDOW}"
-    num_steps = loss.num_steps
-    if num_steps and loss.first is not None:
-        rate = (loss.last - loss.first) / num_steps * 1000
+    if loss.num_steps and loss.first is not None:
+        rate = (loss.last - loss.first) / loss.num_steps * 1000
         rows["rate"] = f"{rate:+.4g} in 1,000 steps, from the first on"
-    rows["history"] = sparkline(loss.recent)
+    rows["history"] = Curve(loss.recent)
     if loss.num_milestones:
         newest = ", ".join(f"{value:.4f} at step {step:,}" for step, value in loss.milestones)
-        drop = f"drop{'' if loss.num_milestones == 1 else 's'} of {loss.MILESTONE_DROP:.0%}"
-        rows["milestones"] = f"{loss.num_milestones} {drop} or more" + (f"; newest {newest}" if newest else "")
+        drops = f"drop{'' if loss.num_milestones == 1 else 's'} of {loss.MILESTONE_DROP:.0%}"
+        rows["milestones"] = f"{loss.num_milestones} {drops} or more; newest {newest}"
     return rows
 
 
@@ -135,17 +128,17 @@ def _gradients(record: StepRecord, norms: GradNormMeter) -> Rows:
     rows["clipped"] = f"{record.num_clipped_steps:,} of {record.step:,} steps, {clip_rate:.1%}"
     rows["not finite"] = f"{record.num_non_finite_steps:,} of them"
     rows["explosions"] = f"{norms.num_explosions:,}"
-    rows["history"] = sparkline(recent[-40:])
+    rows["history"] = Curve(recent[-NUM_RECENT:])
     if clip_rate > CLIP_ADVICE:
         rows["advice"] = "most steps are clipped: lower optimizer.learning_rate, or raise training.max_grad_norm"
     return rows
 
 
 def _learning_rate(record: StepRecord, meter: LearningRateMeter) -> Rows:
-    rows = {"current": f"{record.learning_rate:.3e}"}
+    rows: Rows = {"current": f"{record.learning_rate:.3e}"}
     if meter.peak:
         rows["peak so far"] = f"{meter.peak:.3e}, now {record.learning_rate / meter.peak:.1%} of it"
-    rows["history"] = sparkline(meter.recent)
+    rows["history"] = Curve(meter.recent)
     return rows
 
 
@@ -155,8 +148,8 @@ def _memory(record: StepRecord) -> Rows:
     if peak is None or total is None or allocated is None or reserved is None:
         return {}
     share = peak / total
-    rows = {
-        "in use": f"{bar(allocated / total, share)} {share:.0%} at the peak of {total / 2**30:.0f} GB",
+    rows: Rows = {
+        "in use": Bar(allocated / total, share, f"{share:.0%} at the peak of {total / 2**30:.0f} GB"),
         "allocated": f"{allocated / 2**30:.1f} GB now, {peak / 2**30:.1f} GB at the peak",
         "reserved": f"{reserved / 2**30:.1f} GB",
     }
@@ -172,7 +165,7 @@ def _memory(record: StepRecord) -> Rows:
 
 def _throughput(record: StepRecord, total_steps: int) -> Rows:
     speed = record.steps_per_second
-    rows = {"speed": f"{speed:.4g} steps/s, {speed * record.samples_per_step:,.0f} samples/s"}
+    rows: Rows = {"speed": f"{speed:.4g} steps/s, {speed * record.samples_per_step:,.0f} samples/s"}
     mean, p50, p95 = record.step_seconds_mean, record.step_seconds_p50, record.step_seconds_p95
     if mean is not None and p50 is not None and p95 is not None:
         rows["step time"] = f"{mean:.3g} s mean, {p50:.3g} s p50, {p95:.3g} s p95"
@@ -187,8 +180,8 @@ def _throughput(record: StepRecord, total_steps: int) -> Rows:
 
 def _time(seconds_by_part: Mapping[str, float]) -> Rows:
     """The part that takes most comes first; what rounds to nothing is left out."""
-    ordered = sorted(shares(seconds_by_part).items(), key=lambda pair: -pair[1])
-    rows = {NAMES[part]: f"{bar(share)} {share:.1%}" for part, share in ordered if share >= 0.0005}
+    ordered = sorted(time_shares(seconds_by_part).items(), key=lambda pair: -pair[1])
+    rows: Rows = {TIME_NAMES[part]: Bar(share, text=f"{share:.1%}") for part, share in ordered if share >= 0.0005}
     if advice := advise(seconds_by_part):
         rows["advice"] = advice.sentence
     return rows
@@ -198,28 +191,27 @@ def _data(record: StepRecord) -> Rows:
     data = record.data
     if data is None:
         return {}
-    rows = {
+    rows: Rows = {
         "series": f"{data.num_series:,}, {_bytes(data.mapped_bytes)} mapped",
         "batch": f"{data.build_seconds * 1000:.3g} ms to make",
         "wait": f"{record.data_wait_share:.1%} of the training time",
     }
     if data.queue_depth:
-        rows["read ahead"] = (
-            f"{bar(data.queue_fill)} {data.queue_fill:.0%} full on average, {data.num_ready} of {data.queue_depth} "
-            "batches now"
-        )
+        ready = f"{data.num_ready} of {data.queue_depth} batches now"
+        rows["read ahead"] = Bar(data.queue_fill, text=f"{data.queue_fill:.0%} full on average, {ready}")
     return rows
 
 
 def _loads(load_LE: Sequence[Sequence[float]]) -> Rows:
     """How evenly the experts of each layer were used: a bar an expert, and the entropy over that of an even load."""
-    rows: Rows = {}
-    entropies = [_entropy(load_E) for load_E in load_LE]
+    entropy_L = [_entropy(load_E) for load_E in load_LE]
     num_dead = sum(not load for load_E in load_LE for load in load_E)
-    rows["entropy"] = f"{statistics.fmean(entropies):.3f} mean, {min(entropies):.3f} lowest layer; 1 is even"
-    rows["dead experts"] = f"{num_dead} of {sum(map(len, load_LE))}"
-    for layer, (load_E, entropy) in enumerate(zip(load_LE, entropies, strict=True), start=1):
-        rows[f"layer {layer}"] = f"│{load_bar(load_E)}│ {entropy:.3f}"
+    rows: Rows = {
+        "entropy": f"{statistics.fmean(entropy_L):.3f} mean, {min(entropy_L):.3f} lowest layer; 1 is even",
+        "dead experts": f"{num_dead} of {sum(map(len, load_LE))}",
+    }
+    for layer, (load_E, entropy) in enumerate(zip(load_LE, entropy_L, strict=True), start=1):
+        rows[f"layer {layer}"] = Loads(load_E, f"{entropy:.3f}")
     return rows
 
 
@@ -233,7 +225,7 @@ def _entropy(load_E: Sequence[float]) -> float:
 def _validation(record: ValidationRecord | None) -> Rows:
     if record is None:
         return {}
-    rows = {"last": f"{record.loss:.4f} after step {record.step:,}"}
+    rows: Rows = {"last": f"{_number(record.loss, '.4f')} after step {record.step:,}"}
     if record.best_step is not None:
         rows["best"] = f"{record.best_loss:.4f} after step {record.best_step:,}"
     if record.patience:
@@ -242,7 +234,7 @@ def _validation(record: ValidationRecord | None) -> Rows:
 
 
 def _benchmark(record: BenchmarkRecord) -> Rows:
-    rows = {"last": f"{_scores(record.scores)} after step {record.step:,}"}
+    rows: Rows = {"last": f"{_scores(record.scores)} after step {record.step:,}"}
     if record.best_step is not None:
         rows["best"] = f"{record.metric} {record.best_score:.4f} after step {record.best_step:,}"
     if len(record.tasks) <= MOST_TASKS:
@@ -251,7 +243,12 @@ def _benchmark(record: BenchmarkRecord) -> Rows:
 
 
 def _scores(scores: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {score:.4f}" for name, score in scores.items())
+    return ", ".join(f"{name} {_number(score, '.4f')}" for name, score in scores.items())
+
+
+def _number(value: float | None, form: str) -> str:
+    """None where it was read back and is not finite."""
+    return format(math.nan if value is None else value, form)
 
 
 def _bytes(count: int) -> str:
@@ -260,3 +257,63 @@ def _bytes(count: int) -> str:
 
 def _title(name: str) -> str:
     return name.replace("_", " ").capitalize()
+
+
+TIME_NAMES: Mapping[str, str] = {
+    **{part: part.replace("_", " ") for part in TIME_PARTS},
+    "forward_backward": "forward/backward",
+}
+"""For people."""
+
+
+class _Limit(NamedTuple):
+    share: float
+    """The most that calls for no advice."""
+    advice: str
+
+
+_LIMITS: Mapping[TimePart, _Limit] = {
+    "data_wait": _Limit(
+        0.2,
+        "training waits for data: put them on a local disk, raise data.num_prefetch (where 0, nothing is read ahead), "
+        "or give each process more cores",
+    ),
+    "optimizer": _Limit(
+        0.3, "updates cost much of the time: a larger training.batch_size makes fewer of them for the same data"
+    ),
+    "communication": _Limit(
+        0.2,
+        "ranks wait for each other: look for a slower one, and raise training.batch_size so that they meet less often",
+    ),
+    "evaluation": _Limit(
+        0.25, "score more rarely: raise validation.steps or benchmark.steps, or lower validation.max_windows"
+    ),
+    "checkpoint": _Limit(0.1, "checkpoints cost much of the time: raise training.save_steps"),
+    "other": _Limit(
+        0.25,
+        "the host is busy between steps: raise training.batch_size and training.micro_batch_size so that a step does "
+        "more, and monitoring.log_steps",
+    ),
+}
+
+
+class Advice(NamedTuple):
+    """What to do about a part that takes too much of the time."""
+
+    part: TimePart
+    sentence: str
+
+
+def advise(seconds_by_part: Mapping[str, float]) -> Advice | None:
+    """Advice on the part that is furthest above its limit, in times of the limit; None where none is.
+
+    Limits, as shares of all time: data_wait 20 %, optimizer 30 %, communication 20 %, evaluation 25 %, checkpoint 10 %,
+    other 25 %. Forward and backward are what a run is for.
+    """
+    share_of = time_shares(seconds_by_part)
+    excess = {part: share_of.get(part, 0.0) / limit.share for part, limit in _LIMITS.items()}
+    worst = max(excess, key=excess.__getitem__)
+    if excess[worst] <= 1:
+        return None
+    sentence = f"{TIME_NAMES[worst]} takes {share_of[worst]:.0%} of the time: {_LIMITS[worst].advice}"
+    return Advice(worst, sentence)

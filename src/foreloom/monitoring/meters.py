@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
+
+from foreloom.monitoring.record import BenchmarkRecord, StepRecord, ValidationRecord
 
 NUM_RECENT = 40
 """Logged values that a sparkline is drawn from."""
@@ -43,13 +46,12 @@ class LossMeter:
             return
         self.last, self.last_step = loss, step
         self.recent = [*self.recent, loss][-NUM_RECENT:]
-        if self.first is None or self.best is None or self.ema is None or self.milestone is None:
+        if self.best is None or self.ema is None or self.slow_ema is None or self.milestone is None:
             self.first = self.best = self.ema = self.slow_ema = self.milestone = loss
             self.first_step = self.best_step = step
             return
-        slow = self.ema if self.slow_ema is None else self.slow_ema  # a state of before there was one
         self.ema += self.EMA_ALPHA * (loss - self.ema)
-        self.slow_ema = slow + self.SLOW_ALPHA * (loss - slow)
+        self.slow_ema += self.SLOW_ALPHA * (loss - self.slow_ema)
         if loss < self.best:
             self.best, self.best_step = loss, step
         if loss <= self.milestone * (1 - self.MILESTONE_DROP):
@@ -59,7 +61,7 @@ class LossMeter:
 
     @property
     def num_steps(self) -> int:
-        """From the first logged step to the last; 0 where there are not two, or a state of before they were kept."""
+        """From the first logged step to the last; 0 where there are not two."""
         return self.last_step - self.first_step if self.last_step and self.first_step else 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -143,3 +145,55 @@ class TimeMeter:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.seconds_by_part = dict(state["seconds_by_part"])
+
+
+class Meters:
+    """All meters of a run, and the newest record of each kind."""
+
+    def __init__(self) -> None:
+        self.loss = LossMeter()
+        self.grad_norm = GradNormMeter()
+        self.learning_rate = LearningRateMeter()
+        self.time = TimeMeter()
+        """Since the last health report."""
+        self.last: StepRecord | None = None
+        self.validation: ValidationRecord | None = None
+        self.benchmarks: dict[str, BenchmarkRecord] = {}
+        """By tier."""
+        self.peak_memory_bytes: int | None = None
+
+    @property
+    def step(self) -> int:
+        """That of the newest logging step; 0 before the first."""
+        return self.last.step if self.last else 0
+
+    def update(self, record: StepRecord) -> bool:
+        """Take in a logging step; True where its gradient norm deserves a warning mark."""
+        self.loss.update(record.step, record.loss)
+        self.learning_rate.update(record.learning_rate)
+        self.time.update(record.seconds_by_part)
+        self.last = record
+        if record.memory_bytes is not None:
+            self.peak_memory_bytes = max(record.memory_bytes, self.peak_memory_bytes or 0)
+        return self.grad_norm.update(record.grad_norm)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers: for checkpoints, and for the health reports of metrics.jsonl."""
+        return {
+            "loss": self.loss.state_dict(),
+            "grad_norm": self.grad_norm.state_dict(),
+            "learning_rate": self.learning_rate.state_dict(),
+            "time": self.time.state_dict(),
+            "last": asdict(self.last) if self.last else None,
+            "validation": asdict(self.validation) if self.validation else None,
+            "benchmarks": [asdict(record) for record in self.benchmarks.values()],
+            "peak_memory_bytes": self.peak_memory_bytes,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name in ("loss", "grad_norm", "learning_rate", "time"):
+            getattr(self, name).load_state_dict(state[name])
+        self.last = StepRecord.from_dict(state["last"]) if state["last"] else None
+        self.validation = ValidationRecord(**state["validation"]) if state["validation"] else None
+        self.benchmarks = {values["tier"]: BenchmarkRecord(**values) for values in state["benchmarks"]}
+        self.peak_memory_bytes = state["peak_memory_bytes"]

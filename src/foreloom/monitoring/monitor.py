@@ -4,26 +4,67 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import logging.handlers
 import math
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from foreloom.config.section import section
 from foreloom.monitoring import console, environment
-from foreloom.monitoring.config import DEFAULT_PROJECT, MonitoringConfig
-from foreloom.monitoring.health import Health, headline, report
-from foreloom.monitoring.lines import EarlyLines, close_lines, logger, open_lines, replay
-from foreloom.monitoring.meters import GradNormMeter, LearningRateMeter, LossMeter, TimeMeter
+from foreloom.monitoring.health import advise, headline, lay_out
+from foreloom.monitoring.meters import Meters, TimeMeter
 from foreloom.monitoring.metrics_file import MetricsFile
 from foreloom.monitoring.record import BenchmarkRecord, StepRecord, ValidationRecord
-from foreloom.monitoring.scalars import benchmark_scalars, step_scalars, validation_scalars
-from foreloom.monitoring.time_parts import advise
-from foreloom.monitoring.trackers import TRACKERS, Session, Tracker, require
+from foreloom.monitoring.trackers import (
+    TRACKERS,
+    Session,
+    Tracker,
+    TrackerName,
+    benchmark_scalars,
+    require,
+    step_scalars,
+    validation_scalars,
+)
 
+DEFAULT_PROJECT = "foreloom"
+LOG_NAME = "training.log"
 WARM_SECONDS = 60.0
 """Time to be measured before a run is called slow: the first steps compile and fill caches."""
+
+logger = logging.getLogger("foreloom")
+
+
+@section
+class MonitoringConfig:
+    """What a run says about itself, and where. metrics.jsonl and training.log are always written."""
+
+    log_steps: Annotated[int, Field(ge=1)] = 100
+    """Steps between log lines; the device is read at these steps only."""
+    health_steps: Annotated[int, Field(ge=0)] = 1000
+    """Steps between health reports, each printed with the next log line; 0: none."""
+    trackers: tuple[TrackerName, ...] = ("tensorboard",)
+    """Tools that mirror metrics.jsonl: a list of `tensorboard`, `wandb` (Weights & Biases), `mlflow`, or `[none]`."""
+    project: Annotated[str, Field(min_length=1)] | None = None
+    """W&B's project and MLflow's experiment; unset: foreloom."""
+    peak_flops: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """FLOPs a second one device can do in bf16, for model FLOPs utilisation; unset: known by the name of the GPU."""
+
+    def __post_init__(self) -> None:
+        if "none" in self.trackers and len(self.trackers) > 1:
+            raise ValueError(f"trackers: `none` stands alone, but the list is {list(self.trackers)}")
+        if len(set(self.trackers)) < len(self.trackers):
+            raise ValueError(f"trackers: each may be named once, but the list is {list(self.trackers)}")
+        if self.project is not None and not {"wandb", "mlflow"} & set(self.trackers):
+            raise ValueError("project has no effect without wandb or mlflow among the trackers; remove it")
+
+    def implied(self) -> dict[str, Any]:
+        return {"project": DEFAULT_PROJECT} if {"wandb", "mlflow"} & set(self.trackers) else {}
 
 
 class Monitor:
@@ -44,20 +85,13 @@ class Monitor:
         self.total_steps = total_steps
         self.config = config
         self.is_main = is_main
-        self._loss = LossMeter()
-        self._grad_norm = GradNormMeter()
-        self._learning_rate = LearningRateMeter()
-        self._time = TimeMeter()  # since the last health report
+        self._meters = Meters()
         self._owes_report = False
         self._session_time: TimeMeter | None = None  # since its first log line
         self._slow_parts: set[str] = set()
-        self._last: StepRecord | None = None
-        self._validation: ValidationRecord | None = None
-        self._benchmarks: dict[str, BenchmarkRecord] = {}
-        self._peak_memory_bytes: int | None = None
         self._file: MetricsFile | None = None
         self._trackers: list[Tracker] = []
-        self._early = EarlyLines()
+        self._early = _EarlyLines()
         self._handlers: list[logging.Handler] = []
         self._broken: set[str] = set()
 
@@ -69,10 +103,10 @@ class Monitor:
         The session goes on after `from_step`, with so many `flops` spent: in trackers, what an earlier session said of
         later steps is void. `fields`, for programs, join the event `start`, as `from_step` does.
         """
-        early = self._early.take()
-        self._handlers = open_lines(self.run_dir, is_main=self.is_main)
+        self._early.stop()
+        self._handlers = _open_log(self.run_dir, is_main=self.is_main)
         if not self.is_main:
-            replay(early)
+            self._early.say()
             return
         with self._lasting(environment.FILE_NAME):
             environment.write_environment(self.run_dir)
@@ -94,7 +128,7 @@ class Monitor:
             "trackers": self.config.trackers,
         }
         logger.info(console.box({**banner, "Monitoring": {**monitoring, **banner.get("Monitoring", {})}}))
-        replay(early)
+        self._early.say()
         self._write_event(
             "start",
             "info",
@@ -105,19 +139,14 @@ class Monitor:
 
     def log(self, record: StepRecord) -> None:
         """Take in a logging step (every `log_steps`-th and the last) and, on the main rank, print and write it."""
-        self._loss.update(record.step, record.loss)
-        surge = self._grad_norm.update(record.grad_norm)
-        self._learning_rate.update(record.learning_rate)
-        self._time.update(record.seconds_by_part)
         self._owes_report = self._owes_report or self._is_report_due(record.step)
-        self._last = record
-        if record.memory_bytes is not None:
-            self._peak_memory_bytes = max(record.memory_bytes, self._peak_memory_bytes or 0)
+        surge = self._meters.update(record)
         if not self.is_main:
             return
         # Before the first finite loss there is nothing to smooth.
-        ema = math.nan if self._loss.ema is None else self._loss.ema
-        best = math.nan if self._loss.best is None else self._loss.best
+        loss = self._meters.loss
+        ema = math.nan if loss.ema is None else loss.ema
+        best = math.nan if loss.best is None else loss.best
         logger.info(console.log_line(record, total_steps=self.total_steps, ema=ema, best=best, surge=surge))
         if record.figures:
             logger.info(console.figures_line(record.figures))
@@ -130,13 +159,16 @@ class Monitor:
 
         Call it after that step's validation and benchmark, so that they are in it.
         """
-        if self._owes_report and self._last and self.is_main:
-            self._report(self._last)
+        if self._owes_report and self.is_main:
+            logger.info(console.box(lay_out(self._meters, self.total_steps)))
+            numbers = {"total_steps": self.total_steps, "meters": self._meters.state_dict()}
+            self._write_event("health", "info", headline(self._meters), None, numbers)
+            self._meters.time.reset()
         self._owes_report = False
 
     def log_validation(self, record: ValidationRecord) -> None:
         """Take in a validation and, on the main rank, print and write it: an event of the kind `validation`."""
-        self._validation = record
+        self._meters.validation = record
         sentence = console.validation_line(record)
         self.event("validation", sentence, **dataclasses.asdict(record))
         if record.figures and self.is_main:
@@ -145,7 +177,7 @@ class Monitor:
 
     def log_benchmark(self, record: BenchmarkRecord) -> None:
         """Take in a benchmark and, on the main rank, print and write it: an event of the kind `benchmark`."""
-        self._benchmarks[record.tier] = record
+        self._meters.benchmarks[record.tier] = record
         self.event("benchmark", console.benchmark_line(record), **dataclasses.asdict(record))
         self._track(record.step, benchmark_scalars(record))
 
@@ -170,12 +202,12 @@ class Monitor:
         to its end although steps are left.
         """
         if self.is_main:
-            step = self._last_step if step is None else step
+            step = self._meters.step if step is None else step
             outcome = "Finished" if step >= self.total_steps else "Finished early" if is_early_end else "Stopped"
             title = f"{outcome} at step {step:,} of {self.total_steps:,}"
             rows = {**self.summary(), **result}
-            if self._last is not None and self._last.step < step:
-                rows = {"figures": f"those of the log line of step {self._last.step:,}", **rows}
+            if 0 < self._meters.step < step:
+                rows = {"figures": f"those of the log line of step {self._meters.step:,}", **rows}
             logger.info(console.box({title: rows}))
             self._write_event("finish", "info", f"{title}.", step, {"result": rows})
         self.close()
@@ -187,13 +219,14 @@ class Monitor:
                 tracker.close()
         self._trackers = []
         self._file = None
-        logger.removeHandler(self._early)
-        close_lines(self._handlers)
+        self._early.stop()
+        _close_log(self._handlers)
         self._handlers = []
 
     def summary(self) -> dict[str, Any]:
         """The run in a few figures, ready for people: label -> text."""
-        loss, last = self._loss, self._last
+        meters = self._meters
+        loss, last = meters.loss, meters.last
         if last is None:
             return {"logged": "nothing yet"}
         rows: dict[str, Any] = {
@@ -208,58 +241,23 @@ class Monitor:
             rows["milestones"] = f"{loss.num_milestones} {drops} of {loss.MILESTONE_DROP:.0%} or more"
         if last.seconds:
             rows["mean speed"] = f"{last.step / last.seconds:.1f} stp/s, {last.samples / last.seconds:.0f} smp/s"
-        if self._peak_memory_bytes is not None:
-            rows["peak memory"] = f"{self._peak_memory_bytes / 2**30:.1f} GB"
-        rows["gradients"] = f"{self._grad_norm.num_explosions} explosions, {last.num_skipped_steps} steps skipped"
+        if meters.peak_memory_bytes is not None:
+            rows["peak memory"] = f"{meters.peak_memory_bytes / 2**30:.1f} GB"
+        rows["gradients"] = f"{meters.grad_norm.num_explosions} explosions, {last.num_skipped_steps} steps skipped"
         return rows
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers: what the figures of later log lines and reports depend on. That of the main rank counts."""
-        return {
-            "loss": self._loss.state_dict(),
-            "grad_norm": self._grad_norm.state_dict(),
-            "learning_rate": self._learning_rate.state_dict(),
-            "time": self._time.state_dict(),
-            "slow_parts": sorted(self._slow_parts),
-            "last": dataclasses.asdict(self._last) if self._last else None,
-            "validation": dataclasses.asdict(self._validation) if self._validation else None,
-            "benchmarks": [dataclasses.asdict(record) for record in self._benchmarks.values()],
-            "peak_memory_bytes": self._peak_memory_bytes,
-        }
+        return {**self._meters.state_dict(), "slow_parts": sorted(self._slow_parts)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._loss.load_state_dict(state["loss"])
-        self._grad_norm.load_state_dict(state["grad_norm"])
-        self._last = StepRecord.from_dict(state["last"]) if state["last"] else None
-        self._peak_memory_bytes = state["peak_memory_bytes"]
-        if "time" not in state:  # a checkpoint of before there were health reports
-            return
-        self._learning_rate.load_state_dict(state["learning_rate"])
-        self._time.load_state_dict(state["time"])
+        self._meters.load_state_dict(state)
         self._slow_parts = set(state["slow_parts"])
-        self._validation = ValidationRecord(**state["validation"]) if state["validation"] else None
-        self._benchmarks = {values["tier"]: BenchmarkRecord(**values) for values in state["benchmarks"]}
 
     def _is_report_due(self, step: int) -> bool:
         """Has a multiple of `health_steps` been passed since the newest log line?"""
         every = self.config.health_steps
-        return bool(every) and step // every > self._last_step // every
-
-    def _report(self, record: StepRecord) -> None:
-        health = Health(
-            record=record,
-            total_steps=self.total_steps,
-            loss=self._loss,
-            grad_norm=self._grad_norm,
-            learning_rate=self._learning_rate,
-            seconds_by_part=self._time.seconds_by_part,
-            validation=self._validation,
-            benchmarks=self._benchmarks,
-        )
-        sections = report(health)
-        logger.info(console.box(sections))
-        self._write_event("health", "info", headline(health), record.step, {"report": sections})
-        self._time.reset()
+        return bool(every) and step // every > self._meters.step // every
 
     def _watch_time(self, record: StepRecord) -> None:
         """Say once a part that it takes too much of the session's time."""
@@ -273,19 +271,16 @@ class Monitor:
             self._slow_parts.add(advice.part)
             self.warn("slow", f"{advice.sentence}.", part=advice.part, seconds_by_part=seconds)
 
-    @property
-    def _last_step(self) -> int:
-        return self._last.step if self._last else 0
-
     def _write_event(self, kind: str, level: str, sentence: str, step: int | None, fields: Mapping[str, Any]) -> None:
         assert kind != "step", "records of this kind are logging steps"
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        step = self._last_step if step is None else step
+        step = self._meters.step if step is None else step
         self._write({"kind": kind, "level": level, "sentence": sentence, "step": step, "time": now, **fields})
 
     def _track(self, step: int, values: Mapping[str, float]) -> None:
         # Of a step between two log lines: FLOPs grow by about as much a step.
-        flops = self._last.flops * step / self._last.step if self._last else 0.0
+        newest = self._meters.last
+        flops = newest.flops * step / newest.step if newest else 0.0
         for tracker in list(self._trackers):
             with self._tracking(tracker.name):
                 tracker.scalars(step, flops, values)
@@ -314,3 +309,87 @@ class Monitor:
             self._trackers = [tracker for tracker in self._trackers if tracker.name != name]
             reason = " ".join(str(error).split()) or type(error).__name__
             self.warn("tracker", f"{name} cannot be written ({reason}); the run goes on without it")
+
+
+class _EarlyLines(logging.handlers.MemoryHandler):
+    """Keeps the lines said while a run is being put together, until there is a log to write them to.
+
+    A process puts one run together at a time: a new one takes the place of one that was given up.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(capacity=1000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
+        logger.setLevel(logging.INFO)
+        for handler in [one for one in logger.handlers if isinstance(one, _EarlyLines)]:
+            logger.removeHandler(handler)
+        logger.addHandler(self)
+
+    def stop(self) -> None:
+        """Keep no more."""
+        logger.removeHandler(self)
+
+    def say(self) -> None:
+        """What was kept, now that there is a log."""
+        kept, self.buffer = self.buffer, []
+        for record in kept:
+            logger.handle(record)
+
+
+def _open_log(run_dir: Path, *, is_main: bool) -> list[logging.Handler]:
+    """Send the logger's lines to the console and, on the main rank, to `<run_dir>/training.log` (appended).
+
+    Ranks other than the main one print warnings only. Give the handlers to `_close_log` at the end.
+    """
+    logger.setLevel(logging.INFO)
+    screen = _Screen(sys.stdout)
+    screen.setLevel(logging.INFO if is_main else logging.WARNING)
+    handlers: list[logging.Handler] = [screen]
+    if is_main:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        handlers.append(_LogFile(run_dir / LOG_NAME, encoding="utf-8"))
+    for handler in handlers:
+        handler.setFormatter(_Line())
+        logger.addHandler(handler)
+    return handlers
+
+
+def _close_log(handlers: list[logging.Handler]) -> None:
+    for handler in handlers:
+        logger.removeHandler(handler)
+        with suppress(OSError):  # the lines a full disk refused, which were warned of
+            handler.close()
+
+
+class _Line(logging.Formatter):
+    """The bare message, so that log lines stay as they are documented; warnings and errors say what they are."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
+
+
+class _Lasting(logging.Handler):
+    """Where the operating system refuses a line (full disk, closed pipe), says so once and drops the lines."""
+
+    output: str
+    _warned = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._warned:
+            self._warned = True
+            print(f"warning: {self.output} cannot be written ({error}); the run goes on without it", file=sys.stderr)
+
+
+class _Screen(_Lasting, logging.StreamHandler):
+    output = "the console"
+
+    def format(self, record: logging.LogRecord) -> str:
+        encoding = self.stream.encoding or "utf-8"
+        return super().format(record).encode(encoding, "replace").decode(encoding)  # boxes on an ASCII console: ???
+
+
+class _LogFile(_Lasting, logging.FileHandler):
+    output = LOG_NAME

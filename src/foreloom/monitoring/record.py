@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Tier = Literal["lite", "extended"]
 """Of the benchmark in training."""
+TimePart = Literal["data_wait", "forward_backward", "optimizer", "communication", "evaluation", "checkpoint", "other"]
+TIME_PARTS: tuple[TimePart, ...] = get_args(TimePart)
+"""What the time of a run goes into. `communication` is what ranks tell each other outside forward and backward: the
+exchange of gradients (DDP) and of weights (FSDP) overlaps with computing and counts as `forward_backward`."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,8 @@ class StepRecord:
     step_seconds_p50: float | None = None
     step_seconds_p95: float | None = None
     seconds_by_part: Mapping[str, float] = field(default_factory=dict)
-    """Where the time since the previous record went on the main rank, evaluation and checkpoints included; see
-    `monitoring.time_parts`."""
+    """Where the time since the previous record went on the main rank, evaluation and checkpoints included: see
+    `TIME_PARTS`."""
     mfu: float | None = None
     """Model FLOPs utilisation since the previous record; None where the device's peak is not known."""
     figures: Mapping[str, float] = field(default_factory=dict)
@@ -83,7 +87,7 @@ class StepRecord:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> StepRecord:
-        """Back from `dataclasses.asdict`, also that of an earlier version."""
+        """Back from `dataclasses.asdict`."""
         own = {name: value for name, value in values.items() if name != "data"}
         data = values.get("data")
         return cls(**own, data=DataRecord(**data) if data else None)
@@ -130,6 +134,12 @@ class BenchmarkRecord:
     """What it took."""
     training_share: float
     """What all benchmarks of the run have taken so far, as a share of its time."""
+
+
+def time_shares(seconds_by_part: Mapping[str, float]) -> dict[str, float]:
+    """Each part's share of the sum; empty where there is no time to share out."""
+    total = sum(seconds_by_part.values())
+    return {part: seconds / total for part, seconds in seconds_by_part.items()} if total else {}
 
 
 def score_name(tier: Tier, score: str) -> str:

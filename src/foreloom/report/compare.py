@@ -1,4 +1,4 @@
-"""`foreloom report compare`: models scored on the same tasks, side by side and against a baseline.
+"""Models scored on the same tasks, side by side and against a baseline.
 
 Axes: T tasks, M models (the baseline last).
 """
@@ -6,30 +6,18 @@ Axes: T tasks, M models (the baseline last).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from foreloom.evaluation import skill
 from foreloom.evaluation.skill import ErrorTable
-from foreloom.report.rendering import Form, TitledTable, print_or_write
 from foreloom.report.score_reader import by_model, find_metric, nearest, read_scores, task_scores
 from foreloom.report.tables import BASELINE, Cell, Column, ScoreTable
 
 
-def compare_and_print(
-    results: Sequence[str | Path],
-    *,
-    baseline: str = BASELINE,
-    metric: str = "WQL",
-    form: Form | None = None,
-    out: str | Path | None = None,
-) -> None:
-    """Compare the models of one or several score files and print or write the table, see `compare`."""
-    print_or_write(compare(results, baseline=baseline, metric=metric), form, out)
-
-
-def compare(results: Sequence[str | Path], *, baseline: str = BASELINE, metric: str = "WQL") -> TitledTable:
+def compare(results: Sequence[str | Path], *, baseline: str = BASELINE, metric: str = "WQL") -> ScoreTable:
     """A row a task with the score of each model, the baseline's, and each model's relative to it.
 
     Below: averages, geometric means of the relative scores (over tasks where the baseline errs at all), and how often
@@ -64,10 +52,10 @@ def compare(results: Sequence[str | Path], *, baseline: str = BASELINE, metric: 
             f"{skill.NUM_RESAMPLES:,} bootstrap samples of the tasks."
         )
     title = f"{metric} of {', '.join(kept.models[:-1])} beside {baseline} on {_tasks(len(kept.tasks))}"
-    return TitledTable(title, _layout(kept, metric), tuple(notes))
+    return replace(_lay_out(kept, metric), title=title, notes=tuple(notes))
 
 
-def _layout(table: ErrorTable, metric: str) -> ScoreTable:
+def _lay_out(table: ErrorTable, metric: str) -> ScoreTable:
     *others, baseline = table.models
     columns = [Column("Task", "text"), *(Column(name, "score", metric) for name in others)]
     columns.append(Column(baseline, "baseline", metric))

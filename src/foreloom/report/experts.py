@@ -1,4 +1,4 @@
-"""`foreloom report experts`: which kinds of series a model sends to which expert.
+"""Which kinds of series a model sends to which of its experts: found by routing them, as a table, as a heatmap.
 
 Axes: N series, R target rows, L layers with experts, E experts, T steps.
 """
@@ -6,8 +6,9 @@ Axes: N series, R target rows, L layers with experts, E experts, T steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -17,12 +18,14 @@ from foreloom.data.pattern import pattern_of
 from foreloom.data.source import Series
 from foreloom.data.stream.selection import fixed_choice
 from foreloom.data.synthetic.address import short_name
-from foreloom.evaluation.specialization import Specialization, specialization
+from foreloom.evaluation.specialization import NUM_PERMUTATIONS, KindUse, Specialization, specialization
 from foreloom.forecast.model import from_pretrained
 from foreloom.models.family import ExpertChoices, RoutedForecaster
-from foreloom.report.expert_table import ExpertReport, expert_figure, expert_table
-from foreloom.report.rendering import Form, print_or_write
-from foreloom.report.style import check_picture_name, save_figure
+from foreloom.report.style import BLUE, INK, PAPER, styled
+from foreloom.report.tables import Cell, Column, ScoreTable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 KIND_COLUMN = "kind"
 """The static column that is taken where every series has it."""
@@ -30,35 +33,47 @@ LONGEST_CONTEXT = 2048
 """Steps routed by default of models that could look at more."""
 PATTERN_STEPS = 512
 """Newest steps that a series' pattern is told from, whatever of them the model reads."""
+CELL_INCHES = (0.72, 0.36)
+TITLE_CHARACTERS_PER_INCH = 9
+DARK_SHARE = 0.7
+"""From this share of the darkest blue on, a cell's number is written in the colour of the paper."""
 
 
-class _Contexts(NamedTuple):
-    inputs: list[ForecastInput]
-    kinds: list[str]
+@dataclass(frozen=True)
+class ExpertReport:
+    """What was found, a `Specialization` a layer."""
+
+    layers: tuple[Specialization, ...]
+    layer: int
+    """The one to be shown, from 1."""
     kinds_by: str
+    """Where the kinds come from."""
     num_left_out: int
+    """Series with nothing observed in their context."""
+    context_length: int
+    name: str = ""
+    """Of what, on what."""
+
+    @property
+    def shown(self) -> Specialization:
+        return self.layers[self.layer - 1]
 
 
-def experts_and_print(
+def route_model(
     model: str,
     data: str,
     *,
-    kind: str | None,
-    context_length: int | None,
-    max_series: int,
-    layer: int | None,
-    device: str,
-    form: Form | None,
-    out: Path | None,
-    plot: Path | None,
-) -> None:
-    """Route the newest context of each series of a data set, and print or write the table and, with `plot`, a heatmap.
+    kind: str | None = None,
+    context_length: int | None = None,
+    max_series: int | None = None,
+    layer: int | None = None,
+    device: str = "auto",
+) -> ExpertReport:
+    """Route the newest context of each series of a data set through a model (see `route`), and name the two.
 
     Raises ValueError for a model without experts, a data set without the column `kind`, one whose contexts are all
     missing, and a layer there is not.
     """
-    if plot is not None:
-        check_picture_name(plot)
     forecaster = from_pretrained(model, device).forecaster
     if not isinstance(forecaster, RoutedForecaster):
         raise ValueError(f"{model} is of a family without experts, so there is nothing to tell of them.")
@@ -66,10 +81,7 @@ def experts_and_print(
     name = f"{Path(model).name} on {short_name(data)}"
     if len(report.layers) > 1:
         name += f", layer {report.layer} of {len(report.layers)}"
-    print_or_write(expert_table(report, f"Experts of {name}"), form, out)
-    if plot is not None:
-        save_figure(expert_figure(report.shown, name), plot)
-        print(f"wrote {plot}")
+    return replace(report, name=name)
 
 
 def route(
@@ -81,7 +93,7 @@ def route(
     max_series: int | None = None,
     layer: int | None = None,
 ) -> ExpertReport:
-    """Where the newest `context_length` steps of the series of a data set are sent (see `experts_and_print`)."""
+    """Where the newest `context_length` steps of the series of a data set are sent."""
     steps = min(forecaster.context_length, LONGEST_CONTEXT) if context_length is None else context_length
     contexts = _read(data, kind, steps, max_series)
     choices = forecaster.route(contexts.inputs, context_length=steps)
@@ -103,6 +115,13 @@ def by_layer(choices: ExpertChoices, num_targets: Sequence[int], kinds: Sequence
     return tuple(
         specialization(share_NLE[:, i], probability_NLE[:, i], kinds, choices.top_k) for i in range(share_NLE.shape[1])
     )
+
+
+class _Contexts(NamedTuple):
+    inputs: list[ForecastInput]
+    kinds: list[str]
+    kinds_by: str
+    num_left_out: int
 
 
 def _read(data: str, column: str | None, num_steps: int, max_series: int | None) -> _Contexts:
@@ -140,3 +159,98 @@ def _kinds(series: Sequence[Series], column: str | None) -> tuple[list[str], str
             f"for one. Static columns: {', '.join(known) or 'none'}. Without --kind, kinds are patterns of the values."
         )
     return [str(one.static[column]) for one in series], f"by the column {column}"
+
+
+def expert_table(report: ExpertReport) -> ScoreTable:
+    """A row a kind: series, the share of its choices that falls on each expert, their entropy, mean probabilities."""
+    found = report.shown
+    numbers = range(len(found.total.share_E))
+    columns = [
+        Column("Kind", "text"),
+        Column("Series", "count"),
+        *(Column(f"Expert {i}", "score") for i in numbers),
+        Column("Entropy", "score"),
+        *(Column(f"Mean p {i}", "score") for i in numbers),
+    ]
+    rows = [_row(use) for use in found.kinds]
+    return ScoreTable(columns, rows, [_row(found.total)], f"Experts of {report.name}", tuple(_notes(report)))
+
+
+def _row(use: KindUse) -> list[Cell]:
+    return [use.kind, use.num_series, *use.share_E.tolist(), use.entropy, *use.probability_E.tolist()]
+
+
+def _notes(report: ExpertReport) -> list[str]:
+    found = report.shown
+    notes = [
+        f"Kinds {report.kinds_by}, contexts of the newest {report.context_length:,} steps. Expert: share of a kind's "
+        "choices. Entropy: of these shares, 1 is even. Mean p: the router's probability before the choice.",
+        _information(found),
+        _never_chosen(found.unused) if found.unused else "Every expert is used.",
+    ]
+    if len(report.layers) > 1:
+        bits = ", ".join(f"{layer.information_bits:.3f} ({layer.chance_95_bits:.3f})" for layer in report.layers)
+        notes.append(f"Bits layer by layer, and what chance stays under in 19 cases of 20: {bits}.")
+    if report.num_left_out:
+        notes.append(f"Series left out, with nothing observed in their context: {report.num_left_out:,}.")
+    return notes
+
+
+def _never_chosen(experts: Sequence[int]) -> str:
+    return f"Never chosen: expert{'s' * (len(experts) > 1)} {', '.join(map(str, experts))}."
+
+
+def _information(found: Specialization) -> str:
+    if len(found.kinds) == 1:
+        return "All series are of one kind, so there is nothing to tell kinds apart by."
+    verdict = (
+        "Kinds go to different experts."
+        if found.p_value <= 0.05
+        else "That is no more than chance gives: no specialisation is seen."
+    )
+    return (
+        f"Mutual information of kind and expert: {found.information_bits:.3f} of at most {found.most_bits:.3f} bits; "
+        f"kinds dealt at random give {found.chance_bits:.3f}, and under {found.chance_95_bits:.3f} in 19 cases of 20 "
+        f"(p = {found.p_value:.3f}, {NUM_PERMUTATIONS} deals). {verdict}"
+    )
+
+
+@styled
+def expert_figure(report: ExpertReport) -> Figure:
+    """A cell a kind and expert with the share in it, the darker the larger; all series below."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    found, name = report.shown, report.name
+    uses = [*found.kinds, found.total]
+    num_experts = len(found.total.share_E)
+    width, height = CELL_INCHES
+    size = (max(width * num_experts + 1.6, 3.6), height * len(uses) + 0.95)
+    figure = Figure(figsize=size, layout="constrained")
+    ax = figure.subplots()
+    largest = max(use.share_E.max() for use in uses)
+    # The total stands apart.
+    places = [*range(len(found.kinds)), len(found.kinds) + 0.25]
+    for place, use in zip(places, uses, strict=True):
+        for expert, share in enumerate(use.share_E):
+            strength = float(share / largest)
+            # Rectangles and not an image: their blue follows the reader's dark mode.
+            ax.add_patch(Rectangle((expert, place), 0.96, 0.94, facecolor=BLUE, alpha=strength, linewidth=0))
+            colour = PAPER if strength > DARK_SHARE else INK
+            ax.text(expert + 0.48, place + 0.47, f"{share:.0%}", ha="center", va="center", color=colour)
+    ax.set_xlim(0, num_experts)
+    ax.set_ylim(places[-1] + 1, 0)
+    ax.set_xticks([i + 0.48 for i in range(num_experts)], [str(i) for i in range(num_experts)])
+    ax.set_yticks([place + 0.47 for place in places], [f"{use.kind} ({use.num_series:,})" for use in uses])
+    for label in ax.get_yticklabels():
+        label.set_parse_math(False)
+    ax.tick_params(length=0)
+    ax.grid(visible=False)
+    ax.spines["bottom"].set_visible(False)
+    ax.set_xlabel("expert")
+    room = int(size[0] * TITLE_CHARACTERS_PER_INCH)
+    short = name if len(name) <= room else name[: room - 1] + "…"
+    figure.suptitle(
+        f"Choices of each kind by expert\n{short}", x=0.02, ha="left", fontsize=10, fontweight="bold"
+    ).set_parse_math(False)
+    return figure

@@ -1,4 +1,4 @@
-"""Figures: forecasts, curves of a run and what a data set looks like. Plain arrays in, matplotlib figures out.
+"""Figures of forecasts and of the curves of a run, and the panels that all figures are made of.
 
 Axes: L history steps, H horizon steps, Q quantile levels.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from foreloom.report.style import BLUE, GRID, INK, MUTED, ORANGE, styled
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -23,6 +24,8 @@ BAND_COVERAGES = (0.5, 0.8)
 """Shares of the central bands shaded around the median; the nearest a model offers are taken."""
 PANEL_INCHES = (4.2, 2.4)
 TITLE_LENGTH = 42
+MAX_PANELS = 6
+"""Of a table of forecasts."""
 
 
 @dataclass(frozen=True)
@@ -131,43 +134,33 @@ def shares_figure(title: str, steps: Sequence[int], parts: Mapping[str, Sequence
     return figure
 
 
-@styled
-def dataset_figure(examples: Mapping[str, tuple[np.ndarray, np.ndarray]], lengths: np.ndarray) -> Figure:
-    """What a data set looks like: up to eight series by name, above the histogram of all lengths (N,).
+def panels_of(past: pd.DataFrame, forecast: pd.DataFrame) -> list[ForecastPanel]:
+    """The first series and targets of a forecast with their history. `past` is the table that was forecast."""
+    import pandas as pd
 
-    An example is (steps, values), (T,) each, so that a long series may be shown by every k-th step.
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    from foreloom.forecast.table import with_ids
 
-    assert examples, "an empty data set is refused where it is opened"
-    names = list(examples)[:8]
-    num_columns = min(len(names), 2)
-    cells: list[Hashable] = [*range(len(names)), *["."] * (len(names) % num_columns), *["lengths"] * num_columns]
-    mosaic: list[list[Any]] = [cells[i : i + num_columns] for i in range(0, len(cells), num_columns)]
-    figure = Figure(figsize=(PANEL_INCHES[0] * num_columns, 1.4 * len(mosaic)), layout="constrained")
-    axes = figure.subplot_mosaic(mosaic)
-    for ax in axes.values():
-        _plain_ticks(ax)
-        ax.xaxis.set_major_formatter("{x:,.0f}")
-        ax.margins(x=0.01)
-    for i, name in enumerate(names):
-        axes[i].plot(*examples[name], color=BLUE, linewidth=0.9)
-        panel_title(axes[i], name)
-
-    ax = axes["lengths"]
-    low, high = max(int(lengths.min()), 1), int(lengths.max())
-    if high > 50 * low:
-        ax.set_xscale("log")
-        ax.xaxis.set_major_formatter("{x:,.0f}")
-        bins = np.geomspace(low, high + 1, 41)
-    else:
-        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-        bins = np.linspace(low - 0.5, high + 0.5, min(41, high - low + 2))
-    ax.hist(lengths, bins=bins.tolist(), color=BLUE, alpha=0.75)
-    ax.margins(x=4.0 if low == high else 0.01)
-    panel_title(ax, f"Lengths of {len(lengths):,} series (time steps)")
-    return figure
+    id_column, timestamp_column = forecast.columns[:2]
+    past = with_ids(past, id_column, timestamp_column)
+    levels = [float(name) for name in forecast.columns if _is_level(name)]
+    panels = []
+    for (item, target), future in forecast.groupby([id_column, "target_name"], sort=False):
+        if len(panels) == MAX_PANELS:
+            break
+        mine = past[past[id_column] == item]
+        mine = mine.assign(**{timestamp_column: pd.to_datetime(mine[timestamp_column])}).sort_values(timestamp_column)
+        times = np.concatenate([mine[timestamp_column].to_numpy(), future[timestamp_column].to_numpy()])
+        panels.append(
+            ForecastPanel(
+                title=f"{item} · {target}" if forecast["target_name"].nunique() > 1 else str(item),
+                history=mine[target].to_numpy(np.float64),
+                actual=None,
+                levels=levels,
+                quantiles=future[[str(level) for level in levels]].to_numpy(np.float64),
+                timestamps=times.astype("datetime64[s]"),
+            )
+        )
+    return panels
 
 
 def centred_mean(values: Sequence[float]) -> np.ndarray:
@@ -246,7 +239,7 @@ def panel_grid(num_rows: int, num_columns: int) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(width * num_columns, height * num_rows), layout="constrained")
     axes = figure.subplots(num_rows, num_columns, squeeze=False).ravel().tolist()
     for ax in axes:
-        _plain_ticks(ax)
+        plain_ticks(ax)
     return figure, axes
 
 
@@ -259,13 +252,17 @@ def step_axis(ax: Axes) -> None:
     ax.margins(x=0.01)
 
 
-def _plain_ticks(ax: Axes) -> None:
+def plain_ticks(ax: Axes) -> None:
     """At most five, as numbers one can read aloud."""
     ax.yaxis.set_major_formatter("{x:,g}")
     ax.locator_params(axis="y", nbins=5)
 
 
-def panel_title(ax: Axes, text: str) -> None:
+def panel_title(ax: Axes, text: str, most: int = TITLE_LENGTH) -> None:
     """Names of series are shown as they are: cut short, and a dollar sign is no mathematics."""
-    short = text if len(text) <= TITLE_LENGTH else text[: TITLE_LENGTH - 1] + "…"
+    short = text if len(text) <= most else text[: most - 1] + "…"
     ax.set_title(short).set_parse_math(False)
+
+
+def _is_level(column: str) -> bool:
+    return column.replace(".", "", 1).isdigit()

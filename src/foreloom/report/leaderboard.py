@@ -1,4 +1,4 @@
-"""`foreloom report leaderboard`: a suite's published board, with one's own models among the published ones.
+"""A suite's published leaderboard, with one's own models among the published ones.
 
 Axes: T tasks, M models.
 """
@@ -6,6 +6,7 @@ Axes: T tasks, M models.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,7 @@ from foreloom.evaluation import skill, suites
 from foreloom.evaluation.published import TRAINED_ON, published_rows
 from foreloom.evaluation.skill import ErrorTable
 from foreloom.evaluation.suites import Suite
-from foreloom.report.rendering import Form, TitledTable, print_or_write
-from foreloom.report.score_reader import Scores, by_model, find_metric, nearest, read_scores
+from foreloom.report.score_reader import ModelScores, by_model, find_metric, nearest, read_scores
 from foreloom.report.tables import BASELINE, Cell, Column, ScoreTable
 
 _BOARDS = {"relative": "chronos", "skill": "fev-bench", "rank": "gift-eval"}
@@ -26,19 +26,7 @@ _CLOSE = 0.005
 """Relative difference of one's own Seasonal Naive from the published one that rounding may make."""
 
 
-def leaderboard_and_print(
-    suite: str,
-    results: Sequence[str | Path] = (),
-    *,
-    metric: str | None = None,
-    form: Form | None = None,
-    out: str | Path | None = None,
-) -> None:
-    """Print or write the board of a suite, see `leaderboard`."""
-    print_or_write(leaderboard(suite, results, metric=metric), form, out)
-
-
-def leaderboard(suite: str, results: Sequence[str | Path] = (), *, metric: str | None = None) -> TitledTable:
+def leaderboard(suite: str, results: Sequence[str | Path] = (), *, metric: str | None = None) -> ScoreTable:
     """The published models of a suite and those of one's own score files, best first, by the suite's definitions.
 
     Chronos: geometric means of the errors over Seasonal Naive's. fev-bench: skill and win rate with 95 % intervals.
@@ -49,7 +37,7 @@ def leaderboard(suite: str, results: Sequence[str | Path] = (), *, metric: str |
     listed = suites.load(suite)
     if listed.protocol != "windows":
         raise ValueError(f"{listed.name}: no results per task are published for this suite, so it has no board.")
-    published: dict[str, Scores] = {}
+    published: dict[str, ModelScores] = {}
     leaked: set[tuple[str, str]] = set()
     for row in published_rows(_BOARDS[listed.ranking]):
         published.setdefault(row["model"], {})[row["task"]] = {name: row[name] for name in listed.metrics}
@@ -80,7 +68,7 @@ def leaderboard(suite: str, results: Sequence[str | Path] = (), *, metric: str |
     }
     build = {"relative": _relative_board, "rank": _rank_board, "skill": _skill_board}[listed.ranking]
     table, explained = build(tables, leaked)
-    return TitledTable(f"{listed.title}: {metrics[0]}", table, (explained, *notes))
+    return replace(table, title=f"{listed.title}: {metrics[0]}", notes=(explained, *notes))
 
 
 def _relative_board(tables: dict[str, ErrorTable], _: object) -> tuple[ScoreTable, str]:
@@ -156,8 +144,8 @@ def _board_order(suite: Suite) -> list[str]:
 
 
 def _own_models(
-    suite: Suite, results: Sequence[str | Path], metrics: Sequence[str], published_baseline: Scores
-) -> tuple[dict[str, Scores], list[str]]:
+    suite: Suite, results: Sequence[str | Path], metrics: Sequence[str], published_baseline: ModelScores
+) -> tuple[dict[str, ModelScores], list[str]]:
     """The models of score files but the baseline, and notes on what is not as published."""
     files = [read_scores(path) for path in results]
     for name in metrics if files else ():

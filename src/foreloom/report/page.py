@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foreloom.files import write_text
 from foreloom.monitoring.console import duration
-from foreloom.monitoring.sparkline import WIDTH
+from foreloom.monitoring.health import lay_out
+from foreloom.monitoring.meters import Meters
 from foreloom.report.curves import benchmark_figures, training_figures
+from foreloom.report.html import document, escape, fact_cards, grid, image, value_text
 from foreloom.report.run_folder import RunFolder, read_run_folder
 from foreloom.report.sliding_table import table_of
-from foreloom.report.table_page import table_html
 from foreloom.report.tables import BASELINE, Cell, Column, ScoreTable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAGE_NAME = "report.html"
-MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
-
 SHOWN_ELSEWHERE = ("validation", "benchmark", "health")
 """Kinds of events with a section of their own."""
 
 NARROW_POINTS = 360
 """An SVG up to this width holds one panel."""
-
-escape = html.escape
 
 
 def write_page(run_dir: str | Path, pictures: Sequence[Path] = ()) -> Path:
@@ -63,28 +57,8 @@ def page(run: RunFolder) -> str:
         "Environment": _environment(run.environment),
     }
     body = "".join(f"<section><h2>{title}</h2>{content}</section>\n" for title, content in sections.items() if content)
-    style = files("foreloom.report").joinpath("page.css").read_text(encoding="utf-8")
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(name)} · foreloom</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-<header>
-<div class="brand">foreloom</div>
-<h1>{escape(name)}</h1>
-<p class="muted">{escape(_state(run))}</p>
-{_facts(run, tables)}
-</header>
-{body}</main>
-</body>
-</html>
-"""
+    header = f'<p class="muted">{escape(_state(run))}</p>\n{_facts(run, tables)}\n'
+    return document(name, header, body)
 
 
 def _state(run: RunFolder) -> str:
@@ -124,8 +98,7 @@ def _relative_means(table: ScoreTable, row: Sequence[Cell]) -> dict[str, float]:
 def _figures(figures: Mapping[str, Figure]) -> str:
     from foreloom.report.style import figure_svg
 
-    images = "".join(_image(figure_svg(figure).encode(), ".svg", alt) for alt, figure in figures.items())
-    return f'<div class="grid">{images}</div>' if images else ""
+    return grid("".join(image(figure_svg(figure).encode(), ".svg", alt) for alt, figure in figures.items()))
 
 
 def _benchmark(run: RunFolder) -> str:
@@ -138,15 +111,15 @@ def _benchmark(run: RunFolder) -> str:
         rows: list[list[Cell]] = [[task, *(its[metric] for metric in of_task)] for task, its in record["tasks"].items()]
         table = ScoreTable(columns, rows, [["Average", *(record["scores"][metric] for metric in of_task)]])
         best = (
-            f"Best {record['metric']} so far: {_value(record['best_score'])} at step {record['best_step']:,}. "
+            f"Best {record['metric']} so far: {value_text(record['best_score'])} at step {record['best_step']:,}. "
             f"Benchmarks took {record['training_share']:.1%} of the time."
         )
         title = f"{tier.capitalize()} tier after step {record['step']:,}"
         cards.append(
-            f'<div class="card"><h3>{escape(title)}</h3><div class="scroll">{table_html(table)}</div>'
+            f'<div class="card"><h3>{escape(title)}</h3><div class="scroll">{table.to_html()}</div>'
             f'<p class="note">{escape(best)}</p></div>'
         )
-    return _figures(benchmark_figures(run)) + (f'<div class="grid below">{"".join(cards)}</div>' if cards else "")
+    return _figures(benchmark_figures(run)) + grid("".join(cards), "below")
 
 
 def _health(run: RunFolder) -> str:
@@ -154,17 +127,15 @@ def _health(run: RunFolder) -> str:
     reports = run.newest_events("health")
     if not reports:
         return ""
-    cards = [
-        f'<div class="card"><h3>{escape(title)}</h3>{_list(rows)}</div>'
-        for title, rows in reports[-1]["report"].items()
-    ]
-    return f'<div class="grid narrow">{"".join(cards)}</div>'
+    meters = Meters()
+    meters.load_state_dict(reports[-1]["meters"])
+    return grid(fact_cards(lay_out(meters, reports[-1]["total_steps"])), "narrow")
 
 
 def _scores(title: str, table: ScoreTable) -> str:
     note = f" Relative: divided by the score of {BASELINE}; below 1 is better." if table.is_relative else ""
     return (
-        f'<div class="card"><h3>{escape(_title(title))}</h3><div class="scroll">{table_html(table)}</div>'
+        f'<div class="card"><h3>{escape(_title(title))}</h3><div class="scroll">{table.to_html()}</div>'
         f'<p class="note">Lower is better.{note}</p></div>'
     )
 
@@ -176,15 +147,14 @@ def _pictures(paths: Iterable[Path]) -> str:
         content = path.read_bytes()
         width = re.search(rb'<svg[^>]* width="([\d.]+)pt"', content)
         is_wide = not width or float(width[1]) > NARROW_POINTS
-        images.append(_image(content, path.suffix, _title(path.stem), kind="card wide scroll" if is_wide else "card"))
-    return f'<div class="grid">{"".join(images)}</div>' if images else ""
+        images.append(image(content, path.suffix, _title(path.stem), kind="card wide scroll" if is_wide else "card"))
+    return grid("".join(images))
 
 
 def _setup(run: RunFolder) -> str:
     """The boxes of the newest start banner (model, optimization, distributed, data)."""
     banner = next((event["banner"] for event in reversed(run.metrics.events) if event["kind"] == "start"), {})
-    cards = [f'<div class="card"><h3>{escape(title)}</h3>{_list(rows)}</div>' for title, rows in banner.items()]
-    return f'<div class="grid">{"".join(cards)}</div>' if cards else ""
+    return grid(fact_cards(banner))
 
 
 def _events(run: RunFolder) -> str:
@@ -209,7 +179,7 @@ def _checkpoints(run: RunFolder) -> str:
             manifest.get("samples"),
             *((manifest.get("scores") or {}).get(s) for s in scores),
         ]
-        cells = "".join(f"<td>{escape(_value(number))}</td>" for number in numbers)
+        cells = "".join(f"<td>{escape(value_text(number))}</td>" for number in numbers)
         lines.append(f'<tr><td class="text">{escape(manifest["folder"])}</td>{cells}</tr>')
     return (
         f'<div class="card scroll"><table><thead><tr><th class="text">folder</th>{head}</tr></thead>'
@@ -235,47 +205,7 @@ def _environment(environment: Mapping[str, Any]) -> str:
     parts = {"Hardware": dict(environment.get("hardware") or {}), "Versions": environment.get("versions") or {}}
     if size_bytes := parts["Hardware"].pop("memory_bytes", None):
         parts["Hardware"]["memory"] = f"{size_bytes / 2**30:.0f} GB"
-    cards = [f'<div class="card"><h3>{title}</h3>{_list(rows)}</div>' for title, rows in parts.items() if rows]
-    return f'<div class="grid">{"".join(cards)}</div>' if cards else ""
-
-
-def _image(content: bytes, suffix: str, alt: str, kind: str = "card") -> str:
-    """As a data URL: an SVG shown so cannot run scripts, and its ids cannot clash with another's."""
-    source = f"data:{MEDIA_TYPES[suffix.lower()]};base64,{base64.b64encode(content).decode()}"
-    return f'<figure class="{kind}"><img src="{source}" alt="{escape(alt)}"></figure>'
-
-
-def _list(rows: Mapping[str, Any]) -> str:
-    items = (f"<dt>{escape(str(k))}</dt><dd>{_draw_bars(escape(_value(v)))}</dd>" for k, v in rows.items())
-    return f"<dl>{''.join(items)}</dl>"
-
-
-def _draw_bars(text: str) -> str:
-    """Bars of the console as bars of the page: those of characters are too wide for a card and break in two."""
-
-    def draw(bar: re.Match[str]) -> str:
-        filled, hatched = (100 * bar[0].count(level) / WIDTH for level in "█▒")
-        return f'<span class="bar"><i style="width:{filled:.0f}%"></i><i style="width:{hatched:.0f}%"></i></span>'
-
-    return re.sub(rf"[█▒░]{{{WIDTH}}}", draw, text)
-
-
-def _value(value: Any) -> str:
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "yes" if value else "no"
-        case int():
-            return f"{value:,}"
-        case float():
-            return f"{value:.4g}"
-        case list():
-            return ", ".join(map(_value, value))
-        case dict():
-            return ", ".join(f"{key} {_value(item)}" for key, item in value.items())
-        case _:
-            return str(value)
+    return grid(fact_cards(parts))
 
 
 def _loss(record: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""`foreloom report parameters`: how large a model is, what of it a forecast runs through, and what that costs."""
+"""How large a model is, what of it a forecast runs through, and what that costs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from foreloom.config.loader import shipped_recipes
 from foreloom.models import registry
 from foreloom.models.common.parts import Part
 from foreloom.models.family import WindowLengths, forecaster_of
-from foreloom.report.rendering import Form, TitledTable, print_or_write
 from foreloom.report.tables import Cell, Column, ScoreTable
 
 FLOAT_BYTES, HALF_BYTES = 4, 2
@@ -47,8 +46,8 @@ class ModelSize:
         return _sum("the experts add", parts) if parts else None
 
 
-def parameters_and_print(what: str, overrides: Sequence[str], *, form: Form | None, out: Path | None) -> None:
-    """Print or write the table of a recipe (its file or a shipped one's name) or of a trained model.
+def parameters(what: str, overrides: Sequence[str] = ()) -> ScoreTable:
+    """The table of a recipe (its file or a shipped one's name) or of a trained model.
 
     ValueError for overrides of a model that is trained already, and as recipes and model folders raise it.
     """
@@ -58,16 +57,11 @@ def parameters_and_print(what: str, overrides: Sequence[str], *, form: Form | No
         raise ValueError(f"{models[0]} is no setting (name=value), and models are counted one at a time.")
     if overrides and not is_recipe:
         raise ValueError(f"{' '.join(overrides)}: {what} is no recipe, and only a recipe's settings can be changed.")
-    if (
-        not is_recipe
-        and "/" not in what
-        and not Path(what).exists()
-        and (close := difflib.get_close_matches(what, shipped, n=1))
-    ):
+    is_name = not is_recipe and "/" not in what and not Path(what).exists()
+    if is_name and (close := difflib.get_close_matches(what, shipped, n=1)):
         raise ValueError(f"{what}: no such folder, and no shipped recipe of that name. Did you mean {close[0]}?")
     size = size_of_recipe(what, overrides) if is_recipe else size_of_model(what)
-    name = Path(what).stem if is_recipe else Path(what).name
-    print_or_write(parameter_table(size, f"Parameters of {name}"), form, out)
+    return parameter_table(size, Path(what).stem if is_recipe else Path(what).name)
 
 
 def size_of_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> ModelSize:
@@ -94,7 +88,7 @@ def size_of_model(path_or_hub_id: str | Path) -> ModelSize:
     return ModelSize(tuple(family.parts(module)), *lengths, family.flops_per_row(module, lengths))
 
 
-def parameter_table(size: ModelSize, title: str) -> TitledTable:
+def parameter_table(size: ModelSize, name: str) -> ScoreTable:
     """A row a part; below, the total and, with experts, the same model without them and what they add."""
     columns = [
         Column("Part", "text"),
@@ -107,7 +101,8 @@ def parameter_table(size: ModelSize, title: str) -> TitledTable:
     if size.mixture is not None:
         plain = _sum("without experts", [part for part in size.parts if not part.in_mixture])
         summary += [_row(plain, total), _row(size.mixture, total)]
-    return TitledTable(title, ScoreTable(columns, [_row(part, total) for part in size.parts], summary), _notes(size))
+    rows = [_row(part, total) for part in size.parts]
+    return ScoreTable(columns, rows, summary, f"Parameters of {name}", _notes(size))
 
 
 def _notes(size: ModelSize) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from foreloom.files import whole_or_absent, write_text
 from foreloom.report.figures import ForecastPanel, forecast_figure
 from foreloom.report.sliding_table import table_of
 from foreloom.report.style import save_figure
-from foreloom.report.tables import print_whole, to_markdown, to_rich
+from foreloom.report.tables import print_whole
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,8 +42,8 @@ def publish(
     write_rows(rows, csv_path)
     _draw(examples, csv_path)
     table = table_of(rows, metrics)
-    write_text(csv_path.with_suffix(".md"), to_markdown(table) + "".join(f"\n{note}\n" for note in notes))
-    print_whole(console, to_rich(table), title)
+    write_text(csv_path.with_suffix(".md"), table.to_markdown() + "".join(f"\n{note}\n" for note in notes))
+    print_whole(console, table.to_rich(), title)
     for note in notes:
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
     console.print(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from foreloom.evaluation.result import METRICS
 
-Scores = dict[str, dict[str, float]]
-"""task -> metric -> score."""
+ModelScores = dict[str, dict[str, float]]
+"""Of one model: task -> metric -> score."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class ScoreFile:
     path: Path
     metrics: tuple[str, ...]
     """The metrics it has columns for, all of them better when lower."""
-    models: dict[str, Scores]
+    models: dict[str, ModelScores]
 
 
 def read_scores(path: str | Path) -> ScoreFile:
@@ -32,7 +32,7 @@ def read_scores(path: str | Path) -> ScoreFile:
     """
     path = Path(path)
     hint = "Give a CSV that `foreloom evaluate` wrote."
-    models: dict[str, Scores] = {}
+    models: dict[str, ModelScores] = {}
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
@@ -71,7 +71,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {by_folded[close[0]]}?" if close else ""
 
 
-def by_model(files: Sequence[ScoreFile], shared: str) -> dict[str, Scores]:
+def by_model(files: Sequence[ScoreFile], shared: str) -> dict[str, ModelScores]:
     """The models of several files, in their order; a name that two files use for different scores gets the file's name.
 
     `shared` is the baseline, which every file may hold. Raises ValueError where two files disagree on its scores: then
@@ -81,7 +81,7 @@ def by_model(files: Sequence[ScoreFile], shared: str) -> dict[str, Scores]:
     for file in files:
         for model in file.models:
             owners.setdefault(model, []).append(file)
-    models: dict[str, Scores] = {}
+    models: dict[str, ModelScores] = {}
     for model, holding in owners.items():
         if model == shared:
             _check_agree(shared, holding)
@@ -117,7 +117,7 @@ def _number(text: str | None, metric: str, line: str) -> float:
         raise ValueError(f"{line}: {metric} is {text!r}, a number is wanted.") from None
 
 
-def task_scores(models: Mapping[str, Scores], metric: str) -> dict[str, dict[str, float]]:
+def task_scores(models: Mapping[str, ModelScores], metric: str) -> dict[str, dict[str, float]]:
     """model -> task -> score of one metric."""
     return {
         model: {task: scores[metric] for task, scores in tasks.items() if metric in scores}

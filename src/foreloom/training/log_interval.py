@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from foreloom.data.loader import BatchLoader
-from foreloom.monitoring.device_peak import utilisation
+from foreloom.monitoring.environment import utilisation
 from foreloom.monitoring.record import DataRecord, StepRecord
 from foreloom.training.state import Progress
 from foreloom.training.step import RunningTally, StepFigures

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import torch
 
-from foreloom.monitoring.time_parts import PARTS, Part
+from foreloom.monitoring.record import TIME_PARTS, TimePart
 
-_PAUSES: tuple[Part, ...] = ("evaluation", "checkpoint")
+_PAUSES: tuple[TimePart, ...] = ("evaluation", "checkpoint")
 """Parts that are no part of a step."""
 
 
@@ -26,7 +26,7 @@ class Lap(NamedTuple):
 
 
 class _Mark(NamedTuple):
-    part: Part
+    part: TimePart
     """What begins here."""
     moment: float | torch.cuda.Event
     ends_step: bool
@@ -52,7 +52,7 @@ class Stopwatch:
         self._marks = [_Mark("other", self._now(), ends_step=False)]
 
     @contextmanager
-    def part(self, part: Part) -> Iterator[None]:
+    def part(self, part: TimePart) -> Iterator[None]:
         """Time spent here belongs to `part`, also where another part surrounds it."""
         outer = self._marks[-1].part
         self._marks.append(_Mark(part, self._now(), ends_step=False))
@@ -68,7 +68,7 @@ class Stopwatch:
         last = self._marks[-1]
         if isinstance(last.moment, torch.cuda.Event):
             last.moment.synchronize()
-        lap = Lap(dict.fromkeys(PARTS, 0.0), [])
+        lap = Lap(dict.fromkeys(TIME_PARTS, 0.0), [])
         step_seconds = 0.0
         for began, ended in pairwise(self._marks):
             seconds = _between(began.moment, ended.moment)

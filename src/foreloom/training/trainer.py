@@ -21,7 +21,7 @@ from foreloom.distributed.parallelize import ParallelModel
 from foreloom.distributed.process import Process
 from foreloom.distributed.reduce import max_over_ranks
 from foreloom.models.family import ModelFamily
-from foreloom.monitoring.device_peak import find_peak
+from foreloom.monitoring.environment import find_peak
 from foreloom.monitoring.monitor import Monitor
 from foreloom.training.config import TrainingConfig
 from foreloom.training.incidents import Incidents

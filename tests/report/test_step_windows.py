@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from foreloom import run
+from foreloom.cli.data import replay
 from foreloom.data.formats.reader import open_source
 from foreloom.data.loader import StepBatch
 from foreloom.data.stream.selection import read_quarantine
-from foreloom.report.replay import batch_of, replay_and_print
+from foreloom.report.step_windows import windows_of_step
 from foreloom.training.trainer import Trainer
 
 SETTINGS = [
@@ -58,7 +59,7 @@ def seen(monkeypatch) -> dict[int, list[tuple[int, int]]]:
 
 
 def replayed(run_dir: Path, step: int) -> list[tuple[int, int]]:
-    return sorted((window.facts.sample, window.facts.item) for window in batch_of(run_dir, step))
+    return sorted((window.facts.sample, window.facts.item) for window in windows_of_step(run_dir, step))
 
 
 def test_every_step_also_after_a_change_of_batch_size(tmp_path, data, seen):
@@ -80,7 +81,7 @@ def test_every_step_also_after_a_change_of_batch_size(tmp_path, data, seen):
         assert replayed(folder, step) == seen[step], step
     for step in (0, 14):
         with pytest.raises(ValueError, match=rf"there is no step {step}: this run has made the steps 1 to 13"):
-            batch_of(folder, step)
+            windows_of_step(folder, step)
 
 
 def test_what_is_printed_written_and_quarantined(tmp_path, data, seen, capsys):
@@ -88,7 +89,7 @@ def test_what_is_printed_written_and_quarantined(tmp_path, data, seen, capsys):
     source = f"data.sources=[{{path: {data}}}]"
     run.train("chronos2-test", [*settings, source], out=tmp_path / "run")
     out, plot, listed = (tmp_path / name for name in ("windows.csv", "windows.svg", "quarantine.jsonl"))
-    windows = batch_of(tmp_path / "run", 2)
+    windows = windows_of_step(tmp_path / "run", 2)
     bad = next(window.facts for window in windows if window.facts.num_infinite)
     outlier = next(window.facts for window in windows if window.facts.series == "s7")
     assert (bad.series, outlier.greatest) == ("s11", 1e6) and bad.missing_share > 0 and outlier.largest_jump > 2
@@ -97,8 +98,8 @@ def test_what_is_printed_written_and_quarantined(tmp_path, data, seen, capsys):
     np.testing.assert_array_equal(values[:, : stored.shape[1]], stored)
 
     capsys.readouterr()
-    chosen = [bad.sample, outlier.sample]
-    replay_and_print(tmp_path / "run", 2, out=out, plot=plot, quarantine=listed, samples=chosen)
+    chosen = f"{bad.sample},{outlier.sample}"
+    replay(tmp_path / "run", 2, out=out, plot=plot, quarantine=listed, samples=chosen)
     said = capsys.readouterr().out
     assert "Step 2 of run" in said and "s11" in said and "more, less suspicious" in said
     rows = list(csv.DictReader(out.open()))
@@ -107,13 +108,13 @@ def test_what_is_printed_written_and_quarantined(tmp_path, data, seen, capsys):
     entries = [json.loads(line) for line in listed.read_text().splitlines()]
     assert {"s7", "s11"} <= {entry["series"] for entry in entries}
     assert f"added {len(entries)} series" in said
-    replay_and_print(tmp_path / "run", 2, quarantine=listed, samples=chosen)
+    replay(tmp_path / "run", 2, quarantine=listed, samples=chosen)
     assert "added 0 series" in capsys.readouterr().out
-    for arguments in ({"quarantine": listed}, {"samples": [3]}):
+    for arguments in ({"quarantine": listed}, {"samples": "3"}):
         with pytest.raises(ValueError, match="give --quarantine FILE and --samples together"):
-            replay_and_print(tmp_path / "run", 2, **arguments)
+            replay(tmp_path / "run", 2, **arguments)
     with pytest.raises(ValueError, match=r"step 2 holds the samples \d+ to \d+, and not 99999"):
-        replay_and_print(tmp_path / "run", 2, quarantine=listed, samples=[99999])
+        replay(tmp_path / "run", 2, quarantine=listed, samples="99999")
 
     left_out = read_quarantine(listed, [open_source(data)])[0].tolist()
     run.train("chronos2-test", [*settings, source, f"data.quarantine={listed}"], out=tmp_path / "next")
@@ -125,7 +126,7 @@ def test_what_is_printed_written_and_quarantined(tmp_path, data, seen, capsys):
 
 def test_a_folder_that_is_no_run(tmp_path):
     with pytest.raises(ValueError, match=r"is no run folder: it has no recipe.yaml"):
-        batch_of(tmp_path, 1)
+        windows_of_step(tmp_path, 1)
 
 
 def test_what_the_benchmark_was_made_on_need_not_be_there(tmp_path, data, seen):
@@ -138,4 +139,4 @@ def test_what_the_benchmark_was_made_on_need_not_be_there(tmp_path, data, seen):
     assert replayed(tmp_path / "run", 2) == seen[2]
     data.unlink()
     with pytest.raises(ValueError, match=r"data.parquet: there is no such file or folder"):
-        batch_of(tmp_path / "run", 2)
+        windows_of_step(tmp_path / "run", 2)

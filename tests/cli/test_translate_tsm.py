@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from foreloom import run
+from foreloom.cli import translate_tsm as tsm
 from foreloom.config.located import RecipeError
-from foreloom.models import tsm
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "migration.md"
 
@@ -45,7 +45,7 @@ gradient_checkpointing: true
 def translate(tmp_path: Path, text: str, devices: int = 1) -> str:
     path = tmp_path / "old.yaml"
     path.write_text(text)
-    return run.translate(path, devices=devices)
+    return tsm.translate(path, devices=devices)
 
 
 def test_the_translation_is_a_valid_recipe_that_means_the_same(tmp_path):

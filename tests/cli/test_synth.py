@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from foreloom.cli import data as verbs
 from foreloom.data.formats.reader import open_source
 from foreloom.data.synthetic import registry
-from foreloom.report.synthetic import print_processes, synth_and_print, synthetic_figure
 
 
-def synth(process, *settings, num_series=8, length=None, seed=0, out=None, plot=None):
-    synth_and_print(process, settings, num_series=num_series, length=length, seed=seed, out=out, plot=plot)
+def synth(process, *settings, num_series=8, **options):
+    verbs.synth(process, list(settings), num_series=num_series, **options)
 
 
 def test_the_file_holds_what_the_address_streams(tmp_path, capsys):
@@ -56,10 +56,6 @@ def test_mixtures_of_a_file(tmp_path, capsys):
 def test_pictures(tmp_path, capsys):
     synth("patterns", length="40", plot=tmp_path / "patterns.svg")
     assert (tmp_path / "patterns.svg").stat().st_size > 5000
-    titles = [ax.get_title(loc="left") for ax in synthetic_figure(open_source("synth://patterns?num_series=3")).axes]
-    assert titles[:3] == ["trend", "seasonal", "noise"]
-    titles = [ax.get_title(loc="left") for ax in synthetic_figure(open_source("synth://patterns")).axes]
-    assert sorted(titles) == ["mixed", "noise", "seasonal", "seasonal", "trend", "trend"]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +89,7 @@ def test_what_is_an_option_is_no_setting(tmp_path):
 
 
 def test_all_processes_are_listed(capsys):
-    print_processes()
+    verbs.synth()
     printed = capsys.readouterr().out
     for name in registry.names():
         assert f"{name}\n  {registry.get(name).sentence}\n" in printed

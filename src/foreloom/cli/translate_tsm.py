@@ -6,10 +6,14 @@ Rows there are counted per device and here over the global batch, so the transla
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from foreloom.config.located import Located, RecipeError
+import yaml
+
+from foreloom.config.located import Located, RecipeError, read_yaml
 
 RENAMED: dict[str, str] = {
     "model_id": "model.pretrained",
@@ -98,7 +102,16 @@ _SCHEDULES = {
 }
 
 
-def translate(old: Located, *, devices: int) -> tuple[dict[str, Any], list[str]]:
+def translate(path: Path, *, devices: int) -> str:
+    """The file as a recipe, with notes on what has no counterpart as comments above it; see `recipe_of`."""
+    values, notes = recipe_of(read_yaml(path), devices=devices)
+    header = [f"# Translated from {path.name} for {devices} device{'s' if devices > 1 else ''}."]
+    for note in notes:
+        header += textwrap.wrap(note, 116, initial_indent="# - ", subsequent_indent="#   ")
+    return "\n".join(header) + "\n\n" + yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
+
+
+def recipe_of(old: Located, *, devices: int) -> tuple[dict[str, Any], list[str]]:
     """A recipe (nested mapping) that trains as the old file did on `devices` devices, and notes on what was left out.
 
     Raises `RecipeError` with every unknown key and every contradiction, each at its line.
