@@ -20,7 +20,8 @@ from rich.console import Console
 
 from batch_building import measure_beside_reference
 from foreloom.data.windows import ForecastInput, Windows
-from foreloom.models.chronos2.family import FAMILY, Chronos2Config
+from foreloom.models.chronos2.architecture import Chronos2Config
+from foreloom.models.chronos2.family import FAMILY
 from foreloom.models.chronos2.forecast import Chronos2Forecaster
 from turns import Call, compare, training_step
 

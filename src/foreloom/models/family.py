@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from foreloom.data.windows import ForecastInput, Windows
 from foreloom.distributed.sharding import Sharding
-from foreloom.models.common.parts import Part, by_child
+from foreloom.models.common.count import ParameterGroup, by_child
 
 
 class Forecaster(Protocol):
@@ -146,7 +146,7 @@ class ModelFamily:
     forecaster: Callable[[nn.Module], Forecaster]
     flops_per_row: Callable[[nn.Module, int, int], float]
     """flops_per_row(module, context_length, horizon): forward + backward FLOPs of one row, for MFU and the ladder."""
-    parts: Callable[[nn.Module], Sequence[Part]] = by_child
+    parts: Callable[[nn.Module], Sequence[ParameterGroup]] = by_child
     """parts(module): its parameters by what they are for, on any device, the meta device too."""
     loss_units: Callable[[nn.Module], tuple[Any, ...]] = _one_unit
     """loss_units(module): what its loss is counted in (the tokens of a tokenizer, quantile levels), as plain values.

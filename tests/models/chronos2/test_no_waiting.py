@@ -14,7 +14,8 @@ import torch
 
 from foreloom.data.windows import Role, Windows
 from foreloom.distributed.process import Process
-from foreloom.models.chronos2.family import FAMILY, Chronos2Config
+from foreloom.models.chronos2.architecture import Chronos2Config
+from foreloom.models.chronos2.family import FAMILY
 from foreloom.objectives.loss import Loss
 from foreloom.training.gradients import fill_missing, global_totals
 from foreloom.training.stopwatch import Stopwatch

@@ -11,13 +11,11 @@ from chronos_t5_parity import arrays
 from made_windows import windows_of
 
 from foreloom.data.windows import ForecastInput
-from foreloom.models.chronos_t5 import checkpoint
-from foreloom.models.chronos_t5.architecture import Architecture
+from foreloom.models.chronos_t5.architecture import Architecture, ChronosT5Config
 from foreloom.models.chronos_t5.causal import CausalChronosModel
-from foreloom.models.chronos_t5.config import ChronosT5Config
 from foreloom.models.chronos_t5.family import FAMILY
 from foreloom.models.chronos_t5.forecast import ChronosT5Forecaster
-from foreloom.models.chronos_t5.sampling import Sampling
+from foreloom.models.chronos_t5.generate import Sampling
 
 CPU = torch.device("cpu")
 
@@ -148,7 +146,7 @@ def test_other_models_are_refused(tmp_path, change, sentence):
     config = {key: value for key, value in (config | change).items() if value is not None}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=sentence):
-        checkpoint.load(tmp_path)
+        FAMILY.load(tmp_path)
 
 
 def test_settings_without_effect_are_refused():

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from foreloom.models.time_moe.family import FAMILY, TimeMoeConfig
+from foreloom.models.time_moe.architecture import TimeMoeConfig
+from foreloom.models.time_moe.family import FAMILY
 
 
 def models():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from foreloom.models.time_moe.family import FAMILY, TimeMoeConfig
-from foreloom.models.time_moe.flops import flops_per_row
+from foreloom.models.time_moe.architecture import TimeMoeConfig, flops_per_row
+from foreloom.models.time_moe.family import FAMILY
 
 
 def build(context_length: int = 20, prediction_length: int = 4, **fields):

@@ -6,7 +6,8 @@ import torch
 
 from foreloom.data.windows import ForecastInput
 from foreloom.models.family import RoutedForecaster
-from foreloom.models.time_moe.family import FAMILY, TimeMoeConfig
+from foreloom.models.time_moe.architecture import TimeMoeConfig
+from foreloom.models.time_moe.family import FAMILY
 from foreloom.models.time_moe.forecast import TimeMoeForecaster
 
 

@@ -1,0 +1,45 @@
+"""The parameters of a model by what they are for, and how many of them a forecast runs through."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that belong together."""
+
+    name: str
+    num_parameters: int
+    num_active: int
+    """Those that one choice of experts runs through: a series, or a step where each goes its own way."""
+    in_mixture: bool = False
+    """Would the same model without its experts lack them?"""
+
+
+def count_parameters(
+    module: nn.Module, groups: Mapping[str, str], mixture: Mapping[str, Fraction] | None = None
+) -> tuple[ParameterGroup, ...]:
+    """Each parameter once, in the group of the first pattern found in its name; groups in the order of the patterns.
+
+    `mixture`: the groups that are there for the experts' sake, with the share of each that is active.
+    """
+    count = dict.fromkeys(groups.values(), 0)
+    for name, parameter in module.named_parameters():
+        count[next(group for pattern, group in groups.items() if re.search(pattern, name))] += parameter.numel()
+    mixture = mixture or {}
+    return tuple(
+        ParameterGroup(name, number, int(number * mixture.get(name, 1)), in_mixture=name in mixture)
+        for name, number in count.items()
+        if number
+    )
+
+
+def by_child(module: nn.Module) -> tuple[ParameterGroup, ...]:
+    """A group for each child of the module that has parameters: for families without experts."""
+    return count_parameters(module, {rf"^{name}\.": name.replace("_", " ") for name, _ in module.named_children()})
