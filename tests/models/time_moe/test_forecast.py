@@ -130,7 +130,7 @@ def test_whatever_the_magnitude_the_model_sees_unit_scale(tiny_time_moe, monkeyp
         seen.append(values_BL.double())
         return generate(module, values_BL, *arguments, **options)
 
-    monkeypatch.setattr(forecast, "generate", remember)
+    monkeypatch.setattr("foreloom.models.time_moe.forecast.generate", remember)
     context = np.float32(level) + np.float32(step) * np.random.default_rng(0).integers(-3, 4, 41).astype(np.float32)
     (answer,) = FAMILY.forecaster(tiny_time_moe).predict_quantiles(inputs_of(context), 12, [0.5])
     assert np.isfinite(answer).all()
