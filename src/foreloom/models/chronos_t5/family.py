@@ -175,7 +175,7 @@ _GROUPS = {
 }
 
 
-def parts(module: nn.Module) -> tuple[ParameterGroup, ...]:
+def parameter_groups(module: nn.Module) -> tuple[ParameterGroup, ...]:
     """What its parameters are for. With experts, a series runs through k of E. Without, the embedding is the head too
     and counts once."""
     arch = Architecture.of(module)
@@ -206,7 +206,7 @@ FAMILY = ModelFamily(
     save=FOLDER.save,
     forecaster=forecaster,
     flops_per_row=flops_per_row,
-    parts=parts,
+    parts=parameter_groups,
     loss_units=loss_units,
     after_update=after_update,
     figures=figures,

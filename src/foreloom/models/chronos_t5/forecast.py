@@ -165,7 +165,7 @@ class ChronosT5Forecaster(UnivariateForecaster):
     ) -> ExpertChoices:
         """See `models.family.RoutedForecaster`. Contexts are encoded and nothing is decoded; `usage` does not count."""
         self._refuse_without_routing(inputs)
-        rows, _ = self.rows(inputs, self.usable_steps(inputs, context_length))
+        rows, _ = self.rows(inputs, self.num_context_steps(inputs, context_length))
 
         def run(contexts: list[np.ndarray]) -> Iterable[tuple[np.ndarray, ...]]:
             id_BS, mask_BS, _ = self._encoded(contexts)
@@ -211,7 +211,7 @@ class ChronosT5Forecaster(UnivariateForecaster):
         """Samples an input, and the routing of each target row, taken apart."""
         horizon = self.prediction_length if prediction_length is None else prediction_length
         sampling = self.sampling.changed(changes)
-        rows, rows_of_input = self.rows(inputs, self.usable_steps(inputs, context_length))
+        rows, rows_of_input = self.rows(inputs, self.num_context_steps(inputs, context_length))
 
         def run(contexts: list[np.ndarray]) -> Iterable[tuple[np.ndarray, Any]]:
             paths_BNH, routing = self._paths(contexts, horizon, sampling)

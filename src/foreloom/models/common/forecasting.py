@@ -139,7 +139,7 @@ class UnivariateForecaster(ABC):
         """See `models.family.Forecaster`. ValueError for a context beyond the limit where `context_length` does not say
         how much of it to use, and for cross_learning."""
         self.refuse_cross_learning(cross_learning)
-        rows, rows_of_input = self.rows(inputs, self.usable_steps(inputs, context_length, prediction_length))
+        rows, rows_of_input = self.rows(inputs, self.num_context_steps(inputs, context_length, prediction_length))
         run = lambda contexts: self.forecast(contexts, prediction_length, quantile_levels)
         forecasts = self.by_batches(rows, batch_size, run)
         return [np.stack(forecasts[rows_of]) for rows_of in rows_of_input]
@@ -177,7 +177,7 @@ class UnivariateForecaster(ABC):
         """See `target_rows`."""
         return target_rows(inputs, num_steps)
 
-    def usable_steps(
+    def num_context_steps(
         self, inputs: Sequence[ForecastInput], context_length: int | None, prediction_length: int | None = None
     ) -> int:
         """How many of the newest steps are used for a forecast of that length, or without one; see `usable_steps`."""
@@ -185,7 +185,7 @@ class UnivariateForecaster(ABC):
 
     def embedded_steps(self, inputs: Sequence[ForecastInput]) -> int:
         """How many of the newest steps are embedded."""
-        return self.usable_steps(inputs, None)
+        return self.num_context_steps(inputs, None)
 
     def refuse_cross_learning(self, cross_learning: bool) -> None:
         if cross_learning:

@@ -130,7 +130,7 @@ _GROUPS = {
 }
 
 
-def parts(module: nn.Module) -> tuple[ParameterGroup, ...]:
+def parameter_groups(module: nn.Module) -> tuple[ParameterGroup, ...]:
     """What its parameters are for. A step runs through k of a layer's E experts and through the shared one, the
     feed-forward of a dense model."""
     arch = Architecture.of(module)
@@ -165,7 +165,7 @@ FAMILY = ModelFamily(
     save=FOLDER.save,
     forecaster=forecaster,
     flops_per_row=flops_per_row,
-    parts=parts,
+    parts=parameter_groups,
     loss_units=loss_units,
     after_update=after_update,
     figures=figures,

@@ -71,7 +71,7 @@ class TimeMoeForecaster(UnivariateForecaster):
         arch = Architecture.of(self.module)
         if arch.use_dense:
             raise ValueError("this model has no experts (use_dense is true), so there is no routing to tell of.")
-        rows, _ = self.rows(inputs, self.usable_steps(inputs, context_length))
+        rows, _ = self.rows(inputs, self.num_context_steps(inputs, context_length))
 
         def run(contexts: list[np.ndarray]) -> Iterable[tuple[np.ndarray, np.ndarray]]:
             values_BL, mask_BL, *_ = self._scaled(contexts)
@@ -91,12 +91,12 @@ class TimeMoeForecaster(UnivariateForecaster):
         """One that takes values as they are, because they were brought to unit scale before."""
         return type(self)(self.module, scales=False)
 
-    def usable_steps(
+    def num_context_steps(
         self, inputs: Sequence[ForecastInput], context_length: int | None, prediction_length: int | None = None
     ) -> int:
         """Context steps beside a forecast of `prediction_length` steps."""
         if prediction_length is None:
-            return super().usable_steps(inputs, context_length)
+            return super().num_context_steps(inputs, context_length)
         if prediction_length >= self._limit:
             raise ValueError(
                 f"prediction_length {prediction_length} leaves no context: the model takes {self._limit} steps "

@@ -19,6 +19,9 @@ from foreloom.models.time_moe.architecture import Architecture, Protocol
 from foreloom.objectives.loss import Loss
 from foreloom.objectives.router import balance_loss, expert_load, router_z_loss
 
+HUBER_DELTA = 2.0
+"""Error from which on the loss is linear, as Time-MoE was trained."""
+
 
 class Targets(NamedTuple):
     """What a forward is scored on."""
@@ -106,10 +109,6 @@ def _reference_forecast(prediction_BSX: Tensor, targets: Targets, arch: Architec
     return Loss(mean_of_batch(terms), count), keep_BS
 
 
-DELTA = 2.0
-"""Error from which on the loss is linear, as Time-MoE was trained."""
-
-
 class PositionSums(NamedTuple):
     """What each position adds to the loss of each head."""
 
@@ -145,7 +144,7 @@ def huber_by_position(
     predictions = prediction_BSX.float().split(list(horizon_lengths), dim=-1)
     for horizon, prediction_BSh in zip(horizon_lengths, predictions, strict=True):
         weight = weight_BSh[..., :horizon]
-        loss = F.huber_loss(prediction_BSh, label_BSh[..., :horizon], reduction="none", delta=DELTA)
+        loss = F.huber_loss(prediction_BSh, label_BSh[..., :horizon], reduction="none", delta=HUBER_DELTA)
         sums.append((loss * weight).sum(-1))
         counts.append(weight.sum(-1))
     return PositionSums(torch.stack(sums), torch.stack(counts))
