@@ -63,11 +63,6 @@ def initialize(module: nn.Module, seed: int) -> None:
         initialize_t5(name, parameter, seed, factor=arch.initializer_factor, d_model=arch.d_model, d_kv=arch.d_kv)
 
 
-def forecaster(module: nn.Module) -> Chronos2Forecaster:
-    """A forecaster around a module, which may be in training and wrapped."""
-    return Chronos2Forecaster(module)
-
-
 def loss_units(module: nn.Module) -> tuple[Any, ...]:
     """Levels, of which the loss is a sum, what it is averaged over, and whether an arcsinh tames the target."""
     arch = Architecture.of(module)
@@ -84,7 +79,7 @@ FAMILY = ModelFamily(
     recognises=recognises,
     load=FOLDER.load,
     save=FOLDER.save,
-    forecaster=forecaster,
+    forecaster=Chronos2Forecaster,
     flops_per_row=flops_per_row,
     loss_units=loss_units,
 )

@@ -83,11 +83,6 @@ def initialize(module: nn.Module, seed: int) -> None:
             initialize_t5(name, parameter, seed, factor=arch.initializer_factor, d_model=arch.d_model, d_kv=arch.d_kv)
 
 
-def forecaster(module: nn.Module) -> ChronosBoltForecaster:
-    """A forecaster around a module, which may be in training and sharded."""
-    return ChronosBoltForecaster(module)
-
-
 def loss_units(module: nn.Module) -> tuple[Any, ...]:
     """Levels, and what the loss is averaged over."""
     return Architecture.of(module).quantiles, module.reduction
@@ -103,7 +98,7 @@ FAMILY = ModelFamily(
     recognises=recognises,
     load=FOLDER.load,
     save=FOLDER.save,
-    forecaster=forecaster,
+    forecaster=ChronosBoltForecaster,
     flops_per_row=flops_per_row,
     loss_units=loss_units,
 )

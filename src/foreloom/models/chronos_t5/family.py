@@ -183,11 +183,6 @@ def parameter_groups(module: nn.Module) -> tuple[ParameterGroup, ...]:
     return count_parameters(module, _GROUPS, {"router": Fraction(1), "experts, with their heads": share})
 
 
-def forecaster(module: nn.Module) -> ChronosT5Forecaster:
-    """A forecaster around a module, which may be in training and sharded."""
-    return ChronosT5Forecaster(module)
-
-
 def loss_units(module: nn.Module) -> tuple[Any, ...]:
     """The tokens."""
     arch = Architecture.of(module)
@@ -204,7 +199,7 @@ FAMILY = ModelFamily(
     recognises=recognises,
     load=FOLDER.load,
     save=FOLDER.save,
-    forecaster=forecaster,
+    forecaster=ChronosT5Forecaster,
     flops_per_row=flops_per_row,
     parts=parameter_groups,
     loss_units=loss_units,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from foreloom.distributed.sharding import Sharding
 from foreloom.models.common.count import ParameterGroup, count_parameters
+from foreloom.models.common.dropout import set_dropout_rate
 from foreloom.models.common.hub_folder import resolve_folder
 from foreloom.models.common.moe import MixtureOfExperts, balance_bias
 from foreloom.models.family import ModelFamily, Tally
@@ -87,9 +88,8 @@ def _check_changes(config: TimeMoeConfig, arch: Architecture) -> None:
 def _adapt(model: TimeMoeForPrediction, arch: Architecture) -> None:
     """Give a model another architecture that its weights fit, with biases of 0 where its routers had none."""
     model.architecture = arch
+    set_dropout_rate(model, arch.attention_dropout)
     for layer in model.modules():
-        if hasattr(layer, "dropout_rate"):
-            setattr(layer, "dropout_rate", arch.attention_dropout)  # noqa: B010  (a plain number)
         if isinstance(layer, MixtureOfExperts) and arch.use_expert_bias and layer.expert_bias is None:
             layer.expert_bias = torch.zeros(arch.num_experts, device=layer.gate.weight.device)
 
@@ -138,11 +138,6 @@ def parameter_groups(module: nn.Module) -> tuple[ParameterGroup, ...]:
     return count_parameters(module, _GROUPS, {"routers and gates": Fraction(1), "experts": share})
 
 
-def forecaster(module: nn.Module) -> TimeMoeForecaster:
-    """A forecaster around a module, which may be in training and sharded."""
-    return TimeMoeForecaster(module)
-
-
 def teach_transformers() -> None:
     """See `time_moe.auto`, which needs transformers."""
     from foreloom.models.time_moe import auto  # noqa: F401
@@ -163,7 +158,7 @@ FAMILY = ModelFamily(
     recognises=recognises,
     load=FOLDER.load,
     save=FOLDER.save,
-    forecaster=forecaster,
+    forecaster=TimeMoeForecaster,
     flops_per_row=flops_per_row,
     parts=parameter_groups,
     loss_units=loss_units,
