@@ -23,7 +23,8 @@ from rich.console import Console
 from batch_building import measure_beside_reference
 from foreloom.data.forecast_input import ForecastInput
 from foreloom.data.stream.windows import Windows
-from foreloom.models.chronos2.family import FAMILY, Chronos2Config
+from foreloom.models.chronos2.architecture import Chronos2Config
+from foreloom.models.chronos2.family import FAMILY
 from foreloom.models.chronos2.forecast import Chronos2Forecaster
 from foreloom.models.family import WindowLengths
 from turns import Call, compare, training_step

@@ -20,8 +20,7 @@ import torch
 from chronos import ChronosPipeline
 
 from foreloom.data.forecast_input import ForecastInput
-from foreloom.models.chronos_t5.architecture import Architecture
-from foreloom.models.chronos_t5.config import ChronosT5Config
+from foreloom.models.chronos_t5.architecture import Architecture, ChronosT5Config
 from foreloom.models.chronos_t5.experts import SampleExperts, SampleRouting
 from foreloom.models.chronos_t5.family import FAMILY
 from foreloom.models.chronos_t5.forecast import ChronosT5Forecaster

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foreloom.models.time_moe.architecture import Architecture
-from foreloom.models.time_moe.official_names import official_views
+from foreloom.models.time_moe.checkpoint import official_views
 
 Cache = list[tuple[Tensor, Tensor] | None]
 

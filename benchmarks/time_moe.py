@@ -21,11 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from foreloom.models.common.moe import MixtureOfExperts
-from foreloom.models.time_moe.architecture import SIZES, Architecture
-from foreloom.models.time_moe.flops import flops_per_row
-from foreloom.models.time_moe.initialize import initialize
+from foreloom.models.time_moe.architecture import SIZES, Architecture, flops_per_row
+from foreloom.models.time_moe.checkpoint import initialize, official_views
 from foreloom.models.time_moe.model import TimeMoeForPrediction
-from foreloom.models.time_moe.official_names import official_views
 from plain_time_moe import PlainExperts, PlainTimeMoe, plain_copy
 
 SMALL = Architecture(

@@ -22,7 +22,8 @@ def shared() -> Path:
 @pytest.fixture
 def tiny_chronos2():
     """A Chronos-2 of 2 layers, 32 wide, with random weights large enough to tell mistakes; context 96, horizon 32."""
-    from foreloom.models.chronos2.family import FAMILY, Chronos2Config
+    from foreloom.models.chronos2.architecture import Chronos2Config
+    from foreloom.models.chronos2.family import FAMILY
 
     config = Chronos2Config(size="test", d_model=32, d_kv=8, d_ff=64, initializer_factor=1.0)
     model = FAMILY.build(config, WindowLengths(96, 32))
@@ -34,7 +35,7 @@ def tiny_chronos2():
 def tiny_chronos_t5():
     """A Chronos-T5 of 2 + 2 layers, 32 wide, 64 tokens, 4 experts of which 2 are active, with random weights large
     enough to tell mistakes; context 96, horizon 16."""
-    from foreloom.models.chronos_t5.config import ChronosT5Config
+    from foreloom.models.chronos_t5.architecture import ChronosT5Config
     from foreloom.models.chronos_t5.family import FAMILY
 
     config = ChronosT5Config(
@@ -50,7 +51,8 @@ def tiny_chronos_t5():
 def tiny_time_moe():
     """A Time-MoE of 2 layers, 32 wide, 4 experts, horizons 1, 4 and 8, with random weights large enough to tell
     mistakes; at most 128 steps."""
-    from foreloom.models.time_moe.family import FAMILY, TimeMoeConfig
+    from foreloom.models.time_moe.architecture import TimeMoeConfig
+    from foreloom.models.time_moe.family import FAMILY
 
     config = TimeMoeConfig(
         size="test", hidden_size=32, intermediate_size=64, horizon_lengths=(1, 4, 8), max_position_embeddings=128,
@@ -65,7 +67,8 @@ def tiny_time_moe():
 def tiny_chronos_bolt():
     """A Chronos-Bolt of 2 + 2 layers, 32 wide, with random weights large enough to tell mistakes; context 96, horizon
     32."""
-    from foreloom.models.chronos_bolt.family import FAMILY, ChronosBoltConfig
+    from foreloom.models.chronos_bolt.architecture import ChronosBoltConfig
+    from foreloom.models.chronos_bolt.family import FAMILY
 
     config = ChronosBoltConfig(size="test", d_model=32, d_kv=8, d_ff=64, initializer_factor=1.0)
     model = FAMILY.build(config, WindowLengths(96, 32))

@@ -37,7 +37,7 @@ from foreloom.evaluation.tasks import EvaluationTask
 from foreloom.evaluation.tiers import BenchmarkConfig
 from foreloom.models.family import ExpertHooks, ModelFamily, Tally
 from foreloom.models.registry import get
-from foreloom.models.time_moe import forecast
+from foreloom.models.time_moe.forecast import TimeMoeForecaster
 from foreloom.monitoring.monitor import Monitor, MonitoringConfig
 from foreloom.monitoring.record import BenchmarkRecord, Tier
 from foreloom.objectives.loss import Loss
@@ -175,7 +175,7 @@ def benchmark_of(
 ) -> TrainingBenchmark:
     """`settings`: data, the fields of the section, and the most steps of a Time-MoE forward."""
     its = dict(settings)
-    forecast.MOST_STEPS = its.pop("most_steps", forecast.MOST_STEPS)
+    TimeMoeForecaster.max_steps = its.pop("most_steps", TimeMoeForecaster.max_steps)
     task = {"path": its.pop("data"), "prediction_length": 12, "season_length": 4}
     tasks = [
         EvaluationTask(name="joint", variates="joint", num_rolls=3, **task),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from foreloom.models.chronos2.family import FAMILY, Chronos2Config
+from foreloom.models.chronos2.architecture import Chronos2Config
+from foreloom.models.chronos2.family import FAMILY
 from foreloom.models.family import WindowLengths
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from foreloom.models.common.parts import by_shape
+from foreloom.models.common.count import by_shape
 from foreloom.training.optimizer import OptimizerConfig, build_optimizer
 
 

@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 from foreloom.checkpoint.manifest import Manifest, find_damage
-from foreloom.models.common.files import resolve_folder
+from foreloom.models.common.hub_folder import resolve_folder
 
 _MODEL_FILES = ("config.json", "adapter_config.json")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

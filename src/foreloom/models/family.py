@@ -18,7 +18,7 @@ from foreloom.data.batch import DataSection
 from foreloom.data.forecast_input import ForecastInput
 from foreloom.data.stream.series import SeriesData
 from foreloom.distributed.sharding import Sharding
-from foreloom.models.common.parts import ParameterKind, Part, by_child, by_shape
+from foreloom.models.common.count import ParameterGroup, ParameterKind, by_child, by_shape
 
 
 class Forecaster(Protocol):
@@ -180,7 +180,7 @@ class ModelFamily:
     """The recipe's `data` section: what kind of data the family learns from."""
     forecaster: Callable[[nn.Module], Forecaster] | None = None
     """None for a family that does not forecast."""
-    parts: Callable[[nn.Module], Sequence[Part]] = by_child
+    parts: Callable[[nn.Module], Sequence[ParameterGroup]] = by_child
     """parts(module): its parameters by what they are for, on any device, the meta device too."""
     kinds: Callable[[nn.Module], Mapping[str, ParameterKind]] = by_shape
     """kinds(module): what each parameter is in its network, by name: decides which update it gets."""

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from foreloom.models.common.files import CONFIG_FILE, read_json
-from foreloom.models.common.lora import ADAPTER_CONFIG_FILE, base_folder
+from foreloom.models.common.hub_folder import CONFIG_FILE, base_folder, read_json
+from foreloom.models.common.lora import ADAPTER_CONFIG_FILE
 from foreloom.models.family import ModelFamily
 
 _FAMILIES = ("chronos2", "chronos_bolt", "chronos_t5", "time_moe")

@@ -13,7 +13,7 @@ from foreloom.evaluation.adapters.statistical import StatisticalForecaster
 from foreloom.evaluation.baselines import Drift, Naive, SeasonalNaive
 from foreloom.forecast import from_pretrained
 from foreloom.forecast.model import find_device
-from foreloom.models.common.files import CONFIG_FILE, read_json
+from foreloom.models.common.hub_folder import CONFIG_FILE, read_json
 from foreloom.models.family import Forecaster
 from foreloom.models.registry import family_of
 from foreloom.report.tables import BASELINE

@@ -14,7 +14,7 @@ from foreloom import run
 from foreloom.checkpoint.locate import find_model_folder
 from foreloom.config.loader import shipped_recipes
 from foreloom.models import registry
-from foreloom.models.common.parts import Part
+from foreloom.models.common.count import ParameterGroup
 from foreloom.models.family import WindowLengths, forecaster_of
 from foreloom.report.tables import Cell, Column, ScoreTable
 
@@ -29,18 +29,18 @@ TRAINING_BYTES = 2 * FLOAT_BYTES + OPTIMIZER_BYTES
 class ModelSize:
     """What a model's parameters are for, and the work of one row."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[ParameterGroup, ...]
     context_length: int
     horizon: int
     flops_per_row: float
     """Forward and backward at these lengths (in steps)."""
 
     @property
-    def total(self) -> Part:
+    def total(self) -> ParameterGroup:
         return _sum("total", self.parts)
 
     @property
-    def mixture(self) -> Part | None:
+    def mixture(self) -> ParameterGroup | None:
         """What the same model without its experts would not have; None without experts."""
         parts = [part for part in self.parts if part.in_mixture]
         return _sum("the experts add", parts) if parts else None
@@ -125,12 +125,12 @@ def _notes(size: ModelSize) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _row(part: Part, total: Part) -> list[Cell]:
+def _row(part: ParameterGroup, total: ParameterGroup) -> list[Cell]:
     return [part.name, part.num_parameters, part.num_active, f"{part.num_parameters / total.num_parameters:.1%}"]
 
 
-def _sum(name: str, parts: Sequence[Part]) -> Part:
-    return Part(name, sum(part.num_parameters for part in parts), sum(part.num_active for part in parts))
+def _sum(name: str, parts: Sequence[ParameterGroup]) -> ParameterGroup:
+    return ParameterGroup(name, sum(part.num_parameters for part in parts), sum(part.num_active for part in parts))
 
 
 def _bytes(number: int) -> str:

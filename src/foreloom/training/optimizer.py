@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from foreloom.config.section import section
-from foreloom.models.common.parts import ParameterKind
+from foreloom.models.common.count import ParameterKind
 
 Schedule = Literal["cosine", "linear", "wsd", "constant"]
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]

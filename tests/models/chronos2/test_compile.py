@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch._dynamo.utils import counters
 
-from foreloom.models.chronos2.family import FAMILY, Chronos2Config
+from foreloom.models.chronos2.architecture import Chronos2Config
+from foreloom.models.chronos2.family import FAMILY
 from foreloom.models.family import WindowLengths
 
 

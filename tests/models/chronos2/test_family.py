@@ -12,7 +12,8 @@ from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import FlopCounterMode
 
 from foreloom.data.stream.windows import Role, Windows
-from foreloom.models.chronos2.family import FAMILY, Chronos2Config
+from foreloom.models.chronos2.architecture import Chronos2Config
+from foreloom.models.chronos2.family import FAMILY
 from foreloom.models.family import WindowLengths
 
 TINY = {"size": "test", "d_model": 32, "d_kv": 8, "d_ff": 64}

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from foreloom.data.forecast_input import ForecastInput
-from foreloom.models.chronos2.family import FAMILY, Chronos2Config
+from foreloom.models.chronos2.architecture import Chronos2Config
+from foreloom.models.chronos2.family import FAMILY
 from foreloom.models.chronos2.forecast import Chronos2Forecaster, batches
 from foreloom.models.family import WindowLengths
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from foreloom.models.common.norm import RMSNorm
+from foreloom.models.common.layers import RMSNorm
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ import torch
 
 from foreloom.data.stream.windows import Role, Windows
 from foreloom.distributed.process import Process
-from foreloom.models.chronos2.family import FAMILY, Chronos2Config
+from foreloom.models.chronos2.architecture import Chronos2Config
+from foreloom.models.chronos2.family import FAMILY
 from foreloom.models.family import WindowLengths
 from foreloom.objectives.loss import Loss
 from foreloom.training.step import OutputSums, RunningTally, fill_missing, global_totals

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch._dynamo.utils import counters
 
-from foreloom.models.chronos_bolt.family import FAMILY, ChronosBoltConfig
+from foreloom.models.chronos_bolt.architecture import ChronosBoltConfig
+from foreloom.models.chronos_bolt.family import FAMILY
 from foreloom.models.family import WindowLengths
 
 

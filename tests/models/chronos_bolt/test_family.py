@@ -13,7 +13,8 @@ from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import FlopCounterMode
 
 from foreloom.data.stream.windows import Role, Windows
-from foreloom.models.chronos_bolt.family import FAMILY, ChronosBoltConfig
+from foreloom.models.chronos_bolt.architecture import ChronosBoltConfig
+from foreloom.models.chronos_bolt.family import FAMILY
 from foreloom.models.family import WindowLengths
 
 TINY = {"size": "test", "d_model": 32, "d_kv": 8, "d_ff": 64}

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from foreloom.data.forecast_input import ForecastInput
-from foreloom.models.chronos_bolt import forecast
-from foreloom.models.chronos_bolt.family import FAMILY, ChronosBoltConfig
+from foreloom.models.chronos_bolt.architecture import ChronosBoltConfig
+from foreloom.models.chronos_bolt.family import FAMILY
 from foreloom.models.chronos_bolt.forecast import ChronosBoltForecaster
 from foreloom.models.family import WindowLengths
 
@@ -79,7 +79,7 @@ def test_answers_do_not_depend_on_batches(horizon, monkeypatch):
         apart = model.predict_quantiles(series, horizon, [0.1, 0.5], batch_size=batch_size)
         for a, b in zip(together, apart, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
-    monkeypatch.setattr(forecast, "MOST_STEPS", 100)
+    monkeypatch.setattr(ChronosBoltForecaster, "max_steps", 100)
     for a, b in zip(together, model.predict_quantiles(series, horizon, [0.1, 0.5]), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 

@@ -7,8 +7,9 @@ import copy
 import pytest
 import torch
 
-from foreloom.models.chronos_bolt.family import FAMILY, ChronosBoltConfig
-from foreloom.models.common.norm import RMSNorm
+from foreloom.models.chronos_bolt.architecture import ChronosBoltConfig
+from foreloom.models.chronos_bolt.family import FAMILY
+from foreloom.models.common.layers import RMSNorm
 from foreloom.models.family import WindowLengths
 
 

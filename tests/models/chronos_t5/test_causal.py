@@ -11,13 +11,11 @@ from chronos_t5_parity import arrays
 from made_windows import windows_of
 
 from foreloom.data.forecast_input import ForecastInput
-from foreloom.models.chronos_t5 import checkpoint
-from foreloom.models.chronos_t5.architecture import Architecture
+from foreloom.models.chronos_t5.architecture import Architecture, ChronosT5Config
 from foreloom.models.chronos_t5.causal import CausalChronosModel
-from foreloom.models.chronos_t5.config import ChronosT5Config
 from foreloom.models.chronos_t5.family import FAMILY
 from foreloom.models.chronos_t5.forecast import ChronosT5Forecaster
-from foreloom.models.chronos_t5.sampling import Sampling
+from foreloom.models.chronos_t5.generate import Sampling
 from foreloom.models.family import WindowLengths
 
 CPU = torch.device("cpu")
@@ -149,11 +147,13 @@ def test_other_models_are_refused(tmp_path, change, sentence):
     config = {key: value for key, value in (config | change).items() if value is not None}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=sentence):
-        checkpoint.load(tmp_path)
+        FAMILY.load(tmp_path)
 
 
 def test_settings_without_effect_are_refused():
     with pytest.raises(ValueError, match="num_decoder_layers, use_moe have no effect with model_type: causal"):
         ChronosT5Config(size="tiny", model_type="causal", num_decoder_layers=2, use_moe=True)
     with pytest.raises(ValueError, match="d_model 30 is not a multiple of num_heads 4"):
-        FAMILY.build(ChronosT5Config(size="tiny", model_type="causal", d_model=30), WindowLengths(8, 4))
+        FAMILY.build(
+            ChronosT5Config(size="tiny", model_type="causal", d_model=30), context_length=8, prediction_length=4
+        )

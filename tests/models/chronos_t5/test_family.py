@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from foreloom.data.stream.windows import Role
 from foreloom.models import registry
-from foreloom.models.chronos_t5.config import ChronosT5Config
+from foreloom.models.chronos_t5.architecture import ChronosT5Config
 from foreloom.models.chronos_t5.family import FAMILY
 from foreloom.models.family import WindowLengths
 

@@ -10,7 +10,7 @@ from foreloom.data.forecast_input import ForecastInput
 from foreloom.forecast.model import Model
 from foreloom.models.chronos_t5.family import FAMILY
 from foreloom.models.chronos_t5.forecast import ChronosT5Forecaster
-from foreloom.models.chronos_t5.sampling import Sampling, draws, sample_tokens
+from foreloom.models.chronos_t5.generate import Sampling, draws, sample_tokens
 from foreloom.models.family import WindowLengths
 
 
@@ -218,7 +218,7 @@ def test_many_samples_are_drawn_in_several_batches_alike(tiny_chronos_t5, walks,
 
 
 def test_a_model_without_experts_has_no_routing_to_tell_of(tiny_chronos_t5, walks):
-    from foreloom.models.chronos_t5.config import ChronosT5Config
+    from foreloom.models.chronos_t5.architecture import ChronosT5Config
 
     model = FAMILY.build(ChronosT5Config(size="tiny", d_model=16, n_tokens=64), WindowLengths(20, 4))
     FAMILY.initialize(model, 0)

@@ -7,7 +7,7 @@ import torch
 
 from foreloom.models.chronos_t5.family import FAMILY
 from foreloom.models.chronos_t5.objective import GlobalBatch
-from foreloom.objectives.cross_entropy import cross_entropy
+from foreloom.objectives.loss import cross_entropy
 from foreloom.objectives.router import share_balance
 
 

@@ -11,7 +11,7 @@ from chronos_t5_parity import arrays, load
 
 from foreloom.data.forecast_input import ForecastInput
 from foreloom.models.chronos_t5.forecast import ChronosT5Forecaster
-from foreloom.models.chronos_t5.sampling import Sampling
+from foreloom.models.chronos_t5.generate import Sampling
 
 CASES = [("t5_dummy", "dummy-chronos-model"), ("t5b", "t5b")]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from foreloom.data.forecast_input import ForecastInput
-from foreloom.models.chronos_t5.config import ChronosT5Config
+from foreloom.models.chronos_t5.architecture import ChronosT5Config
 from foreloom.models.chronos_t5.family import FAMILY
 from foreloom.models.chronos_t5.forecast import ChronosT5Forecaster
 from foreloom.models.family import WindowLengths

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from foreloom.models.common import expert_kernels
 from foreloom.models.common.expert_kernels import order_by_expert, run_experts
-from foreloom.models.common.gated_feed_forward import GatedFeedForward, silu_times
+from foreloom.models.common.layers import GatedFeedForward, silu_times
 from foreloom.models.common.moe import MixtureOfExperts, balance_bias
 
 WIDTH, EXPERT_WIDTH = 16, 24

@@ -7,8 +7,7 @@ import torch
 from made_windows import windows_of
 
 from foreloom.data.stream.windows import Role
-from foreloom.models.time_moe.batch import batch
-from foreloom.models.time_moe.packing import pack
+from foreloom.models.time_moe.batch import batch, pack
 
 CPU = torch.device("cpu")
 NAN = np.nan

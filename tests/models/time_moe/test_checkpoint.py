@@ -11,10 +11,9 @@ from time_moe_parity import MODELS, oracles
 
 from foreloom.models import registry
 from foreloom.models.family import WindowLengths
-from foreloom.models.time_moe import checkpoint
-from foreloom.models.time_moe.architecture import SIZES, Architecture
-from foreloom.models.time_moe.family import FAMILY, TimeMoeConfig
-from foreloom.models.time_moe.official_names import official_views
+from foreloom.models.time_moe.architecture import SIZES, Architecture, TimeMoeConfig
+from foreloom.models.time_moe.checkpoint import FOLDER, official_views
+from foreloom.models.time_moe.family import FAMILY
 
 NUM_PARAMETERS = {"50m": 113_352_192, "200m": 453_196_800, "ultra": 2_416_545_792}
 
@@ -22,7 +21,7 @@ NUM_PARAMETERS = {"50m": 113_352_192, "200m": 453_196_800, "ultra": 2_416_545_79
 @pytest.mark.parametrize("size", NUM_PARAMETERS)
 def test_published_sizes(size):
     with torch.device("meta"):
-        model = checkpoint.build_empty(Architecture(**SIZES[size]))
+        model = FOLDER.empty(Architecture(**SIZES[size]))
     assert sum(p.numel() for p in model.parameters()) == NUM_PARAMETERS[size]
 
 
@@ -36,7 +35,7 @@ def test_official_keys_and_shapes(shared, size, name):
         for key in _spelled_out(pattern):
             expected[key] = shape
     with torch.device("meta"):
-        views = official_views(checkpoint.build_empty(Architecture(**SIZES[size])).state_dict())
+        views = official_views(FOLDER.empty(Architecture(**SIZES[size])).state_dict())
     assert {key: list(view.shape) for key, view in views.items()} == expected
     assert len(views) == published["num_tensors"]
 

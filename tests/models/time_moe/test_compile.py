@@ -7,7 +7,8 @@ import torch
 from torch._dynamo.utils import counters
 
 from foreloom.models.family import WindowLengths
-from foreloom.models.time_moe.family import FAMILY, TimeMoeConfig
+from foreloom.models.time_moe.architecture import TimeMoeConfig
+from foreloom.models.time_moe.family import FAMILY
 
 
 def models():

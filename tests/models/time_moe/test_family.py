@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from foreloom.models.family import WindowLengths
-from foreloom.models.time_moe.family import FAMILY, TimeMoeConfig
-from foreloom.models.time_moe.flops import flops_per_row
+from foreloom.models.time_moe.architecture import TimeMoeConfig, flops_per_row
+from foreloom.models.time_moe.family import FAMILY
 
 
 def build(context_length: int = 20, prediction_length: int = 4, **fields):
@@ -129,7 +129,7 @@ def test_flops_are_six_a_parameter_and_token_and_attention_besides():
     arch, num_steps = model.architecture, 512
     active = 49_651_200 - sum(p.numel() for n, p in model.named_parameters() if n.endswith(("bias", "norm.weight")))
     attention = arch.num_hidden_layers * num_steps * arch.hidden_size
-    assert flops_per_row(model, 512, 1) == pytest.approx(6 * num_steps * (active + attention), rel=1e-6)
+    assert flops_per_row(model, WindowLengths(512, 1)) == pytest.approx(6 * num_steps * (active + attention), rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from foreloom.data.forecast_input import ForecastInput
-from foreloom.models.time_moe import forecast
 from foreloom.models.time_moe.family import FAMILY
+from foreloom.models.time_moe.forecast import TimeMoeForecaster
 from foreloom.models.time_moe.generate import generate
 
 
@@ -54,7 +54,7 @@ def test_ragged_rows_in_any_batches(tiny_time_moe, series, monkeypatch):
     given = inputs_of(series, series[:7], two, series[5:45], [3.0])
     alone = [forecaster.predict_quantiles([one], 12, [0.5])[0] for one in given]
     for batch_size, most_steps in ((256, 65536), (2, 65536), (256, 60)):
-        monkeypatch.setattr(forecast, "MOST_STEPS", most_steps)
+        monkeypatch.setattr(TimeMoeForecaster, "max_steps", most_steps)
         together = forecaster.predict_quantiles(given, 12, [0.5], batch_size=batch_size)
         for ours, theirs in zip(together, alone, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-3)
@@ -130,7 +130,7 @@ def test_whatever_the_magnitude_the_model_sees_unit_scale(tiny_time_moe, monkeyp
         seen.append(values_BL.double())
         return generate(module, values_BL, *arguments, **options)
 
-    monkeypatch.setattr(forecast, "generate", remember)
+    monkeypatch.setattr("foreloom.models.time_moe.forecast.generate", remember)
     context = np.float32(level) + np.float32(step) * np.random.default_rng(0).integers(-3, 4, 41).astype(np.float32)
     (answer,) = FAMILY.forecaster(tiny_time_moe).predict_quantiles(inputs_of(context), 12, [0.5])
     assert np.isfinite(answer).all()

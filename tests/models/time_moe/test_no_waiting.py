@@ -10,7 +10,8 @@ from made_windows import windows_of
 
 from foreloom.models.common import expert_kernels
 from foreloom.models.family import WindowLengths
-from foreloom.models.time_moe.family import FAMILY, TimeMoeConfig
+from foreloom.models.time_moe.architecture import TimeMoeConfig
+from foreloom.models.time_moe.family import FAMILY
 
 META = torch.device("meta")
 

@@ -8,8 +8,9 @@ import torch
 from made_windows import windows_of
 
 from foreloom.models.family import WindowLengths
+from foreloom.models.time_moe.architecture import TimeMoeConfig
 from foreloom.models.time_moe.batch import batch
-from foreloom.models.time_moe.family import FAMILY, TimeMoeConfig
+from foreloom.models.time_moe.family import FAMILY
 
 CPU = torch.device("cpu")
 

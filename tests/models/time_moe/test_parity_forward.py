@@ -11,9 +11,8 @@ import torch
 from time_moe_parity import CASES, MODELS, arrays, assert_close, forward_arguments, load, oracles
 
 from foreloom.models.time_moe.architecture import SIZES, Architecture
-from foreloom.models.time_moe.checkpoint import build_empty
-from foreloom.models.time_moe.official_names import official_views
-from foreloom.objectives.huber import huber_by_position, mean_of_batch
+from foreloom.models.time_moe.checkpoint import FOLDER, official_views
+from foreloom.models.time_moe.objective import huber_by_position, mean_of_batch
 
 HORIZONS = (1, 8, 32, 64)
 
@@ -97,7 +96,7 @@ def test_the_whole_50m_model(shared):
     folder = oracles(shared) / "models" / "full50m_recipe"
     arch = Architecture.from_published(json.loads((folder / "config.json").read_text()))
     assert arch == Architecture(**SIZES["50m"])
-    model = build_empty(arch).eval()
+    model = FOLDER.empty(arch).eval()
     model.protocol = "reference"
     weights = official_views(model.state_dict())
     for key, tensor in weights.items():

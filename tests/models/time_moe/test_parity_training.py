@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from time_moe_parity import arrays, load, oracles
 
 from foreloom.distributed.process import Process
-from foreloom.models.time_moe.official_names import official_views
+from foreloom.models.time_moe.checkpoint import official_views
 from foreloom.training.optimizer import OptimizerConfig, build_optimizer
 from foreloom.training.step import global_totals, update
 from foreloom.training.stopwatch import Stopwatch

@@ -6,7 +6,8 @@ import torch
 
 from foreloom.data.forecast_input import ForecastInput
 from foreloom.models.family import RoutedForecaster, WindowLengths
-from foreloom.models.time_moe.family import FAMILY, TimeMoeConfig
+from foreloom.models.time_moe.architecture import TimeMoeConfig
+from foreloom.models.time_moe.family import FAMILY
 from foreloom.models.time_moe.forecast import TimeMoeForecaster
 
 

@@ -1,17 +1,26 @@
-"""What a Chronos-2 checkpoint's config.json says, read and written without losing a key."""
+"""What shapes a Chronos-2 and what it costs: its config.json, and the recipe's `model` section."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, Self
 
 from torch import nn
 
-from foreloom.config.loader import validate
-from foreloom.config.located import Located
-from foreloom.models.common.feed_forward import ACTIVATIONS
+from foreloom.models.common.architecture import (
+    Count,
+    FromArchitecture,
+    ModelSection,
+    Positive,
+    PublishedArchitecture,
+    Share,
+    check_quantile_levels,
+    section_of,
+)
+from foreloom.models.common.layers import ACTIVATIONS
+from foreloom.models.family import WindowLengths
+from foreloom.objectives.loss import Reduction
 
 PIPELINE_CLASS = "Chronos2Pipeline"
 
@@ -27,36 +36,44 @@ _NESTED = ("context_length", "input_patch_size", "use_reg_token", "use_arcsinh",
            "time_encoding_scale")  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Architecture:
+@dataclass(frozen=True, kw_only=True)
+class Architecture(PublishedArchitecture):
     """Everything that shapes a Chronos-2 model, under the names of its config.json. Defaults are the reference's."""
 
-    context_length: int
-    """Most context steps the model looks at."""
-    input_patch_size: int
-    """Steps of a patch, of the input and of the output."""
+    context_length: Count
+    """Most context steps the model looks at; that of the data by default."""
+    max_output_patches: Count = 1
+    """Most patches of one forward; as many as the data's horizon needs by default."""
+    dropout_rate: Share = 0.1
+    """Share of activations dropped in training."""
+    d_model: Count = 512
+    """Width of the residual stream."""
+    d_kv: Count = 64
+    """Width of one attention head."""
+    d_ff: Count = 2048
+    """Width of the feed-forward layers."""
+    num_layers: Count = 6
+    """Encoder blocks."""
+    num_heads: Count = 8
+    """Attention heads."""
+    input_patch_size: Count
+    """Steps of a patch."""
     quantiles: tuple[float, ...]
-    """Ascending."""
-    d_model: int = 512
-    d_kv: int = 64
-    """Width of one attention head; num_heads * d_kv need not equal d_model."""
-    d_ff: int = 2048
-    num_layers: int = 6
-    num_heads: int = 8
-    dropout_rate: float = 0.1
-    layer_norm_epsilon: float = 1e-6
-    initializer_factor: float = 0.05
-    feed_forward_proj: str = "relu"
-    rope_theta: float = 10000.0
+    """Levels the model forecasts, ascending."""
     use_reg_token: bool = False
     """A register token between context and future."""
     use_arcsinh: bool = False
-    max_output_patches: int = 1
-    """Most patches of one forward; longer horizons are unrolled."""
-    time_encoding_scale: int = 0
-    """Steps that the time channel calls 1; 0 stands for the context length at construction."""
-    published: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    """The config.json this came from, for the keys that mean nothing here but must survive."""
+    """Tame outliers by an arcsinh after standardising."""
+    time_encoding_scale: Count = 0
+    """Steps that the time channel calls 1; fixed for the life of a model, so choose that of the longest stage."""
+    feed_forward_proj: str = "relu"
+    """Activation of the feed-forward layers."""
+    layer_norm_epsilon: Positive = 1e-6
+    """Added to the mean square under the root."""
+    initializer_factor: Positive = 0.05
+    """Scale of the random initial values."""
+    rope_theta: Positive = 10000.0
+    """Base of the rotary frequencies."""
 
     def __post_init__(self) -> None:
         if not self.time_encoding_scale:
@@ -64,10 +81,7 @@ class Architecture:
         if self.feed_forward_proj not in ACTIVATIONS:
             known = " or ".join(sorted(ACTIVATIONS))
             raise ValueError(f"feed_forward_proj is {self.feed_forward_proj!r}; Chronos-2 has {known}.")
-        if list(self.quantiles) != sorted(set(self.quantiles)) or not all(0 < q < 1 for q in self.quantiles):
-            raise ValueError(f"quantiles must ascend strictly between 0 and 1, got {list(self.quantiles)}.")
-        if not self.quantiles:
-            raise ValueError("quantiles is empty; name at least one level, 0.5 for instance.")
+        check_quantile_levels(self.quantiles)
         if self.d_kv % 2:
             raise ValueError(f"d_kv is {self.d_kv}; rotary positions need an even head width.")
 
@@ -76,8 +90,12 @@ class Architecture:
         """Width of all heads together."""
         return self.num_heads * self.d_kv
 
+    def num_patches(self, num_steps: int) -> int:
+        """Patches that so many steps take."""
+        return -(-num_steps // self.input_patch_size)
+
     @classmethod
-    def from_published(cls, config: Mapping[str, Any]) -> Architecture:
+    def from_published(cls, config: Mapping[str, Any]) -> Self:
         """Read a config.json; ValueError names the key that is missing or that foreloom cannot honour."""
         nested = config.get("chronos_config")
         if not isinstance(nested, Mapping):
@@ -94,14 +112,10 @@ class Architecture:
                 )
         known = {key: config[key] for key in _TOP_LEVEL if key in config}
         known |= {key: nested[key] for key in _NESTED if nested.get(key) is not None}
-        architecture, wrong = validate(cls, known | {"quantiles": nested["quantiles"]}, Located({}), "")
-        if wrong:
-            raise ValueError(f"config.json: {wrong[0]}")
-        return dataclasses.replace(architecture, published=config)
+        return cls.checked(known | {"quantiles": nested["quantiles"]}, config)
 
     def to_published(self, dtype: str) -> dict[str, Any]:
         """The config.json that chronos-forecasting loads, with every key of the one this came from."""
-        dtype_keys = [key for key in ("dtype", "torch_dtype") if key in self.published] or ["dtype"]
         config: dict[str, Any] = {
             "architectures": ["Chronos2Model"],
             "chronos_pipeline_class": PIPELINE_CLASS,
@@ -114,7 +128,7 @@ class Architecture:
         if self.use_reg_token:
             config["reg_token_id"] = 1
         config |= self.published
-        config |= {key: getattr(self, key) for key in _TOP_LEVEL} | dict.fromkeys(dtype_keys, dtype)
+        config |= {key: getattr(self, key) for key in _TOP_LEVEL} | self.published_dtype(dtype)
         config["chronos_config"] = {
             "output_patch_size": self.input_patch_size,
             "input_patch_stride": self.input_patch_size,
@@ -124,27 +138,77 @@ class Architecture:
         }
         return dict(sorted(config.items()))
 
-    def replace(self, **changes: Any) -> Architecture:
-        """A copy with some fields changed. The time scale stays what it is."""
-        return dataclasses.replace(self, **changes)
 
-
-def architecture_of_module(module: nn.Module) -> Architecture:
-    """The architecture a Chronos-2 module was built with."""
-    architecture = module.architecture
-    assert isinstance(architecture, Architecture)
-    return architecture
-
+_SHARED = {"input_patch_size": 16, "use_reg_token": True, "use_arcsinh": True}
 
 SIZES: dict[str, dict[str, Any]] = {
-    "test": {"num_layers": 2, "d_model": 256, "d_ff": 1024, "num_heads": 4, "quantiles": QUANTILES_21},
+    "test": {"num_layers": 2, "d_model": 256, "d_ff": 1024, "num_heads": 4, "quantiles": QUANTILES_21, **_SHARED},
     "small": {"num_layers": 6, "d_model": 512, "d_ff": 2048, "num_heads": 8, "quantiles": QUANTILES_13,
-              "time_encoding_scale": 8192},
+              "time_encoding_scale": 8192, **_SHARED},
     "base": {"num_layers": 12, "d_model": 768, "d_ff": 3072, "num_heads": 12, "quantiles": QUANTILES_21,
-             "time_encoding_scale": 8192},
+             "time_encoding_scale": 8192, **_SHARED},
 }  # fmt: skip
 """Named sizes. The time scale of small and base is that of their last stage (context 8192) from the first step on,
 because a later, longer stage must not change what the time channel means."""
 
-SIZE_DEFAULTS: dict[str, Any] = {"input_patch_size": 16, "use_reg_token": True, "use_arcsinh": True}
-"""What every named size shares."""
+
+@section_of(
+    Architecture,
+    SIZES,
+    changeable=("context_length", "max_output_patches", "dropout_rate"),
+    from_data=("context_length", "max_output_patches", "time_encoding_scale"),
+)
+class Chronos2Config(ModelSection):
+    """Chronos-2: a new model of a named size, or a pretrained one. A field left out is that of the size."""
+
+    family: Literal["chronos2"] = "chronos2"
+    """The model family."""
+    size: Literal["test", "small", "base"] | None = None
+    """Named size of a new model: test (2 layers, 256 wide), small (6, 512), base (12, 768)."""
+    context_length: FromArchitecture
+    max_output_patches: FromArchitecture
+    dropout_rate: FromArchitecture
+    reduction: Reduction = "tokens"
+    """How the loss is averaged: over observed target steps ("tokens"), or as chronos-forecasting does ("reference")."""
+    d_model: FromArchitecture
+    d_kv: FromArchitecture
+    d_ff: FromArchitecture
+    num_layers: FromArchitecture
+    num_heads: FromArchitecture
+    input_patch_size: FromArchitecture
+    quantiles: FromArchitecture
+    use_reg_token: FromArchitecture
+    use_arcsinh: FromArchitecture
+    time_encoding_scale: FromArchitecture
+    feed_forward_proj: Literal["relu", "gelu"] | None = None
+    """Activation of the feed-forward layers."""
+    layer_norm_epsilon: FromArchitecture
+    initializer_factor: FromArchitecture
+    rope_theta: FromArchitecture
+
+
+def flops_per_row(module: nn.Module, data: WindowLengths) -> float:
+    """Floating-point operations of one row that is alone in its group, forward and backward: 3 times the forward.
+
+    Counted as 2 a multiply-add of matrix products; the rest is not counted. With N context patches, n future patches,
+    T = N + R + n tokens, width D, heads together I, feed-forward F: a block costs 2 * [T (3 D I + I D) + 2 T^2 I] for
+    time attention, 2 * T (D I + I D) for group attention (no q, k for a lone row) and 2 * T * 2 D F for the
+    feed-forward; the last block only n tokens but for its keys and values; the patch embedding
+    2 * (N + n) (3P F + F D + 3P D), the head 2 * n (D F + F Q P + D Q P).
+    """
+    context_length, horizon = data.context_length, data.prediction_length
+    arch = Architecture.of(module)
+    patch = arch.input_patch_size
+    num_context, num_future = arch.num_patches(min(context_length, arch.context_length)), arch.num_patches(horizon)
+    num_tokens = num_context + arch.use_reg_token + num_future
+    width, inner, hidden = arch.d_model, arch.inner_width, arch.d_ff
+
+    def block(num_queries: int) -> float:
+        time = 2 * num_tokens * width * inner + 2 * num_queries * width * inner + 2 * num_queries * num_tokens * inner
+        return time + 2 * num_queries * width * inner + 2 * num_queries * width * hidden
+
+    patch_embedding = (num_context + num_future) * (3 * patch * (hidden + width) + hidden * width)
+    out = len(arch.quantiles) * patch
+    head = num_future * (width * hidden + hidden * out + width * out)
+    multiply_adds = patch_embedding + (arch.num_layers - 1) * block(num_tokens) + block(num_future) + head
+    return 3 * 2.0 * multiply_adds

@@ -1,11 +1,11 @@
 """Chronos-2 answers forecasts: rows in batches, horizons beyond one forward unrolled, any quantile level.
 
-Axes: B rows, L context steps, H horizon steps, Q levels of the model.
+Axes: B rows, U unrolled levels (paths), L context steps, H horizon steps, Q levels of the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Self
 
 import numpy as np
@@ -13,14 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from foreloom.data.forecast_input import ForecastInput
-from foreloom.models.chronos2.architecture import architecture_of_module
-from foreloom.models.chronos2.layout import layout_of
-from foreloom.models.chronos2.unroll import unroll
-from foreloom.models.common.answering import answering
-from foreloom.models.common.contexts import usable_steps
-from foreloom.models.common.levels import interpolate_levels
-from foreloom.models.common.rows import without_leading_padding
-from foreloom.models.common.transfer import to_device
+from foreloom.models.chronos2.architecture import Architecture
+from foreloom.models.chronos2.encoder import layout_of
+from foreloom.models.common.forecasting import inference, interpolate, interpolate_levels, usable_steps
+from foreloom.models.common.rows import to_device, without_leading_padding
 
 
 class Chronos2Forecaster:
@@ -30,7 +26,7 @@ class Chronos2Forecaster:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self.architecture = architecture_of_module(module)
+        self.architecture = Architecture.of(module)
         self.quantile_levels = self.architecture.quantiles
         self.context_length = self.architecture.context_length
         self.prediction_length = self.architecture.max_output_patches * self.architecture.input_patch_size
@@ -57,7 +53,7 @@ class Chronos2Forecaster:
             # Inputs do not see each other, so they may be batched by length, which saves padding.
             order.sort(key=lambda i: contexts[i].shape[1])
         answers: dict[int, np.ndarray] = {}
-        with answering(self.module):
+        with inference(self.module):
             for rows in batches([len(contexts[i]) for i in order], batch_size):
                 chunk = order[rows]
                 chosen = [contexts[i] for i in chunk]
@@ -81,7 +77,7 @@ class Chronos2Forecaster:
         """
         contexts = self._contexts(inputs, None)
         answers: list[np.ndarray] = []
-        with answering(self.module):
+        with inference(self.module):
             for rows in batches([len(context) for context in contexts], batch_size):
                 group_ids = group_ids_of(contexts[rows])
                 layout = layout_of(group_ids, len(group_ids), self._device, all_observed=False)
@@ -169,3 +165,81 @@ def stacked_futures(inputs: Sequence[ForecastInput], prediction_length: int) -> 
         stacked[row : row + len(known), : known.shape[1]] = known
         row += len(known)
     return stacked
+
+
+Forward = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+"""forward(context (B, L), future (B, H), group ids (B,), patches) -> quantiles (B, Q, patches * P)."""
+
+UNROLLED_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+def unrolled_levels(levels: Sequence[float]) -> tuple[float, ...]:
+    """The levels whose paths are followed: the nine deciles, or a model's own between 0.1 and 0.9 if it lacks one."""
+    if set(UNROLLED_LEVELS) <= set(levels):
+        return UNROLLED_LEVELS
+    inner = tuple(level for level in levels if 0.1 <= level <= 0.9)
+    if not inner:
+        raise ValueError(
+            f"the horizon needs unrolling, and none of the model's levels {list(levels)} lies between 0.1 and 0.9; "
+            "ask for a shorter horizon, or raise the model's max_output_patches."
+        )
+    return inner
+
+
+def unroll(
+    forward: Forward,
+    context_BL: Tensor,
+    future_BH: Tensor,
+    group_ids: Tensor,
+    *,
+    levels: Sequence[float],
+    patch_size: int,
+    max_patches: int,
+    context_length: int,
+) -> Tensor:
+    """Quantiles (B, Q, H) of a horizon of any length, H being the steps of `future_BH` (NaN: unknown).
+
+    After the first forward every row becomes U paths. A path appends the forecast at its level (known covariates
+    override it), forecasts on, and the U * Q values of a step are merged as samples weighted by the level mass each one
+    stands for. Paths of different levels never share a group.
+    """
+    num_rows, horizon = future_BH.shape
+    num_patches = lambda steps: min(-(-steps // patch_size), max_patches)
+    forecast = forward(context_BL, future_BH, group_ids, num_patches(horizon))
+    done = forecast.shape[-1]
+    if done >= horizon:
+        return forecast[..., :horizon]
+    paths = unrolled_levels(levels)
+    num_paths = len(paths)
+    level_Q, level_U = forecast.new_tensor(levels), forecast.new_tensor(paths)
+    weight_UQ = torch.outer(level_mass(level_U), level_mass(level_Q)).flatten()
+    path_ids = (group_ids[:, None] * num_paths + torch.arange(num_paths, device=group_ids.device)).flatten()
+    context_BUL = context_BL[:, None].expand(-1, num_paths, -1)
+    future_BUH = future_BH[:, None].expand(-1, num_paths, -1)
+    last, merged = forecast, [forecast]
+    while done < horizon:
+        step = last.shape[-1]
+        path_BUH = interpolate_levels(last.transpose(1, 2), levels, paths).transpose(1, 2)
+        known_BUH = future_BUH[..., :step]
+        context_BUL = torch.cat([context_BUL, torch.where(known_BUH.isnan(), path_BUH, known_BUH)], -1)
+        context_BUL, future_BUH = context_BUL[..., -context_length:], future_BUH[..., step:]
+        out = forward(context_BUL.flatten(0, 1), future_BUH.flatten(0, 1), path_ids, num_patches(horizon - done))
+        samples_BHX = out.unflatten(0, (num_rows, num_paths)).flatten(1, 2).transpose(1, 2)
+        last = weighted_quantiles(samples_BHX, weight_UQ, level_Q).transpose(1, 2)
+        merged.append(last)
+        done += last.shape[-1]
+    return torch.cat(merged, -1)[..., :horizon]
+
+
+def level_mass(level_K: Tensor) -> Tensor:
+    """Probability mass each level stands for: half the distance between its neighbours, 0 and 1 as the outer ones."""
+    edges = torch.cat([level_K.new_zeros(1), level_K, level_K.new_ones(1)])
+    mass = (edges[2:] - edges[:-2]) / 2
+    return mass / mass.sum()
+
+
+def weighted_quantiles(samples: Tensor, weight: Tensor, level_Q: Tensor) -> Tensor:
+    """(..., X) samples with weights (X,) that sum to 1 -> (..., Q): the cumulative weights are the level axis."""
+    samples, order = samples.sort(dim=-1)
+    cumulative = weight[order].cumsum(-1).clamp(max=1.0)
+    return interpolate(samples, cumulative, level_Q.expand(*samples.shape[:-1], -1))

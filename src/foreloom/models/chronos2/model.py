@@ -14,16 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from foreloom.models.chronos2.architecture import Architecture
-from foreloom.models.chronos2.encoder import Encoder
-from foreloom.models.chronos2.layout import Layout, layout_of
-from foreloom.models.common.feed_forward import ResidualBlock
-from foreloom.models.common.patching import pad_left, pad_right_to, patches
-from foreloom.models.common.rope import rotary_table
+from foreloom.models.chronos2.encoder import Encoder, Layout, layout_of
+from foreloom.models.common.layers import ResidualBlock, pad_left, pad_right_to, patches, rotary_table
+from foreloom.models.common.rows import to_device
 from foreloom.models.common.standardize import Standardizer, standardizer_of
-from foreloom.models.common.transfer import to_device
 from foreloom.models.family import Tally
-from foreloom.objectives.loss import Loss
-from foreloom.objectives.quantile import Reduction, pinball, reduce
+from foreloom.objectives.loss import Loss, Reduction, pinball, reduce
 
 REG_TOKEN = 1
 """Row of `shared` that holds the register token; row 0 is padding, never read."""
@@ -37,7 +33,7 @@ class Chronos2Output(NamedTuple):
     loss: Tensor | None = None
     """Scalar, normalised as chronos-forecasting reports it: mean over H, sum over levels, mean over rows."""
     objective: Loss | None = None
-    """What training minimises; see `objectives.quantile.reduce`."""
+    """What training minimises; see `objectives.loss.reduce`."""
     loc: Tensor | None = None
     """(B, 1), mean of each context."""
     scale: Tensor | None = None

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from foreloom.data.stream.windows import Role, Windows
-from foreloom.models.common.rows import without_leading_padding
-from foreloom.models.common.transfer import to_device
+from foreloom.models.common.rows import to_device, without_leading_padding
 
 
 def batch(windows: Windows, device: torch.device) -> dict[str, Any]:

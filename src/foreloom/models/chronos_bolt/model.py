@@ -14,15 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from foreloom.models.chronos_bolt.architecture import REG_TOKEN, START_TOKEN, Architecture
-from foreloom.models.chronos_bolt.objective import objective_of, published_loss
-from foreloom.models.common.feed_forward import ResidualBlock
-from foreloom.models.common.patching import pad_left, pad_right_to, patches
+from foreloom.models.common.layers import ResidualBlock, pad_left, pad_right_to, patches
+from foreloom.models.common.rows import to_device
 from foreloom.models.common.standardize import Standardizer, standardizer_of
 from foreloom.models.common.t5.stack import Decoder, Encoder
-from foreloom.models.common.transfer import to_device
 from foreloom.models.family import Tally
-from foreloom.objectives.loss import Loss
-from foreloom.objectives.quantile import Reduction, pinball
+from foreloom.objectives.loss import Loss, Reduction, pinball
 
 
 class ChronosBoltOutput(NamedTuple):
@@ -33,7 +30,7 @@ class ChronosBoltOutput(NamedTuple):
     loss: Tensor | None = None
     """Scalar, normalised as chronos-forecasting reports it: mean over levels, sum over H, mean over rows."""
     objective: Loss | None = None
-    """What training minimises; see `chronos_bolt.objective`."""
+    """What training minimises; see `objective_of`."""
     loc: Tensor | None = None
     """(B, 1), mean of each context."""
     scale: Tensor | None = None
@@ -144,3 +141,19 @@ class ChronosBoltModel(nn.Module):
         level_Q = to_device(np.array(levels, dtype=np.float32), z_BQH.device)
         loss_BH = pinball(z_BQH.float(), target, observed, level_Q) / len(levels)
         return published_loss(loss_BH), objective_of(loss_BH, observed, self.reduction)
+
+
+def published_loss(loss_BH: Tensor) -> Tensor:
+    """Scalar, as chronos-forecasting divides: summed over the horizon, the mean over rows, with a target or without."""
+    return loss_BH.sum() / len(loss_BH)
+
+
+def objective_of(loss_BH: Tensor, observed_BH: Tensor, reduction: Reduction) -> Loss:
+    """Sum and count of a step-wise loss.
+
+    "tokens": the count is that of observed steps, so neither masks nor a horizon shorter than the head's change the
+    weight of a step. "reference": that of rows, so the mean is `published_loss`. A batch without a single target counts
+    0 either way.
+    """
+    num_observed = observed_BH.sum()
+    return Loss(loss_BH.sum(), num_observed if reduction == "tokens" else len(loss_BH) * (num_observed > 0))

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from foreloom.data.stream.windows import Role, Windows
-from foreloom.models.chronos_t5.architecture import architecture_of_module
+from foreloom.models.chronos_t5.architecture import Architecture
 from foreloom.models.chronos_t5.tokenizer import IGNORED, Tokenizer
-from foreloom.models.common.rows import last_observed, without_leading_padding
-from foreloom.models.common.transfer import to_device
+from foreloom.models.common.rows import last_observed, to_device, without_leading_padding
 
 
 def batch(module: nn.Module, windows: Windows, device: torch.device) -> dict[str, Any]:
@@ -25,7 +24,7 @@ def batch(module: nn.Module, windows: Windows, device: torch.device) -> dict[str
     mean nothing, or after it, has no label that counts; such rows are left out where others remain. ValueError for a
     horizon beyond the model's.
     """
-    arch = architecture_of_module(module)
+    arch = Architecture.of(module)
     horizon = windows.future_RH.shape[1]
     if horizon > arch.prediction_length:
         raise ValueError(

@@ -19,7 +19,7 @@ from foreloom.models.chronos_t5.tokenizer import Tokenizer
 from foreloom.models.common.attention import attend, attend_shared, causal_mask
 from foreloom.models.common.dropout import add_dropped, dropout
 from foreloom.models.common.initialize import normal_by_name
-from foreloom.models.common.t5.cache import DecoderCache
+from foreloom.models.common.t5.attention import DecoderCache
 from foreloom.models.common.t5.stack import visible
 from foreloom.models.family import Tally
 from foreloom.objectives.loss import Loss

@@ -1,21 +1,79 @@
 """Sample-level experts: a router reads the encoded context and picks, for the whole series, who forecasts it.
 
 Axes: B samples (series), R rows of the decoder (B, or several a sample), S tokens of the context, T tokens of the
-forecast, D model width, V vocabulary, E experts, K experts a sample.
+forecast, D model width, V vocabulary, E experts, K experts a sample, N numbers of a sample.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from foreloom.models.chronos_t5.architecture import Architecture
-from foreloom.models.chronos_t5.moments import RunningMoments
 from foreloom.models.common.dropout import dropout, relu_dropout_
 from foreloom.models.common.initialize import normal_by_name
-from foreloom.models.common.moe import choose
+from foreloom.models.common.moe import balance_bias, choose
+from foreloom.models.family import Tally
+from foreloom.objectives.router import load_figures
+
+MOMENTUM = 0.2
+"""Share of the newest global batch, once there were five; before, all count alike."""
+_LEAST_VARIANCE = 1e-12
+
+
+class RunningMoments(nn.Module):
+    """Standardises what a router sees by running moments, which whole global batches move: so no sample has a say
+    in what becomes of its neighbours."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("variance", torch.ones(width))
+        self.register_buffer("num_updates", torch.zeros(()))
+
+    def forward(self, x_BN: Tensor) -> Tensor:
+        """(B, N): mean 0 and variance 1, as far as these samples are like those before."""
+        return (x_BN - self.mean) * self.variance.clamp(min=_LEAST_VARIANCE).rsqrt()
+
+    @torch.no_grad()
+    def follow(self, sums: Tensor, applied: Tensor) -> None:
+        """Move towards a global batch, whose `moment_sums` these are; nothing where `applied` is 0.
+
+        What a skipped step saw may not be finite. A first sample alone has no variance, so that of before stays.
+        """
+        sums = torch.where(applied > 0, sums, 0.0)
+        sum_N, square_N, count = sums[: len(self.mean)], sums[len(self.mean) : -1], sums[-1]
+        share = (count > 0) / (self.num_updates + 1).clamp(max=1 / MOMENTUM)
+        has_spread = (count > 1) | (self.num_updates > 0)
+        mean_N = sum_N / count.clamp(min=1)
+        self.mean.add_(share * (mean_N - self.mean))
+        # Around the running mean as it is from now on.
+        around_N = self.mean.to(sums.dtype)
+        off_N = square_N / count.clamp(min=1) - 2 * mean_N * around_N + around_N.square()
+        self.variance.add_(share * has_spread * (off_N - self.variance))
+        self.num_updates.add_(share.sign())
+
+    def reset(self) -> None:
+        """What is known of nothing: mean 0, variance 1."""
+        self.mean.zero_()
+        self.variance.fill_(1.0)
+        self.num_updates.zero_()
+
+
+def moment_sums(x_BN: Tensor, keep_B: Tensor) -> Tensor:
+    """(2 N + 1,), which add up over micro-batches and ranks: sums, sums of squares, number of kept samples.
+
+    In float64: means lie tens of deviations from 0, and a variance that is the difference of two such squares would
+    have lost the digits by which every cut of a batch agrees. MPS has float32 only.
+    """
+    precise = torch.float32 if x_BN.device.type == "mps" else torch.float64
+    kept_BN = torch.where(keep_B[:, None], x_BN.detach().to(precise), 0.0)
+    return torch.cat([kept_BN.sum(0), kept_BN.square().sum(0), keep_B.sum().to(precise).reshape(1)])
+
 
 ROUTER_STD = 0.02
 """Standard deviation of the router's initial weights: close to an even choice."""
@@ -149,8 +207,32 @@ def initialize_experts(name: str, parameter: Tensor, seed: int) -> None:
         normal_by_name(parameter, name, seed, std)
 
 
-def num_parameters(arch: Architecture) -> int:
-    """Of router and experts: E (8 D^2 + 5 D + 2 D + D V) + (D r + r + r E + E)."""
-    width, hidden, experts = arch.d_model, arch.router_hidden_dim, arch.num_experts
-    expert = 8 * width**2 + 5 * width + 2 * width + width * arch.n_tokens
-    return experts * expert + (width * hidden + hidden + hidden * experts + experts)
+def needs_survey(module: nn.Module) -> bool:
+    """Does the objective of a part of a global batch depend on the whole? The balance loss and the z-loss, both means
+    over its samples beside a sum over labels, do."""
+    arch = Architecture.of(module)
+    return arch.use_moe and bool(arch.load_balancing_weight > 0 or module.router_z_loss_factor)
+
+
+def after_update(module: nn.Module, tally: Tally, applied: Tensor) -> None:
+    """What the router knows of its input and output follows the global batch; biases, where there are any, its load."""
+    moe = module.moe
+    if moe is None:
+        return
+    rate = module.balance_rate
+    assert isinstance(moe, SampleExperts) and isinstance(rate, float)
+    moe.router.input_moments.follow(tally["router_input"], applied)
+    if moe.logit_moments is not None:
+        moe.logit_moments.follow(tally["router_logits"], applied)
+    if moe.expert_bias is not None:
+        balance_bias(moe.expert_bias, tally["expert_load"][0], rate, applied)
+
+
+def figures(module: nn.Module, tally: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """`train_ce_loss`, `train_load_loss` (1 at even use), `train_total_loss`, and how evenly experts are used."""
+    means = {
+        f"train_{name}": float(tally[name][0] / max(tally[name][1], 1))
+        for name in ("ce_loss", "load_loss", "total_loss", "router_z_loss")
+        if name in tally
+    }
+    return means | (load_figures(tally["expert_load"]) if "expert_load" in tally else {})

@@ -1,53 +1,208 @@
-"""Chronos-T5 for the rest of foreloom: the family's record."""
+"""Chronos-T5 for the rest of foreloom: how one is built, begins, is stored and asked."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from foreloom.distributed.sharding import Sharding
-from foreloom.models.chronos_t5 import checkpoint
-from foreloom.models.chronos_t5.architecture import architecture_of_module
+from foreloom.models.chronos_t5.architecture import (
+    DEFAULT_BALANCE_RATE,
+    EXPERT_FIELDS,
+    MOE_PIPELINE_CLASS,
+    PIPELINE_CLASS,
+    Architecture,
+    ChronosT5Config,
+    flops_per_row,
+)
 from foreloom.models.chronos_t5.batch import batch
-from foreloom.models.chronos_t5.build import build
 from foreloom.models.chronos_t5.causal import BLOCKS as CAUSAL_BLOCKS
-from foreloom.models.chronos_t5.config import ChronosT5Config
-from foreloom.models.chronos_t5.flops import flops_per_row
+from foreloom.models.chronos_t5.causal import CausalChronosModel, initialize_causal
+from foreloom.models.chronos_t5.experts import (
+    SampleExperts,
+    after_update,
+    figures,
+    initialize_experts,
+    needs_survey,
+    start_balance,
+)
 from foreloom.models.chronos_t5.forecast import ChronosT5Forecaster
-from foreloom.models.chronos_t5.initialize import initialize
-from foreloom.models.chronos_t5.parts import parts
-from foreloom.models.chronos_t5.routers import after_update, figures, needs_survey
+from foreloom.models.chronos_t5.model import ChronosT5Model
+from foreloom.models.common.architecture import raised_limit
+from foreloom.models.common.count import ParameterGroup, count_parameters
+from foreloom.models.common.hub_folder import HubFolder, resolve_folder
+from foreloom.models.common.t5.shape import TIED_COPIES, initialize_t5, without_tied_copies
 from foreloom.models.common.t5.stack import BLOCKS
-from foreloom.models.family import ExpertHooks, ModelFamily
+from foreloom.models.family import ExpertHooks, ModelFamily, WindowLengths
+
+Model = ChronosT5Model | CausalChronosModel
 
 
-def forecaster(module: nn.Module) -> ChronosT5Forecaster:
-    """A forecaster around a module, which may be in training and sharded."""
-    return ChronosT5Forecaster(module)
+def recognises(config: Mapping[str, Any]) -> bool:
+    """Is this config.json one of Chronos-T5?"""
+    nested = config.get("chronos_config")
+    if not isinstance(nested, Mapping) or "tokenizer_class" not in nested:
+        return False
+    return config.get("chronos_pipeline_class", PIPELINE_CLASS) in (PIPELINE_CLASS, MOE_PIPELINE_CLASS)
+
+
+def own_tensors(tensors: Mapping[str, Tensor], file: Path, arch: Architecture) -> dict[str, Tensor]:
+    """The embedding once, which is the head too."""
+    embedding = "transformer.wte.weight" if arch.model_type == "causal" else "shared.weight"
+    return without_tied_copies(tensors, file, (*TIED_COPIES, "lm_head.weight"), embedding)
+
+
+def module_of(arch: Architecture) -> Model:
+    return CausalChronosModel(arch) if arch.model_type == "causal" else ChronosT5Model(arch)
+
+
+FOLDER = HubFolder("Chronos-T5", recognises, Architecture, module_of, own_tensors)
+
+_FIXED_EXPERTS = ("num_experts", "router_hidden_dim")
+
+
+def build(config: ChronosT5Config, data: WindowLengths) -> Model:
+    """A new model without values, or a pretrained one whose limits are raised to the data's lengths (in steps).
+
+    A regular checkpoint with `use_moe` gets experts, drawn by their names with seed 0.
+    """
+    context_length, prediction_length = data.context_length, data.prediction_length
+    needed = {"context_length": context_length, "prediction_length": prediction_length}
+    if config.pretrained is None:
+        model = FOLDER.empty(_new_architecture(config, needed))
+    else:
+        model = FOLDER.load(resolve_folder(config.pretrained))
+        arch = _with_experts(_adapted(model.architecture, config, needed), config)
+        if config.balance_rate is not None and arch.router_choice != "biased":
+            raise ValueError(
+                f"model.balance_rate has no effect on {config.pretrained}, whose experts are chosen by router_choice: "
+                f"{arch.router_choice}; set model.router_choice=biased, or remove it."
+            )
+        model = _carried_over(model, arch)
+    if isinstance(model, ChronosT5Model):
+        model.router_z_loss_factor = config.router_z_loss_factor
+        model.balance_rate = config.balance_rate or DEFAULT_BALANCE_RATE
+    return model
+
+
+def _new_architecture(config: ChronosT5Config, needed: dict[str, int]) -> Architecture:
+    values = config.new_values_for(needed)
+    if values.get("model_type") == "causal":
+        if values["d_model"] % values["num_heads"]:
+            raise ValueError(f"d_model {values['d_model']} is not a multiple of num_heads {values['num_heads']}.")
+        values["d_kv"] = values["d_model"] // values["num_heads"]
+    return Architecture(**values)
+
+
+def _adapted(arch: Architecture, config: ChronosT5Config, needed: dict[str, int]) -> Architecture:
+    """Limits raised, never lowered; what the recipe sets of the rest."""
+    changes = {
+        name: asked for name, asked in config.given().items() if name not in (*needed, *EXPERT_FIELDS, "use_moe")
+    }
+    for name, steps in needed.items():
+        has = getattr(arch, name)
+        changes[name] = raised_limit(name, has, steps, getattr(config, name))
+        if arch.model_type == "causal" and changes[name] != has:
+            raise ValueError(
+                f"the data's windows need a {name} of {changes[name]} and this causal model has positions for {has}; "
+                f"lower data.{name}."
+            )
+    return arch.replace(**changes)
+
+
+def _with_experts(arch: Architecture, config: ChronosT5Config) -> Architecture:
+    """The experts the recipe asks for, where the checkpoint has none; ValueError where they contradict its own."""
+    asked = {name: value for name, value in config.given().items() if name in EXPERT_FIELDS}
+    if not arch.use_moe:
+        if config.use_moe:
+            return arch.replace(use_moe=True, **asked)
+        idle = [name for name in EXPERT_FIELDS if getattr(config, name)]
+        if idle:
+            raise ValueError(
+                f"model.{', model.'.join(idle)}: {config.pretrained} has no experts; add them with model.use_moe=true, "
+                "or leave these out."
+            )
+        return arch
+    if config.use_moe is False:
+        raise ValueError(f"model.use_moe is false and {config.pretrained} has experts in place of a head.")
+    for name, value in asked.items():
+        if name in _FIXED_EXPERTS and value != getattr(arch, name):
+            raise ValueError(
+                f"model.{name} is {value} and {config.pretrained} has {getattr(arch, name)}; leave it out."
+            )
+    return arch.replace(**asked)
+
+
+def _carried_over(model: Model, arch: Architecture) -> Model:
+    """A model of that architecture with the weights there are; experts that are new are drawn, biases 0."""
+    adapted = FOLDER.empty(arch)
+    if adapted.moe is not None:
+        start_balance(adapted.moe)
+    own, have = adapted.state_dict(), model.state_dict()
+    parameters = dict(adapted.named_parameters())
+    for name, tensor in own.items():
+        if name in have:
+            tensor.copy_(have[name])
+        elif name in parameters:
+            initialize_experts(name, parameters[name], seed=0)
+    return adapted
+
+
+def initialize(module: nn.Module, seed: int) -> None:
+    """Random values by T5's rules times a factor, and an even start for experts."""
+    arch = Architecture.of(module)
+    for name, parameter in module.named_parameters():
+        if name.startswith("moe."):
+            initialize_experts(name, parameter, seed)
+        elif arch.model_type == "causal":
+            initialize_causal(name, parameter, arch, seed)
+        else:
+            initialize_t5(name, parameter, seed, factor=arch.initializer_factor, d_model=arch.d_model, d_kv=arch.d_kv)
+    if isinstance(module.moe, SampleExperts):
+        start_balance(module.moe)
+
+
+_GROUPS = {
+    r"^shared\.|^transformer\.wte\.": "embedding",
+    r"^transformer\.wpe\.": "positions",
+    r"^encoder\.": "encoder",
+    r"^decoder\.|^transformer\.": "decoder",
+    r"^moe\.router\.": "router",
+    r"^moe\.experts\.": "experts, with their heads",
+}
+
+
+def parameter_groups(module: nn.Module) -> tuple[ParameterGroup, ...]:
+    """What its parameters are for. With experts, a series runs through k of E. Without, the embedding is the head too
+    and counts once."""
+    arch = Architecture.of(module)
+    share = Fraction(arch.num_active_experts, arch.num_experts)
+    return count_parameters(module, _GROUPS, {"router": Fraction(1), "experts, with their heads": share})
 
 
 def loss_units(module: nn.Module) -> tuple[Any, ...]:
     """The tokens."""
-    arch = architecture_of_module(module)
+    arch = Architecture.of(module)
     return arch.n_tokens, arch.n_special_tokens, arch.low_limit, arch.high_limit, arch.use_eos_token
 
 
 FAMILY = ModelFamily(
     name="chronos_t5",
     config=ChronosT5Config,
-    build=lambda section, data: build(
-        section, context_length=data.context_length, prediction_length=data.prediction_length
-    ),
+    build=build,
     initialize=initialize,
     batch=batch,
     sharding=Sharding(blocks=(*BLOCKS, *CAUSAL_BLOCKS)),
-    recognises=checkpoint.recognises,
-    load=checkpoint.load,
-    save=checkpoint.save,
-    forecaster=forecaster,
-    flops_per_row=lambda module, data: flops_per_row(module, data.context_length, data.prediction_length),
-    parts=parts,
+    recognises=recognises,
+    load=FOLDER.load,
+    save=FOLDER.save,
+    forecaster=ChronosT5Forecaster,
+    flops_per_row=flops_per_row,
+    parts=parameter_groups,
     loss_units=loss_units,
     experts=ExpertHooks(after_update=after_update, figures=figures, loads=("expert_load",), needs_survey=needs_survey),
 )

@@ -18,7 +18,7 @@ from foreloom.models.chronos_t5.architecture import Architecture
 from foreloom.models.chronos_t5.experts import SampleExperts, SampleRouting
 from foreloom.models.chronos_t5.objective import GlobalBatch, Losses, mixture_losses, plain_losses, survey_tally
 from foreloom.models.chronos_t5.tokenizer import IGNORED, Tokenizer
-from foreloom.models.common.t5.cache import DecoderCache
+from foreloom.models.common.t5.attention import DecoderCache
 from foreloom.models.common.t5.stack import Decoder, Encoder, visible
 from foreloom.models.family import Tally
 from foreloom.objectives.loss import Loss

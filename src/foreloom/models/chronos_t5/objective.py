@@ -12,11 +12,9 @@ import torch
 from torch import Tensor
 
 from foreloom.models.chronos_t5.architecture import Architecture
-from foreloom.models.chronos_t5.experts import SampleRouting
-from foreloom.models.chronos_t5.moments import moment_sums
+from foreloom.models.chronos_t5.experts import SampleRouting, moment_sums
 from foreloom.models.family import Tally
-from foreloom.objectives.cross_entropy import cross_entropy
-from foreloom.objectives.loss import Loss
+from foreloom.objectives.loss import Loss, cross_entropy
 from foreloom.objectives.router import expert_load, router_z_loss, share_balance
 
 
@@ -74,8 +72,8 @@ def mixture_losses(
     probability_BE = torch.where(has_label_B[:, None], routing.logits_BE.softmax(-1), 0.0)
     load_loss = share_balance(probability_BE.sum(0), whole.load_E, whole.num_samples)
     tally = {
-        "ce_loss": _entry(forecast.sum, forecast.count),
-        "load_loss": _entry(load_loss * whole.num_labels, forecast.count),
+        "ce_loss": forecast.entry,
+        "load_loss": Loss(load_loss * whole.num_labels, forecast.count).entry,
         "expert_load": survey["expert_load"],
         "router_input": moment_sums(routing.pooled_BD, has_label_B),
         "router_logits": moment_sums(routing.logits_BE, has_label_B),
@@ -85,9 +83,9 @@ def mixture_losses(
         share = has_label_B.sum() / whole.num_samples.clamp(min=1)
         z_loss = router_z_loss(routing.logits_BE[None], has_label_B) * share
         router_loss = router_loss + z_loss_factor * balances * z_loss
-        tally["router_z_loss"] = _entry(z_loss * whole.num_labels, forecast.count)
+        tally["router_z_loss"] = Loss(z_loss * whole.num_labels, forecast.count).entry
     objective = Loss(forecast.sum + router_loss * whole.num_labels, forecast.count)
-    tally["total_loss"] = _entry(objective.sum, objective.count)
+    tally["total_loss"] = objective.entry
     return Losses(forecast.mean + router_loss, objective, load_loss, tally)
 
 
@@ -99,7 +97,3 @@ def survey_tally(routing: SampleRouting, label_BT: Tensor, arch: Architecture) -
         "samples": has_label_B.sum(),
         "labels": (label_BT >= 0).sum(),
     }
-
-
-def _entry(total: Tensor, count: Tensor) -> Tensor:
-    return torch.stack([total, count]).detach()

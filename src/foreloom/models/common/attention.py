@@ -99,6 +99,30 @@ def attend_shared(
     return apart(of_shared) + torch.matmul(weights[..., num_shared:], own_v)
 
 
+class KeyValueCache:
+    """Keys and values of the positions that an attention layer has seen, in room taken once: at the first append, when
+    shape and dtype are known."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        """Most positions."""
+        self.length = 0
+        """Positions so far."""
+        self._room: tuple[Tensor, Tensor] | None = None
+
+    def append(self, k_BGTK: Tensor, v_BGTK: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the new positions behind the old ones; keys and values of all so far, (B, G, S, K) each."""
+        if self._room is None:
+            shape = (*k_BGTK.shape[:2], self.capacity, k_BGTK.shape[3])
+            self._room = k_BGTK.new_empty(shape), v_BGTK.new_empty(shape)
+        start, self.length = self.length, self.length + k_BGTK.shape[2]
+        assert self.length <= self.capacity
+        for room, new in zip(self._room, (k_BGTK, v_BGTK), strict=True):
+            room[:, :, start : self.length] = new
+        key, value = self._room
+        return key[:, :, : self.length], value[:, :, : self.length]
+
+
 def causal_mask(num_queries: int, num_keys: int, device: torch.device) -> Tensor:
     """(T, S) bool: query t, the position S - T + t, sees the keys up to itself."""
     return torch.ones(num_queries, num_keys, dtype=torch.bool, device=device).tril(num_keys - num_queries)

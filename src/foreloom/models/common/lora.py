@@ -1,4 +1,4 @@
-"""Low-rank adapters (Hu et al. 2021): read a PEFT adapter and add it to the weights it was trained on."""
+"""Low-rank adapters (Hu et al. 2021): those of PEFT, added to the weights they were trained on."""
 
 from __future__ import annotations
 
@@ -10,36 +10,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foreloom.models.common.files import read_json, read_tensors, resolve_folder
-
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _UNSUPPORTED = ("use_dora", "use_qalora", "use_bdlora", "fan_in_fan_out", "modules_to_save", "lora_bias")
 
 
-def base_folder(adapter_folder: Path, config: Mapping[str, Any]) -> Path:
-    """The model an adapter belongs to: a path, a folder of that name beside the adapter, or a hub id."""
-    base = config.get("base_model_name_or_path")
-    if not base:
-        raise ValueError(f"{adapter_folder / ADAPTER_CONFIG_FILE} names no base_model_name_or_path.")
-    beside = adapter_folder.parent / Path(base).name
-    return beside if beside.is_dir() and not Path(base).is_dir() else resolve_folder(base)
-
-
-def merge_adapter(tensors: dict[str, Tensor], folder: Path) -> None:
-    """W += alpha / rank * B A, in place, for every pair in the adapter of `folder`.
+def merge_adapter(
+    tensors: dict[str, Tensor], adapter: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path
+) -> None:
+    """W += alpha / rank * B A, in place, for every pair in the adapter, which was read from `folder`.
 
     ValueError where the adapter needs more than that (DoRA and the like), or names a weight the model has not.
     """
-    config = read_json(folder / ADAPTER_CONFIG_FILE)
     if config.get("peft_type") != "LORA":
         raise ValueError(f"{folder} holds a {config.get('peft_type')} adapter; only LORA can be merged.")
     unsupported = [key for key in _UNSUPPORTED if config.get(key)]
     if unsupported:
         raise ValueError(f"{folder / ADAPTER_CONFIG_FILE} sets {unsupported[0]}, which cannot be merged here.")
     file = folder / ADAPTER_WEIGHTS_FILE
-    adapter = read_tensors(file)
     if strange := [name for name in adapter if not re.search(r"\.lora_[AB]\.weight$", name)]:
         raise ValueError(f"{file} holds {strange[0]}, which is not a LoRA weight.")
     for name, a in adapter.items():

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foreloom.models.common.expert_kernels import run_experts
-from foreloom.models.common.gated_feed_forward import GatedFeedForward
+from foreloom.models.common.layers import GatedFeedForward
 
 
 class Routing(NamedTuple):

@@ -1,6 +1,6 @@
-"""Rows of different lengths side by side.
+"""Series of different lengths as the rows of one array: cut, filled, padded, batched, and brought to the device.
 
-Axes: R rows, C context steps.
+Axes: R rows, C steps.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
 
 def without_leading_padding(context_RC: np.ndarray) -> np.ndarray:
@@ -42,3 +44,12 @@ def batches_by_length(lengths: Sequence[int], batch_size: int, max_steps: int) -
         chosen.append(i)
     if chosen:
         yield chosen
+
+
+def to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """Copy through pinned memory on CUDA, where a copy from other memory may wait for all work under way; on the CPU
+    the tensor is the array itself where that lies in one piece."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

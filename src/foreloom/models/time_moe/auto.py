@@ -9,9 +9,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from foreloom.models.common.attention import Implementation
-from foreloom.models.common.files import resolve_folder
-from foreloom.models.time_moe import checkpoint
+from foreloom.models.common.hub_folder import resolve_folder
 from foreloom.models.time_moe.architecture import MODEL_TYPE, Architecture
+from foreloom.models.time_moe.checkpoint import FOLDER
 from foreloom.models.time_moe.model import TimeMoeForPrediction
 
 _DOWNLOAD_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
@@ -64,7 +64,7 @@ class AutoTimeMoe(TimeMoeForPrediction):
         named = attn_implementation or config._attn_implementation or "auto"  # where AutoConfig puts what was asked
         if named not in get_args(Implementation):
             raise ValueError(f"attn_implementation {named!r}: choose one of {', '.join(get_args(Implementation))}.")
-        loaded = checkpoint.load(folder)
+        loaded = FOLDER.load(folder)
         with torch.device("meta"):
             model = cls(loaded.architecture, config)
         model.load_state_dict(loaded.state_dict(), assign=True)
@@ -73,7 +73,7 @@ class AutoTimeMoe(TimeMoeForPrediction):
 
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Write config.json and model.safetensors under the official names."""
-        checkpoint.save(self, self.state_dict(), Path(save_directory))
+        FOLDER.save(self, self.state_dict(), Path(save_directory))
 
     @property
     def device(self) -> torch.device:

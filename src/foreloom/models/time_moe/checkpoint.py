@@ -1,18 +1,58 @@
-"""Published Time-MoE folders in and out."""
+"""How the weights of Time-MoE are named, begin, and are read and written as published.
+
+Where a layer's experts are stacked here, the published state dict has one by one.
+Axes: E experts, F width of an expert, D model width.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from foreloom.models.common.files import CONFIG_FILE, WEIGHTS_FILE, load_weights, read_json, read_weights, write_folder
-from foreloom.models.time_moe.architecture import MODEL_CLASS, MODEL_TYPE, Architecture, architecture_of_module
+from foreloom.models.common.hub_folder import HubFolder
+from foreloom.models.common.initialize import normal_by_name
+from foreloom.models.time_moe.architecture import MODEL_CLASS, MODEL_TYPE, Architecture
 from foreloom.models.time_moe.model import TimeMoeForPrediction
-from foreloom.models.time_moe.official_names import official_views
+
+_GATE_UP = ".experts.gate_up_proj"
+_DOWN = ".experts.down_proj"
+
+
+def official_views(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same values under their official names, in the same memory: writing into a view writes into the stack."""
+    return {official: view for name, tensor in tensors.items() for official, view in _views(name, tensor.detach())}
+
+
+def _views(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    if name.endswith(_GATE_UP):
+        prefix = name.removesuffix("gate_up_proj")
+        for expert, gate_up in enumerate(tensor):
+            gate, up = gate_up.chunk(2)
+            yield f"{prefix}{expert}.gate_proj.weight", gate
+            yield f"{prefix}{expert}.up_proj.weight", up
+    elif name.endswith(_DOWN):
+        prefix = name.removesuffix("down_proj")
+        for expert, down in enumerate(tensor):
+            yield f"{prefix}{expert}.down_proj.weight", down
+    else:
+        yield name, tensor
+
+
+def initialize(module: nn.Module, seed: int) -> None:
+    """Random values for parameters and buffers: normal matrices, norms of 1, biases of 0.
+
+    Names that seed are the official ones, so stacking experts changes no value.
+    """
+    std = Architecture.of(module).initializer_range
+    for name, tensor in official_views(module.state_dict()).items():
+        if name.endswith("norm.weight"):
+            nn.init.ones_(tensor)
+        elif name.endswith("bias"):
+            nn.init.zeros_(tensor)
+        else:
+            normal_by_name(tensor, name, seed, std)
 
 
 def recognises(config: Mapping[str, Any]) -> bool:
@@ -20,29 +60,4 @@ def recognises(config: Mapping[str, Any]) -> bool:
     return config.get("model_type") == MODEL_TYPE or MODEL_CLASS in (config.get("architectures") or ())
 
 
-def load(folder: str | Path) -> TimeMoeForPrediction:
-    """The model of a folder, float32 whatever the file holds, on the CPU, in evaluation mode.
-
-    ValueError with a sentence for a folder of another family, and for weights that are damaged or do not fit.
-    """
-    folder = Path(folder)
-    config = read_json(folder / CONFIG_FILE)
-    if not recognises(config):
-        raise ValueError(f"{folder} is not a Time-MoE model: its {CONFIG_FILE} says {config.get('architectures')}.")
-    model = build_empty(Architecture.from_published(config))
-    load_weights(official_views(model.state_dict()), read_weights(folder), folder / WEIGHTS_FILE)
-    return model.eval()
-
-
-def save(module: nn.Module, state_dict: Mapping[str, Tensor], folder: Path) -> None:
-    """Write the folder that the official code's `from_pretrained` loads: experts one by one, under their names."""
-    dtype = str(next(iter(state_dict.values())).dtype).removeprefix("torch.")
-    config = architecture_of_module(module).to_published(dtype)
-    write_folder(Path(folder), config, official_views(state_dict))
-
-
-def build_empty(arch: Architecture) -> TimeMoeForPrediction:
-    """The module with its parameters allocated and not filled; on the meta device where that is torch's default."""
-    with torch.device("meta"):
-        model = TimeMoeForPrediction(arch)
-    return model if torch.get_default_device().type == "meta" else model.to_empty(device="cpu")
+FOLDER = HubFolder("Time-MoE", recognises, Architecture, TimeMoeForPrediction, published_names=official_views)

@@ -7,19 +7,78 @@ of keys and values, K width of a head. Module names are those of the published s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foreloom.models.common.attention import attend
-from foreloom.models.common.gated_feed_forward import GatedFeedForward
+from foreloom.models.common.attention import Implementation, KeyValueCache, attend, causal_mask, packed_mask
+from foreloom.models.common.layers import GatedFeedForward, RMSNorm, rotary_at, rotary_table, rotate
 from foreloom.models.common.moe import MixtureOfExperts, Routing
-from foreloom.models.common.norm import RMSNorm
-from foreloom.models.common.rope import rotate
 from foreloom.models.time_moe.architecture import Architecture
-from foreloom.models.time_moe.cache import LayerCache
-from foreloom.models.time_moe.sight import Sight
+
+
+class AttentionPattern(NamedTuple):
+    """Where the steps of a forward are and what they may look at, the same in every layer."""
+
+    rotary: tuple[Tensor, Tensor]
+    """Cosine and sine, (T, K/2) or (B, 1, T, K/2)."""
+    mask_BHTS: Tensor | None
+    """bool, broadcasting: True where a step may look. None: everything up to itself."""
+    implementation: Implementation
+
+    def last(self, num_steps: int) -> AttentionPattern:
+        """The same for the last steps only."""
+        cos, sin = self.rotary
+        mask = None if self.mask_BHTS is None else self.mask_BHTS[..., -num_steps:, :]
+        return AttentionPattern((cos[..., -num_steps:, :], sin[..., -num_steps:, :]), mask, self.implementation)
+
+
+def attention_pattern(
+    x_BT: Tensor,
+    arch: Architecture,
+    *,
+    num_past: int,
+    attention_mask: Tensor | None,
+    position_BS: Tensor | None,
+    group_BS: Tensor | None,
+    implementation: Implementation,
+) -> AttentionPattern:
+    """Plain causal attention wherever nothing else is asked, since only that is fast everywhere.
+
+    ValueError where `attention_mask` is not (B, S).
+    """
+    (num_rows, num_steps), device = x_BT.shape, x_BT.device
+    num_keys = num_past + num_steps
+    if position_BS is None:
+        cos, sin = rotary_table(num_keys, arch.head_width, arch.rope_theta, device)
+        cos, sin = cos[num_past:], sin[num_past:]
+    else:
+        cos, sin = rotary_at(position_BS[:, None], arch.head_width, arch.rope_theta)
+    if attention_mask is None and group_BS is None:
+        return AttentionPattern((cos, sin), None, implementation)
+    mask = causal_mask(num_steps, num_keys, device) if group_BS is None else packed_mask(group_BS)
+    if attention_mask is not None:
+        if attention_mask.shape != (num_rows, num_keys):
+            raise ValueError(
+                f"attention_mask has shape {tuple(attention_mask.shape)}; expected {(num_rows, num_keys)}, a number "
+                "for every step of every row."
+            )
+        # A step of padding sees itself, so that what it computes, which nobody reads, is finite.
+        itself = causal_mask(num_steps, num_keys, device).triu(num_keys - num_steps)
+        mask = (mask & (attention_mask[:, None, None, :] > 0)) | itself
+    return AttentionPattern((cos, sin), mask, implementation)
+
+
+def segment_positions(segment_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """Of packed rows: each step's position in its segment, and the segment's number counted over the whole batch."""
+    step_T = torch.arange(segment_BT.shape[1], device=segment_BT.device)
+    begins_BT = torch.ones_like(segment_BT, dtype=torch.bool)
+    begins_BT[:, 1:] = segment_BT[:, 1:] != segment_BT[:, :-1]
+    start_BT = torch.where(begins_BT, step_T, 0).cummax(1).values
+    group_BT = (begins_BT.flatten().cumsum(0) - 1).view_as(segment_BT)
+    return step_T - start_BT, group_BT
 
 
 class SelfAttention(nn.Module):
@@ -35,13 +94,15 @@ class SelfAttention(nn.Module):
         self.head_width = arch.head_width
         self.dropout_rate = arch.attention_dropout
 
-    def forward(self, x_BTD: Tensor, sight: Sight, cache: LayerCache | None, num_last: int | None) -> Tensor:
+    def forward(
+        self, x_BTD: Tensor, pattern: AttentionPattern, cache: KeyValueCache | None, num_last: int | None
+    ) -> Tensor:
         """(B, T, D) -> (B, T, D), or (B, num_last, D): the steps whose result is read."""
         heads = lambda y: y.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
-        seen = sight if num_last is None else sight.last(num_last)
+        seen = pattern if num_last is None else pattern.last(num_last)
         asking = x_BTD if num_last is None else x_BTD[:, -num_last:]
         q_BHTK = rotate(heads(self.q_proj(asking)), *seen.rotary)
-        k_BGSK, v_BGSK = rotate(heads(self.k_proj(x_BTD)), *sight.rotary), heads(self.v_proj(x_BTD))
+        k_BGSK, v_BGSK = rotate(heads(self.k_proj(x_BTD)), *pattern.rotary), heads(self.v_proj(x_BTD))
         if cache is not None:
             k_BGSK, v_BGSK = cache.append(k_BGSK, v_BGSK)
         mixed_BHTK = attend(
@@ -52,7 +113,7 @@ class SelfAttention(nn.Module):
             is_causal=seen.mask_BHTS is None,
             scale=self.head_width**-0.5,
             dropout=self.dropout_rate if self.training else 0.0,
-            implementation=sight.implementation,
+            implementation=pattern.implementation,
         )
         return self.o_proj(mixed_BHTK.transpose(1, 2).flatten(2))
 
@@ -68,11 +129,11 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = RMSNorm(arch.hidden_size, arch.rms_norm_eps)
 
     def forward(
-        self, h_BTD: Tensor, sight: Sight, cache: LayerCache | None = None, num_last: int | None = None
+        self, h_BTD: Tensor, pattern: AttentionPattern, cache: KeyValueCache | None = None, num_last: int | None = None
     ) -> tuple[Tensor, Routing | None]:
         """The residual stream after this layer, of the last `num_last` steps where a number is given, and how its
         steps were routed; None for a dense layer."""
-        mixed = self.self_attn(self.input_layernorm(h_BTD), sight, cache, num_last)
+        mixed = self.self_attn(self.input_layernorm(h_BTD), pattern, cache, num_last)
         h_BTD = (h_BTD if num_last is None else h_BTD[:, -num_last:]) + mixed
         routing = None
         y = self.ffn_layer(self.post_attention_layernorm(h_BTD))
@@ -121,8 +182,8 @@ class Decoder(nn.Module):
     def forward(
         self,
         x_BT: Tensor,
-        sight: Sight,
-        caches: Sequence[LayerCache] | None,
+        pattern: AttentionPattern,
+        caches: Sequence[KeyValueCache] | None,
         num_last: int | None,
         *,
         keeps_states: bool,
@@ -136,7 +197,7 @@ class Decoder(nn.Module):
             states += [h_BTD] if keeps_states else []
             is_last = index == len(self.layers) - 1
             cache = None if caches is None else caches[index]
-            h_BTD, routing = layer(h_BTD, sight, cache, num_last if is_last else None)
+            h_BTD, routing = layer(h_BTD, pattern, cache, num_last if is_last else None)
             routings.append(routing)
         h_BTD = self.norm(h_BTD)
         routing = None

@@ -1,153 +1,48 @@
-"""Time-MoE for the rest of foreloom: the recipe's `model` section and the family's record."""
+"""Time-MoE for the rest of foreloom: how one is built, balanced, counted and asked."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
 
+import numpy as np
 import torch
-from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
-from foreloom.config.section import section
 from foreloom.distributed.sharding import Sharding
-from foreloom.models.common.attention import Implementation
-from foreloom.models.common.files import resolve_folder
-from foreloom.models.common.moe import MixtureOfExperts
-from foreloom.models.common.start import check_start
-from foreloom.models.family import ExpertHooks, ModelFamily
-from foreloom.models.time_moe import checkpoint
-from foreloom.models.time_moe.architecture import SIZES, Architecture, architecture_of_module
+from foreloom.models.common.count import ParameterGroup, count_parameters
+from foreloom.models.common.dropout import set_dropout_rate
+from foreloom.models.common.hub_folder import resolve_folder
+from foreloom.models.common.moe import MixtureOfExperts, balance_bias
+from foreloom.models.family import ExpertHooks, ModelFamily, Tally, WindowLengths
+from foreloom.models.time_moe.architecture import (
+    DEFAULT_BALANCE_RATE,
+    ROUTER_FIELDS,
+    Architecture,
+    Balance,
+    TimeMoeConfig,
+    flops_per_row,
+)
 from foreloom.models.time_moe.batch import batch
-from foreloom.models.time_moe.flops import flops_per_row
+from foreloom.models.time_moe.checkpoint import FOLDER, initialize, recognises
 from foreloom.models.time_moe.forecast import TimeMoeForecaster
-from foreloom.models.time_moe.initialize import initialize
 from foreloom.models.time_moe.model import TimeMoeForPrediction
-from foreloom.models.time_moe.objective import Protocol
-from foreloom.models.time_moe.parts import parts
-from foreloom.models.time_moe.routers import after_update, figures
-
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-Balance = Literal["aux_loss", "bias", "none"]
-
-DEFAULT_BALANCE_RATE = 0.001
-"""Of Wang et al. 2024."""
+from foreloom.objectives.router import load_figures
 
 
-@section
-class TimeMoeConfig:
-    """Time-MoE: a new model of a named size, or a pretrained one. A field left out is that of the size."""
-
-    family: Literal["time_moe"] = "time_moe"
-    """The model family."""
-    size: Literal["test", "50m", "200m", "ultra"] | None = None
-    """Named size of a new model: test (2 layers, 64 wide, 4 experts), 50m (12, 384), 200m (12, 768), ultra (36, 1024);
-    these three have 8 experts."""
-    pretrained: str | None = None
-    """Folder or Hugging Face id of the model to start from, in place of a size."""
-    protocol: Protocol = "standard"
-    """standard: padding is neither target nor token, rows weigh by their labels. reference: the official code's
-    formulas, its mistakes included, to repeat its results."""
-    attn_implementation: Implementation = "auto"
-    """auto: the fastest for device and shape; eager, sdpa (torch) or flash_attention_2 (the flash-attn package; of
-    batches with padded or packed rows, torch)."""
-    balance: Balance | None = None
-    """What keeps the experts evenly used: the published auxiliary loss, a bias on each expert that follows its load
-    (loss-free, Wang et al. 2024), or nothing; unset: what the checkpoint was trained with, the loss for a new model."""
-    router_aux_loss_factor: Positive | None = None
-    """balance: aux_loss only: the weight of the auxiliary loss, 0.02 by default."""
-    balance_rate: Positive | None = None
-    """balance: bias only: by how much each update moves the bias of an expert; 0.001 by default."""
-    router_z_loss_factor: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the mean square of the routers' logsumexp, which keeps their logits small; 0: none."""
-    max_position_embeddings: Count | None = None
-    """Most steps of context and forecast together; a pretrained model's may be raised."""
-    attention_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Share of attention weights dropped in training."""
-    hidden_size: Count | None = None
-    """Width of the residual stream."""
-    intermediate_size: Count | None = None
-    """Width of the shared expert, and of a token's experts together; of the feed-forward with use_dense."""
-    num_hidden_layers: Count | None = None
-    """Decoder layers."""
-    num_attention_heads: Count | None = None
-    """Attention heads."""
-    num_key_value_heads: Count | None = None
-    """Heads of keys and values, each shared by several of queries; as many as attention heads by default."""
-    num_experts: Count | None = None
-    """Experts of a layer."""
-    num_experts_per_tok: Count | None = None
-    """Experts a token is sent to."""
-    horizon_lengths: tuple[Count, ...] | None = None
-    """Steps that each head forecasts at once, ascending."""
-    use_dense: bool | None = None
-    """A plain feed-forward in place of the experts."""
-    rope_theta: Positive | None = None
-    """Base of the rotary frequencies."""
-    rms_norm_eps: Positive | None = None
-    """Added to the mean square under the root."""
-    initializer_range: Positive | None = None
-    """Standard deviation of the random initial weights."""
-
-    def __post_init__(self) -> None:
-        check_start(self, FIXED_FIELDS)
-        if self.use_dense:
-            idle = [name for name in ROUTER_FIELDS if getattr(self, name)]
-            if idle:
-                raise ValueError(f"{', '.join(idle)}: a model with use_dense has no experts; remove one or the other.")
-        if self.router_aux_loss_factor is not None and self.balance not in (None, "aux_loss"):
-            raise ValueError(f"router_aux_loss_factor has no effect with balance: {self.balance}; remove it.")
-        if self.balance_rate is not None and self.balance != "bias":
-            raise ValueError("balance_rate has no effect without balance: bias; set that, or remove it.")
-
-    def implied(self) -> dict[str, Any]:
-        """What fields that are left out stand for, as far as the size decides it."""
-        if self.size is None:
-            return {}
-        values = {f.name: f.default for f in dataclasses.fields(Architecture) if f.name in ARCHITECTURE_FIELDS}
-        values |= SIZES[self.size]
-        heads = self.num_attention_heads or values["num_attention_heads"]
-        values |= {"num_key_value_heads": heads}
-        if self.use_dense:
-            return {name: value for name, value in values.items() if name not in ROUTER_FIELDS}
-        values |= {"balance": "aux_loss"}
-        if self.balance == "bias":
-            values |= {"balance_rate": DEFAULT_BALANCE_RATE}
-        if self.balance in ("bias", "none"):
-            del values["router_aux_loss_factor"]
-        return values
-
-
-CHANGEABLE_FIELDS = ("max_position_embeddings", "attention_dropout", "router_aux_loss_factor")
-"""What may differ from a checkpoint: no weight has its shape or meaning from these."""
-
-FIXED_FIELDS = (
-    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-    "num_experts", "num_experts_per_tok", "horizon_lengths", "use_dense", "rope_theta", "rms_norm_eps",
-    "initializer_range",
-)  # fmt: skip
-
-ARCHITECTURE_FIELDS = (*CHANGEABLE_FIELDS, *FIXED_FIELDS)
-
-ROUTER_FIELDS = (
-    "num_experts", "num_experts_per_tok", "balance", "router_aux_loss_factor", "balance_rate", "router_z_loss_factor",
-)  # fmt: skip
-"""What means nothing without experts."""
-
-
-def build(config: TimeMoeConfig, *, context_length: int, prediction_length: int) -> TimeMoeForPrediction:
+def build(config: TimeMoeConfig, data: WindowLengths) -> TimeMoeForPrediction:
     """A new model without values, or a pretrained one, that takes windows of the two lengths (in steps).
 
     ValueError where they are longer than the model's maximum, and where the recipe and a checkpoint disagree.
     """
-    changes = {name: value for name in ARCHITECTURE_FIELDS if (value := getattr(config, name)) is not None}
+    context_length, prediction_length = data.context_length, data.prediction_length
+    changes = config.given()
     if config.pretrained is not None:
-        model = checkpoint.load(resolve_folder(config.pretrained))
+        model = FOLDER.load(resolve_folder(config.pretrained))
         _check_changes(config, model.architecture)
     else:
-        assert config.size is not None
-        model = checkpoint.build_empty(Architecture(**(SIZES[config.size] | changes)))
+        model = FOLDER.empty(Architecture(**config.new_values()))
     changes |= _set_balance(model, config)
     model.protocol = config.protocol
     model.attn_implementation = config.attn_implementation
@@ -194,16 +89,54 @@ def _check_changes(config: TimeMoeConfig, arch: Architecture) -> None:
 def _adapt(model: TimeMoeForPrediction, arch: Architecture) -> None:
     """Give a model another architecture that its weights fit, with biases of 0 where its routers had none."""
     model.architecture = arch
+    set_dropout_rate(model, arch.attention_dropout)
     for layer in model.modules():
-        if hasattr(layer, "dropout_rate"):
-            setattr(layer, "dropout_rate", arch.attention_dropout)  # noqa: B010  (a plain number)
         if isinstance(layer, MixtureOfExperts) and arch.use_expert_bias and layer.expert_bias is None:
             layer.expert_bias = torch.zeros(arch.num_experts, device=layer.gate.weight.device)
 
 
-def forecaster(module: nn.Module) -> TimeMoeForecaster:
-    """A forecaster around a module, which may be in training and sharded."""
-    return TimeMoeForecaster(module)
+def after_update(module: nn.Module, tally: Tally, applied: Tensor) -> None:
+    """Move the routers' biases towards an even load of the global batch, where `balance: bias` was asked for."""
+    rate = module.balance_rate
+    assert isinstance(rate, float)
+    if not rate:
+        return
+    routers = [layer for layer in module.modules() if isinstance(layer, MixtureOfExperts)]
+    for router, load_E in zip(routers, tally["expert_load"], strict=True):
+        assert router.expert_bias is not None
+        balance_bias(router.expert_bias, load_E, rate, applied)
+
+
+def figures(module: nn.Module, tally: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Means since the last log line, and how evenly the experts were used.
+
+    `aux_excess` is the auxiliary loss above the number of experts a token, its value where all experts are used evenly.
+    """
+    means = {name: float(entry[0] / max(entry[1], 1)) for name, entry in tally.items() if name != "expert_load"}
+    if "expert_load" not in tally:
+        return means
+    excess = means["aux_loss"] - Architecture.of(module).num_experts_per_tok
+    return means | {"aux_excess": excess} | load_figures(tally["expert_load"])
+
+
+_GROUPS = {
+    r"^model\.embed_layer\.": "embedding",
+    r"\.self_attn\.": "attention",
+    r"\.ffn_layer\.(gate|shared_expert_gate)\.": "routers and gates",
+    r"\.ffn_layer\.experts\.": "experts",
+    r"\.ffn_layer\.shared_expert\.": "shared experts",
+    r"\.ffn_layer\.": "feed-forward",
+    r"norm\.": "norms",
+    r"^lm_heads\.": "heads",
+}
+
+
+def parameter_groups(module: nn.Module) -> tuple[ParameterGroup, ...]:
+    """What its parameters are for. A step runs through k of a layer's E experts and through the shared one, the
+    feed-forward of a dense model."""
+    arch = Architecture.of(module)
+    share = Fraction(arch.num_experts_per_tok, arch.num_experts)
+    return count_parameters(module, _GROUPS, {"routers and gates": Fraction(1), "experts": share})
 
 
 def teach_transformers() -> None:
@@ -213,24 +146,22 @@ def teach_transformers() -> None:
 
 def loss_units(module: nn.Module) -> tuple[Any, ...]:
     """Horizons, over which the loss is averaged, and what it counts."""
-    return architecture_of_module(module).horizon_lengths, module.protocol
+    return Architecture.of(module).horizon_lengths, module.protocol
 
 
 FAMILY = ModelFamily(
     name="time_moe",
     config=TimeMoeConfig,
-    build=lambda section, data: build(
-        section, context_length=data.context_length, prediction_length=data.prediction_length
-    ),
+    build=build,
     initialize=initialize,
     batch=lambda module, windows, device: batch(windows, device),
     sharding=Sharding(blocks=("model.layers.[0-9]", "model.layers.[0-9][0-9]")),
-    recognises=checkpoint.recognises,
-    load=checkpoint.load,
-    save=checkpoint.save,
-    forecaster=forecaster,
-    flops_per_row=lambda module, data: flops_per_row(module, data.context_length, data.prediction_length),
-    parts=parts,
+    recognises=recognises,
+    load=FOLDER.load,
+    save=FOLDER.save,
+    forecaster=TimeMoeForecaster,
+    flops_per_row=flops_per_row,
+    parts=parameter_groups,
     loss_units=loss_units,
     experts=ExpertHooks(after_update=after_update, figures=figures, loads=("expert_load",)),
     teach_transformers=teach_transformers,

@@ -1,139 +1,102 @@
 """Time-MoE answers forecasts: contexts brought to unit scale, batched by length, generated step after step.
 
-Axes: V target rows of an input, L context steps, B rows of a batch, H horizon steps, D model width; of routing, R rows,
-M layers, E experts, K experts a token.
+Axes: B rows of a batch, L context steps, H horizon steps, D model width; of routing, R rows, M layers, E experts, K
+experts a token, N = B*L tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import accumulate
-from typing import NamedTuple, Self, cast
+from collections.abc import Iterable, Sequence
+from typing import Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from foreloom.data.forecast_input import ForecastInput
-from foreloom.models.common.answering import answering
-from foreloom.models.common.contexts import usable_steps
-from foreloom.models.common.rows import batches_by_length, last_observed, left_padded
-from foreloom.models.common.transfer import to_device
+from foreloom.models.common.forecasting import UnivariateForecaster
+from foreloom.models.common.rows import last_observed, left_padded, to_device
 from foreloom.models.family import ExpertChoices
-from foreloom.models.time_moe.architecture import architecture_of_module
+from foreloom.models.time_moe.architecture import Architecture
 from foreloom.models.time_moe.generate import generate
-from foreloom.models.time_moe.model import TimeMoeForPrediction
-
-MOST_STEPS = 65536
-"""Most context steps of one forward, which bounds the memory of attention caches and experts."""
 
 
-class Row(NamedTuple):
-    """One context, ready for the model."""
+class TimeMoeForecaster(UnivariateForecaster):
+    """Forecasts with a Time-MoE module. A row with nothing observed is forecast from a single 0.
 
-    values_L: np.ndarray
-    """float32, from its first observed step on, nothing missing, scaled."""
-    center: float
-    scale: float
-
-
-class TimeMoeForecaster:
-    """Forecasts with a Time-MoE module; the module keeps its device and, outside the calls, its training mode.
-
-    The model is univariate and knows no levels: covariates are passed over, every level gets the one forecast there is.
+    The model knows no levels: every level gets the one forecast there is. Context and forecast together are
+    `max_position_embeddings` steps at most. Without a `context_length` of its own choice (none, or that of this
+    forecaster) a forecast uses the newest steps that leave room for it; where the two lengths asked for do not fit, it
+    raises ValueError.
     """
 
+    model_name = "Time-MoE"
+    max_steps = 65536
+    """Of attention caches and experts."""
     is_autoregressive = True
 
     def __init__(self, module: nn.Module, *, scales: bool = True) -> None:
         """`scales`: bring each context to zero mean and unit deviation, and the forecast back."""
-        self.module = module
-        self.quantile_levels: tuple[float, ...] = (0.5,)
+        super().__init__(module)
+        self.quantile_levels = (0.5,)
         self._scales = scales
-        self._limit = architecture_of_module(module).max_position_embeddings
-        self.prediction_length = architecture_of_module(module).horizon_lengths[-1]
+        self._limit = Architecture.of(module).max_position_embeddings
+        self.prediction_length = Architecture.of(module).horizon_lengths[-1]
         self.context_length = self._limit - self.prediction_length
 
-    def predict_quantiles(
-        self,
-        inputs: Sequence[ForecastInput],
-        prediction_length: int,
-        quantile_levels: Sequence[float],
-        *,
-        batch_size: int = 256,
-        context_length: int | None = None,
-        cross_learning: bool = False,
-    ) -> list[np.ndarray]:
-        """See `models.family.Forecaster`. A row with nothing observed is forecast from a single 0.
+    def forecast(
+        self, contexts: list[np.ndarray], prediction_length: int, quantile_levels: Sequence[float]
+    ) -> np.ndarray:
+        values_BL, mask_BL, center_B, scale_B = self._scaled(contexts)
+        both_BT = generate(self.module, values_BL, prediction_length, attention_mask=mask_BL)
+        new_BH = both_BT[:, -prediction_length:].float().cpu().numpy() * scale_B[:, None] + center_B[:, None]
+        return np.repeat(new_BH.astype(np.float32)[..., None], len(quantile_levels), axis=-1)
 
-        Context and forecast together are `max_position_embeddings` steps at most. Without a `context_length` of its own
-        choice (none, or that of this forecaster) a forecast uses the newest steps that leave room for it. ValueError
-        where the two lengths asked for do not fit, and for cross_learning.
-        """
-        if cross_learning:
-            raise ValueError("cross_learning: Time-MoE forecasts each series on its own; leave it out.")
-        rows, parts = self._rows(inputs, self._usable(prediction_length, context_length))
-        forecast_NH = np.empty((len(rows), prediction_length), np.float32)
-        with answering(self.module):
-            for chosen in self._batches(rows, batch_size):
-                values_BL, mask_BL = self._stacked([rows[i] for i in chosen])
-                both_BT = generate(
-                    cast(TimeMoeForPrediction, self.module), values_BL, prediction_length, attention_mask=mask_BL
-                )
-                new_BH = both_BT[:, -prediction_length:].float().cpu().numpy()
-                center, scale = (np.array([[getattr(rows[i], name)] for i in chosen]) for name in ("center", "scale"))
-                forecast_NH[chosen] = new_BH * scale + center
-        answers_NHQ = np.repeat(forecast_NH[..., None], len(quantile_levels), axis=-1)
-        return [answers_NHQ[part] for part in parts]
+    def hidden_states(self, contexts: list[np.ndarray]) -> Tensor:
+        """The last ones, one a step."""
+        values_BL, mask_BL, *_ = self._scaled(contexts)
+        return self.module(values_BL, attention_mask=mask_BL, output_hidden_states=True).hidden_states[-1]
 
-    @property
-    def max_steps(self) -> int:
-        """Most rows of one forward times the longest of their contexts; a call that holds more is cut up."""
-        return MOST_STEPS
+    def num_tokens(self, num_steps: int) -> int:
+        return num_steps
 
-    def embed(self, inputs: Sequence[ForecastInput], *, batch_size: int = 256) -> list[np.ndarray]:
-        """Final hidden states (targets, tokens, D) an input, a token a step from the first that any target observes.
-
-        Tokens before a target's own first observed step are 0.
-        """
-        rows, parts = self._rows(inputs, self._limit)
-        hidden: list[np.ndarray] = [np.empty(0)] * len(rows)
-        with answering(self.module):
-            for chosen in self._batches(rows, batch_size):
-                values_BL, mask_BL = self._stacked([rows[i] for i in chosen])
-                output = self.module(values_BL, attention_mask=mask_BL, output_hidden_states=True)
-                for i, hidden_LD in zip(chosen, output.hidden_states[-1].float().cpu().numpy(), strict=True):
-                    hidden[i] = hidden_LD[-len(rows[i].values_L) :]
-        return [left_padded(hidden[part], 0.0) for part in parts]
+    def embedded_steps(self, inputs: Sequence[ForecastInput]) -> int:
+        return self._limit
 
     def route(
         self, inputs: Sequence[ForecastInput], *, batch_size: int = 256, context_length: int | None = None
     ) -> ExpertChoices:
         """See `models.family.RoutedForecaster`: every step of a row goes its own way, in every layer."""
-        arch = architecture_of_module(self.module)
+        arch = Architecture.of(self.module)
         if arch.use_dense:
             raise ValueError("this model has no experts (use_dense is true), so there is no routing to tell of.")
-        rows, _ = self._rows(inputs, usable_steps(inputs, context_length, self.context_length))
+        rows, _ = self.rows(inputs, self.num_context_steps(inputs, context_length))
+
+        def run(contexts: list[np.ndarray]) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+            values_BL, mask_BL, *_ = self._scaled(contexts)
+            output = self.module(values_BL, attention_mask=mask_BL, output_router_logits=True)
+            step_BL = torch.ones_like(values_BL) if mask_BL is None else mask_BL.to(values_BL.dtype)
+            chosen_BME = _sum_over_steps(F.one_hot(output.router_choices, arch.num_experts).sum(-2), step_BL)
+            probability_BME = _sum_over_steps(output.router_logits.softmax(-1), step_BL)
+            return zip(chosen_BME, probability_BME / step_BL.sum(1).cpu().numpy()[:, None, None], strict=True)
+
         shape = (len(rows), arch.num_hidden_layers, arch.num_experts)
         chosen_RME, probability_RME = np.empty(shape, np.int64), np.empty(shape, np.float32)
-        with answering(self.module):
-            for chosen in self._batches(rows, batch_size):
-                values_BL, mask_BL = self._stacked([rows[i] for i in chosen])
-                output = self.module(values_BL, attention_mask=mask_BL, output_router_logits=True)
-                step_BL = torch.ones_like(values_BL) if mask_BL is None else mask_BL.to(values_BL.dtype)
-                taken = F.one_hot(output.router_choices, arch.num_experts).sum(-2)
-                chosen_RME[chosen] = _sum_over_steps(taken, step_BL)
-                probability = _sum_over_steps(output.router_logits.softmax(-1), step_BL)
-                probability_RME[chosen] = probability / step_BL.sum(1).cpu().numpy()[:, None, None]
+        for row, (chosen_ME, probability_ME) in enumerate(self.by_batches(rows, batch_size, run)):
+            chosen_RME[row], probability_RME[row] = chosen_ME, probability_ME
         return ExpertChoices(chosen_RME, probability_RME, arch.num_experts_per_tok)
 
     def on_scaled_data(self) -> Self:
         """One that takes values as they are, because they were brought to unit scale before."""
         return type(self)(self.module, scales=False)
 
-    def _usable(self, prediction_length: int, context_length: int | None) -> int:
+    def num_context_steps(
+        self, inputs: Sequence[ForecastInput], context_length: int | None, prediction_length: int | None = None
+    ) -> int:
         """Context steps beside a forecast of `prediction_length` steps."""
+        if prediction_length is None:
+            return super().num_context_steps(inputs, context_length)
         if prediction_length >= self._limit:
             raise ValueError(
                 f"prediction_length {prediction_length} leaves no context: the model takes {self._limit} steps "
@@ -151,36 +114,29 @@ class TimeMoeForecaster:
             )
         return context_length
 
-    def _rows(self, inputs: Sequence[ForecastInput], context_length: int) -> tuple[list[Row], list[slice]]:
-        """The target rows of all inputs one after another, and which are whose."""
-        rows = [self._row(x_L[-context_length:]) for x in inputs for x_L in x.context_RC[: x.num_targets]]
-        ends = accumulate(x.num_targets for x in inputs)
-        return rows, [slice(end - x.num_targets, end) for end, x in zip(ends, inputs, strict=True)]
+    def _scaled(self, contexts: list[np.ndarray]) -> tuple[Tensor, Tensor | None, np.ndarray, np.ndarray]:
+        """Values (B, L) that the model reads, zeros before shorter rows; the mask of what is not, none where all are
+        equally long; and each row's centre and scale."""
+        rows = [self._scaled_row(x_L) for x_L in contexts]
+        values_BL = left_padded([values_L for values_L, _, _ in rows], 0.0)
+        mask_BL = np.arange(values_BL.shape[1])[::-1] < np.array([len(x_L) for x_L in contexts])[:, None]
+        mask = None if mask_BL.all() else to_device(mask_BL, self.device)
+        center_B, scale_B = (np.array([row[place] for row in rows]) for place in (1, 2))
+        return to_device(values_BL, self.device), mask, center_B, scale_B
 
-    def _row(self, x_L: np.ndarray) -> Row:
-        observed_L = np.isfinite(x_L)
+    def _scaled_row(self, x_L: np.ndarray) -> tuple[np.ndarray, float, float]:
+        """float32 values with nothing missing, centre and scale."""
+        observed_L = ~np.isnan(x_L)
         if not observed_L.any():
-            return Row(np.zeros(1, np.float32), 0.0, 1.0)
+            return np.zeros(1, np.float32), 0.0, 1.0
         seen = x_L[observed_L].astype(np.float64)
         center, scale = (float(seen.mean()), _deviation(seen)) if self._scales else (0.0, 1.0)
-        first = int(observed_L.argmax())
         # In double precision: a level far above the deviation takes no digits off it, and nothing overflows.
-        filled_L = last_observed(x_L[None, first:], observed_L[None, first:])[0].astype(np.float64)
-        return Row(((filled_L - center) / scale).astype(np.float32), center, scale)
-
-    def _batches(self, rows: Sequence[Row], batch_size: int) -> Iterator[list[int]]:
-        return batches_by_length([len(row.values_L) for row in rows], batch_size, self.max_steps)
-
-    def _stacked(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Values (B, L), zeros before shorter rows, and the mask of what is not; none where all are equally long."""
-        device = next(self.module.parameters()).device
-        values_BL = left_padded([row.values_L for row in rows], 0.0)
-        length_B = np.array([len(row.values_L) for row in rows])
-        mask_BL = np.arange(values_BL.shape[1])[::-1] < length_B[:, None]
-        return to_device(values_BL, device), None if mask_BL.all() else to_device(mask_BL, device)
+        filled_L = last_observed(x_L[None], observed_L[None])[0].astype(np.float64)
+        return ((filled_L - center) / scale).astype(np.float32), center, scale
 
 
-def _sum_over_steps(x_MNE: torch.Tensor, step_BL: torch.Tensor) -> np.ndarray:
+def _sum_over_steps(x_MNE: Tensor, step_BL: Tensor) -> np.ndarray:
     """(B, M, E): of each row, over its steps (1 where there is one), the N = B*L tokens of all rows."""
     return torch.einsum("mble,bl->bme", x_MNE.unflatten(1, step_BL.shape).float(), step_BL).cpu().numpy()
 

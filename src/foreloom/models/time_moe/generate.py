@@ -8,15 +8,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from foreloom.models.time_moe.cache import LayerCache
-
-if TYPE_CHECKING:
-    from foreloom.models.time_moe.model import TimeMoeForPrediction
+from foreloom.models.common.attention import KeyValueCache
+from foreloom.models.time_moe.architecture import Architecture
 
 _NO_SAMPLING = {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}
 """What callers of transformers' generate may say, as it holds anyway."""
@@ -24,7 +22,7 @@ _NO_SAMPLING = {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}
 
 @torch.no_grad()
 def generate(
-    model: TimeMoeForPrediction,
+    module: nn.Module,
     inputs: Tensor,
     max_new_tokens: int | None = None,
     *,
@@ -46,13 +44,13 @@ def generate(
     _refuse_sampling(sampling)
     num_new = _num_new_tokens(inputs, max_new_tokens, max_length)
     num_steps, total = inputs.shape[1], inputs.shape[1] + num_new
-    limit = model.architecture.max_position_embeddings
-    if total > limit and model.protocol == "standard":
+    limit = Architecture.of(module).max_position_embeddings
+    if total > limit and module.protocol == "standard":
         raise ValueError(
             f"{num_steps} steps of context and {num_new} of forecast are {total}, and the model takes {limit} "
             "(max_position_embeddings); shorten the context or the forecast."
         )
-    values = inputs.new_empty((len(inputs), total), dtype=next(model.parameters()).dtype)
+    values = inputs.new_empty((len(inputs), total), dtype=next(module.parameters()).dtype)
     values[:, :num_steps] = inputs
     if not values[:, :num_steps].isfinite().all():
         raise ValueError("inputs holds NaN or infinite values; fill them, or hide padding at the left by zeros.")
@@ -62,12 +60,12 @@ def generate(
         positions = (mask.cumsum(1) - 1).masked_fill(mask == 0, 1)
 
     with _not_compiled():
-        _extend(model, values, num_steps, mask, positions, use_cache)
+        _extend(module, values, num_steps, mask, positions, use_cache)
     return values
 
 
 def _extend(
-    model: TimeMoeForPrediction,
+    module: nn.Module,
     values: Tensor,
     num_steps: int,
     mask: Tensor | None,
@@ -76,10 +74,10 @@ def _extend(
 ) -> None:
     """Fill `values` (B, T) from its step `num_steps` on; `mask` and `positions` cover all T."""
     total, seen, length = values.shape[1], 0, num_steps
-    caches = [LayerCache(total) for _ in range(model.architecture.num_hidden_layers)] if use_cache else None
+    caches = [KeyValueCache(total) for _ in range(Architecture.of(module).num_hidden_layers)] if use_cache else None
     while length < total:
         chunk = slice(seen, length)
-        forecast_Bh = model(
+        forecast_Bh = module(
             values[:, chunk],
             attention_mask=None if mask is None else mask[:, :length],
             position_ids=None if positions is None else positions[:, chunk],

@@ -14,14 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foreloom.models.common.attention import Implementation
+from foreloom.models.common.attention import Implementation, KeyValueCache
 from foreloom.models.family import Tally
-from foreloom.models.time_moe.architecture import Architecture
-from foreloom.models.time_moe.cache import LayerCache
-from foreloom.models.time_moe.decoder import Decoder
+from foreloom.models.time_moe.architecture import Architecture, Protocol
+from foreloom.models.time_moe.decoder import Decoder, attention_pattern, segment_positions
 from foreloom.models.time_moe.generate import generate, horizon_for
-from foreloom.models.time_moe.objective import Protocol, Targets, losses_of
-from foreloom.models.time_moe.sight import places, sight_of
+from foreloom.models.time_moe.objective import Targets, losses_of
 from foreloom.objectives.loss import Loss
 
 
@@ -55,7 +53,7 @@ class OutputHead(nn.Module):
 
 class TimeMoeForPrediction(nn.Module):
     """The module behind Maple728/TimeMoE-*; its state dict carries the published names, but that the experts of a
-    layer are stacked (`official_names` translates)."""
+    layer are stacked (`checkpoint.official_views` translates)."""
 
     def __init__(self, arch: Architecture) -> None:
         super().__init__()
@@ -73,7 +71,7 @@ class TimeMoeForPrediction(nn.Module):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Sequence[LayerCache] | None = None,
+        past_key_values: Sequence[KeyValueCache] | None = None,
         labels: Tensor | None = None,
         loss_masks: Tensor | None = None,
         max_horizon_length: int | None = None,
@@ -100,9 +98,9 @@ class TimeMoeForPrediction(nn.Module):
         loss_masks = None if loss_masks is None else _rows("loss_masks", loss_masks, x_BS)
         group_BS = None
         if segment_ids is not None:
-            place_BS, group_BS = places(_rows("segment_ids", segment_ids, x_BS))
-            position_ids = place_BS if position_ids is None else position_ids
-        sight = sight_of(
+            within_BS, group_BS = segment_positions(_rows("segment_ids", segment_ids, x_BS))
+            position_ids = within_BS if position_ids is None else position_ids
+        pattern = attention_pattern(
             x_BS,
             self.architecture,
             num_past=past_key_values[0].length if past_key_values else 0,
@@ -112,7 +110,7 @@ class TimeMoeForPrediction(nn.Module):
             implementation=self.attn_implementation,
         )
         hidden_BSD, routing, states = self.model(
-            x_BS, sight, past_key_values, num_last, keeps_states=output_hidden_states
+            x_BS, pattern, past_key_values, num_last, keeps_states=output_hidden_states
         )
         answer = TimeMoeOutput(logits=hidden_BSD, hidden_states=states)
         if output_router_logits and routing is not None:

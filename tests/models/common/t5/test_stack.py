@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from foreloom.models.common.t5.cache import DecoderCache
-from foreloom.models.common.t5.initialize import initialize_t5
-from foreloom.models.common.t5.shape import T5Shape
+from foreloom.models.common.t5.attention import DecoderCache
+from foreloom.models.common.t5.shape import T5Shape, initialize_t5
 from foreloom.models.common.t5.stack import Decoder, Encoder, visible
 
 transformers = pytest.importorskip("transformers")
@@ -29,7 +28,7 @@ def both(feed_forward_proj: str) -> tuple[Stacks, nn.Module]:
     )  # fmt: skip
     ours = Stacks(shape)
     for name, parameter in ours.named_parameters():
-        initialize_t5(name, parameter, shape, seed=3)
+        initialize_t5(name, parameter, 3, factor=1.0, d_model=24, d_kv=8)
     config = transformers.T5Config(
         vocab_size=5, d_model=24, d_kv=8, d_ff=40, num_layers=2, num_decoder_layers=3, num_heads=2,
         feed_forward_proj=feed_forward_proj, relative_attention_num_buckets=8, relative_attention_max_distance=20,

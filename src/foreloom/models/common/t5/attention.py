@@ -6,12 +6,13 @@ head. Module names are those of the published state dict.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor, nn
 
-from foreloom.models.common.attention import attend
-from foreloom.models.common.t5.cache import CrossCache, SelfCache
-from foreloom.models.common.t5.position import bucket_of, distances
+from foreloom.models.common.attention import KeyValueCache, attend
 from foreloom.models.common.t5.shape import T5Shape
 
 SCORE_SCALE = 1.0
@@ -34,7 +35,7 @@ class Attention(nn.Module):
         self._max_distance = shape.relative_attention_max_distance
         self._is_bidirectional = is_bidirectional
 
-    def attend_self(self, x_BTD: Tensor, bias: Tensor, cache: SelfCache | None) -> Tensor:
+    def attend_self(self, x_BTD: Tensor, bias: Tensor, cache: KeyValueCache | None) -> Tensor:
         """(B, T, D): of new positions to themselves and, with a cache, to those in it.
 
         `bias`, which broadcasts to (B, H, T, S), holds the positions and hides what must not be seen.
@@ -91,3 +92,55 @@ class Attention(nn.Module):
 def hide(bias: Tensor, mask: Tensor) -> Tensor:
     """The bias with the least number there is where `mask` is False: such keys get no weight."""
     return bias.masked_fill(~mask, torch.finfo(bias.dtype).min)
+
+
+def bucket_of(distance: Tensor, *, is_bidirectional: bool, num_buckets: int, max_distance: int) -> Tensor:
+    """int64, the bucket of each distance (key position - query position).
+
+    Half of the buckets are exact, the other half grows as the logarithm up to `max_distance`, the last holding all
+    beyond. Bidirectional: half of all buckets lie ahead of the query; else what lies ahead is in bucket 0.
+    """
+    offset: Tensor | int = 0
+    if is_bidirectional:
+        num_buckets //= 2
+        offset = (distance > 0).long() * num_buckets
+        steps = distance.abs()
+    else:
+        steps = (-distance).clamp(min=0)
+    num_exact = num_buckets // 2
+    share = torch.log(steps.clamp(min=1).float() / num_exact) / math.log(max_distance / num_exact)
+    far = (num_exact + (share * (num_buckets - num_exact)).long()).clamp(max=num_buckets - 1)
+    return offset + torch.where(steps < num_exact, steps, far)
+
+
+def distances(num_queries: int, num_keys: int, device: torch.device) -> Tensor:
+    """(T, S): key position - query position, the queries being the last T of the S positions."""
+    key = torch.arange(num_keys, device=device)
+    return key - key[num_keys - num_queries :, None]
+
+
+@dataclass
+class CrossCache:
+    """One layer's view of the encoder, (B, H, S, K) each, filled by the first forward."""
+
+    keys: Tensor | None = None
+    values: Tensor | None = None
+
+
+@dataclass
+class DecoderCache:
+    """Of all layers. One generation's; a forward with it appends its positions."""
+
+    num_layers: int
+    max_length: int
+    own: list[KeyValueCache] = field(init=False)
+    across: list[CrossCache] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.own = [KeyValueCache(self.max_length) for _ in range(self.num_layers)]
+        self.across = [CrossCache() for _ in range(self.num_layers)]
+
+    @property
+    def length(self) -> int:
+        """Positions in it."""
+        return self.own[0].length

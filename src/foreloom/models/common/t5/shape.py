@@ -1,33 +1,52 @@
-"""What shapes the T5 stacks of Chronos-T5 and Chronos-Bolt, under the names of their config.json."""
+"""What shapes the T5 stacks of Chronos-T5 and Chronos-Bolt, and how their weights are named and begin."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from foreloom.models.common.architecture import Count, Positive, PublishedArchitecture, Share
+from foreloom.models.common.initialize import normal_by_name
 
 PROJECTIONS = ("relu", "gelu", "gated-gelu")
 """Feed-forward layers by T5's names: of 1.0, an exact GELU, and of 1.1 (gated, the GELU approximated by a tanh)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class T5Shape:
-    """Widths, depths and the rest that both stacks share. Defaults are those of transformers' T5Config."""
+class T5Shape(PublishedArchitecture):
+    """Widths, depths and the rest that both stacks share, under the names of config.json. Defaults are those of
+    transformers' T5Config."""
 
-    d_model: int = 512
-    d_kv: int = 64
-    """Width of one attention head; num_heads * d_kv need not equal d_model."""
-    d_ff: int = 2048
-    num_layers: int = 6
+    d_model: Count = 512
+    """Width of the residual stream."""
+    d_kv: Count = 64
+    """Width of one attention head."""
+    d_ff: Count = 2048
+    """Width of the feed-forward layers."""
+    num_layers: Count = 6
     """Blocks of the encoder."""
-    num_decoder_layers: int = 0
-    """Blocks of the decoder; 0: as many as the encoder has."""
-    num_heads: int = 8
-    relative_attention_num_buckets: int = 32
-    relative_attention_max_distance: int = 128
-    dropout_rate: float = 0.1
-    layer_norm_epsilon: float = 1e-6
-    initializer_factor: float = 1.0
+    num_decoder_layers: Count = 0
+    """Blocks of the decoder; as many as the encoder's by default."""
+    num_heads: Count = 8
+    """Attention heads."""
+    relative_attention_num_buckets: Annotated[int, Field(ge=4)] = 32
+    """Kinds of distances that attention tells apart."""
+    relative_attention_max_distance: Count = 128
+    """Distance from which on all are of one kind."""
+    dropout_rate: Share = 0.1
+    """Share of activations dropped in training."""
+    layer_norm_epsilon: Positive = 1e-6
+    """Added to the mean square under the root."""
+    initializer_factor: Positive = 1.0
+    """Scale of the random initial values."""
     feed_forward_proj: str = "relu"
+    """Activation of the feed-forward layers."""
 
     def __post_init__(self) -> None:
         if not self.num_decoder_layers:
@@ -46,5 +65,47 @@ class T5Shape:
         return self.num_heads * self.d_kv
 
 
-SHAPE_FIELDS = tuple(field.name for field in dataclasses.fields(T5Shape))
+SHAPE_FIELDS = tuple(field.name for field in dataclasses.fields(T5Shape) if field.name != "published")
 """Keys at the top level of config.json."""
+
+
+EMBEDDING = "shared.weight"
+TIED_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+
+
+def without_tied_copies(
+    tensors: Mapping[str, Tensor], file: Path, names: tuple[str, ...] = TIED_COPIES, embedding: str = EMBEDDING
+) -> dict[str, Tensor]:
+    """The tensors less the copies of the embedding that older files hold; ValueError where one differs."""
+    for name in names:
+        if name in tensors and embedding in tensors and not tensors[name].equal(tensors[embedding]):
+            raise ValueError(
+                f"{file}: {name} differs from {embedding}; foreloom and transformers 5 have models with one embedding "
+                "for all that read it only."
+            )
+    return {name: tensor for name, tensor in tensors.items() if name not in names}
+
+
+def initialize_t5(name: str, parameter: Tensor, seed: int, *, factor: float, d_model: int, d_kv: int) -> None:
+    """Fill one parameter of a stack, or `shared.weight`, as transformers does (`T5PreTrainedModel._init_weights`).
+
+    Norm weights start at the factor, as all else does.
+    """
+    if name.endswith("layer_norm.weight"):
+        nn.init.constant_(parameter, factor)
+    elif name.endswith(".bias"):
+        nn.init.zeros_(parameter)
+    else:
+        normal_by_name(parameter, name, seed, factor * _relative_std(name, parameter, d_model, d_kv))
+
+
+def _relative_std(name: str, parameter: Tensor, d_model: int, d_kv: int) -> float:
+    """Standard deviation in units of the factor: 1/sqrt(fan in), q smaller by sqrt(d_kv) for unscaled scores."""
+    if name == "shared.weight":
+        return 1.0
+    if name.endswith("relative_attention_bias.weight"):
+        return d_model**-0.5
+    fan_in = parameter.shape[1]
+    if name.endswith(".q.weight"):
+        fan_in *= d_kv
+    return fan_in**-0.5

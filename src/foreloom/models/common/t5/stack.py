@@ -13,10 +13,8 @@ from torch import Tensor, nn
 
 from foreloom.models.common.attention import causal_mask
 from foreloom.models.common.dropout import add_dropped, dropout
-from foreloom.models.common.feed_forward import FeedForward
-from foreloom.models.common.norm import RMSNorm
-from foreloom.models.common.t5.attention import Attention, hide
-from foreloom.models.common.t5.cache import CrossCache, DecoderCache, SelfCache
+from foreloom.models.common.layers import FeedForward, RMSNorm
+from foreloom.models.common.t5.attention import Attention, CrossCache, DecoderCache, KeyValueCache, hide
 from foreloom.models.common.t5.shape import T5Shape
 
 
@@ -39,7 +37,7 @@ class SelfAttentionLayer(Layer):
         super().__init__(shape)
         self.SelfAttention = Attention(shape, has_positions=has_positions, is_bidirectional=is_bidirectional)
 
-    def forward(self, h_BTD: Tensor, bias: Tensor, cache: SelfCache | None = None) -> Tensor:
+    def forward(self, h_BTD: Tensor, bias: Tensor, cache: KeyValueCache | None = None) -> Tensor:
         return self.add(h_BTD, self.SelfAttention.attend_self(self.layer_norm(h_BTD), bias, cache))
 
     def position_bias(self, num_queries: int, num_keys: int) -> Tensor:
@@ -135,7 +133,7 @@ class DecoderBlock(nn.Module):
         bias: Tensor,
         memory_BSD: Tensor,
         mask_BS: Tensor | None,
-        own: SelfCache | None = None,
+        own: KeyValueCache | None = None,
         across: CrossCache | None = None,
     ) -> Tensor:
         """The residual stream after this block. `bias` is the first block's."""
@@ -153,7 +151,7 @@ class FirstDecoderBlock(DecoderBlock):
         h_RTD: Tensor,
         memory_BSD: Tensor,
         mask_BS: Tensor | None,
-        own: SelfCache | None = None,
+        own: KeyValueCache | None = None,
         across: CrossCache | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The residual stream, and the bias (1, H, T, all positions so far)."""

@@ -11,7 +11,6 @@ from chronos2_parity import load
 from safetensors.torch import load_file, save_file
 
 from foreloom.models import registry
-from foreloom.models.chronos2 import checkpoint
 from foreloom.models.chronos2.family import FAMILY
 from foreloom.models.family import WindowLengths
 
@@ -102,7 +101,7 @@ def test_configs_that_cannot_be_honoured(folder, key, value, sentence):
 def test_another_family_is_refused(shared):
     for name in ("t5b", "dummy-chronos-bolt-model"):
         with pytest.raises(ValueError, match="is not a Chronos-2 model"):
-            checkpoint.load(shared / "oracles" / "chronos" / "ckpt" / name)
+            FAMILY.load(shared / "oracles" / "chronos" / "ckpt" / name)
 
 
 def test_a_full_disk_leaves_the_old_model(folder, monkeypatch):
@@ -135,25 +134,3 @@ def test_adapters_that_cannot_be_merged_say_why(shared, folder):
     (adapter / "adapter_config.json").write_text(json.dumps(config))
     assert not torch.equal(FAMILY.load(adapter).encoder.block[0].layer[0].self_attention.q.weight,
                            FAMILY.load(folder).encoder.block[0].layer[0].self_attention.q.weight)  # fmt: skip
-
-
-def test_a_name_that_is_nowhere(monkeypatch, tmp_path):
-    from foreloom.models.common.files import resolve_folder
-
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ValueError, match="neither a folder nor a model"):
-        resolve_folder("nobody/nothing")
-
-
-def test_what_the_hub_says_fits_on_a_line(monkeypatch):
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    from foreloom.models.common.files import resolve_folder
-
-    def unreachable(*_, **__):
-        raise LocalEntryNotFoundError("Got: ConnectError\nCheck your  connection.")
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
-    with pytest.raises(ValueError, match=r"cache can give: Got: ConnectError Check your connection\.$"):
-        resolve_folder("nobody/nothing")

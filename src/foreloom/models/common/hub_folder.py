@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from foreloom.files import whole_or_absent, write_text
+from foreloom.models.common.architecture import PublishedArchitecture
+from foreloom.models.common.lora import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, merge_adapter
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -35,6 +39,15 @@ def resolve_folder(path_or_id: str | Path, **download: Any) -> Path:
             f"{path_or_id} is neither a folder nor a model that the Hugging Face hub or its cache can give: "
             f"{' '.join(str(error).split())}"
         ) from error
+
+
+def base_folder(adapter_folder: Path, config: Mapping[str, Any]) -> Path:
+    """The model an adapter belongs to: a path, a folder of that name beside the adapter, or a hub id."""
+    base = config.get("base_model_name_or_path")
+    if not base:
+        raise ValueError(f"{adapter_folder / ADAPTER_CONFIG_FILE} names no base_model_name_or_path.")
+    beside = adapter_folder.parent / Path(base).name
+    return beside if beside.is_dir() and not Path(base).is_dir() else resolve_folder(base)
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -96,3 +109,61 @@ def write_folder(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, 
     with whole_or_absent(folder / WEIGHTS_FILE) as beside:
         save_file({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, beside, {"format": "pt"})
     write_text(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class HubFolder(Generic[M]):
+    """How the published folders of a family are told from others, read and written."""
+
+    model_name: str
+    """For messages."""
+    recognises: Callable[[Mapping[str, Any]], bool]
+    """Is this config.json one of the family?"""
+    architecture: type[PublishedArchitecture]
+    module: Callable[[Any], M]
+    """The module of an architecture."""
+    own_tensors: Callable[[dict[str, Tensor], Path, Any], dict[str, Tensor]] = lambda tensors, file, arch: tensors
+    """own_tensors(tensors, file, architecture): those that the model has, of a file that may hold more."""
+    published_names: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda state_dict: state_dict
+    """A state dict under the published names, in the same memory."""
+
+    def load(self, folder: str | Path) -> M:
+        """The model of a folder, float32 whatever the file holds, on the CPU, in evaluation mode; a folder with a LoRA
+        adapter is merged into its base.
+
+        ValueError with a sentence for a folder of another family, and for weights that are damaged or do not fit.
+        """
+        adapter = Path(folder) if (Path(folder) / ADAPTER_CONFIG_FILE).is_file() else None
+        folder = Path(folder) if adapter is None else base_folder(adapter, read_json(adapter / ADAPTER_CONFIG_FILE))
+        config = read_json(folder / CONFIG_FILE)
+        if not self.recognises(config):
+            raise ValueError(
+                f"{folder} is not a {self.model_name} model: its {CONFIG_FILE} says {config.get('architectures')}."
+            )
+        try:
+            arch = self.architecture.from_published(config)
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}") from None
+        model = self.empty(arch)
+        tensors = self.own_tensors(read_weights(folder), folder / WEIGHTS_FILE, arch)
+        if adapter is not None:
+            config = read_json(adapter / ADAPTER_CONFIG_FILE)
+            merge_adapter(tensors, read_tensors(adapter / ADAPTER_WEIGHTS_FILE), config, adapter)
+        load_weights(self.published_names(model.state_dict()), tensors, folder / WEIGHTS_FILE)
+        return model.eval()
+
+    def save(self, module: nn.Module, state_dict: Mapping[str, Tensor], folder: Path) -> None:
+        """Write the folder that the reference library's `from_pretrained` loads, as far as it knows such models."""
+        dtype = str(next(iter(state_dict.values())).dtype).removeprefix("torch.")
+        architecture = module.architecture
+        assert isinstance(architecture, PublishedArchitecture)
+        write_folder(Path(folder), architecture.to_published(dtype), self.published_names(state_dict))
+
+    def empty(self, arch: Any) -> M:
+        """The module with its parameters allocated and not filled; on the meta device where that is the default."""
+        with torch.device("meta"):
+            model = self.module(arch)
+        return model if torch.get_default_device().type == "meta" else model.to_empty(device="cpu")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from foreloom.objectives.quantile import pinball, reduce
+from foreloom.objectives.loss import pinball, reduce
 
 LEVELS = torch.tensor([0.1, 0.5, 0.9])
 

@@ -12,7 +12,7 @@ from torch import nn
 
 
 @dataclass(frozen=True)
-class Part:
+class ParameterGroup:
     """Parameters that belong together."""
 
     name: str
@@ -23,27 +23,27 @@ class Part:
     """Would the same model without its experts lack them?"""
 
 
-def count_parts(
-    module: nn.Module, parts: Mapping[str, str], mixture: Mapping[str, Fraction] | None = None
-) -> tuple[Part, ...]:
-    """Each parameter once, in the part of the first pattern found in its name; parts in the order of the patterns.
+def count_parameters(
+    module: nn.Module, groups: Mapping[str, str], mixture: Mapping[str, Fraction] | None = None
+) -> tuple[ParameterGroup, ...]:
+    """Each parameter once, in the group of the first pattern found in its name; groups in the order of the patterns.
 
-    `mixture`: the parts that are there for the experts' sake, with the share of each that is active.
+    `mixture`: the groups that are there for the experts' sake, with the share of each that is active.
     """
-    count = dict.fromkeys(parts.values(), 0)
+    count = dict.fromkeys(groups.values(), 0)
     for name, parameter in module.named_parameters():
-        count[next(part for pattern, part in parts.items() if re.search(pattern, name))] += parameter.numel()
+        count[next(group for pattern, group in groups.items() if re.search(pattern, name))] += parameter.numel()
     mixture = mixture or {}
     return tuple(
-        Part(name, number, int(number * mixture.get(name, 1)), in_mixture=name in mixture)
+        ParameterGroup(name, number, int(number * mixture.get(name, 1)), in_mixture=name in mixture)
         for name, number in count.items()
         if number
     )
 
 
-def by_child(module: nn.Module) -> tuple[Part, ...]:
-    """A part for each child of the module that has parameters: for families without experts."""
-    return count_parts(module, {rf"^{name}\.": name.replace("_", " ") for name, _ in module.named_children()})
+def by_child(module: nn.Module) -> tuple[ParameterGroup, ...]:
+    """A group for each child of the module that has parameters: for families without experts."""
+    return count_parameters(module, {rf"^{name}\.": name.replace("_", " ") for name, _ in module.named_children()})
 
 
 class ParameterKind(StrEnum):

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from foreloom.models.common.attention import attend
+from foreloom.models.common.cpu import RMSNormOnCPU
 from foreloom.models.common.dropout import add_dropped, dropout, keep_mask, relu_dropout_
-from foreloom.models.common.norm import RMSNorm, _RMSNormOnCPU
-from foreloom.models.common.rope import rotary_table, rotate
+from foreloom.models.common.layers import RMSNorm, rotary_table, rotate
 
 
 def gradients(value: torch.Tensor, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -98,7 +98,7 @@ def test_gradients_agree_with_finite_differences():
     cos, sin = (table.double() for table in rotary_table(5, 8, 10000.0, x.device))
     mask = (torch.rand(2, 1, 1, 5) < 0.6) | (torch.arange(5) == 0)
     check = torch.autograd.gradcheck
-    assert check(lambda x, weight: _RMSNormOnCPU.apply(x, weight, 1e-6), (x, weight))
+    assert check(lambda x, weight: RMSNormOnCPU.apply(x, weight, 1e-6), (x, weight))
     assert check(lambda x: rotate(x, cos, sin), (x,))
     assert check(lambda x: with_one_mask(relu_dropout_, x * 1), (x,))
     assert check(lambda h, x: with_one_mask(add_dropped, h, x), (h, x))

@@ -1,20 +1,18 @@
-"""Parts of a model: each parameter in one, and what the mixture adds is what a model without it lacks."""
+"""Groups of parameters: each parameter in one, and what the mixture adds is what a model without it lacks."""
 
 import pytest
 import torch
 
 from foreloom.models import registry
-from foreloom.models.chronos_t5.experts import num_parameters
-from foreloom.models.common.parts import Part
-from foreloom.models.family import WindowLengths
+from foreloom.models.common.count import ParameterGroup
 
-LENGTHS = WindowLengths(64, 24)
+LENGTHS = {"context_length": 64, "prediction_length": 24}
 
 
 def built(family_name: str, **fields):
     family = registry.get(family_name)
     with torch.device("meta"):
-        module = family.build(family.config(family=family_name, **fields), LENGTHS)
+        module = family.build(family.config(family=family_name, **fields), **LENGTHS)
     return module, {part.name: part for part in family.parts(module)}
 
 
@@ -39,6 +37,13 @@ def test_every_parameter_is_in_one_part(family, fields):
         assert all(part.num_active == part.num_parameters for part in parts.values())
 
 
+def num_parameters(arch) -> int:
+    """Of Chronos-T5's router and experts."""
+    width, hidden, experts = arch.d_model, arch.router_hidden_dim, arch.num_experts
+    expert = 8 * width**2 + 5 * width + 2 * width + width * arch.n_tokens
+    return experts * expert + (width * hidden + hidden + hidden * experts + experts)
+
+
 @pytest.mark.parametrize(("top_k", "num_experts"), [(1, 4), (2, 4), (3, 8)])
 def test_chronos_t5_adds_what_the_formula_says(top_k, num_experts):
     module, parts = built("chronos_t5", size="tiny", use_moe=True, num_experts=num_experts, num_active_experts=top_k)
@@ -59,4 +64,4 @@ def test_time_moe_adds_experts_routers_and_gates():
     assert sum(p.numel() for p in module.parameters()) - added == sum(p.numel() for p in dense.parameters())
     assert dense_parts["feed-forward"].num_parameters == parts["shared experts"].num_parameters
     # Two of eight, which are as wide as the shared one together.
-    assert parts["experts"] == Part("experts", 84_934_656, 21_233_664, in_mixture=True)
+    assert parts["experts"] == ParameterGroup("experts", 84_934_656, 21_233_664, in_mixture=True)

@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 
 import foreloom
 from foreloom.models import registry
-from foreloom.models.chronos_bolt import checkpoint
 from foreloom.models.chronos_bolt.family import FAMILY
 from foreloom.models.family import WindowLengths
 
@@ -106,4 +105,4 @@ def test_configs_that_cannot_be_honoured(folder, where, key, value, sentence):
 def test_another_family_is_refused(shared):
     for name in ("t5b", "dummy-chronos2-model"):
         with pytest.raises(ValueError, match="is not a Chronos-Bolt model"):
-            checkpoint.load(shared / "oracles" / "chronos" / "ckpt" / name)
+            FAMILY.load(shared / "oracles" / "chronos" / "ckpt" / name)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from foreloom.objectives.huber import DELTA, huber_by_position, mean_of_batch, mean_of_rows
+from foreloom.models.time_moe.objective import HUBER_DELTA as DELTA
+from foreloom.models.time_moe.objective import huber_by_position, mean_of_batch, mean_of_rows
 
 HORIZONS = (1, 3, 7)
 

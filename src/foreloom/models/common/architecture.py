@@ -1,0 +1,204 @@
+"""What shapes a model: a family's `Architecture`, read from and written to a config.json, and set in a recipe."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import itertools
+import logging
+import textwrap
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Self, TypeVar
+
+from pydantic import Field
+from torch import nn
+
+from foreloom.config.loader import validate
+from foreloom.config.located import Located
+from foreloom.config.section import section
+
+logger = logging.getLogger(__name__)
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+FromArchitecture = Any
+"""Annotation of a setting that the family's `Architecture` has too: type and sentence are those there, and it is
+optional; see `section_of`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedArchitecture:
+    """Base of every family's `Architecture`, whose fields have the names of its config.json."""
+
+    published: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """The config.json this came from, for the keys that mean nothing here but must survive."""
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Self:
+        """The architecture that a module of the family was built with."""
+        architecture = module.architecture
+        assert isinstance(architecture, cls)
+        return architecture
+
+    @classmethod
+    def checked(cls, values: Mapping[str, Any], config: Mapping[str, Any]) -> Self:
+        """The architecture of these values of a config.json; ValueError names the first that will not do."""
+        architecture, wrong = validate(cls, values, Located({}), "")
+        if wrong:
+            raise ValueError(f"config.json: {wrong[0].removeprefix(': ')}")
+        return architecture.replace(published=config)
+
+    @classmethod
+    def from_published(cls, config: Mapping[str, Any]) -> Self:
+        """Read a config.json; ValueError names the key that is missing or that foreloom cannot honour."""
+        raise NotImplementedError
+
+    def to_published(self, dtype: str) -> dict[str, Any]:
+        """The config.json that the reference library loads, with every key of the one this came from."""
+        raise NotImplementedError
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def published_dtype(self, dtype: str, key: str = "dtype") -> dict[str, str]:
+        """The dtype under the keys where the config.json this came from has it; in a new one under `key`."""
+        return dict.fromkeys([name for name in ("dtype", "torch_dtype") if name in self.published] or [key], dtype)
+
+
+def check_quantile_levels(levels: Sequence[float]) -> None:
+    """ValueError unless there are levels and they ascend between 0 and 1."""
+    if list(levels) != sorted(set(levels)) or not all(0 < level < 1 for level in levels):
+        raise ValueError(f"quantiles must ascend strictly between 0 and 1, got {list(levels)}.")
+    if not levels:
+        raise ValueError("quantiles is empty; name at least one level, 0.5 for instance.")
+
+
+_PRETRAINED = "Folder or Hugging Face id of the model to start from, in place of a size."
+
+
+@section
+class ModelSection:
+    """What every family's `model` section says: a new model of a named size, or a pretrained one.
+
+    A family names its `family` and `size` again, with the values they may have. A setting that is inherited as it is
+    carries its sentence itself, since pydantic finds those of the class at hand only.
+    """
+
+    family: str
+    size: str | None = None
+    pretrained: Annotated[str | None, Field(description=_PRETRAINED)] = None
+
+    architecture: ClassVar[type[PublishedArchitecture]]
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]]
+    architecture_fields: ClassVar[tuple[str, ...]]
+    """Settings that are fields of the architecture."""
+    changeable: ClassVar[tuple[str, ...]]
+    """Those that may differ from a checkpoint: no weight has its shape or meaning from them."""
+    from_data: ClassVar[tuple[str, ...]]
+    """Those that a new model takes from the data where they are left out."""
+
+    def __post_init__(self) -> None:
+        if (self.size is None) == (self.pretrained is None):
+            raise ValueError(
+                "set either size (a new model) or pretrained (a folder or hub id to start from), one of them null."
+            )
+        fixed = [name for name in self.given() if name not in self.changeable]
+        if self.pretrained is not None and fixed:
+            raise ValueError(
+                f"{', '.join(fixed)} cannot be set beside pretrained: the checkpoint fixes it. Take out, or set to "
+                "null what a recipe below sets."
+            )
+
+    def given(self) -> dict[str, Any]:
+        """The fields of the architecture that the recipe sets."""
+        return {name: value for name in self.architecture_fields if (value := getattr(self, name)) is not None}
+
+    def new_values(self) -> dict[str, Any]:
+        """The fields of a new model's architecture, but those left to the data: the size's, and what is set."""
+        assert self.size is not None
+        defaults = {
+            field.name: field.default
+            for field in dataclasses.fields(self.architecture)
+            if field.name in self.architecture_fields and field.name not in self.from_data
+        }
+        return defaults | dict(self.sizes[self.size]) | self.given()
+
+    def new_values_for(self, needed: Mapping[str, int]) -> dict[str, Any]:
+        """`new_values`, and those left to the data as they are `needed`; ValueError where less is set."""
+        values = {**needed, **self.new_values()}
+        for name, number in needed.items():
+            if values[name] < number:
+                raise ValueError(
+                    f"model.{name} is {values[name]} and the data's windows need {number}; raise it or leave it out."
+                )
+        return values
+
+    def implied(self) -> dict[str, Any]:
+        """What settings that are left out stand for, as far as the size decides it."""
+        return {} if self.size is None else self.new_values()
+
+
+S = TypeVar("S", bound=type[ModelSection])
+
+
+def section_of(
+    architecture: type[PublishedArchitecture],
+    sizes: Mapping[str, Mapping[str, Any]],
+    *,
+    changeable: Sequence[str],
+    from_data: Sequence[str] = (),
+) -> Callable[[S], S]:
+    """Make a class with the settings of a family its recipe section.
+
+    A setting annotated `FromArchitecture` is the architecture's field of that name: it has its type and its sentence,
+    and None, the default, leaves it to the size or the checkpoint. `sizes` holds the architecture's fields of each
+    named size; `changeable` and `from_data` are as in `ModelSection`.
+    """
+    types, sentences = typing.get_type_hints(architecture, include_extras=True), _sentences(architecture)
+
+    def make(cls: S) -> S:
+        for name, annotation in list(cls.__annotations__.items()):
+            if annotation == "FromArchitecture":
+                cls.__annotations__[name] = Annotated[types[name] | None, Field(description=sentences[name])]
+                setattr(cls, name, None)
+        known = {field.name for field in dataclasses.fields(architecture)}
+        cls.architecture, cls.sizes = architecture, sizes
+        cls.architecture_fields = tuple(name for name in cls.__annotations__ if name in known)
+        cls.changeable, cls.from_data = tuple(changeable), tuple(from_data)
+        return section(cls)  # type: ignore[return-value]
+
+    return make
+
+
+def _sentences(cls: type) -> dict[str, str]:
+    """The docstring below each field of a dataclass and of its bases."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__[:-1]):
+        tree = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        assert isinstance(tree, ast.ClassDef)
+        for statement, below in itertools.pairwise(tree.body):
+            if isinstance(statement, ast.AnnAssign) and isinstance(below, ast.Expr):
+                assert isinstance(statement.target, ast.Name)
+                found[statement.target.id] = ast.literal_eval(below.value)
+    return found
+
+
+def raised_limit(name: str, has: int, needed: int, asked: int | None) -> int:
+    """The limit of a pretrained model that `has` one, for data that need so much: raised, never lowered, and said.
+
+    ValueError where the recipe asks for less than the model has.
+    """
+    if asked is not None and asked < has:
+        raise ValueError(
+            f"model.{name} is {asked} and the checkpoint has {has}; a limit is never lowered, leave it out."
+        )
+    limit = max(has, needed, asked or 0)
+    if limit != has:
+        logger.info("%s: %s -> %s", name, has, limit)
+    return limit
