@@ -30,9 +30,9 @@ from foreloom.data.windows import Windows
 from foreloom.distributed.mesh import ParallelConfig
 from foreloom.distributed.process import Process, start, stop
 from foreloom.distributed.sharding import Sharding
-from foreloom.evaluation.in_training import TrainingBenchmark
+from foreloom.evaluation.benchmark import TrainingBenchmark
+from foreloom.evaluation.config import BenchmarkConfig
 from foreloom.evaluation.tasks import EvaluationTask
-from foreloom.evaluation.tiers import BenchmarkConfig
 from foreloom.models.family import ModelFamily, Tally
 from foreloom.models.registry import get
 from foreloom.models.time_moe import forecast

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from foreloom.evaluation.metrics import metric_sums
-from foreloom.evaluation.result import METRICS, EvaluationResult, TaskResult, geometric_mean
+from foreloom.evaluation.evaluate import EvaluationResult, TaskResult
+from foreloom.evaluation.metrics import METRICS, metric_sums
+from foreloom.evaluation.skill import geometric_mean
 
 FIXED = ["model", "task", *METRICS]
 FIXED += ["prediction_length", "num_series", "num_windows", "num_skipped", "num_points", "seconds"]

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from foreloom.report.scores import evaluate_and_tabulate
+from foreloom.cli.evaluate import evaluate
 
 
 def test_labels_that_are_missing_and_seasons_that_are_too_long_are_told_of(tmp_path, capsys):
@@ -19,7 +19,7 @@ def test_labels_that_are_missing_and_seasons_that_are_too_long_are_told_of(tmp_p
         "  - {name: unlabelled, path: cut.parquet, prediction_length: 3}\n"
         "  - {name: yearly, path: whole.parquet, prediction_length: 3, season_length: 365}\n"
     )
-    evaluate_and_tabulate(["naive"], tmp_path / "tasks.yaml", out=tmp_path / "scores.csv")
+    evaluate(["naive"], tasks=tmp_path / "tasks.yaml", out=tmp_path / "scores.csv")
     notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
     assert notes == [
         "note: nothing to score, every label is missing: unlabelled.",

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from foreloom.evaluation.result import geometric_mean
+from foreloom.evaluation.baselines import BASELINE
+from foreloom.evaluation.skill import geometric_mean
 
 if TYPE_CHECKING:
     import rich.console
     import rich.table
 
-BASELINE = "seasonal-naive"
 METRICS = ("WQL", "MASE")
 
 Cell = str | float | None

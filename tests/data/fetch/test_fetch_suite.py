@@ -13,7 +13,7 @@ from fake_hub import FakeRepo
 
 from foreloom.data.fetch import choose, fetch
 from foreloom.evaluation.baselines import SeasonalNaive
-from foreloom.evaluation.benchmark import evaluate
+from foreloom.evaluation.evaluate import evaluate
 from foreloom.evaluation.suites import load, missing_sentence, suite_tasks
 from foreloom.evaluation.suites.sources import fetch_entries
 from foreloom.report.fetching import fetch_and_print

@@ -11,8 +11,8 @@ from typing import Any
 from foreloom.config.loader import Recipe
 from foreloom.data.reader import open_source
 from foreloom.evaluation.baselines import SeasonalNaive
-from foreloom.evaluation.benchmark import evaluate
-from foreloom.evaluation.result import geometric_mean
+from foreloom.evaluation.evaluate import evaluate
+from foreloom.evaluation.skill import geometric_mean
 from foreloom.evaluation.tasks import EvaluationTask
 from foreloom.files import strict_json, write_text
 from foreloom.forecast import from_pretrained

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from foreloom.data.windows import ForecastInput
-from foreloom.evaluation.adapters.function import FunctionForecaster
-from foreloom.evaluation.benchmark import evaluate
+from foreloom.evaluation.adapters.adapter import FunctionForecaster
+from foreloom.evaluation.evaluate import evaluate
 from foreloom.evaluation.tasks import EvaluationTask
 
 
