@@ -243,7 +243,7 @@ class _TaskRun:
     forecaster: Forecaster
     task: EvaluationTask
     plan: Plan
-    read: Callable[[int], EvaluationWindow]
+    read: Callable[[range], list[EvaluationWindow]]
     ranks: Ranks
     progress: Progress | None
 
@@ -257,7 +257,7 @@ class _TaskRun:
         for taken, counts in self.ranks.turns(self.plan.num_batches):
             mine = taken[self.ranks.rank]
             batch = self.plan.batch(mine)
-            windows = [self.read(n) for n in batch]
+            windows = self.read(batch)
             before = num_fallbacks(self.forecaster)
             forecasts = self._forecast(batch, windows)
             fallbacks += counts * (num_fallbacks(self.forecaster) - before)
@@ -316,8 +316,9 @@ class _TaskRun:
         examples = []
         newest = self.task.context_length or EXAMPLE_CONTEXT_LENGTH
         for kind, n in _pick_examples(errors_N).items():
-            window = self.read(n)
-            (forecast_VHQ,) = self._forecast(range(n, n + 1), [window])
+            alone = range(n, n + 1)
+            (window,) = self.read(alone)
+            (forecast_VHQ,) = self._forecast(alone, [window])
             examples.append(
                 ForecastExample(
                     kind=kind,

@@ -177,44 +177,50 @@ def _batches(num_rows_N: np.ndarray, batch_size: int) -> np.ndarray:
     return np.array(begins)
 
 
-def window_reader(plan: Plan) -> Callable[[int], EvaluationWindow]:
-    """A function that reads and cuts one window of the plan; the series read last are kept."""
+def window_reader(plan: Plan) -> Callable[[range], list[EvaluationWindow]]:
+    """A function that reads and cuts windows of the plan, a batch at a time; the series read last are kept."""
     task, horizon = plan.task, plan.task.prediction_length
 
     @lru_cache(maxsize=8)
-    def read(source: int, item: int) -> tuple[Series, np.ndarray, int]:
-        """A series, its targets as float32 with infinite values as missing ones, and its season."""
+    def read(source: int, item: int) -> tuple[Series, int]:
+        """A series and its season."""
         series = plan.sources[source].read(item)
-        target_VT = np.asarray(series.target_VT, dtype=np.float32)
-        target_VT = np.where(np.isinf(target_VT), np.float32(np.nan), target_VT)
-        return series, target_VT, task.season_length or _season_of(series, plan.sources[source])
+        return series, task.season_length or _season_of(series, plan.sources[source])
 
     @lru_cache(maxsize=8)
     def scales(source: int, item: int, cut: int) -> np.ndarray:
-        series, _, m = read(source, item)
+        series, m = read(source, item)
         past_VT = series.target_VT[:, :cut]
         if task.average_over == "targets" and cut <= m:  # fev leaves out what GluonTS scales with a season of 1
             return np.full(len(past_VT), np.nan)
         return seasonal_error(past_VT, m)
 
-    def window(n: int) -> EvaluationWindow:
-        source, item, cut = int(plan.source_N[n]), int(plan.item_N[n]), int(plan.cut_N[n])
-        series, target_VT, m = read(source, item)
-        variate, num_targets = int(plan.variate_N[n]), int(plan.num_targets_N[n])
+    @lru_cache(maxsize=8)
+    def unknown(num_targets: int) -> tuple[np.ndarray, np.ndarray]:
+        """A future and scales of which nothing is known."""
+        return np.full((num_targets, horizon), np.nan, dtype=np.float32), np.full(num_targets, np.nan)
+
+    def window(source: int, item: int, cut: int, roll: int, variate: int, num_targets: int) -> EvaluationWindow:
+        series, season = read(source, item)
         targets = slice(variate, variate + num_targets)
-        several = task.variates == "split" and len(target_VT) > 1
+        unknown_VH, no_scale_V = unknown(num_targets)
+        several = task.variates == "split" and len(series.target_VT) > 1
         return EvaluationWindow(
             name=f"{series.item_id}[{variate}]" if several else series.item_id,
-            input=_forecast_input(task, series, target_VT, targets, cut, plan.context_length),
-            label_VH=target_VT[targets, cut : cut + horizon],
-            seasonal_error_V=np.full(num_targets, np.nan) if task.every_window else scales(source, item, cut)[targets],
-            season_length=m,
+            input=_forecast_input(task, series, targets, cut, plan.context_length, unknown_VH),
+            label_VH=np.asarray(series.target_VT[targets, cut : cut + horizon], dtype=np.float32),
+            seasonal_error_V=no_scale_V if task.every_window else scales(source, item, cut)[targets],
+            season_length=season,
             cut=cut,
-            roll=int(plan.roll_N[n]),
+            roll=roll,
             variate=variate,
         )
 
-    return window
+    def windows(numbers: range) -> list[EvaluationWindow]:
+        columns = (plan.source_N, plan.item_N, plan.cut_N, plan.roll_N, plan.variate_N, plan.num_targets_N)
+        return list(map(window, *(one_N[numbers.start : numbers.stop].tolist() for one_N in columns)))
+
+    return windows
 
 
 def _season_of(series: Series, source: Source) -> int:
@@ -227,14 +233,14 @@ def _season_of(series: Series, source: Source) -> int:
 
 
 def _forecast_input(
-    task: EvaluationTask, series: Series, target_VT: np.ndarray, targets: slice, cut: int, context_length: int
+    task: EvaluationTask, series: Series, targets: slice, cut: int, context_length: int, unknown_VH: np.ndarray
 ) -> ForecastInput:
     """The newest `context_length` steps; categories are encoded over the whole past, as `Model.predict` does."""
     newest = slice(max(cut - context_length, 0), cut)
     past: Mapping[str, np.ndarray] = {**series.past, **series.future} if task.covariates else {}
-    if not past:  # a view: nothing is copied
-        context_VL = target_VT[targets, newest]
-        unknown_VH = np.full((len(context_VL), task.prediction_length), np.nan, dtype=np.float32)
+    if not past:
+        context_VL = np.array(series.target_VT[targets, newest], dtype=np.float32)
+        context_VL[np.isinf(context_VL)] = np.nan
         return ForecastInput(context_VL, unknown_VH, len(context_VL))
     whole = forecast_input(
         series.target_VT[targets, :cut],
