@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from foreloom.evaluation.adapters.adapter import FunctionForecaster
-from foreloom.evaluation.baselines import Naive, SeasonalNaive
-from foreloom.evaluation.evaluate import evaluate
+from foreloom.evaluation.baselines import BASELINE, Naive, SeasonalNaive
+from foreloom.evaluation.evaluate import evaluate, evaluate_tasks
 from foreloom.evaluation.tasks import EvaluationTask
 
 
@@ -149,3 +149,28 @@ def test_progress_counts_batches(tmp_path):
     seen = []
     evaluate(Naive(), [task(data)], batch_size=2, progress=lambda *step: seen.append(step))
     assert seen == [("t", 1, 3), ("t", 2, 3), ("t", 3, 3)]
+
+
+def test_labels_that_are_missing_and_seasons_that_are_too_long_are_told_of(tmp_path):
+    steps = np.arange(20.0)
+    for name, values in (("whole", steps), ("cut", np.where(steps < 17, steps, np.nan))):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, target=[values.tolist()])
+    named = (
+        ("scored", "whole", {}),
+        ("unlabelled", "cut", {}),
+        ("yearly", "whole", {"season_length": 365}),
+    )
+    tasks = [
+        EvaluationTask(name=name, path=tmp_path / data, prediction_length=3, **options) for name, data, options in named
+    ]
+    found = evaluate_tasks({"naive": Naive(), BASELINE: SeasonalNaive()}, tasks)
+    assert found.notes == [
+        "nothing to score, every label is missing: unlabelled.",
+        "windows whose past is not longer than their task's season_length: 1 on yearly.",
+    ]
+    assert [(row["model"], row["task"]) for row in found.rows] == [
+        (model, name) for model in ("naive", BASELINE) for name, *_ in named
+    ]
+    assert {model: list(tasks) for model, tasks in found.examples.items()} == {"naive": [name for name, *_ in named]}
+    assert list(evaluate_tasks({BASELINE: SeasonalNaive()}, tasks[:1]).examples) == [BASELINE]

@@ -261,7 +261,8 @@ class _TaskRun:
             before = num_fallbacks(self.forecaster)
             forecasts = self._forecast(batch, windows)
             fallbacks += counts * (num_fallbacks(self.forecaster) - before)
-            self._keep_in_step(taken, mine, windows[0])
+            if self.ranks.world_size > 1:
+                self._keep_in_step(taken, mine, windows[0])
             if counts and not broken:
                 try:
                     sums, errors_N[batch.start : batch.stop] = _score_batch(windows, forecasts, self.task)
