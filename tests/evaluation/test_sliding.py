@@ -209,7 +209,7 @@ def test_lengths_beyond_the_model_are_refused_before_anything_is_computed(tiny_t
         ValueError, match=f"{context} and prediction_length {limit - 10} are {context + limit - 10} steps"
     ):
         evaluate_sliding(
-            forecasters, horizons_of(data, options), options, score=lambda *_, **__: pytest.fail("computed")
+            forecasters, horizons_of(data, options), options, evaluator=lambda *_, **__: pytest.fail("computed")
         )
 
 

@@ -152,8 +152,8 @@ class _Subject:
     name: str
     """Of the CSV of scores where nobody gives it one."""
     title: str
-    score: Callable[..., Evaluation]
-    """`evaluate_tasks` or `evaluate_sliding` on it: score(forecasters, score=...)."""
+    evaluate: Callable[..., Evaluation]
+    """`evaluate_tasks` or `evaluate_sliding` on it: evaluate(forecasters, evaluator=...)."""
     setting: str = ""
     """What a heading says besides."""
     metrics: Sequence[str] | None = None
@@ -178,8 +178,8 @@ def _suite(name: str, data_root: Path | None) -> _Subject:
     root = suites.data_root_of(suite, data_root)
     if suite.protocol == "windows":
         tasks, missing = suites.suite_tasks(name, root)
-        score = partial(evaluate_tasks, tasks=tasks)
-        return _Subject(suite.name, suite.title, score, metrics=suite.metrics, notes=_missing(suite, missing, root))
+        on_tasks = partial(evaluate_tasks, tasks=tasks)
+        return _Subject(suite.name, suite.title, on_tasks, metrics=suite.metrics, notes=_missing(suite, missing, root))
     found, missing = suites.find_data(suite, root)
     notes = _missing(suite, missing, root)
     horizons = []
@@ -187,8 +187,8 @@ def _suite(name: str, data_root: Path | None) -> _Subject:
         named = [(one.task.name, one.task.prediction_length) for one in of_file]
         horizons += horizons_of(path, SlidingOptions(season_length=season or None), named)
     options = SlidingOptions()
-    score = partial(evaluate_sliding, horizons=horizons, options=options)
-    return _Subject(suite.name, suite.title, score, _setting(options), notes=notes)
+    on_windows = partial(evaluate_sliding, horizons=horizons, options=options)
+    return _Subject(suite.name, suite.title, on_windows, _setting(options), notes=notes)
 
 
 def _missing(suite: Suite, missing: Sequence[MissingTask], root: Path) -> list[str]:
@@ -204,8 +204,8 @@ def _missing(suite: Suite, missing: Sequence[MissingTask], root: Path) -> list[s
 def _every_window(data: Path, options: SlidingOptions) -> _Subject:
     from foreloom.evaluation.sliding import evaluate_sliding, horizons_of
 
-    score = partial(evaluate_sliding, horizons=horizons_of(data, options), options=options)
-    return _Subject(data.stem, data.name, score, _setting(options))
+    on_windows = partial(evaluate_sliding, horizons=horizons_of(data, options), options=options)
+    return _Subject(data.stem, data.name, on_windows, _setting(options))
 
 
 def _setting(options: SlidingOptions) -> str:
@@ -262,8 +262,8 @@ def _score_and_publish(
     try:
         console = Console(quiet=not process.is_main)
         bars = partial(_progress_bars, console, process.is_main and console.is_terminal)
-        score = partial(evaluate_all, batch_size=batch_size, ranks=Ranks.of(process), progress=bars)
-        evaluation = subject.score(forecasters_by_name(models, find_device(device)), score=score)
+        evaluator = partial(evaluate_all, batch_size=batch_size, ranks=Ranks.of(process), progress=bars)
+        evaluation = subject.evaluate(forecasters_by_name(models, find_device(device)), evaluator=evaluator)
         from_rank_zero(lambda: _publish(evaluation, subject, csv_path, console), process)
     finally:
         stop()

@@ -129,7 +129,7 @@ def evaluate_all(
     return results
 
 
-Score = Callable[[Mapping[str, Forecaster], Sequence[EvaluationTask]], Mapping[str, EvaluationResult]]
+Evaluator = Callable[[Mapping[str, Forecaster], Sequence[EvaluationTask]], Mapping[str, EvaluationResult]]
 """`evaluate_all`, with the batch size, ranks and progress that a caller has chosen."""
 
 
@@ -148,10 +148,10 @@ class Evaluation:
 def evaluate_tasks(
     forecasters: Mapping[str, Forecaster],
     tasks: Sequence[EvaluationTask],
-    score: Score = evaluate_all,
+    evaluator: Evaluator = evaluate_all,
 ) -> Evaluation:
     """Score forecasters, given by name, and lay out what was found."""
-    results = score(forecasters, tasks)
+    results = evaluator(forecasters, tasks)
     notes = fallback_notes(results)
     any_model = next(iter(results.values())).tasks  # what the data lack does not depend on the model
     if empty := [task.name for task in any_model if math.isnan(task.scores["MAE"])]:

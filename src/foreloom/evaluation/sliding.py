@@ -12,7 +12,7 @@ from foreloom.data.memory import MemorySource
 from foreloom.data.reader import open_source
 from foreloom.data.series import Source
 from foreloom.evaluation.baselines import BASELINE, Naive
-from foreloom.evaluation.evaluate import Evaluation, Score, TaskResult, evaluate_all, examples_of, fallback_notes
+from foreloom.evaluation.evaluate import Evaluation, Evaluator, TaskResult, evaluate_all, examples_of, fallback_notes
 from foreloom.evaluation.ltsf import HORIZONS, WindowProtocol, default_context, read_ltsf
 from foreloom.evaluation.tasks import SlidingTask
 from foreloom.models.family import Forecaster
@@ -119,7 +119,7 @@ def evaluate_sliding(
     forecasters: Mapping[str, Forecaster],
     horizons: Sequence[Horizon],
     options: SlidingOptions,
-    score: Score = evaluate_all,
+    evaluator: Evaluator = evaluate_all,
 ) -> Evaluation:
     """Score forecasters, the last value and Seasonal Naive among them, on every window.
 
@@ -147,7 +147,7 @@ def evaluate_sliding(
         entered[LAST_VALUE] = Naive()
     entered[BASELINE] = baseline
     scored = [task for task in tasks.values() if task]
-    results = score(entered, scored)
+    results = evaluator(entered, scored)
     of_task = {label: {task.name: task for task in result.tasks} for label, result in results.items()}
     return Evaluation(
         rows=[
