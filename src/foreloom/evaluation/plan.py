@@ -101,7 +101,7 @@ def plan_windows(task: EvaluationTask, sources: Sequence[Source], context_length
         task, sources, context_length,
         *(one[order] for one in (source_N, item_N, cut_N, roll_N, variate_N, num_targets_N, num_rows_N)),
         begin_B=_batches(num_rows_N[order], batch_size),
-        num_series=np.unique(np.stack([source_N, item_N]), axis=1).shape[1],
+        num_series=sum(len(np.unique(part[1])) for part in parts),
         num_skipped=0 if task.every_window else num_all * task.num_rolls - num_kept,
     )  # fmt: skip
 
