@@ -1,5 +1,4 @@
-"""Models that are not ours as forecasters, from one method or one function: contexts are cut, rows batched, answers
-checked.
+"""Models that are not ours as forecasters, made of one method or of one function.
 
 Axes: V targets, L context steps, H horizon steps, Q quantile levels, R rows.
 """
