@@ -32,9 +32,9 @@ from foreloom.distributed.mesh import ParallelConfig
 from foreloom.distributed.parallelize import parallelize
 from foreloom.distributed.process import Process, start, stop
 from foreloom.distributed.sharding import Sharding
-from foreloom.evaluation.in_training import TrainingBenchmark
+from foreloom.evaluation.benchmark import TrainingBenchmark
+from foreloom.evaluation.config import BenchmarkConfig
 from foreloom.evaluation.tasks import EvaluationTask
-from foreloom.evaluation.tiers import BenchmarkConfig
 from foreloom.models.family import ExpertHooks, ModelFamily, Tally
 from foreloom.models.registry import get
 from foreloom.models.time_moe.forecast import TimeMoeForecaster

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from foreloom.config.loader import Recipe
-from foreloom.evaluation.tiers import BenchmarkConfig, is_file_of_tasks, tier_tasks
+from foreloom.evaluation.config import BenchmarkConfig, is_file_of_tasks, tier_tasks
 
 
 def find_files(recipe: Recipe, *, need_data: bool) -> tuple[Mapping[str, Any], list[str]]:

@@ -23,8 +23,8 @@ from foreloom.distributed.mesh import ParallelConfig, mesh_shape
 from foreloom.distributed.parallelize import parallelize
 from foreloom.distributed.process import Process, has_group, start, stop
 from foreloom.distributed.reduce import from_rank_zero
-from foreloom.evaluation.in_training import TrainingBenchmark
-from foreloom.evaluation.tiers import SCORES, BenchmarkConfig, tier_tasks
+from foreloom.evaluation.benchmark import TrainingBenchmark
+from foreloom.evaluation.config import BENCHMARK_SCORES, BenchmarkConfig, tier_tasks
 from foreloom.files import write_text
 from foreloom.models import registry
 from foreloom.models.family import forecaster_of
@@ -187,7 +187,7 @@ def _no_such_score(metric: str, scored: Sequence[str]) -> str:
     if metric == VALIDATION_LOSS:
         return f"there is no {VALIDATION_LOSS} without validation.steps; set it."
     tier = "extended_" if metric.startswith("extended_") else ""
-    if metric.removeprefix("extended_") in SCORES:
+    if metric.removeprefix("extended_") in BENCHMARK_SCORES:
         return f"there is no {metric} without benchmark.{tier}steps; set it."
     return f"there is no score {metric!r}. This run has {', '.join(scored) or 'none'}."
 

@@ -1,151 +1,186 @@
-"""The benchmark: what the forecaster is shown, batching, short series, examples."""
+"""The benchmark in training: what it leaves, when it is due, how it goes on."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
-from foreloom.evaluation.adapters.function import FunctionForecaster
+from foreloom import run
+from foreloom.config.located import RecipeError
+from foreloom.distributed.process import Process
 from foreloom.evaluation.baselines import Naive, SeasonalNaive
-from foreloom.evaluation.benchmark import evaluate
-from foreloom.evaluation.tasks import EvaluationTask
+from foreloom.evaluation.benchmark import TrainingBenchmark, average, json_path, read_records
+from foreloom.evaluation.config import BenchmarkConfig
+from foreloom.evaluation.evaluate import evaluate
+from foreloom.evaluation.tasks import EvaluationTask, read_tasks
+from foreloom.forecast import from_pretrained
+
+DATA = Path(__file__).resolve().parents[2] / "examples" / "data"
+ALONE = Process(0, 1, 0, torch.device("cpu"))
+LITE = [EvaluationTask(name="births", path=DATA / "us_births.parquet", prediction_length=7, season_length=7)]
+EXTENDED = [*LITE, EvaluationTask(name="trips", path=DATA / "vehicle_trips.parquet", prediction_length=7)]
 
 
-class Recorder(Naive):
-    """A naive forecaster that keeps what it was asked."""
-
-    def __init__(self, context_length=1000):
-        self.context_length = context_length
-        self.asked = []
-
-    def predict_quantiles(self, inputs, prediction_length, quantile_levels, *, batch_size=256, **options):
-        self.asked.append((list(inputs), batch_size))
-        return super().predict_quantiles(inputs, prediction_length, quantile_levels, batch_size=batch_size, **options)
-
-
-def write(folder, **columns):
-    num = len(columns["target"])
-    pq.write_table(pa.table({"item_id": [f"s{i}" for i in range(num)], **columns}), folder / "data.parquet")
-    return folder
-
-
-def task(path, **options):
-    return EvaluationTask(name="t", path=path, **{"prediction_length": 2, **options})
-
-
-def test_the_forecaster_sees_the_newest_steps_and_never_the_horizon(tmp_path):
-    data = write(tmp_path, target=[list(np.arange(10.0)), list(np.arange(100.0, 104.0))])
-    forecaster = Recorder(context_length=5)
-    result = evaluate(forecaster, [task(data)]).tasks[0]
-    contexts = [one.context_RC[0].tolist() for inputs, _ in forecaster.asked[:1] for one in inputs]
-    assert sorted(contexts) == [[3, 4, 5, 6, 7], [100, 101]]
-    assert result.scores["MAE"] == 1.5
-    assert result.scores["MASE"] == 1.5
-
-
-def test_batches_hold_at_most_batch_size_rows(tmp_path):
-    data = write(tmp_path, target=[np.arange(2.0 * 20).reshape(2, 20).tolist()] * 5)
-    forecaster = Recorder()
-    evaluate(forecaster, [task(data, variates="joint")], batch_size=5)
-    assert [len(inputs) for inputs, _ in forecaster.asked[:3]] == [2, 2, 1]
-    assert all(sum(len(one.context_RC) for one in inputs) == rows for inputs, rows in forecaster.asked)
-
-
-def test_split_and_joint_variates_score_the_same_targets(tmp_path):
-    rng = np.random.default_rng(0)
-    data = write(tmp_path, target=[rng.normal(size=(3, 20)).tolist()] * 2)
-    split = evaluate(Naive(), [task(data, variates="split")]).tasks[0]
-    joint = evaluate(Naive(), [task(data, variates="joint")]).tasks[0]
-    assert joint.scores == pytest.approx(split.scores)
-    assert split.sums.num_windows == joint.sums.num_windows == 6
-    assert split.examples[0].name.startswith("s0[")
-    assert joint.examples[0].forecast_VHQ.shape == (3, 2, 9)
-
-
-def test_covariates_are_shown_only_when_asked_for(tmp_path):
-    ramp = list(np.arange(8.0))
-    data = write(
-        tmp_path, target=[[1.0] * 8], past__a=[ramp], future__b=[ramp], future_cat__c=[["x", "y"] * 4], freq=["D"]
+def two_tiers(run_dir, forecaster=Naive, **settings):
+    config = BenchmarkConfig(
+        **{"steps": 2, "tasks": "a", "extended_steps": 4, "extended_tasks": "b", "metric": "composite"} | settings
     )
-    with_covariates, without = Recorder(), Recorder(context_length=3)
-    evaluate(with_covariates, [task(data, covariates=True)])
-    evaluate(without, [task(data)])
-    shown = with_covariates.asked[0][0][0]
-    assert (shown.num_targets, shown.num_past, shown.num_future) == (1, 1, 2)
-    np.testing.assert_array_equal(shown.context_RC[1], ramp[:6])
-    np.testing.assert_array_equal(shown.future_RH, [[np.nan] * 2, [np.nan] * 2, [6, 7], [1, 1]])
-    assert without.asked[0][0][0].context_RC.shape == (1, 3)
+    tasks = {"lite": LITE, "extended": EXTENDED} if config.extended_steps else {"lite": LITE}
+    model = torch.nn.Linear(1, 1)
+    benchmark = TrainingBenchmark(config, tasks, run_dir, lambda _: forecaster(), ALONE, scores_start=False)
+    benchmark.check(model)
+    return benchmark, lambda step, tier: benchmark.run(step, tier, model, lambda: 100.0)
 
 
-def test_short_series_are_counted_and_all_short_is_an_error(tmp_path):
-    data = write(tmp_path, target=[[1.0] * 2, [1.0, 2, 3, 4, 5], [1.0] * 3])
-    result = evaluate(Naive(), [task(data, num_rolls=2)]).tasks[0]
-    assert (result.num_series, result.num_skipped, int(result.sums.num_windows)) == (2, 3, 3)
-    with pytest.raises(ValueError, match=r"task 't': none of its 3 series is long enough .* longest has 5 steps"):
-        evaluate(Naive(), [task(data, prediction_length=5)])
-
-
-def test_season_of_each_series_comes_from_its_frequency_or_the_task(tmp_path):
-    year = [*range(12)] * 3
-    data = write(tmp_path, target=[[float(v) for v in year]] * 2, freq=["MS", "D"])
-    assert evaluate(SeasonalNaive(), [task(data)]).tasks[0].scores["MAE"] == (0 + 0 + 1 + 2) / 4
-    assert evaluate(SeasonalNaive(), [task(data, season_length=12)]).tasks[0].scores["MAE"] == 0
-
-
-def test_a_frequency_that_there_is_not_names_its_series(tmp_path):
-    data = write(tmp_path, target=[[1.0, 2.0, 3.0, 4.0]] * 2, freq=["D", "fortnight"])
-    with pytest.raises(ValueError, match=r"series 's1': 'fortnight' is not a frequency.*give the task a season_length"):
-        evaluate(Naive(), [task(data)])
-    assert evaluate(Naive(), [task(data, season_length=1)]).tasks[0].scores["MAE"] == 1.5
-
-
-def test_windows_that_see_no_whole_season_are_counted(tmp_path):
-    data = write(tmp_path, target=[list(np.arange(12.0)), list(np.arange(9.0))])
-    counts = [evaluate(Naive(), [task(data, season_length=m)]).tasks[0].num_short_pasts for m in (6, 7, 10, 0)]
-    assert counts == [0, 1, 2, 0], "10 and 7 steps lie before the windows"
-
-
-def test_a_forecast_that_is_not_finite_names_its_series(tmp_path):
-    class Broken(Naive):
-        def point_forecast(self, filled_RL, prediction_length):
-            return np.repeat(np.where(filled_RL[:, :1] == 7, np.nan, 0.0), prediction_length, axis=-1)
-
-    data = write(tmp_path, target=[[1.0] * 9, [7.0] * 9])
-    with pytest.raises(ValueError, match=f"forecast of series 's1' of task '{task(data).name}' is not finite"):
-        evaluate(Broken(), [task(data)])
-
-
-@pytest.mark.parametrize("problem", [torch.OutOfMemoryError("tried to allocate 80 GiB"), RuntimeError("boom")])
-def test_a_forecaster_that_fails_names_the_task(tmp_path, problem):
-    def fail(inputs, prediction_length, quantile_levels):
-        raise problem
-
-    one = task(write(tmp_path, target=[[1.0] * 9]))
-    with pytest.raises((ValueError, RuntimeError)) as caught:
-        evaluate(FunctionForecaster(fail), [one], batch_size=64)
-    if isinstance(problem, torch.OutOfMemoryError):
-        assert str(caught.value).startswith(f"task {one.name!r}: a batch of 64 rows does not fit")
-        assert "Lower --batch-size" in str(caught.value)
-    else:
-        assert caught.value is problem and f"task {one.name!r}" in caught.value.__notes__[0]
-
-
-def test_examples_are_the_best_the_median_and_the_worst(tmp_path):
-    series = [[0.0, 1, 0, 1, 0, jump, jump] for jump in (9.0, 1, 5, 3, 7)] + [[2.0] * 7]
-    data = write(tmp_path, target=series)
-    examples = evaluate(Naive(), [task(data)]).tasks[0].examples
-    assert [(e.kind, e.name, e.error) for e in examples] == [
-        ("best", "s1", 1),
-        ("median", "s2", 5),
-        ("worst", "s0", 9),
+def test_tiers_are_due_at_their_steps_and_last_and_once(tmp_path):
+    benchmark, score = two_tiers(tmp_path)
+    due = {step: benchmark.due(step, is_last=step == 7) for step in range(8)}
+    assert due == {0: [], 1: [], 2: ["lite"], 3: [], 4: ["lite", "extended"], 5: [], 6: ["lite"],
+                   7: ["lite", "extended"]}  # fmt: skip
+    score(4, "lite")
+    assert benchmark.due(4, is_last=False) == ["extended"]
+    assert TrainingBenchmark(benchmark.config, {}, tmp_path, Naive, ALONE, scores_start=True).due(0, is_last=False) == [
+        "lite",
+        "extended",
     ]
-    np.testing.assert_array_equal(examples[1].context_VL, [[0, 1, 0, 1, 0]])
-    np.testing.assert_array_equal(examples[1].label_VH, [[5, 5]])
 
 
-def test_progress_counts_batches(tmp_path):
-    data = write(tmp_path, target=[[1.0, 2, 3, 4]] * 5)
-    seen = []
-    evaluate(Naive(), [task(data)], batch_size=2, progress=lambda *step: seen.append(step))
-    assert seen == [("t", 1, 3), ("t", 2, 3), ("t", 3, 3)]
+def test_records_files_and_table(tmp_path):
+    forecasters = iter([Naive, SeasonalNaive, Naive, Naive, Naive])
+    _, score = two_tiers(tmp_path, lambda: next(forecasters)())
+    first, second = score(2, "lite"), score(4, "lite")
+    extended = score(4, "extended")
+    assert first.scores["composite"] == pytest.approx(0.6 * first.scores["wql"] + 0.4 * first.scores["mase"])
+    assert first.best_step == 2 and first.previous is None and second.previous == first.scores
+    winner = min((first, second), key=lambda record: record.scores["composite"])
+    assert (second.best_step, second.best_score) == (winner.step, winner.scores["composite"])
+    assert extended.previous is None and extended.best_step == 4, "tiers are judged apart"
+    assert extended.scores["wql"] == pytest.approx(np.mean([its["wql"] for its in extended.tasks.values()]))
+    spent = first.seconds + second.seconds + extended.seconds
+    assert extended.training_share == pytest.approx(spent / 100)
+
+    written = json.loads((tmp_path / "benchmark" / "step-00000004-extended.json").read_text())
+    assert written["tier"] == "extended" and written["tasks"] == extended.tasks
+    assert read_records(tmp_path) == [first, second, extended]
+    rows = list(csv.DictReader((tmp_path / "benchmark" / "benchmark.csv").open(newline="")))
+    assert [(row["step"], row["tier"]) for row in rows] == [("2", "lite"), ("4", "lite"), ("4", "extended")]
+    assert len({tuple(row) for row in rows}) == 1
+    assert [row["trips mase"] == "" for row in rows] == [True, True, False]
+    assert float(rows[2]["births wql"]) == extended.tasks["births"]["wql"]
+
+
+def test_a_resumed_run_overwrites_what_came_after(tmp_path):
+    _, score = two_tiers(tmp_path)
+    first = [score(2, "lite"), score(4, "lite"), score(4, "extended"), score(6, "lite")][0]
+    again, score = two_tiers(tmp_path, SeasonalNaive)
+    again.resume(4)
+    assert not json_path(tmp_path, 6, "lite").exists() and len(read_records(tmp_path)) == 3
+    assert again.due(4, is_last=False) == [] and again.due(6, is_last=False) == ["lite"]
+    sixth = score(6, "lite")
+    assert sixth.previous == first.scores != sixth.scores
+    table = (tmp_path / "benchmark" / "benchmark.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in table] == ["step", "2", "4", "4", "6"]
+    again.resume(-1)
+    assert read_records(tmp_path) == []
+
+
+class Broken(Naive):
+    def point_forecast(self, filled_RL, prediction_length):
+        return np.full((len(filled_RL), prediction_length), np.nan)
+
+
+def test_a_broken_forecast_costs_a_warning(tmp_path, caplog):
+    _, score = two_tiers(tmp_path, Broken)
+    assert score(2, "lite") is None
+    assert "Benchmark (lite) after step 2: no score. The forecast of series" in caplog.text
+    assert not (tmp_path / "benchmark").exists()
+
+
+def test_a_disk_that_refuses_costs_a_warning(tmp_path, caplog):
+    (tmp_path / "benchmark").touch()
+    _, score = two_tiers(tmp_path)
+    assert score(2, "lite").step == 2
+    assert "the benchmark of step 2 could not be written" in caplog.text
+
+
+def test_the_average_leaves_out_what_is_not_defined():
+    tasks = {"a": {"wql": 1.0, "mase": float("nan")}, "b": {"wql": 3.0, "mase": 5.0}}
+    assert average(tasks, (0.5, 0.1)) == {"wql": 2.0, "mase": 5.0, "composite": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (["benchmark.tasks=t.yaml"], "benchmark: tasks has no effect while benchmark.steps is 0"),
+        (["benchmark.metric=mase", "benchmark.batch_size=3"], "metric and batch_size have no effect"),
+        (["benchmark.steps=2"], "give either tasks or suite"),
+        (["benchmark.steps=2", "benchmark.suite=chronos-lite", "benchmark.tasks=t.yaml"], "give either tasks or suite"),
+        (["benchmark.steps=2", "benchmark.tasks=t", "benchmark.extended_suite=x"], "extended_suite has no effect"),
+        (["benchmark.steps=2", "benchmark.suite=chronos-lite"], "chronos-lite: say in benchmark.data_root where"),
+        (["benchmark.steps=2", "benchmark.suite=chronos-light"], "no such suite. Did you mean chronos-lite?"),
+        (["benchmark.steps=2", "benchmark.tasks=t", "benchmark.weights=[0, 0]"], "must not be negative nor all 0"),
+        (["checkpoint.best_metric=mase"], "there is no mase without benchmark.steps; set it"),
+        (["checkpoint.best_metric=extended_mase"], "there is no extended_mase without benchmark.extended_steps"),
+        (["checkpoint.best_metric=crps"], "there is no score 'crps'. This run has none"),
+    ],
+)
+def test_settings_that_contradict_each_other(settings, sentence):
+    with pytest.raises(RecipeError, match=sentence):
+        run.load("chronos2-test", settings)
+
+
+def test_missing_data_are_told_before_the_run(tmp_path):
+    settings = ["benchmark.steps=2", "benchmark.suite=chronos-lite", f"benchmark.data_root={tmp_path}"]
+    with pytest.raises(RecipeError, match=r"5 of the 5 tasks of chronos-lite have no data below .*m4_hourly.*fetch"):
+        run.load("chronos2-test", settings)
+    run.load("chronos2-test", settings, need_data=False)
+
+
+def test_scores_equal_evaluate_on_the_saved_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setenv("FORELOOM_CACHE", str(tmp_path / "cache"))
+    tasks = tmp_path / "tasks.yaml"
+    tasks.write_text(
+        "tasks:\n"
+        f"  - {{name: births, path: {DATA / 'us_births.parquet'}, prediction_length: 30, season_length: 7}}\n"
+        f"  - {{name: trips, path: {DATA / 'vehicle_trips.parquet'}, prediction_length: 20, num_rolls: 2}}\n"
+    )
+    settings = [
+        "training.steps=3", "training.batch_size=6", "training.device=cpu", "data.context_length=64",
+        "data.prediction_length=16", "model.num_layers=1", "model.d_model=32", "model.d_ff=32",
+        "model.dropout_rate=0.2", "monitoring.log_steps=1", "benchmark.steps=2", f"benchmark.tasks={tasks}",
+        "benchmark.metric=mase", "checkpoint.keep_best=1", "training.save_total_limit=1", "training.seed=3",
+    ]  # fmt: skip
+    folder = tmp_path / "run"
+    run.train("chronos2-test", settings, out=folder)
+    records = read_records(folder)
+    assert [record.step for record in records] == [2, 3]
+    kept = sorted((folder / "checkpoints").glob("step-*"))
+    assert len(kept) <= 2
+    for checkpoint in kept:
+        step = int(checkpoint.name[-8:])
+        record = next(one for one in records if one.step == step)
+        manifest = json.loads((checkpoint / "manifest.json").read_text())
+        assert manifest["scores"] == record.scores and record.scores.keys() == {"wql", "mase", "composite"}
+        saved = evaluate(from_pretrained(checkpoint, device="cpu").forecaster, read_tasks(tasks))
+        again = {task.name: {"wql": task.scores["WQL"], "mase": task.scores["MASE"]} for task in saved.tasks}
+        assert again == record.tasks, "to the last bit"
+    log = (folder / "training.log").read_text()
+    assert "Benchmark (lite, 2 tasks) after step 2: wql=" in log and "best mase: this one" in log
+    assert "2 tasks every 2 steps" in log
+    events = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [event["step"] for event in events if event["kind"] == "benchmark"] == [2, 3]
+    tags = _tensorboard_tags(folder)
+    assert {"benchmark/avg_wql", "benchmark/avg_mase", "benchmark/births/wql", "benchmark/trips/mase"} <= tags
+
+
+def _tensorboard_tags(folder: Path) -> set[str]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accumulator = EventAccumulator(str(folder / "tensorboard"))
+    accumulator.Reload()
+    return set(accumulator.Tags()["scalars"])

@@ -1,10 +1,9 @@
-"""Results: rows with stable columns, geometric mean."""
+"""Results: rows with stable columns."""
 
 import numpy as np
-import pytest
 
-from foreloom.evaluation.metrics import metric_sums
-from foreloom.evaluation.result import METRICS, EvaluationResult, TaskResult, geometric_mean
+from foreloom.evaluation.evaluate import EvaluationResult, TaskResult
+from foreloom.evaluation.metrics import METRICS, metric_sums
 
 FIXED = ["model", "task", *METRICS]
 FIXED += ["prediction_length", "num_series", "num_windows", "num_skipped", "num_points", "seconds"]
@@ -30,10 +29,3 @@ def test_columns_stay_where_they_are():
     ]
     assert np.isnan(rows[0]["coverage_80"])
     assert list(result(one=1.0).rows("m")[0])[: len(FIXED)] == FIXED
-
-
-def test_geometric_mean_of_nothing_of_zero_and_of_the_unknown():
-    assert np.isnan(geometric_mean([]))
-    assert geometric_mean([0.25, 4.0]) == pytest.approx(1.0)
-    assert geometric_mean([0.0, 4.0]) == 0
-    assert np.isnan(geometric_mean([1.0, float("nan")]))

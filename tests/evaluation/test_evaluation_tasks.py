@@ -5,9 +5,10 @@ import pytest
 
 from foreloom.config.located import RecipeError
 from foreloom.data.formats.writer import write_series
-from foreloom.data.source import Series
+from foreloom.data.source import MemorySource, Series
 from foreloom.evaluation.baselines import SeasonalNaive
-from foreloom.evaluation.benchmark import evaluate
+from foreloom.evaluation.evaluate import evaluate
+from foreloom.evaluation.plan import plan_windows
 from foreloom.evaluation.tasks import EvaluationTask, read_tasks
 
 
@@ -85,12 +86,21 @@ def test_an_unknown_top_level_key_is_refused(tmp_path):
         read_tasks(write(tmp_path, "name: x\ntasks:\n  - {name: one, path: a, prediction_length: 3}\n"))
 
 
+def cuts(*lengths, first=None, **settings):
+    """(series, number of the window, cut) of every window."""
+    task = EvaluationTask(name="t", path="x", **settings)
+    rolls = task.rolls(np.array(lengths), None if first is None else np.array(first))
+    return list(zip(*(one.tolist() for one in rolls), strict=True))
+
+
 def test_where_windows_begin():
-    last = EvaluationTask(name="t", path="x", prediction_length=4, num_rolls=3)
-    assert last.cuts(20) == [8, 12, 16]
-    assert last.cuts(10) == [2, 6]  # the oldest has no past
-    assert EvaluationTask(name="t", path="x", prediction_length=24, offset=-96).cuts(100) == [4]
-    assert EvaluationTask(name="t", path="x", prediction_length=4, num_rolls=3, stride=1).cuts(20) == [14, 15, 16]
+    last = {"prediction_length": 4, "num_rolls": 3}
+    assert cuts(20, **last) == [(0, 0, 8), (0, 1, 12), (0, 2, 16)]
+    assert cuts(10, **last) == [(0, 1, 2), (0, 2, 6)], "the oldest has no past"
+    assert cuts(100, prediction_length=24, offset=-96) == [(0, 0, 4)]
+    assert cuts(20, **last, stride=1) == [(0, 0, 14), (0, 1, 15), (0, 2, 16)]
+    assert cuts(10, 3, 20, 0, **last) == [*cuts(10, **last), *((2, *one[1:]) for one in cuts(20, **last))]
+    assert cuts(20, 20, first=[19, 5], **last) == [(1, 0, 5), (1, 1, 9), (1, 2, 13)], "19 leaves one step to forecast"
 
 
 @pytest.mark.parametrize("levels", [(0.1, 0.9), (0.5, 0.1), (0.5, 0.5), (0.0, 0.5), (0.5, 1.0)])
@@ -103,8 +113,9 @@ def test_windows_may_begin_at_a_date(tmp_path):
     (tmp_path / "a").mkdir()
     text = "tasks:\n  - {name: one, path: a, prediction_length: 2, num_rolls: 3, first_cut: 2024-01-04, min_past: 5}\n"
     (task,) = read_tasks(write(tmp_path, text))
-    days = np.datetime64("2024-01-01") + np.arange(9)
-    assert task.rolls(9, days) == {1: 6}  # 4 days are too short a past, 8 leave one day to forecast
+    days = {"start": np.datetime64("2024-01-01"), "timestamps": np.datetime64("2024-01-01") + np.arange(9)}
+    plan = plan_windows(task, [MemorySource([Series("s", np.zeros((1, 9)), **days)])], 100, 100)
+    assert (plan.roll_N.tolist(), plan.cut_N.tolist()) == ([1], [6]), "4 days are too few, 8 leave one day to forecast"
     with pytest.raises(
         RecipeError, match=r"tasks.yaml:2: tasks.0.first_cut: expected a date \(2024-01-31\), got 'soon'"
     ):

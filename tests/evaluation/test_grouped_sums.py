@@ -5,9 +5,9 @@ import pytest
 
 from foreloom.data.convert import convert
 from foreloom.evaluation.baselines import Naive, SeasonalNaive
-from foreloom.evaluation.benchmark import evaluate
-from foreloom.evaluation.grouped_sums import GroupedSums
-from foreloom.evaluation.metrics import MetricSums, metric_sums
+from foreloom.evaluation.evaluate import evaluate
+from foreloom.evaluation.metrics import GroupedSums, MetricSums, metric_sums
+from foreloom.evaluation.ranks import Ranks
 from foreloom.evaluation.tasks import EvaluationTask
 
 LEVELS = (0.1, 0.5, 0.9)
@@ -96,9 +96,9 @@ def test_evaluate_averages_over_windows_and_targets(tmp_path):
     vectors = []
     for rank in range(2):
         with pytest.raises(StopIteration):
-            evaluate(SeasonalNaive(), [task], batch_size=3, rank=rank, world_size=2, reduce=keep(vectors))
-    total = evaluate(SeasonalNaive(), [task], batch_size=3, world_size=2, reduce=lambda _: sum(vectors))
-    assert total.tasks[0].scores == pytest.approx(result.scores, rel=1e-12)
+            evaluate(SeasonalNaive(), [task], batch_size=3, ranks=Ranks(rank, 2, keep(vectors)))
+    total = evaluate(SeasonalNaive(), [task], batch_size=3, ranks=Ranks(0, 2, lambda _: sum(vectors)))
+    assert total.tasks[0].scores == result.scores, "to the last bit"
 
     pooled = evaluate(SeasonalNaive(), [EvaluationTask(**plain, quantile_levels=LEVELS)]).tasks[0].scores
     assert pooled["MAE"] == pytest.approx(result.scores["MAE"])

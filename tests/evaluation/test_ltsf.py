@@ -8,9 +8,10 @@ import pytest
 
 from foreloom.data.formats.reader import open_source
 from foreloom.evaluation.baselines import Naive
+from foreloom.evaluation.evaluate import evaluate
 from foreloom.evaluation.ltsf import default_context, read_ltsf, split_of
-from foreloom.evaluation.sliding import SlidingWindows, channels_of
-from foreloom.evaluation.sliding_scores import score_windows
+from foreloom.evaluation.plan import plan_windows, window_reader
+from foreloom.evaluation.sliding import raw_task
 
 
 def table(num_rows=100, start="2024-01-01", freq="h", **columns):
@@ -28,40 +29,53 @@ def write(tmp_path):
     return to_file
 
 
-def check_windows(windows, oracle):
+def score(forecaster, task):
+    return evaluate(forecaster, [task]).tasks[0]
+
+
+def windows_of(task):
+    """The plan of a task, and a function that reads one of its windows."""
+    plan = plan_windows(task, task.open(), 10**6, 256)
+    read = window_reader(plan)
+    return plan, lambda n: read(range(n, n + 1))[0]
+
+
+def check_windows(task, oracle):
     """Contexts and labels of the oracle's windows, by their number."""
+    _, read = windows_of(task)
     for number, context, label in zip(oracle["index"], oracle["inputs"], oracle["labels"], strict=True):
-        (piece,) = windows.pieces(int(number), int(number) + 1)
-        np.testing.assert_allclose(windows.inputs(piece)[0].context_RC[0], context, atol=1e-6)
-        np.testing.assert_allclose(windows.labels_NH(piece)[0], label, atol=1e-6)
+        window = read(int(number))
+        np.testing.assert_allclose(window.input.context_RC[0], context, atol=1e-6)
+        np.testing.assert_allclose(window.label_VH[0], label, atol=1e-6)
 
 
 def test_windows_of_etth1_are_those_of_the_official_evaluation(shared):
     oracle = shared / "oracles" / "time_moe" / "eval"
     etth1 = read_ltsf(shared / "data" / "ltsf_csv" / "ETTh1.csv")
-    assert [channel.season_length for channel in etth1.channels] == [24] * 7
+    assert (etth1.season_length, len(etth1.channels)) == (24, 7)
     for key, expected in json.loads((oracle / "results.json").read_text()).items():
         if key.startswith("ETTh1_windows"):
             horizon, context = (int(part[1:]) for part in key.split("_")[2:])
             assert default_context(horizon) == context
-            windows = etth1.windows(horizon, protocol="timemoe")
-            assert (windows.num_windows, windows.context_length) == (expected["num_windows"], context)
-            assert np.diff(windows.first_window_C).tolist() == [expected["windows_per_channel"]] * 7
-            assert etth1.windows(horizon).num_windows == expected["num_windows"] + 7
-    check_windows(etth1.windows(96, protocol="timemoe"), np.load(oracle / "etth1_p96_c512_windows.npz"))
+            task = etth1.task(horizon, protocol="timemoe")
+            plan, _ = windows_of(task)
+            assert (plan.num_windows, task.context_length) == (expected["num_windows"], context)
+            assert np.bincount(plan.item_N).tolist() == [expected["windows_per_channel"]] * 7
+            assert windows_of(etth1.task(horizon))[0].num_windows == expected["num_windows"] + 7
+    check_windows(etth1.task(96, protocol="timemoe"), np.load(oracle / "etth1_p96_c512_windows.npz"))
 
 
 def test_windows_of_other_data_are_those_of_the_official_evaluation(shared, tmp_path, monkeypatch):
     monkeypatch.setenv("FORELOOM_CACHE", str(tmp_path))
     oracle = shared / "oracles" / "time_moe" / "eval"
-    toy = read_ltsf(oracle / "toy.csv").windows(24, 64, "timemoe")
-    assert toy.num_windows == 288
+    toy = read_ltsf(oracle / "toy.csv").task(24, 64, "timemoe")
+    assert windows_of(toy)[0].num_windows == 288
     check_windows(toy, np.load(oracle / "toy_windows.npz"))
-    channels = channels_of(open_source(oracle / "general.jsonl"))
-    general = SlidingWindows(channels, 64, 25, "timemoe")
+    general = raw_task(open_source(oracle / "general.jsonl"), 25, 64, "timemoe")
     expected = np.load(oracle / "general_windows.npz")
-    found = [(channels.index(p.channel), p.first + 64 + 25) for n in range(32) for p in general.pieces(n, n + 1)]
-    assert general.num_windows == 32
+    plan, _ = windows_of(general)
+    found = [(item, cut + 25) for item, cut in zip(plan.item_N.tolist(), plan.cut_N.tolist(), strict=True)]
+    assert plan.num_windows == 32
     assert found == list(map(tuple, expected["all_pairs"].tolist()))
     check_windows(general, expected)
 
@@ -79,19 +93,19 @@ def test_scaled_by_the_training_rows_only(write):
     df.loc[70:, "a"] += 1000
     df["constant"] = 5.0
     df.loc[99, "constant"] = 7.0
-    a, b, constant = read_ltsf(write(df)).channels
+    a, b, constant = (one.target_VT[0] for one in read_ltsf(write(df)).channels)
     train = df["a"][:70].to_numpy()
-    np.testing.assert_allclose(a.values_T, (df["a"] - train.mean()) / train.std(ddof=0), rtol=1e-6)
-    assert a.values_T.dtype == np.float32
-    assert abs(b.values_T[:70].std() - 1) < 1e-5
-    np.testing.assert_array_equal(constant.values_T, [0.0] * 99 + [2.0])
+    np.testing.assert_allclose(a, (df["a"] - train.mean()) / train.std(ddof=0), rtol=1e-6)
+    assert a.dtype == np.float32
+    assert abs(b[:70].std() - 1) < 1e-5
+    np.testing.assert_array_equal(constant, [0.0] * 99 + [2.0])
 
 
 def test_the_first_label_is_the_first_test_row_and_the_last_one_the_last(write):
     df = table(a=np.arange(100.0))
-    windows = read_ltsf(write(df)).windows(4, 10)
+    plan, read = windows_of(read_ltsf(write(df)).task(4, 10))
     scale = np.arange(70).std()
-    labels = np.concatenate([windows.labels_NH(piece) for piece in windows.pieces(0, windows.num_windows)])
+    labels = np.concatenate([read(n).label_VH for n in range(plan.num_windows)])
     np.testing.assert_allclose(labels[:, 0] * scale + 34.5, np.arange(80, 97), rtol=1e-5)
     np.testing.assert_allclose(labels[-1] * scale + 34.5, [96, 97, 98, 99], rtol=1e-5)
 
@@ -100,30 +114,30 @@ def test_missing_cells_are_missing_values(write):
     df = table()
     df.loc[[3, 75, 90], "a"] = np.nan
     whole, holey = read_ltsf(write(table(), "whole.csv")), read_ltsf(write(df))
-    assert np.flatnonzero(np.isnan(holey.channels[0].values_T)).tolist() == [3, 75, 90]
-    assert not np.isnan(holey.channels[1].values_T).any()
-    result = score_windows(Naive(), holey.windows(5, 8))
-    assert result.num_points_N.sum() == 2 * 16 * 5 - 5
-    assert np.isfinite(result.mse)
-    assert score_windows(Naive(), whole.windows(5, 8)).num_points_N.sum() == 2 * 16 * 5
+    assert np.flatnonzero(np.isnan(holey.channels[0].target_VT[0])).tolist() == [3, 75, 90]
+    assert not np.isnan(holey.channels[1].target_VT[0]).any()
+    result = score(Naive(), holey.task(5, 8))
+    assert result.sums.num_points == 2 * 16 * 5 - 5
+    assert np.isfinite(result.scores["MSE"])
+    assert score(Naive(), whole.task(5, 8)).sums.num_points == 2 * 16 * 5
 
 
 @pytest.mark.parametrize(
     ("freq", "season"), [("h", 24), ("15min", 96), ("10min", 144), ("D", 1), ("MS", 12), ("W", 1), ("2h", 12)]
 )
 def test_the_season_is_that_of_the_dates(write, freq, season):
-    assert read_ltsf(write(table(freq=freq))).channels[0].season_length == season
-    assert read_ltsf(write(table(freq=freq)), season_length=7).channels[0].season_length == 7
+    assert read_ltsf(write(table(freq=freq))).season_length == season
+    assert read_ltsf(write(table(freq=freq)), season_length=7).season_length == 7
 
 
 def test_a_gap_in_the_dates_leaves_the_common_step(write):
     df = table(120, freq="15min").drop(index=range(50, 60))
-    assert read_ltsf(write(df)).channels[0].season_length == 96
+    assert read_ltsf(write(df)).season_length == 96
 
 
 def test_channels_and_date_column(write):
     path = write(table().rename(columns={"date": "when"}))
-    assert [c.name for c in read_ltsf(path, date_column="when", channels=["b"]).channels] == ["b"]
+    assert [c.item_id for c in read_ltsf(path, date_column="when", channels=["b"]).channels] == ["b"]
     with pytest.raises(ValueError, match="first column is 'when', not 'date'; the columns are when, a, b.*--date-col"):
         read_ltsf(path)
     long = write(table().assign(item_id="x").iloc[:, [3, 0, 1]], "long.csv")
@@ -162,19 +176,19 @@ def test_bad_tables_are_named_by_row_and_column(write, tmp_path):
 
 def test_too_few_rows_for_a_horizon_is_a_sentence_with_the_numbers(write):
     some = read_ltsf(write(table()))
-    assert some.windows(20, 5).num_windows == 2
+    assert windows_of(some.task(20, 5))[0].num_windows == 2
     with pytest.raises(ValueError, match=r"horizon of 20 steps needs 21 test rows \(protocol timemoe\), the last 20"):
-        some.windows(20, 5, "timemoe")
+        some.task(20, 5, "timemoe")
     with pytest.raises(ValueError, match="horizon of 21 steps needs 21 test rows"):
-        some.windows(21, 5)
+        some.task(21, 5)
     with pytest.raises(ValueError, match="context of 96 steps does not fit .* after row 80 of 100"):
-        some.windows(24)
+        some.task(24)
 
 
 def test_infinite_values_are_missing_ones(write):
     df = table(a=np.sin(np.arange(100.0)))
-    whole = read_ltsf(write(df)).channels[0].values_T
+    whole = read_ltsf(write(df)).channels[0].target_VT[0]
     df.loc[[3, 90], "a"] = np.inf, -np.inf
     (channel,) = read_ltsf(write(df, "infinite.csv")).channels
-    assert np.flatnonzero(np.isnan(channel.values_T)).tolist() == [3, 90]
-    np.testing.assert_allclose(channel.values_T[4:90], whole[4:90], atol=0.05)
+    assert np.flatnonzero(np.isnan(channel.target_VT[0])).tolist() == [3, 90]
+    np.testing.assert_allclose(channel.target_VT[0][4:90], whole[4:90], atol=0.05)

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from foreloom.evaluation.baselines import SeasonalNaive
-from foreloom.evaluation.benchmark import evaluate
+from foreloom.evaluation.evaluate import evaluate
 from foreloom.evaluation.tasks import EvaluationTask
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from foreloom.evaluation.season import season_length
+from foreloom.evaluation.tasks import season_length
 
 # gluonts 0.17.0 on pandas 2.3.3
 GLUONTS = {

@@ -8,7 +8,7 @@ import pytest
 
 from foreloom.evaluation import skill, suites
 from foreloom.evaluation.published import published_rows
-from foreloom.evaluation.skill import ErrorTable
+from foreloom.evaluation.skill import ErrorTable, geometric_mean
 
 BASELINE = "seasonal-naive"
 
@@ -147,3 +147,10 @@ def test_intervals_hold_the_estimate_and_narrow_with_tasks():
     assert ((many.upper - many.lower) < 0.5 * (few.upper - few.lower)).all()
     again = skill.bootstrap(error_TM, skill.skills)
     assert (again.lower == many.lower).all()
+
+
+def test_geometric_mean_of_nothing_of_zero_and_of_the_unknown():
+    assert np.isnan(geometric_mean([]))
+    assert geometric_mean([0.25, 4.0]) == pytest.approx(1.0)
+    assert geometric_mean([0.0, 4.0]) == 0
+    assert np.isnan(geometric_mean([1.0, float("nan")]))

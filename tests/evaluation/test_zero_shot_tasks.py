@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from foreloom.data.formats.reader import open_source
 from foreloom.evaluation.baselines import SeasonalNaive
-from foreloom.evaluation.benchmark import evaluate
+from foreloom.evaluation.evaluate import evaluate
+from foreloom.evaluation.plan import plan_windows
 from foreloom.evaluation.tasks import read_tasks
-from foreloom.evaluation.windows import plan_windows
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 TASKS = BENCHMARKS / "zero_shot.yaml"
@@ -33,9 +32,9 @@ def test_no_data_set_and_no_series_is_left_out(shared, tasks):
     assert {path.parent for task in tasks.values() for path in task.paths} == sets
     targets = 0
     for task in tasks.values():
-        plan = plan_windows(task, [open_source(path) for path in task.paths], 256, 256)
+        plan = plan_windows(task, task.open(), 256, 256)
         assert not plan.num_skipped, "no series is too short"
-        targets += len({(w.source, w.item, w.variates) for batch in plan.batches for w in batch})
+        targets += len(set(zip(plan.source_N, plan.item_N, plan.variate_N, strict=True)))
     metas = [yaml.safe_load((folder / "meta.yaml").read_text()) for folder in sets]
     held_twice = 11  # tsdl's, in m1, fred_md and saugeenday
     assert targets == sum(meta["n_series"] * meta["n_variates"] for meta in metas) - held_twice

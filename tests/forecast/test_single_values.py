@@ -11,7 +11,7 @@ import torch
 from naive_model import naive_model
 
 from foreloom.evaluation.baselines import Naive
-from foreloom.evaluation.benchmark import evaluate
+from foreloom.evaluation.evaluate import evaluate
 from foreloom.evaluation.tasks import EvaluationTask
 from foreloom.forecast import Model
 

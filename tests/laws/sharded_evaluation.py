@@ -9,8 +9,8 @@ import torch
 from foreloom.distributed.mesh import ParallelConfig
 from foreloom.distributed.parallelize import parallelize
 from foreloom.distributed.process import start, stop
-from foreloom.distributed.reduce import sum_over_ranks
-from foreloom.evaluation.benchmark import evaluate
+from foreloom.evaluation.evaluate import evaluate
+from foreloom.evaluation.ranks import Ranks
 from foreloom.evaluation.tasks import EvaluationTask
 from foreloom.models.family import WindowLengths
 from foreloom.models.registry import get
@@ -29,14 +29,7 @@ def main(data: str, out: str) -> None:
         EvaluationTask(name="short", path=data, prediction_length=4, num_rolls=2, season_length=4),
         EvaluationTask(name="unrolled", path=data, prediction_length=20, season_length=4, variates="joint"),
     ]
-    result = evaluate(
-        family.forecaster(model),
-        tasks,
-        batch_size=7,
-        rank=process.rank,
-        world_size=process.world_size,
-        reduce=lambda vector: sum_over_ranks(torch.from_numpy(vector), process).numpy(),
-    )
+    result = evaluate(family.forecaster(model), tasks, batch_size=7, ranks=Ranks.of(process))
     scores = {task.name: task.scores | {"median": task.examples[1].name} for task in result.tasks}
     Path(out, f"{process.rank}.json").write_text(json.dumps(scores))
     stop()

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from foreloom.evaluation.benchmark_files import read_records
+from foreloom.evaluation.benchmark import read_records
 from toy_run import launch, train_here
 
 

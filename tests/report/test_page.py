@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from foreloom.evaluation.benchmark_files import write_record
+from foreloom.evaluation.benchmark import write_record
 from foreloom.monitoring.monitor import Monitor, MonitoringConfig
 from foreloom.monitoring.record import BenchmarkRecord, StepRecord, ValidationRecord
 from foreloom.report.curves import training_figures

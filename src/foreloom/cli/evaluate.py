@@ -2,91 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from foreloom.cli.arguments import DeviceOption
 
-TASKS_PANEL = "Tasks"
-WINDOWS_PANEL = "Every window of a data set"
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from foreloom.evaluation.evaluate import Evaluation, Progress
+    from foreloom.evaluation.sliding import SlidingOptions
+    from foreloom.evaluation.suites import MissingTask, Suite
 
 
 def _tasks_option(text: str) -> Any:
-    return typer.Option(help=text, rich_help_panel=TASKS_PANEL)
+    return typer.Option(help=text, rich_help_panel="Tasks")
 
 
 def _windows_option(*flags: str, text: str, least: int | None = None) -> Any:
-    return typer.Option(*flags, min=least, help=text, rich_help_panel=WINDOWS_PANEL)
+    return typer.Option(*flags, min=least, help=text, rich_help_panel="Every window of a data set")
+
+
+ModelsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        help="Run folders, checkpoints, model folders, hub ids, chronos:FOLDER-OR-ID for what chronos-forecasting "
+        "loads, or seasonal-naive, naive, drift, auto-ets, auto-theta, auto-arima."
+    ),
+]
+SuiteOption = Annotated[
+    str | None, _tasks_option("Score the tasks of a suite: chronos-zero-shot, gift-eval, fev-bench, ltsf ...")
+]
+TasksOption = Annotated[Path | None, _tasks_option("Or tasks of your own: data, horizons and windows, as YAML.")]
+DataRootOption = Annotated[
+    Path | None, _tasks_option("Where the suite's data sets lie, or where the tasks' relative paths start.")
+]
+DataOption = Annotated[
+    Path | None,
+    _windows_option(
+        text="Or score every window: of a CSV's test rows (ETTh1.csv: the LTSF protocol), or of any data set."
+    ),
+]
+HorizonOption = Annotated[
+    str | None,
+    _windows_option(
+        "--horizon", "-p", text="Steps to forecast, comma separated (default: 96,192,336,720 for a CSV, else 96)."
+    ),
+]
+ContextOption = Annotated[
+    int | None,
+    _windows_option(
+        "--context-length",
+        "-c",
+        text="Steps before each window (default: 512, 1024, 2048, 3072 for those horizons, else 4 horizons).",
+        least=1,
+    ),
+]
+ProtocolOption = Annotated[
+    str | None,
+    _windows_option(text="standard (default), or timemoe, which leaves out each channel's last window, as published."),
+]
+NormalizationOption = Annotated[
+    str | None,
+    _windows_option(
+        text="none (default): the model takes the values as they are; context: it normalises each context."
+    ),
+]
+ChannelsOption = Annotated[
+    str | None, _windows_option(text="Columns of the CSV to score, comma separated (default: all).")
+]
+DateColumnOption = Annotated[str | None, _windows_option(text="The CSV's column of times (default: the first, date).")]
+SeasonOption = Annotated[
+    int | None, _windows_option(text="Steps of a season, for Seasonal Naive (default: by frequency).", least=1)
+]
+OutOption = Annotated[
+    Path | None, typer.Option(help="The CSV to write (default: in the run folder, or NAME-scores.csv).")
+]
+BatchSizeOption = Annotated[
+    int | None, typer.Option(min=1, help="Rows of one forward (default: 256, fewer for contexts above 512 steps).")
+]
 
 
 def evaluate(
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            help="Run folders, checkpoints, model folders, hub ids, chronos:FOLDER-OR-ID for what chronos-forecasting "
-            "loads, or seasonal-naive, naive, drift, auto-ets, auto-theta, auto-arima."
-        ),
-    ],
-    suite: Annotated[
-        str | None, _tasks_option("Score the tasks of a suite: chronos-zero-shot, gift-eval, fev-bench, ltsf ...")
-    ] = None,
-    tasks: Annotated[Path | None, _tasks_option("Or tasks of your own: data, horizons and windows, as YAML.")] = None,
-    data_root: Annotated[
-        Path | None, _tasks_option("Where the suite's data sets lie, or where the tasks' relative paths start.")
-    ] = None,
-    data: Annotated[
-        Path | None,
-        _windows_option(
-            text="Or score every window: of a CSV's test rows (ETTh1.csv: the LTSF protocol), or of any data set."
-        ),
-    ] = None,
-    horizons: Annotated[
-        str | None,
-        _windows_option(
-            "--horizon",
-            "-p",
-            text="Steps to forecast, comma separated (default: 96,192,336,720 for a CSV, else 96).",
-        ),
-    ] = None,
-    context_length: Annotated[
-        int | None,
-        _windows_option(
-            "--context-length",
-            "-c",
-            text="Steps before each window (default: 512, 1024, 2048, 3072 for those horizons, else 4 horizons).",
-            least=1,
-        ),
-    ] = None,
-    protocol: Annotated[
-        str | None,
-        _windows_option(
-            text="standard (default), or timemoe, which leaves out each channel's last window, as published."
-        ),
-    ] = None,
-    normalization: Annotated[
-        str | None,
-        _windows_option(
-            text="none (default): the model takes the values as they are; context: it normalises each context."
-        ),
-    ] = None,
-    channels: Annotated[
-        str | None, _windows_option(text="Columns of the CSV to score, comma separated (default: all).")
-    ] = None,
-    date_column: Annotated[
-        str | None, _windows_option(text="The CSV's column of times (default: the first, date).")
-    ] = None,
-    season: Annotated[
-        int | None, _windows_option(text="Steps of a season, for Seasonal Naive (default: by frequency).", least=1)
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The CSV to write (default: in the run folder, or NAME-scores.csv).")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Rows of one forward (default: 256, fewer for contexts above 512 steps).")
-    ] = None,
+    models: ModelsArgument,
+    suite: SuiteOption = None,
+    tasks: TasksOption = None,
+    data_root: DataRootOption = None,
+    data: DataOption = None,
+    horizons: HorizonOption = None,
+    context_length: ContextOption = None,
+    protocol: ProtocolOption = None,
+    normalization: NormalizationOption = None,
+    channels: ChannelsOption = None,
+    date_column: DateColumnOption = None,
+    season: SeasonOption = None,
+    out: OutOption = None,
+    batch_size: BatchSizeOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Score models beside Seasonal Naive: on a suite, on tasks, or on every window of a data set.
@@ -106,25 +125,177 @@ def evaluate(
     if len(given) != 1:
         found = f"; {' and '.join(given)} exclude one another" if given else ""
         raise ValueError(f"give --suite NAME, --tasks FILE or --data FILE: what to score on{found}.")
-    if data is not None:
+    if data is None:
+        _refuse_without_effect(of_windows, "--data", f"{given[0]}, which says all that")
+    else:
         _refuse_without_effect({"--data-root": data_root}, "--suite and --tasks", "--data, which is a path of its own")
-        from foreloom.report.sliding import evaluate_windows_and_tabulate, parse_options
-
-        options = parse_options(horizons, context_length, protocol, normalization, channels, date_column, season)
-        evaluate_windows_and_tabulate(models, data, options, out=out, batch_size=batch_size, device=device)
-        return
-    _refuse_without_effect(of_windows, "--data", f"{given[0]}, which says all that")
     if suite is not None:
-        from foreloom.report.suite_scores import evaluate_suite_and_tabulate
-
-        evaluate_suite_and_tabulate(models, suite, data_root, out=out, batch_size=batch_size, device=device)
+        subject = _suite(suite, data_root)
     elif tasks is not None:
-        from foreloom.report.scores import evaluate_and_tabulate
-
-        evaluate_and_tabulate(models, tasks, data_root=data_root, out=out, batch_size=batch_size, device=device)
+        subject = _tasks_file(tasks, data_root)
+    else:
+        assert data is not None
+        subject = _every_window(data, _sliding_options(of_windows))
+    _score_and_publish(models, subject, out=out, batch_size=batch_size, device=device)
 
 
 def _refuse_without_effect(options: Mapping[str, object], owner: str, other: str) -> None:
     given = [name for name, value in options.items() if value is not None]
     if given:
         raise ValueError(f"{', '.join(given)}: only for {owner}, without effect beside {other}. Leave it out.")
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What models are scored on."""
+
+    name: str
+    """Of the CSV of scores where nobody gives it one."""
+    title: str
+    evaluate: Callable[..., Evaluation]
+    """`evaluate_tasks` or `evaluate_sliding` on it: evaluate(forecasters, evaluator=...)."""
+    setting: str = ""
+    """What a heading says besides."""
+    metrics: Sequence[str] | None = None
+    """The columns of the table (default: by its rows)."""
+    notes: Sequence[str] = ()
+
+
+def _tasks_file(path: Path, data_root: Path | None) -> _Subject:
+    from foreloom.evaluation.evaluate import evaluate_tasks
+    from foreloom.evaluation.tasks import read_tasks
+
+    return _Subject(path.stem, path.name, partial(evaluate_tasks, tasks=read_tasks(path, data_root)))
+
+
+def _suite(name: str, data_root: Path | None) -> _Subject:
+    """The tasks whose data lies below the root; the others are named in a note with the command that fetches them."""
+    from foreloom.evaluation import suites
+    from foreloom.evaluation.evaluate import evaluate_tasks
+    from foreloom.evaluation.sliding import SlidingOptions, evaluate_sliding, horizons_of
+
+    suite = suites.load(name)
+    root = suites.data_root_of(suite, data_root)
+    if suite.protocol == "windows":
+        tasks, missing = suites.suite_tasks(name, root)
+        on_tasks = partial(evaluate_tasks, tasks=tasks)
+        return _Subject(suite.name, suite.title, on_tasks, metrics=suite.metrics, notes=_missing(suite, missing, root))
+    found, missing = suites.find_data(suite, root)
+    notes = _missing(suite, missing, root)
+    horizons = []
+    for (path, season), of_file in groupby(found, key=lambda one: (one.paths[0], one.task.season_length)):
+        named = [(one.task.name, one.task.prediction_length) for one in of_file]
+        horizons += horizons_of(path, SlidingOptions(season_length=season or None), named)
+    options = SlidingOptions()
+    on_windows = partial(evaluate_sliding, horizons=horizons, options=options)
+    return _Subject(suite.name, suite.title, on_windows, _setting(options), notes=notes)
+
+
+def _missing(suite: Suite, missing: Sequence[MissingTask], root: Path) -> list[str]:
+    """What is missing, as a note; an error where that is everything."""
+    from foreloom.evaluation.suites import missing_sentence
+
+    sentence = missing_sentence(suite, missing, root)
+    if len(missing) == len(suite.tasks):
+        raise ValueError(sentence)
+    return [sentence] if sentence else []
+
+
+def _every_window(data: Path, options: SlidingOptions) -> _Subject:
+    from foreloom.evaluation.sliding import evaluate_sliding, horizons_of
+
+    on_windows = partial(evaluate_sliding, horizons=horizons_of(data, options), options=options)
+    return _Subject(data.stem, data.name, on_windows, _setting(options))
+
+
+def _setting(options: SlidingOptions) -> str:
+    return f", protocol {options.protocol}, normalization {options.normalization}"
+
+
+def _sliding_options(typed: Mapping[str, Any]) -> SlidingOptions:
+    """Options as typed: lists are comma separated. ValueError names the option that is not one of its values."""
+    from foreloom.evaluation.ltsf import WindowProtocol
+    from foreloom.evaluation.sliding import Normalization, SlidingOptions
+
+    def one_of(option: str, known: tuple[Any, ...]) -> Any:
+        value = typed[option] or known[0]
+        if value not in known:
+            close = difflib.get_close_matches(value, known, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise ValueError(f"{option} {value!r}: expected {' or '.join(known)}.{hint}")
+        return value
+
+    horizons, channels = typed["--horizon"], typed["--channels"]
+    steps = [part.strip() for part in (horizons or "").split(",")]
+    if horizons is not None and not all(step.isdecimal() and int(step) for step in steps):
+        raise ValueError(f"--horizon {horizons!r}: write whole numbers of steps, comma separated: 96,192.")
+    return SlidingOptions(
+        horizons=None if horizons is None else tuple(dict.fromkeys(map(int, steps))),
+        context_length=typed["--context-length"],
+        protocol=one_of("--protocol", get_args(WindowProtocol)),
+        normalization=one_of("--normalization", get_args(Normalization)),
+        channels=None if channels is None else tuple(name.strip() for name in channels.split(",")),
+        date_column=typed["--date-column"],
+        season_length=typed["--season"],
+    )
+
+
+def _score_and_publish(
+    models: Sequence[str], subject: _Subject, *, out: Path | None, batch_size: int | None, device: str
+) -> None:
+    """Collective under torchrun, SLURM and MPI: the ranks share the windows, rank 0 prints and writes.
+
+    They exchange sums by way of the host only, so whatever device the model is on, gloo serves.
+    """
+    from rich.console import Console
+
+    from foreloom.distributed.process import start, stop
+    from foreloom.distributed.reduce import from_rank_zero
+    from foreloom.evaluation.by_name import forecasters_by_name
+    from foreloom.evaluation.evaluate import evaluate_all
+    from foreloom.evaluation.ranks import Ranks
+    from foreloom.forecast.model import find_device
+    from foreloom.report.score_files import default_csv
+
+    csv_path = out or default_csv(models, subject.name)
+    process = start("cpu")
+    try:
+        console = Console(quiet=not process.is_main)
+        bars = partial(_progress_bars, console, process.is_main and console.is_terminal)
+        evaluator = partial(evaluate_all, batch_size=batch_size, ranks=Ranks.of(process), progress=bars)
+        evaluation = subject.evaluate(forecasters_by_name(models, find_device(device)), evaluator=evaluator)
+        from_rank_zero(lambda: _publish(evaluation, subject, csv_path, console), process)
+    finally:
+        stop()
+
+
+@contextmanager
+def _progress_bars(console: Console, is_shown: bool, model: str) -> Iterator[Progress]:
+    """A bar a task while a model is scored."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not is_shown, transient=True) as bars:
+        of_task: dict[str, Any] = {}
+
+        def advance(task: str, done: int, total: int) -> None:
+            if task not in of_task:
+                of_task[task] = bars.add_task(f"{model} on {task}", total=total)
+            bars.update(of_task[task], completed=done)
+
+        yield advance
+
+
+def _publish(evaluation: Evaluation, subject: _Subject, csv_path: Path, console: Console) -> None:
+    """Write CSV, Markdown and pictures of forecasts; print the table and the notes."""
+    from foreloom.report.score_files import write_scores
+    from foreloom.report.tables import print_whole
+
+    notes = [*subject.notes, *evaluation.notes]
+    table = write_scores(evaluation, csv_path, metrics=subject.metrics, notes=notes)
+    print_whole(console, table.to_rich(), f"{', '.join(evaluation.examples)} on {subject.title}{subject.setting}")
+    for line in (
+        *(f"note: {note}" for note in notes),
+        f"wrote {csv_path}; the table as Markdown and forecast pictures are beside it",
+    ):
+        console.print(line, highlight=False, soft_wrap=True)

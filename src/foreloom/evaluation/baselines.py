@@ -17,7 +17,10 @@ import numpy as np
 from foreloom.data.forecast_input import ForecastInput
 from foreloom.models.family import Forecaster
 
-_NO_LIMIT = 2**62
+BASELINE = "seasonal-naive"
+"""What tables call the forecaster that the others are divided by."""
+NO_LIMIT = 2**62
+"""Of steps, for models that take as many as there are."""
 
 
 @runtime_checkable
@@ -27,12 +30,31 @@ class SeasonalForecaster(Forecaster, Protocol):
     def at_season(self, season_length: int) -> Self: ...
 
 
+@dataclass
+class Fallbacks:
+    """A running count, shared by the copies that a forecaster makes of itself for other seasons."""
+
+    num: int = 0
+
+
+@runtime_checkable
+class FallingBack(Protocol):
+    """A forecaster that asks a simpler one where it fails, and counts it."""
+
+    fallbacks: Fallbacks
+
+
+def num_fallbacks(forecaster: Forecaster) -> int:
+    """Targets so far that were forecast by a simpler model."""
+    return forecaster.fallbacks.num if isinstance(forecaster, FallingBack) else 0
+
+
 class _PointForecaster(ABC):
     """What the naive forecasters share: they read the whole past and give one value a step."""
 
     quantile_levels: tuple[float, ...] = (0.5,)
-    context_length: int = _NO_LIMIT
-    prediction_length: int = _NO_LIMIT
+    context_length: int = NO_LIMIT
+    prediction_length: int = NO_LIMIT
     is_autoregressive: bool = False
 
     @abstractmethod

@@ -1,214 +1,219 @@
-"""The benchmark: a forecaster scored on tasks, each rank taking every world_size-th batch of the same plan.
+"""The benchmark of a run: scores the model as it trains, remembers the best, and keeps a file of each evaluation.
 
-Axes: S windows (one target of one cut), V targets, H horizon steps, Q quantile levels.
+The folder `benchmark/` of the run holds a JSON file a benchmark, which is the truth, and one table made of them.
 """
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+import io
+import json
+import logging
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
+from torch import nn
 
-from foreloom.data.formats.reader import open_source
-from foreloom.evaluation.baselines import SeasonalForecaster
-from foreloom.evaluation.fallbacks import num_fallbacks
-from foreloom.evaluation.forwards import num_forwards, rows_per_forward, single_row
-from foreloom.evaluation.grouped_sums import Group, GroupedSums, Sums
-from foreloom.evaluation.metrics import BrokenForecastError, MetricSums, metric_sums, window_errors
-from foreloom.evaluation.result import EvaluationResult, ForecastExample, TaskResult, pick_examples
+from foreloom.distributed.process import Process
+from foreloom.distributed.reduce import from_rank_zero
+from foreloom.evaluation.config import BENCHMARK_SCORES, BenchmarkConfig
+from foreloom.evaluation.evaluate import EvaluationResult, evaluate
+from foreloom.evaluation.metrics import BrokenForecastError
+from foreloom.evaluation.plan import plan_windows
+from foreloom.evaluation.ranks import Ranks
 from foreloom.evaluation.tasks import EvaluationTask
-from foreloom.evaluation.turns import Reduce, alone, turns
-from foreloom.evaluation.windows import EvaluationWindow, PlannedWindow, plan_windows, window_reader
+from foreloom.files import strict_json, write_text
 from foreloom.models.family import Forecaster
+from foreloom.monitoring.record import BenchmarkRecord, Tier
 
-EXAMPLE_CONTEXT_LENGTH = 512
-"""Past steps kept with an example forecast, enough for a picture."""
+logger = logging.getLogger(__name__)
 
-Progress = Callable[[str, int, int], None]
-"""progress(task name, batches done, batches in all): called by every rank."""
+FOLDER = "benchmark"
+TABLE = "benchmark.csv"
 
 
-def evaluate(
-    forecaster: Forecaster,
-    tasks: Sequence[EvaluationTask],
-    *,
-    batch_size: int = 256,
-    rank: int = 0,
-    world_size: int = 1,
-    reduce: Reduce | None = None,
-    progress: Progress | None = None,
-) -> EvaluationResult:
-    """Score `forecaster` on `tasks`; every rank gets the whole result.
+class TrainingBenchmark:
+    """Scores `forecaster(model)` on the tasks of each tier, exactly as `foreloom evaluate` scores the saved model.
 
-    `batch_size` counts rows (targets and covariates of one forward). With `world_size` > 1, every rank calls this with
-    the same arguments but `rank`, and `reduce` sums over them. All ranks ask for equally many forecasts of the same
-    length, so a sharded module's collectives stay in step; batches, and so scores, do not depend on `world_size`.
-    Raises ValueError, which names the task, where it has no window, where a forecast is not finite and where a batch
-    does not fit into the device's memory.
+    All ranks construct one and call every method together. `scores_start`: is the model worth scoring before its first
+    step? Call `resume` before the first `run` where a run goes on.
     """
-    assert world_size == 1 or reduce is not None
-    results = []
-    for task in tasks:
-        start = time.perf_counter()
-        sources = [open_source(path) for path in task.paths]
-        planned = plan_windows(task, sources, forecaster.context_length, batch_size)
-        read = window_reader(task, sources, forecaster.context_length)
-        run = _TaskRun(forecaster, task, read, rank, world_size, reduce or alone, progress)
-        with _naming(task, batch_size):
-            sums, errors, fallbacks = run.score(planned.batches)
-            examples = run.examples([window for batch in planned.batches for window in batch], errors)
-        results.append(
-            TaskResult(
-                name=task.name,
-                prediction_length=task.prediction_length,
-                sums=sums,
-                num_series=planned.num_series,
-                num_skipped=planned.num_skipped,
-                seconds=time.perf_counter() - start,
-                num_fallbacks=fallbacks,
-                num_short_pasts=sum(window.cut <= task.season_length for batch in planned.batches for window in batch),
-                examples=examples,
-            )
-        )
-    return EvaluationResult(tuple(results))
 
-
-@contextmanager
-def _naming(task: EvaluationTask, batch_size: int) -> Iterator[None]:
-    """Whatever a forecaster raises says on which task, since ranks and hours of other tasks hide it."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise ValueError(
-            f"task {task.name!r}: a batch of {batch_size:,} rows does not fit into the device's memory ({error}). "
-            "Lower --batch-size, or benchmark.batch_size in a recipe."
-        ) from error
-    except Exception as error:
-        error.add_note(f"This happened while task {task.name!r} was scored.")
-        raise
-
-
-@dataclass(frozen=True)
-class _TaskRun:
-    """One task on this rank."""
-
-    forecaster: Forecaster
-    task: EvaluationTask
-    read: Callable[[PlannedWindow], EvaluationWindow]
-    rank: int
-    world_size: int
-    reduce: Reduce
-    progress: Progress | None
-
-    def score(self, batches: Sequence[Sequence[PlannedWindow]]) -> tuple[Sums, np.ndarray, int]:
-        """Sums over all ranks, the scaled error of each planned window (its mean over targets), and the fallbacks."""
-        sums = self._zero(batches)
-        first_S = np.cumsum([0, *(len(batch) for batch in batches)])
-        errors_S = np.zeros(first_S[-1])
-        broken: BrokenForecastError | None = None
-        fallbacks = 0
-        for turn, (index, counts) in enumerate(turns(len(batches), self.rank, self.world_size)):
-            windows = [self.read(planned) for planned in batches[index]]
-            before = num_fallbacks(self.forecaster)
-            forecasts = self._forecast(batches[index], windows)
-            fallbacks += counts * (num_fallbacks(self.forecaster) - before)
-            self._keep_in_step(batches, turn, index, windows[0])
-            if counts and not broken:
-                try:
-                    batch_sums, batch_errors = _score_batch(windows, forecasts, self.task)
-                    sums += batch_sums
-                    errors_S[first_S[index] : first_S[index + 1]] = batch_errors
-                except BrokenForecastError as error:
-                    broken = error  # raised below, on all ranks together: none may wait for one that gave up
-            if self.progress:
-                self.progress(self.task.name, min((turn + 1) * self.world_size, len(batches)), len(batches))
-        total = self.reduce(np.concatenate([[broken is not None, fallbacks], sums.vector(), errors_S]))
-        if total[0]:
-            raise broken or BrokenForecastError(
-                f"task {self.task.name!r}: another rank met a forecast that is not finite."
-            )
-        return sums.with_vector(total[2 : -len(errors_S)]), total[-len(errors_S) :], int(total[1])
-
-    def _zero(self, batches: Sequence[Sequence[PlannedWindow]]) -> Sums:
-        levels = self.task.quantile_levels
-        if self.task.average_over == "points":
-            return MetricSums.zero(levels)
-        windows = (window for batch in batches for window in batch)
-        return GroupedSums.zero(((window.roll, variate) for window in windows for variate in window.variates), levels)
-
-    def _keep_in_step(
-        self, batches: Sequence[Sequence[PlannedWindow]], turn: int, index: int, window: EvaluationWindow
+    def __init__(
+        self,
+        config: BenchmarkConfig,
+        tasks: Mapping[Tier, Sequence[EvaluationTask]],
+        run_dir: Path,
+        forecaster: Callable[[nn.Module], Forecaster],
+        process: Process,
+        *,
+        scores_start: bool,
     ) -> None:
-        """Make the forwards that another rank's batch of this turn takes beyond those of `batches[index]`."""
-        of_turn = range(turn * self.world_size, (turn + 1) * self.world_size)
-        most = max(num_forwards(batches[i if i < len(batches) else 0], self.forecaster) for i in of_turn)
-        for _ in range(most - num_forwards(batches[index], self.forecaster)):
-            horizon, levels = self.task.prediction_length, self.task.quantile_levels
-            self.forecaster.predict_quantiles([single_row(window.input)], horizon, levels, batch_size=1)
+        self.config = config
+        self._tasks, self._run_dir, self._forecaster, self._process = tasks, run_dir, forecaster, process
+        self._scores_start = scores_start
+        self._history: list[BenchmarkRecord] = []
 
-    def _forecast(self, planned: Sequence[PlannedWindow], windows: Sequence[EvaluationWindow]) -> list[np.ndarray]:
-        """(V, H, Q) a window, all in one forward if they fit, or one a season for forecasters that must know it."""
-        horizon, levels = self.task.prediction_length, self.task.quantile_levels
-        if not isinstance(self.forecaster, SeasonalForecaster):
-            inputs = [window.input for window in windows]
-            num_rows = rows_per_forward(planned, self.forecaster)
-            return self.forecaster.predict_quantiles(inputs, horizon, levels, batch_size=num_rows)
-        forecasts: list[np.ndarray] = []
-        for season_length, alike in groupby(windows, key=lambda window: window.season_length):
-            seasonal = self.forecaster.at_season(season_length)
-            forecasts += seasonal.predict_quantiles([window.input for window in alike], horizon, levels)
-        return forecasts
+    def check(self, model: nn.Module) -> None:
+        """Open all data and cut them into windows once: what cannot be scored is told before the run begins."""
+        context_length = self._forecaster(model).context_length
+        for task in (task for tasks in self._tasks.values() for task in tasks):
+            plan_windows(task, task.open(), context_length, self.config.batch_size)
 
-    def examples(self, planned: Sequence[PlannedWindow], errors_S: np.ndarray) -> tuple[ForecastExample, ...]:
-        """The windows with the smallest, the median and the largest scaled error, forecast once more on every rank."""
-        picked = pick_examples(errors_S)
-        windows = [self.read(planned[s]) for s in picked.values()]
-        forecasts = [
-            self._forecast([planned[s]], [window])[0] for s, window in zip(picked.values(), windows, strict=True)
-        ]
-        return tuple(
-            ForecastExample(
-                kind=kind,
-                name=window.name,
-                cut=window.cut,
-                error=float(errors_S[s]),
-                context_VL=window.input.context_RC[: window.input.num_targets, -EXAMPLE_CONTEXT_LENGTH:].copy(),
-                label_VH=window.label_VH,
-                forecast_VHQ=forecast,
-                quantile_levels=self.task.quantile_levels,
+    def due(self, step: int, *, is_last: bool) -> list[Tier]:
+        """The tiers to be scored on the model after `step`, but those that were already."""
+        if not step and not self._scores_start:
+            return []
+        done = {(record.step, record.tier) for record in self._history}
+        every = self.config.tiers()
+        return [tier for tier in every if (step % every[tier] == 0 or is_last) and (step, tier) not in done]
+
+    def run(self, step: int, tier: Tier, model: nn.Module, run_seconds: Callable[[], float]) -> BenchmarkRecord | None:
+        """Score `model`; None, with a warning, where a forecast is not finite. Collective.
+
+        `run_seconds()` is the time since the run began. A disk that refuses the files costs a warning.
+        """
+        began = time.perf_counter()
+        try:
+            result = evaluate(
+                self._forecaster(model),
+                self._tasks[tier],
+                batch_size=self.config.batch_size,
+                ranks=Ranks.of(self._process),
             )
-            for (kind, s), window, forecast in zip(picked.items(), windows, forecasts, strict=True)
+        except BrokenForecastError as error:
+            self._warn(f"Benchmark ({tier}) after step {step:,}: no score. {error}")
+            return None
+        record = self._record(step, tier, result, time.perf_counter() - began, run_seconds())
+        self._history.append(record)
+        try:
+            from_rank_zero(lambda: self._write(record), self._process)
+        except OSError as error:
+            self._warn(f"the benchmark of step {step:,} could not be written ({error}); the run goes on")
+        return record
+
+    def resume(self, step: int) -> None:
+        """Go on after `step` (-1: begin): what came later is removed, what came before is remembered. Collective."""
+        self._history = from_rank_zero(lambda: self._reread(step), self._process)
+
+    def _reread(self, step: int) -> list[BenchmarkRecord]:
+        drop_after(self._run_dir, step)
+        history = read_records(self._run_dir)
+        if history:
+            write_table(self._run_dir, history, self._columns)
+        return history
+
+    def _record(
+        self, step: int, tier: Tier, result: EvaluationResult, seconds: float, run_seconds: float
+    ) -> BenchmarkRecord:
+        tasks = {task.name: {"wql": task.scores["WQL"], "mase": task.scores["MASE"]} for task in result.tasks}
+        scores = average(tasks, self.config.weights)
+        metric = self.config.metric
+        before = [record for record in self._history if record.tier == tier]
+        ranked = {record.step: record.scores[metric] for record in before} | {step: scores[metric]}
+        finite = {its_step: score for its_step, score in ranked.items() if math.isfinite(score)}
+        best_step = min(finite, key=finite.__getitem__, default=None)
+        spent_seconds = seconds + sum(record.seconds for record in self._history)
+        return BenchmarkRecord(
+            step=step,
+            tier=tier,
+            scores=scores,
+            tasks=tasks,
+            metric=metric,
+            best_score=math.inf if best_step is None else finite[best_step],
+            best_step=best_step,
+            previous=before[-1].scores if before else None,
+            seconds=seconds,
+            training_share=spent_seconds / max(run_seconds, spent_seconds),
         )
 
+    def _write(self, record: BenchmarkRecord) -> None:
+        write_record(self._run_dir, record)
+        write_table(self._run_dir, self._history, self._columns)
 
-def _score_batch(
-    windows: Sequence[EvaluationWindow], forecasts: Sequence[np.ndarray], task: EvaluationTask
-) -> tuple[Sums, np.ndarray]:
-    quantile_levels = task.quantile_levels
-    forecast_SHQ = np.concatenate(forecasts)
-    label_SH = np.concatenate([window.label_VH for window in windows])
-    scale_S = np.concatenate([window.seasonal_error_V for window in windows])
-    owner_S = np.repeat(np.arange(len(windows)), [len(window.label_VH) for window in windows])
-    names = [f"series {windows[owner].name!r} of task {task.name!r}" for owner in owner_S.tolist()]
-    if task.average_over == "points":
-        sums: Sums = metric_sums(forecast_SHQ, label_SH, scale_S, quantile_levels, names)
-    else:
-        rows_of: dict[Group, list[int]] = {}
-        for s, group in enumerate(group for window in windows for group in window.groups_V):
-            rows_of.setdefault(group, []).append(s)
-        sums = GroupedSums(
+    @property
+    def _columns(self) -> list[str]:
+        """The tasks of all tiers and, where a recipe has changed, those scored before."""
+        now = [task.name for tasks in self._tasks.values() for task in tasks]
+        return list(dict.fromkeys(now + [task for record in self._history for task in record.tasks]))
+
+    def _warn(self, sentence: str) -> None:
+        if self._process.is_main:
+            logger.warning(sentence)
+
+
+def average(tasks: Mapping[str, Mapping[str, float]], weights: tuple[float, float]) -> dict[str, float]:
+    """`wql` and `mase`, means over the tasks, and `composite`, their sum with `weights`.
+
+    A task whose score is not defined (a MASE of constant series) is left out of its mean: whether it is depends on the
+    data alone, so the mean is over the same tasks at every step.
+    """
+    means = {}
+    for name in ("wql", "mase"):
+        defined = [scores[name] for scores in tasks.values() if math.isfinite(scores[name])]
+        means[name] = float(np.mean(defined)) if defined else math.nan
+    return means | {"composite": weights[0] * means["wql"] + weights[1] * means["mase"]}
+
+
+def json_path(run_dir: Path, step: int, tier: str) -> Path:
+    """benchmark/step-00000200.json, with -extended for that tier."""
+    return run_dir / FOLDER / f"step-{step:08d}{'' if tier == 'lite' else f'-{tier}'}.json"
+
+
+def write_record(run_dir: Path, record: BenchmarkRecord) -> None:
+    """One benchmark as JSON, whole or absent; what is not a number is null."""
+    path = json_path(run_dir, record.step, record.tier)
+    write_text(path, json.dumps(strict_json(dataclasses.asdict(record)), indent=1, allow_nan=False) + "\n")
+
+
+def read_records(run_dir: Path) -> list[BenchmarkRecord]:
+    """All benchmarks of a run in the order they were made."""
+    paths = sorted((run_dir / FOLDER).glob("step-*.json"), key=lambda path: path.stem)
+    return [BenchmarkRecord(**_with_nan(json.loads(path.read_text()))) for path in paths]
+
+
+def drop_after(run_dir: Path, step: int) -> None:
+    """Remove what an earlier session scored after `step`: the run that goes on from there scores it anew."""
+    for record in read_records(run_dir):
+        if record.step > step:
+            json_path(run_dir, record.step, record.tier).unlink()
+
+
+def write_table(run_dir: Path, records: Sequence[BenchmarkRecord], tasks: Sequence[str]) -> None:
+    """benchmark/benchmark.csv, a row a benchmark of any tier, whole or absent.
+
+    The columns depend on `tasks`, those of all tiers, only: where a tier lacks a task its cells are empty.
+    """
+    columns = ["step", "tier", *BENCHMARK_SCORES, "seconds", "training_share"]
+    columns += [f"{task} {name}" for task in tasks for name in ("wql", "mase")]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    for record in records:
+        of_tasks = {f"{task} {name}": score for task, its in record.tasks.items() for name, score in its.items()}
+        writer.writerow(
             {
-                group: metric_sums(forecast_SHQ[r], label_SH[r], scale_S[r], quantile_levels, [names[s] for s in r])
-                for group, r in rows_of.items()
+                "step": record.step,
+                "tier": record.tier,
+                **record.scores,
+                "seconds": round(record.seconds, 3),
+                "training_share": round(record.training_share, 4),
+                **of_tasks,
             }
         )
-    errors_S = window_errors(forecast_SHQ[..., quantile_levels.index(0.5)], label_SH, scale_S)
-    scored_S = np.isfinite(errors_S)
-    num = np.bincount(owner_S[scored_S], minlength=len(windows))
-    total = np.bincount(owner_S[scored_S], weights=errors_S[scored_S], minlength=len(windows))
-    return sums, np.divide(total, num, out=np.full(len(windows), np.nan), where=num > 0)
+    write_text(run_dir / FOLDER / TABLE, text.getvalue())
+
+
+def _with_nan(record: dict[str, Any]) -> dict[str, Any]:
+    """The scores that `strict_json` made null, as numbers again."""
+    number = lambda scores: {name: math.nan if score is None else score for name, score in scores.items()}
+    record["scores"] = number(record["scores"])
+    record["tasks"] = {task: number(its) for task, its in record["tasks"].items()}
+    record["previous"] = record["previous"] and number(record["previous"])
+    record["best_score"] = math.inf if record["best_score"] is None else record["best_score"]
+    return record

@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from foreloom.evaluation.season import season_length as season_of
-from foreloom.evaluation.sliding import Channel, SlidingWindows, WindowProtocol, as_float32
+from foreloom.data.source import MemorySource, Series
+from foreloom.evaluation.tasks import SlidingTask
+from foreloom.evaluation.tasks import season_length as season_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
+WindowProtocol = Literal["standard", "timemoe"]
+"""`timemoe` leaves out each channel's last window, as Time-MoE's own evaluation does and its published scores were
+made."""
 HORIZONS = (96, 192, 336, 720)
 _CONTEXTS = {96: 512, 192: 1024, 336: 2048, 720: 3072}
 _MONTH_ROWS = 30 * 24
@@ -64,13 +68,19 @@ class LtsfTable:
     """A wide table in scaled values, with its split."""
 
     path: Path
-    channels: tuple[Channel, ...]
-    """All rows: zero mean and unit deviation over the training rows."""
+    channels: tuple[Series, ...]
+    """One variate each, float32, all rows: zero mean and unit deviation over the training rows."""
+    season_length: int
     split: Split
 
-    def windows(
-        self, prediction_length: int, context_length: int | None = None, protocol: WindowProtocol = "standard"
-    ) -> SlidingWindows:
+    def task(
+        self,
+        prediction_length: int,
+        context_length: int | None = None,
+        protocol: WindowProtocol = "standard",
+        *,
+        name: str | None = None,
+    ) -> SlidingTask:
         """The windows whose horizon lies in the test rows; the first one's context ends right before them.
 
         ValueError, with the numbers, where the rows are too few.
@@ -82,17 +92,24 @@ class LtsfTable:
                 f"{self.path}: a context of {context_length:,} steps does not fit before the test rows, which begin "
                 f"after row {test_begin:,} of {test_end:,}. Use a shorter context."
             )
-        need = prediction_length + (protocol == "timemoe")
+        is_last_left_out = protocol == "timemoe"
+        need = prediction_length + is_last_left_out
         if test_end - test_begin < need:
             raise ValueError(
                 f"{self.path}: a horizon of {prediction_length:,} steps needs {need:,} test rows (protocol "
                 f"{protocol}), the last {test_end - test_begin:,} of {test_end:,} rows are for testing. Use a shorter "
                 "horizon."
             )
-        test = tuple(
-            Channel(c.name, c.values_T[test_begin - context_length : test_end], c.season_length) for c in self.channels
+        end = test_end - is_last_left_out
+        return SlidingTask(
+            name=name or f"{self.path.stem}-{prediction_length}",
+            path=self.path,
+            data=MemorySource([replace(one, target_VT=one.target_VT[:, :end]) for one in self.channels]),
+            prediction_length=prediction_length,
+            context_length=context_length,
+            min_past=test_begin,
+            season_length=self.season_length,
         )
-        return SlidingWindows(test, context_length, prediction_length, protocol)
 
 
 def read_ltsf(
@@ -123,9 +140,8 @@ def read_ltsf(
     season = season_length or season_of(_frequency(path, df[date_column]))
     split = split_of(path, len(df))
     scaled = (standardized(_numbers(path, df, name), split.train_end, f"{path}: {name!r}") for name in names)
-    return LtsfTable(
-        path, tuple(Channel(name, as_float32(one), season) for name, one in zip(names, scaled, strict=True)), split
-    )
+    series = (Series(name, one.astype(np.float32)[None]) for name, one in zip(names, scaled, strict=True))
+    return LtsfTable(path, tuple(series), season, split)
 
 
 def standardized(values_T: np.ndarray, train_end: int, where: str) -> np.ndarray:

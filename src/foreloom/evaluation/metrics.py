@@ -2,16 +2,27 @@
 
 Axes: S windows (one target of one cut), H horizon steps, Q quantile levels, I central intervals, V variates, T time.
 Definitions are those of GluonTS's `gluonts.ev`: steps with a missing label are left out of every metric; scaled errors
-leave out windows whose seasonal error is zero or unknown.
+leave out windows whose seasonal error is zero or unknown. `GroupedSums` keeps the sums of each window and target apart,
+for suites that average over those (fev).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Self
+from functools import reduce
+from operator import add
+from typing import Any, Protocol, Self
 
 import numpy as np
+
+METRICS = ("WQL", "MASE", "MAE", "MSE", "RMSE", "sMAPE", "SQL", "CRPS", "WAPE")
+"""Every metric but coverage; lower is better for all of them."""
+LEAST_SCALE = 1.0
+"""fev-bench's epsilon: WAPE and WQL divide by at least this mean |label|, so that targets near zero do not explode."""
+
+Group = tuple[int, int]
+"""Number of the window in its series, number of the target: what `GroupedSums` keeps apart."""
 
 
 class BrokenForecastError(ValueError):
@@ -117,6 +128,81 @@ class MetricSums:
 _SUMMED = [field.name for field in fields(MetricSums) if field.name != "quantile_levels"]
 
 
+class Sums(Protocol):
+    """What an evaluation adds up: `MetricSums`, or `GroupedSums`. Both sides of a `+` are of one kind."""
+
+    @property
+    def num_windows(self) -> np.ndarray: ...
+
+    @property
+    def num_points(self) -> np.ndarray: ...
+
+    def __add__(self, other: Any, /) -> Self: ...
+
+    def vector(self) -> np.ndarray: ...
+
+    def with_vector(self, vector: np.ndarray) -> Self: ...
+
+    def scores(self) -> dict[str, float]: ...
+
+
+@dataclass(frozen=True)
+class GroupedSums:
+    """What a set of windows adds up to, a `MetricSums` a group; it adds, travels and scores as one `MetricSums` does.
+
+    A sum over some of the windows may hold some of the groups.
+    """
+
+    groups: Mapping[Group, MetricSums]
+
+    @classmethod
+    def zero(cls, groups: Iterable[Group], quantile_levels: Sequence[float]) -> Self:
+        """The sums of no windows, with a place for every group."""
+        return cls({group: MetricSums.zero(quantile_levels) for group in sorted(set(groups))})
+
+    def __add__(self, other: GroupedSums) -> Self:
+        """`self` with the groups of `other` added, all of which it must have."""
+        assert other.groups.keys() <= self.groups.keys()
+        added = {group: self.groups[group] + sums for group, sums in other.groups.items()}
+        return type(self)({**self.groups, **added})
+
+    @property
+    def pooled(self) -> MetricSums:
+        """The sums of all groups together."""
+        return reduce(add, self.groups.values())
+
+    @property
+    def num_windows(self) -> np.ndarray:
+        return self.pooled.num_windows
+
+    @property
+    def num_points(self) -> np.ndarray:
+        return self.pooled.num_points
+
+    def vector(self) -> np.ndarray:
+        """Every sum in one float64 vector, for one all-reduce."""
+        return np.concatenate([sums.vector() for sums in self.groups.values()])
+
+    def with_vector(self, vector: np.ndarray) -> Self:
+        """The sums that `vector()` of these groups would give back as `vector`."""
+        pieces = np.split(vector, len(self.groups))
+        return type(self)(
+            {group: sums.with_vector(piece) for (group, sums), piece in zip(self.groups.items(), pieces, strict=True)}
+        )
+
+    def scores(self) -> dict[str, float]:
+        """The scores of all points together, but SQL, MASE, WAPE and WQL as means over groups of each one's own.
+
+        Groups that cannot be scored are left out. Those of fev 0.8: `autogluon/fev`, fev/metrics.py.
+        """
+        own = [_fev_scores(sums) for sums in self.groups.values()]
+        means = {}
+        for metric in own[0]:
+            values = [scores[metric] for scores in own if np.isfinite(scores[metric])]
+            means[metric] = float(np.mean(values)) if values else float("nan")
+        return self.pooled.scores() | means
+
+
 def metric_sums(
     forecast_SHQ: np.ndarray,
     label_SH: np.ndarray,
@@ -178,6 +264,27 @@ def window_errors(median_SH: np.ndarray, label_SH: np.ndarray, seasonal_error_S:
     num_S = np.isfinite(error_SH).sum(axis=-1)
     divisor_S = num_S * _scale(seasonal_error_S)
     return np.divide(np.nansum(error_SH, axis=-1), divisor_S, out=np.full(len(error_SH), np.nan), where=divisor_S > 0)
+
+
+def window_squared_errors(median_SH: np.ndarray, label_SH: np.ndarray) -> np.ndarray:
+    """MSE of each window alone, (S,) float64; NaN where it has no observed label."""
+    label_SH = np.asarray(label_SH, dtype=np.float64)
+    square_SH = np.square(np.where(np.isfinite(label_SH), label_SH, np.nan) - median_SH)
+    num_S = np.isfinite(label_SH).sum(axis=-1)
+    return np.divide(np.nansum(square_SH, axis=-1), num_S, out=np.full(len(label_SH), np.nan), where=num_S > 0)
+
+
+def _fev_scores(sums: MetricSums) -> dict[str, float]:
+    scores = sums.scores()
+    if not sums.num_points:
+        return {metric: float("nan") for metric in ("SQL", "MASE", "WAPE", "WQL")}
+    scale = max(float(sums.abs_label / sums.num_points), LEAST_SCALE)
+    return {
+        "SQL": scores["SQL"],
+        "MASE": scores["MASE"],
+        "WAPE": float(sums.abs_error / sums.num_points) / scale,
+        "WQL": float(sums.quantile_loss_Q.mean() / sums.num_points) / scale,
+    }
 
 
 def _scale(seasonal_error_S: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ Axes: T tasks, M models, B bootstrap samples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -63,6 +64,13 @@ def relative(table: ErrorTable, baseline: str) -> ErrorTable:
         table.error_TM, base_T1, out=np.full_like(table.error_TM, np.nan), where=np.nan_to_num(base_T1) > 0
     )
     return replace(table, error_TM=ratio_TM)
+
+
+def geometric_mean(ratios: Sequence[float]) -> float:
+    """exp(mean(log r)): 0 if one ratio is 0, NaN if one is NaN or there is none."""
+    if not ratios or any(math.isnan(r) for r in ratios):
+        return math.nan
+    return math.exp(math.fsum(map(math.log, ratios)) / len(ratios)) if min(ratios) > 0 else 0.0
 
 
 def geometric_means(ratio_TM: np.ndarray) -> np.ndarray:

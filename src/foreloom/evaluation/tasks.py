@@ -1,13 +1,17 @@
-"""Evaluation tasks: which series are cut where and how far ahead they are forecast, read from a tasks.yaml."""
+"""Evaluation tasks: which series are cut where and how far ahead they are forecast, read from a tasks.yaml.
+
+Axes: I series, N windows.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -15,9 +19,13 @@ from pydantic import Field
 from foreloom.config.loader import validate
 from foreloom.config.located import Located, RecipeError, read_yaml
 from foreloom.config.section import section
+from foreloom.data.formats.reader import open_source
+from foreloom.data.source import Source
 from foreloom.data.synthetic.address import locate, missing_data
 
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+STEPS_OF_A_BATCH = 256 * 512
+"""Context steps of one forward where contexts are of one length: 256 windows of 512 steps, 42 of 3,072."""
 
 
 @section
@@ -56,6 +64,12 @@ class EvaluationTask:
     covariates: bool = False
     """Does the forecaster get the series' covariates?"""
 
+    # What a file of tasks does not set, see `SlidingTask`.
+    every_window = False
+    """Are all windows scored that fit, and not `num_rolls` of them?"""
+    context_length = 0
+    """Steps before each window that the forecaster sees (0: as many as it uses)."""
+
     def __post_init__(self) -> None:
         levels = self.quantile_levels
         if 0.5 not in levels or any(not 0 < q < 1 for q in levels) or list(levels) != sorted(set(levels)):
@@ -83,23 +97,68 @@ class EvaluationTask:
     def first_offset_of_last_windows(self) -> int:
         return -(self.prediction_length + (self.num_rolls - 1) * self.roll_stride)
 
-    def cuts(self, length: int, timestamps: np.ndarray | None = None) -> list[int]:
-        """Where the windows of a series of `length` steps begin, oldest first; windows without a past are left out.
+    @property
+    def batch_size(self) -> int:
+        """Rows of one forward where nobody says how many."""
+        return 256
 
-        `timestamps`, datetime64 (length,), are needed where `first_cut` is a date.
+    def open(self) -> Sequence[Source]:
+        """The data."""
+        return [open_source(path) for path in self.paths]
+
+    def describe(self, name: str, roll: int, cut: int) -> str:
+        """A window of the series `name`, for errors."""
+        return f"series {name!r} of task {self.name!r}"
+
+    def rolls(
+        self, length_I: np.ndarray, first_I: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Every window of series of these lengths, series by series, the oldest first; int64 (N,) each.
+
+        The position of its series in `length_I`, its number in that series, and its cut: the steps before it. Windows
+        with too short a past are left out, and so are those that would end after the series. `first_I` says where the
+        first windows begin where `first_cut` is a date.
         """
-        return list(self.rolls(length, timestamps).values())
+        stride = self.roll_stride
+        if self.every_window:
+            first_I = np.full_like(length_I, self.min_past)
+        elif first_I is None:
+            first_I = length_I + (self.offset or self.first_offset_of_last_windows)
+        low_I = np.maximum(-((first_I - self.min_past) // stride), 0)
+        high_I = (length_I - self.prediction_length - first_I) // stride
+        if not self.every_window:
+            high_I = np.minimum(high_I, self.num_rolls - 1)
+        num_I = np.maximum(high_I - low_I + 1, 0)
+        i_N = np.repeat(np.arange(len(num_I)), num_I)
+        roll_N = low_I[i_N] + np.arange(len(i_N)) - (np.cumsum(num_I) - num_I)[i_N]
+        return i_N, roll_N, first_I[i_N] + roll_N * stride
 
-    def rolls(self, length: int, timestamps: np.ndarray | None = None) -> dict[int, int]:
-        """The number of each window -> where it begins, see `cuts`."""
-        if self.first_cut:
-            assert timestamps is not None
-            first = int(np.searchsorted(timestamps, np.datetime64(self.first_cut), side="right"))
-        else:
-            first = length + (self.offset or self.first_offset_of_last_windows)
-        starts = {roll: first + roll * self.roll_stride for roll in range(self.num_rolls)}
-        latest = length - self.prediction_length
-        return {roll: cut for roll, cut in starts.items() if self.min_past <= cut <= latest}
+
+@section
+class SlidingTask(EvaluationTask):
+    """Every window of a data set at one horizon, one step apart, the context of each as long as the others'.
+
+    Its windows are scored and compared by squared and absolute errors of the median; MASE and SQL are not defined.
+    """
+
+    data: Any
+    """The `Source` that `path` stands for, scaled where the protocol scales it."""
+    context_length: Annotated[int, Field(ge=1)]
+    """Steps before each window that the forecaster sees. `min_past` is no less."""
+    stride: int = 1
+    quantile_levels: tuple[float, ...] = (0.5,)
+
+    every_window = True
+
+    @property
+    def batch_size(self) -> int:
+        return max(STEPS_OF_A_BATCH // self.context_length, 1)
+
+    def open(self) -> Sequence[Source]:
+        return [self.data]
+
+    def describe(self, name: str, roll: int, cut: int) -> str:
+        return f"{name!r} for window {roll:,} (context from its step {cut - self.context_length:,} on)"
 
 
 def read_tasks(path: str | Path, data_root: str | Path | None = None) -> list[EvaluationTask]:
@@ -153,3 +212,48 @@ def _no_data(where: str, path: Path) -> str:
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, beside, n=1)
     return f"{where}: no data at {path}.{f' Did you mean {close[0]}?' if close else ''}"
+
+
+_SEASONS = {"s": 3600, "min": 1440, "h": 24, "B": 5, "ME": 12, "MS": 12, "QE": 4, "QS": 4}
+_NO_SEASON = {
+    "D", "W", "YE", "YS", "BYE", "BYS", "BME", "BMS", "BQE", "BQS", "SME", "SMS", "C", "CBME", "CBMS", "bh", "cbh",
+    "ms", "us", "ns", "REQ", "FY5253", "FY5253Q", "WOM", "LWOM",
+}  # fmt: skip
+_OLD_SPELLINGS = {
+    "S": "s", "T": "min", "H": "h", "L": "ms", "U": "us", "N": "ns", "M": "ME", "Q": "QE", "BM": "BME", "BQ": "BQE",
+    "SM": "SME", "CBM": "CBME", "BH": "bh", "CBH": "cbh", "Y": "YE", "A": "YE", "AS": "YS", "BY": "BYE", "BA": "BYE",
+    "BAS": "BYS",
+}  # fmt: skip
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "D": 86400}
+
+
+def season_length(freq: str) -> int:
+    """Steps of one season at a pandas frequency alias, in the old or the new spelling: h 24, 30min 48, MS 12, D 1.
+
+    A multiple divides the season (2h: 12); where it does not divide it evenly the season is 1. Raises ValueError for
+    text that is not a frequency.
+    """
+    parts = re.findall(r"(\d*)([A-Za-z]+)((?:-[A-Z0-9]+)?)", freq)
+    if not parts or "".join(f"{n}{name}{anchor}" for n, name, anchor in parts) != freq:
+        raise ValueError(f"{freq!r} is not a frequency. Use a pandas alias such as h, 30min, D, W-SUN, MS or QS.")
+    multiples = [(int(n or 1), _spelling(name, freq)) for n, name, _ in parts]
+    n, name = multiples[0] if len(multiples) == 1 else _compound(multiples, freq)
+    season = _SEASONS.get(name, 1)
+    return season // n if n and season % n == 0 else 1
+
+
+def _spelling(name: str, freq: str) -> str:
+    name = _OLD_SPELLINGS.get(name, name)
+    if name not in _SEASONS and name not in _NO_SEASON:
+        close = difflib.get_close_matches(name, [*_SEASONS, *_NO_SEASON], n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise ValueError(f"{freq!r} is not a frequency: pandas has no alias {name!r}.{hint}")
+    return name
+
+
+def _compound(multiples: list[tuple[int, str]], freq: str) -> tuple[int, str]:
+    """1h30min as 90 of its smallest unit, min."""
+    if not all(name in _SECONDS for _, name in multiples):
+        raise ValueError(f"{freq!r} is not a frequency: only D, h, min and s add up.")
+    smallest = min((name for _, name in multiples), key=_SECONDS.__getitem__)
+    return sum(n * _SECONDS[name] for n, name in multiples) // _SECONDS[smallest], smallest

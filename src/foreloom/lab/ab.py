@@ -17,8 +17,8 @@ from typing import Any, Literal, get_args
 from foreloom.config.loader import Recipe, find_recipe, flatten, plain
 from foreloom.data.formats.reader import open_source
 from foreloom.evaluation.baselines import SeasonalNaive
-from foreloom.evaluation.benchmark import evaluate
-from foreloom.evaluation.result import geometric_mean
+from foreloom.evaluation.evaluate import evaluate
+from foreloom.evaluation.skill import geometric_mean
 from foreloom.evaluation.tasks import EvaluationTask, read_tasks
 from foreloom.files import strict_json, write_text
 from foreloom.forecast import from_pretrained

@@ -1,4 +1,4 @@
-"""What `foreloom evaluate` leaves: the scores as CSV, as Markdown and on the console, forecasts as pictures."""
+"""What `foreloom evaluate` leaves: the scores as CSV and as Markdown, forecasts as pictures."""
 
 from __future__ import annotations
 
@@ -7,48 +7,33 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from foreloom.evaluation.result import ForecastExample
+from foreloom.evaluation.evaluate import Evaluation, ForecastExample
 from foreloom.files import whole_or_absent, write_text
 from foreloom.report.figures import ForecastPanel, forecast_figure
 from foreloom.report.sliding_table import table_of
 from foreloom.report.style import save_figure
-from foreloom.report.tables import print_whole
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from foreloom.report.tables import ScoreTable
 
 MAX_OVERVIEW = 6
 """Tasks in the picture that shows the median window of each."""
 
 
-def publish(
-    rows: Sequence[Mapping[str, Any]],
-    examples: Mapping[str, Mapping[str, Sequence[ForecastExample]]],
-    csv_path: Path,
-    console: Console,
-    *,
-    title: str,
-    metrics: Sequence[str] | None = None,
-    notes: Sequence[str] = (),
-) -> None:
-    """Write `rows` to `csv_path` and the table as Markdown beside it, draw the examples of each task, print the table.
+def write_scores(
+    evaluation: Evaluation, csv_path: Path, *, metrics: Sequence[str] | None = None, notes: Sequence[str] = ()
+) -> ScoreTable:
+    """Write the rows to `csv_path`, the table as Markdown beside it, and draw the examples of each task; the table.
 
-    `examples` holds them by model and task. A task's best, median and worst window share a picture a model; another
-    shows the median window of each task. `metrics` are the columns of the table (default: WQL and MASE, or MSE and MAE
-    of sliding windows), `notes` sentences that stand below it.
+    A task's best, median and worst window share a picture a model; another shows the median window of each task.
+    `metrics` are the columns of the table (default: WQL and MASE, or MSE and MAE of sliding windows), `notes` sentences
+    that stand below it.
     """
-    write_rows(rows, csv_path)
-    _draw(examples, csv_path)
-    table = table_of(rows, metrics)
+    write_rows(evaluation.rows, csv_path)
+    _draw(evaluation.examples, csv_path)
+    table = table_of(evaluation.rows, metrics)
     write_text(csv_path.with_suffix(".md"), table.to_markdown() + "".join(f"\n{note}\n" for note in notes))
-    print_whole(console, table.to_rich(), title)
-    for note in notes:
-        console.print(f"note: {note}", highlight=False, soft_wrap=True)
-    console.print(
-        f"wrote {csv_path}; the table as Markdown and forecast pictures are beside it", highlight=False, soft_wrap=True
-    )
+    return table
 
 
 def _draw(examples: Mapping[str, Mapping[str, Sequence[ForecastExample]]], csv_path: Path) -> None:
@@ -77,15 +62,6 @@ def default_csv(models: Sequence[str | Path], data: str) -> Path:
     """evaluation/<data>.csv in the run folder where one model is given and is one, else <data>-scores.csv here."""
     is_run = len(models) == 1 and (Path(models[0]) / "metrics.jsonl").is_file()
     return Path(models[0]) / "evaluation" / f"{data}.csv" if is_run else Path(f"{data}-scores.csv")
-
-
-def fallback_sentences(model: str, num_of_task: Mapping[str, int]) -> list[str]:
-    """A note where a model failed on windows and Seasonal Naive answered in its place; none where it never did."""
-    failed = {task: num for task, num in num_of_task.items() if num}
-    if not failed:
-        return []
-    listed = ", ".join(f"{num:,} on {task}" for task, num in failed.items())
-    return [f"{model} failed on {sum(failed.values()):,} forecasts, which Seasonal Naive made instead: {listed}."]
 
 
 def panel_of(task: str, example: ForecastExample) -> ForecastPanel:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from foreloom.evaluation.result import METRICS
+from foreloom.evaluation.metrics import METRICS
 
 ModelScores = dict[str, dict[str, float]]
 """Of one model: task -> metric -> score."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-from foreloom.evaluation.result import geometric_mean
+from foreloom.evaluation.skill import geometric_mean
 from foreloom.files import write_text
 from foreloom.report.html import document, escape
 

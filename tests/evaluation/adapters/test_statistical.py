@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from foreloom.data.forecast_input import ForecastInput
+from foreloom.data.source import MemorySource, Series
 from foreloom.evaluation.adapters.statistical import StatisticalForecaster
-from foreloom.evaluation.baselines import SeasonalForecaster
-from foreloom.evaluation.benchmark import evaluate
-from foreloom.evaluation.fallbacks import num_fallbacks
-from foreloom.evaluation.sliding import Channel, SlidingWindows
-from foreloom.evaluation.sliding_scores import score_windows
+from foreloom.evaluation.baselines import SeasonalForecaster, num_fallbacks
+from foreloom.evaluation.evaluate import evaluate
+from foreloom.evaluation.sliding import raw_task
 from foreloom.evaluation.tasks import EvaluationTask
 
 
@@ -69,8 +68,9 @@ def test_fallbacks_are_counted_once_a_forecast(fragile, tmp_path):
     task = EvaluationTask(name="a", path=data, prediction_length=2)
     (result,) = evaluate(fragile, [task], batch_size=1).tasks
     assert result.num_fallbacks == 2, "the pictures' windows are not counted again"
-    windows = SlidingWindows([Channel("c", np.array(series[0], np.float32), 1)], 3, 1, "standard")
-    assert score_windows(fragile, windows).num_fallbacks == 2, "of three contexts one begins with 0 and one with 1"
+    every_window = raw_task(MemorySource([Series("c", np.array([series[0]], np.float32))]), 1, 3)
+    (result,) = evaluate(fragile, [every_window]).tasks
+    assert result.num_fallbacks == 2, "of three contexts one begins with 0 and one with 1"
 
 
 def test_the_package_is_asked_for_by_name(monkeypatch):

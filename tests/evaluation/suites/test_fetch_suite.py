@@ -12,7 +12,7 @@ import pytest
 from fake_hub import FakeRepo
 
 from foreloom.evaluation.baselines import SeasonalNaive
-from foreloom.evaluation.benchmark import evaluate
+from foreloom.evaluation.evaluate import evaluate
 from foreloom.evaluation.suites import find_data, load, missing_sentence, names, suite_tasks
 from foreloom.evaluation.suites.fetch import FetchEntry, choose, fetch, fetch_entries, verify
 from foreloom.report.fetching import fetch_and_print

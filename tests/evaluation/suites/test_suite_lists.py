@@ -7,7 +7,7 @@ import yaml
 
 from foreloom.config.located import RecipeError
 from foreloom.evaluation import suites
-from foreloom.evaluation.result import METRICS
+from foreloom.evaluation.metrics import METRICS
 
 NUM_TASKS = {
     "chronos-lite": 5,

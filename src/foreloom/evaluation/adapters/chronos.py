@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from foreloom.data.forecast_input import ForecastInput
-from foreloom.evaluation.adapters.outside import OutsideForecaster, past_of
+from foreloom.evaluation.adapters.adapter import Adapter, past_of
 
 
-class ChronosPipeline(OutsideForecaster):
+class ChronosPipeline(Adapter):
     """One of the package's pipelines.
 
     Chronos and Chronos-Bolt forecast each target alone and read no covariates; Chronos-2 takes targets and covariates
@@ -27,7 +27,7 @@ class ChronosPipeline(OutsideForecaster):
         self.pipeline = pipeline
         self.context_length = pipeline.model_context_length
         self.prediction_length = pipeline.model_prediction_length
-        self.quantile_levels = tuple(getattr(pipeline, "quantiles", OutsideForecaster.quantile_levels))
+        self.quantile_levels = tuple(getattr(pipeline, "quantiles", Adapter.quantile_levels))
 
     @classmethod
     def load(cls, folder_or_hub_id: str | Path, device: torch.device) -> ChronosPipeline:

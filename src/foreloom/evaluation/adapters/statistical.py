@@ -14,16 +14,15 @@ from typing import Self
 import numpy as np
 
 from foreloom.data.forecast_input import ForecastInput
-from foreloom.evaluation.adapters.outside import OutsideForecaster, past_of
-from foreloom.evaluation.baselines import SeasonalNaive, fill_missing
-from foreloom.evaluation.fallbacks import Fallbacks
+from foreloom.evaluation.adapters.adapter import Adapter, past_of
+from foreloom.evaluation.baselines import Fallbacks, SeasonalNaive, fill_missing
 
 MOST_CONTEXT = 1024
 """Newest steps that are fitted: AutoARIMA takes minutes a series on longer ones."""
 
 
 @dataclass
-class StatisticalForecaster(OutsideForecaster):
+class StatisticalForecaster(Adapter):
     """`method` is a class of `statsforecast.models`. Every target is fitted alone; covariates are not read.
 
     Quantiles are ends of the model's own prediction intervals, the median is its mean. Missing values are filled with

@@ -14,7 +14,7 @@ from pydantic import Field
 from foreloom.config.loader import validate
 from foreloom.config.located import Located, RecipeError, read_yaml
 from foreloom.config.section import section
-from foreloom.evaluation.result import METRICS
+from foreloom.evaluation.metrics import METRICS
 
 LISTS = Path(__file__).with_name("lists")
 """The folder of the suites that come with foreloom, one YAML file each."""

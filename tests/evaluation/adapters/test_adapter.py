@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from foreloom.data.forecast_input import ForecastInput
-from foreloom.evaluation.adapters.function import FunctionForecaster
-from foreloom.evaluation.benchmark import evaluate
+from foreloom.evaluation.adapters.adapter import FunctionForecaster
+from foreloom.evaluation.evaluate import evaluate
 from foreloom.evaluation.tasks import EvaluationTask
 
 

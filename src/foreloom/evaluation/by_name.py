@@ -1,4 +1,4 @@
-"""Who is scored: names from the command line as forecasters, Seasonal Naive always among them."""
+"""Which forecaster a name on the command line is: a model of ours, a baseline, or one that another package loads."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from foreloom.checkpoint.locate import find_model_folder
 from foreloom.evaluation.adapters.chronos import ChronosPipeline, is_pipeline
 from foreloom.evaluation.adapters.statistical import StatisticalForecaster
-from foreloom.evaluation.baselines import Drift, Naive, SeasonalNaive
-from foreloom.forecast import from_pretrained
-from foreloom.forecast.model import find_device
+from foreloom.evaluation.baselines import BASELINE, Drift, Naive, SeasonalNaive
 from foreloom.models.common.hub_folder import CONFIG_FILE, read_json
-from foreloom.models.family import Forecaster
-from foreloom.models.registry import family_of
-from foreloom.report.tables import BASELINE
+from foreloom.models.family import Forecaster, forecaster_of
+from foreloom.models.registry import family_of, recognise
 
 BASELINES: Mapping[str, Callable[[], Forecaster]] = {
     BASELINE: SeasonalNaive,
@@ -31,20 +30,18 @@ PIPELINE_PREFIX = "chronos:"
 """Before a folder or hub id that the chronos-forecasting package is to load."""
 
 
-def contestants(models: Sequence[str | Path], device: str = "auto") -> dict[str, Forecaster]:
+def forecasters_by_name(models: Sequence[str | Path], device: torch.device) -> dict[str, Forecaster]:
     """What each model is called in tables -> its forecaster, in the order given, Seasonal Naive last.
 
     A model is a run folder, a checkpoint, a model folder or a hub id, of a family of ours or one that
     chronos-forecasting loads (`chronos:` before it says so, where both could), or one of `BASELINES`. Raises ValueError
     for a name that is none of these (with the nearest) or is there twice.
     """
-    asked = [str(model) for model in models]
-    for name in asked:
-        if asked.count(name) > 1:
+    names = [str(model) for model in models]
+    for name in names:
+        if names.count(name) > 1:
             raise ValueError(f"the model {name} is there twice; name it once.")
-    forecasters: dict[str, Forecaster] = {}
-    for name, label in zip(asked, labels(asked), strict=True):
-        forecasters[label] = _forecaster(name, device)
+    forecasters = {label: _load(name, device) for name, label in zip(names, labels(names), strict=True)}
     baseline = forecasters.pop(BASELINE, None)
     return {**forecasters, BASELINE: baseline or SeasonalNaive()}
 
@@ -63,17 +60,18 @@ def _label(name: str) -> str:
     return str(path) if label in BASELINES else label
 
 
-def _forecaster(name: str, device: str) -> Forecaster:
+def _load(name: str, device: torch.device) -> Forecaster:
     if name in BASELINES:
         return BASELINES[name]()
     if name.startswith(PIPELINE_PREFIX):
         path = Path(name.removeprefix(PIPELINE_PREFIX))
-        return ChronosPipeline.load(find_model_folder(path) if path.exists() else str(path), find_device(device))
+        return ChronosPipeline.load(find_model_folder(path) if path.exists() else str(path), device)
     if not Path(name).exists() and (close := difflib.get_close_matches(name, BASELINES, n=1)):
         raise ValueError(f"there is no folder {name}, and no baseline of that name. Did you mean {close[0]}?")
     folder = find_model_folder(name)
     if (folder / CONFIG_FILE).is_file():
         config = read_json(folder / CONFIG_FILE)
         if is_pipeline(config) and not family_of(config):
-            return ChronosPipeline.load(folder, find_device(device))
-    return from_pretrained(folder, device=device).forecaster
+            return ChronosPipeline.load(folder, device)
+    family = recognise(folder)
+    return forecaster_of(family, family.load(folder).to(device).eval())

@@ -1,4 +1,4 @@
-"""What models that are not ours have in common: contexts are cut, rows batched, answers checked.
+"""Models that are not ours as forecasters, made of one method or of one function.
 
 Axes: V targets, L context steps, H horizon steps, Q quantile levels, R rows.
 """
@@ -6,19 +6,20 @@ Axes: V targets, L context steps, H horizon steps, Q quantile levels, R rows.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
 from foreloom.data.forecast_input import ForecastInput
+from foreloom.evaluation.baselines import NO_LIMIT
 
-NO_LIMIT = 2**62
-"""Of steps, for models that take as many as there are."""
+Predict = Callable[[Sequence[ForecastInput], int, Sequence[float]], Sequence[np.ndarray]]
+"""predict(inputs, prediction_length, quantile_levels) -> for each input (V, H, Q), or (V, H) for single values."""
 
 
-class OutsideForecaster(ABC):
+class Adapter(ABC):
     """A `Forecaster` from one method, `forecast`."""
 
     quantile_levels: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -81,6 +82,24 @@ class OutsideForecaster(ABC):
     @property
     def _name(self) -> str:
         return type(self).__name__
+
+
+@dataclass
+class FunctionForecaster(Adapter):
+    """Scores whatever `predict` wraps: a web service, a package with an interface of its own, a formula.
+
+    The targets' past of an input is `one.context_RC[:one.num_targets]`, (V, L) with NaN for missing values; covariates
+    are the rows below, and those known ahead have their future in `one.future_RH`.
+    """
+
+    predict: Predict
+    context_length: int = NO_LIMIT
+    """The newest steps that `predict` is to get."""
+
+    def forecast(
+        self, inputs: Sequence[ForecastInput], prediction_length: int, quantile_levels: Sequence[float]
+    ) -> Sequence[np.ndarray]:
+        return self.predict(inputs, prediction_length, quantile_levels)
 
 
 def past_of(one: ForecastInput) -> np.ndarray:

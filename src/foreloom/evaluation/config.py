@@ -13,8 +13,8 @@ from foreloom.evaluation import suites
 from foreloom.evaluation.tasks import EvaluationTask, read_tasks
 from foreloom.monitoring.record import Tier, score_name
 
-SCORES = ("wql", "mase", "composite")
-"""Of the lite tier by name; those of the extended one are called extended_wql and so on."""
+BENCHMARK_SCORES = ("wql", "mase", "composite")
+"""What the lite tier gets; those of the extended one are called extended_wql and so on."""
 
 
 @section
@@ -64,7 +64,7 @@ class BenchmarkConfig:
 
     def metrics(self) -> list[str]:
         """Names of all scores that checkpoints get."""
-        return [score_name(tier, name) for tier in self.tiers() for name in SCORES]
+        return [score_name(tier, name) for tier in self.tiers() for name in BENCHMARK_SCORES]
 
     @classmethod
     def _defaults(cls) -> dict[str, Any]:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from foreloom.evaluation.adapters.chronos import ChronosPipeline
 from foreloom.evaluation.baselines import Drift, Naive, SeasonalNaive
-from foreloom.report.contestants import contestants, labels
+from foreloom.evaluation.by_name import forecasters_by_name, labels
+
+CPU = torch.device("cpu")
 
 
 def test_baselines_stand_where_models_stand():
-    entered = contestants(["seasonal-naive", "naive", "drift"])
+    entered = forecasters_by_name(["seasonal-naive", "naive", "drift"], CPU)
     assert list(entered) == ["naive", "drift", "seasonal-naive"], "Seasonal Naive last"
     assert [type(one) for one in entered.values()] == [Naive, Drift, SeasonalNaive]
-    assert list(contestants(["seasonal-naive"])) == ["seasonal-naive"]
+    assert list(forecasters_by_name(["seasonal-naive"], CPU)) == ["seasonal-naive"]
     with pytest.raises(ValueError, match="the model naive is there twice"):
-        contestants(["naive", "naive"])
+        forecasters_by_name(["naive", "naive"], CPU)
     with pytest.raises(ValueError, match="no folder naife, and no baseline of that name. Did you mean naive?"):
-        contestants(["naife"])
+        forecasters_by_name(["naife"], CPU)
 
 
 def test_folders_of_one_name_are_told_apart(tmp_path, monkeypatch):
@@ -38,7 +41,7 @@ def test_a_model_that_is_not_ours_is_loaded_by_its_package(shared, tiny_chronos2
 
     FAMILY.save(tiny_chronos2, tiny_chronos2.state_dict(), tmp_path / "ours")
     bolt = shared / "data/fixtures/dummy-chronos-bolt-model"
-    entered = contestants([tmp_path / "ours", f"chronos:{tmp_path / 'ours'}", bolt], "cpu")
+    entered = forecasters_by_name([tmp_path / "ours", f"chronos:{tmp_path / 'ours'}", bolt], CPU)
     ours, theirs, other, baseline = entered.values()
     assert not isinstance(ours, ChronosPipeline)
     assert isinstance(theirs, ChronosPipeline) and isinstance(other, ChronosPipeline)
