@@ -11,6 +11,7 @@ from enum import IntEnum
 
 import numpy as np
 
+from foreloom import subnormals
 from foreloom.data.dropping import Dropping
 from foreloom.data.encoding import encode
 from foreloom.data.normalization import Normalization, SeriesScales, center_and_scale
@@ -80,6 +81,7 @@ class ForecastInput:
     num_future: int = 0
 
 
+@subnormals.kept()
 def gather(
     sources: Sequence[Source],
     samples: Samples,

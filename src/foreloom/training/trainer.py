@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from foreloom import subnormals
 from foreloom.checkpoint.checkpointer import Checkpointer, CheckpointError, CheckpointFolder
 from foreloom.checkpoint.export import whole_state_dict, write_folder
 from foreloom.checkpoint.manifest import Manifest, installed_versions
@@ -122,6 +123,7 @@ class Trainer:
         self.progress = Progress()
         self.saved: CheckpointFolder | None = None
 
+    @subnormals.flushed()
     def train(self) -> TrainResult:
         """Resume if there is something to resume, train, save. Collective.
 

@@ -8,14 +8,19 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from foreloom import subnormals
+
 
 @contextmanager
 def answering(module: nn.Module) -> Iterator[None]:
-    """No dropout and no graph. Not inference mode: a sharded module caches tensors that training uses again."""
+    """No dropout, no graph, no subnormal floats.
+
+    Not inference mode: a sharded module caches tensors that training uses again.
+    """
     was_training = module.training
     module.eval()
     try:
-        with torch.no_grad():
+        with subnormals.flushed(), torch.no_grad():
             yield
     finally:
         module.train(was_training)
