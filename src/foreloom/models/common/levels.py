@@ -12,6 +12,8 @@ def interpolate_levels(values: Tensor, levels: Sequence[float], wanted: Sequence
     """(..., levels) -> (..., wanted), linear between trained levels and flat beyond them; trained ones are exact."""
     if tuple(levels) == tuple(wanted):
         return values
+    if set(wanted) <= set(levels):
+        return values[..., [tuple(levels).index(level) for level in wanted]]
     shape = values.shape[:-1]
     expand = lambda level: values.new_tensor(level).expand(*shape, -1)
     return interpolate(values, expand(levels), expand(wanted))
