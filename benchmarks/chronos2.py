@@ -1,10 +1,12 @@
 """Chronos-2 beside the chronos-forecasting package: training steps, forecasts and batches, interleaved in one run.
 
-    OMP_NUM_THREADS=2 python benchmarks/chronos2.py            # a few minutes
+    OMP_NUM_THREADS=2 python benchmarks/chronos2.py            # trains a model first: some minutes
+    OMP_NUM_THREADS=2 python benchmarks/chronos2.py --trained FOLDER   # of context 512 and horizon 64, or longer
     OMP_NUM_THREADS=2 python benchmarks/chronos2.py --quick    # does it still run?
 
-Both sides hold the same weights, see the same batches (univariate rows without missing values, context 512, horizon 64)
-and use fused AdamW. The two take turns step by step, so a busy machine slows both; medians and their ratio are printed.
+Both sides hold the same trained weights, see the same batches (univariate rows without missing values, context 512,
+horizon 64) and use fused AdamW. The two take turns step by step, so a busy machine slows both; medians and their ratio
+are printed.
 """
 
 from __future__ import annotations
@@ -19,23 +21,26 @@ from chronos import Chronos2Pipeline
 from rich.console import Console
 
 from batch_building import measure_beside_reference
+from foreloom.checkpoint.locate import find_model_folder
 from foreloom.data.windows import ForecastInput, Windows
-from foreloom.models.chronos2.family import FAMILY, Chronos2Config
+from foreloom.models.chronos2.family import FAMILY
 from foreloom.models.chronos2.forecast import Chronos2Forecaster
+from trained import trained_folder
 from turns import Call, compare, training_step
 
 CONTEXT, HORIZON = 512, 64
-CONFIG = {"size": "test", "num_layers": 8, "dropout_rate": 0.1}
-"""8 layers, 256 wide, 4 heads of 64, feed-forward 1024, 21 levels."""
+OVERRIDES = [
+    "model.num_layers=8", "model.d_model=256", "model.d_ff=1024", "model.d_kv=64", "model.dropout_rate=0.1",
+    f"data.context_length={CONTEXT}", f"data.prediction_length={HORIZON}",
+    "training.steps=300", "training.batch_size=16", "optimizer.learning_rate=1e-3",
+]  # fmt: skip
+"""8 layers, 256 wide, 4 heads of 64, feed-forward 1024, 21 levels; what a quickstart is otherwise."""
 SEED = 0
 
 
 def both_sides(folder: Path) -> tuple[torch.nn.Module, Chronos2Pipeline]:
-    """Our module and their pipeline on the same weights; theirs is loaded from the folder that we write."""
-    model = FAMILY.build(Chronos2Config(**CONFIG), context_length=CONTEXT, prediction_length=HORIZON)
-    FAMILY.initialize(model, SEED)
-    FAMILY.save(model, model.state_dict(), folder)
-    return model, Chronos2Pipeline.from_pretrained(folder)
+    """Our module and their pipeline on the same weights."""
+    return FAMILY.load(folder), Chronos2Pipeline.from_pretrained(folder)
 
 
 def random_walks(num_rows: int) -> np.ndarray:
@@ -76,18 +81,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one turn of small batches")
     parser.add_argument("--only", choices=["train", "forecast", "batches"], help="one of the three")
+    parser.add_argument("--trained", type=Path, help="a trained run or model folder, in place of training one")
     parser.add_argument("--rows", type=int, nargs="+", help="batch sizes in place of the standard ones")
     arguments = parser.parse_args()
     rows = arguments.rows or ([4] if arguments.quick else [32, 256])
     repeats = {size: 1 if arguments.quick else max(5, 640 // size) for size in rows}
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians of interleaved turns")
-    for size in rows:
-        if arguments.only in (None, "train"):
-            with tempfile.TemporaryDirectory() as folder:
-                compare(f"training step, batch {size}", training_pair(size, Path(folder)), repeats[size])
-        if arguments.only in (None, "forecast"):
-            with tempfile.TemporaryDirectory() as folder:
-                compare(f"forecast, {size} rows", forecasting_pair(size, Path(folder)), repeats[size])
+    with tempfile.TemporaryDirectory() as temporary:
+        if arguments.only != "batches":
+            trained = arguments.trained and find_model_folder(arguments.trained)
+            folder = trained or trained_folder(Path(temporary), quick=arguments.quick, overrides=OVERRIDES)
+        for size in rows:
+            if arguments.only in (None, "train"):
+                compare(f"training step, batch {size}", training_pair(size, folder), repeats[size])
+            if arguments.only in (None, "forecast"):
+                compare(f"forecast, {size} rows", forecasting_pair(size, folder), repeats[size])
     if arguments.only in (None, "batches"):
         lengths = [4_096] if arguments.quick else [4_096, 65_536, 1_048_576]
         Console().print(measure_beside_reference(lengths, 3 if arguments.quick else 10))

@@ -11,7 +11,7 @@ from foreloom.checkpoint.locate import find_model_folder
 
 def trained_folder(work_dir: Path, *, quick: bool, overrides: Sequence[str] = ()) -> Path:
     """The Hugging Face folder of a quickstart of other sizes (`overrides`), trained here; `quick`: for 20 steps."""
-    settings = ["checkpoint.export=final", *(["training.steps=20"] if quick else []), *overrides]
+    settings = [*overrides, *(["training.steps=20"] if quick else [])]
     run_dir = work_dir / "run"
     foreloom.train("quickstart", settings, out=run_dir)
     return find_model_folder(run_dir)
