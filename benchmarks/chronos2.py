@@ -1,19 +1,19 @@
 """Chronos-2 beside the chronos-forecasting package: training steps, forecasts and batches, interleaved in one run.
 
-    OMP_NUM_THREADS=2 python benchmarks/chronos2.py            # a few minutes
+    OMP_NUM_THREADS=2 python benchmarks/chronos2.py            # trains a model first: some minutes
+    OMP_NUM_THREADS=2 python benchmarks/chronos2.py --trained FOLDER   # of context 512 and horizon 64, or longer
     OMP_NUM_THREADS=2 python benchmarks/chronos2.py --quick    # does it still run?
 
-Both sides hold the same weights, see the same batches (univariate rows without missing values, context 512, horizon 64)
-and use fused AdamW. The two take turns step by step, so a busy machine slows both; medians and their ratio are printed.
+Both sides hold the same trained weights, see the same batches (univariate rows without missing values, context 512,
+horizon 64) and use fused AdamW. The two take turns step by step, so a busy machine slows both; medians and their ratio
+are printed.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,59 +21,49 @@ from chronos import Chronos2Pipeline
 from rich.console import Console
 
 from batch_building import measure_beside_reference
+from foreloom.checkpoint.locate import find_model_folder
 from foreloom.data.forecast_input import ForecastInput
 from foreloom.data.stream.windows import Windows
-from foreloom.models.chronos2.architecture import Chronos2Config
 from foreloom.models.chronos2.family import FAMILY
 from foreloom.models.chronos2.forecast import Chronos2Forecaster
-from foreloom.models.family import WindowLengths
+from trained import trained_folder
 from turns import Call, compare, training_step
 
 CONTEXT, HORIZON = 512, 64
-CONFIG = {"size": "test", "num_layers": 8, "dropout_rate": 0.1}
-"""8 layers, 256 wide, 4 heads of 64, feed-forward 1024, 21 levels."""
+OVERRIDES = [
+    "model.num_layers=8", "model.d_model=256", "model.d_ff=1024", "model.d_kv=64", "model.dropout_rate=0.1",
+    f"data.context_length={CONTEXT}", f"data.prediction_length={HORIZON}",
+    "training.steps=300", "training.batch_size=16", "optimizer.learning_rate=1e-3",
+]  # fmt: skip
+"""8 layers, 256 wide, 4 heads of 64, feed-forward 1024, 21 levels; what a quickstart is otherwise."""
 SEED = 0
 
 
-def both_sides(
-    folder: Path, config: Mapping[str, Any] = CONFIG, lengths: tuple[int, int] = (CONTEXT, HORIZON)
-) -> tuple[torch.nn.Module, Chronos2Pipeline]:
-    """Our module and their pipeline on the same weights; theirs is loaded from the folder that we write."""
-    model = FAMILY.build(Chronos2Config(**config), WindowLengths(*lengths))
-    FAMILY.initialize(model, SEED)
-    FAMILY.save(model, model.state_dict(), folder)
-    return model, Chronos2Pipeline.from_pretrained(folder)
+def both_sides(folder: Path) -> tuple[torch.nn.Module, Chronos2Pipeline]:
+    """Our module and their pipeline on the same weights."""
+    return FAMILY.load(folder), Chronos2Pipeline.from_pretrained(folder)
 
 
-def random_walks(num_rows: int, num_steps: int = CONTEXT + HORIZON) -> np.ndarray:
-    """float32 (rows, num_steps)."""
-    steps = np.random.default_rng(SEED).normal(size=(num_rows, num_steps))
+def random_walks(num_rows: int) -> np.ndarray:
+    """float32 (rows, CONTEXT + HORIZON)."""
+    steps = np.random.default_rng(SEED).normal(size=(num_rows, CONTEXT + HORIZON))
     return steps.cumsum(1).astype(np.float32)
 
 
-def training_pair(
-    num_rows: int,
-    folder: Path,
-    config: Mapping[str, Any] = CONFIG,
-    lengths: tuple[int, int] = (CONTEXT, HORIZON),
-    device: torch.device = torch.device("cpu"),
-) -> tuple[Call, Call]:
-    """A step of each side; on a GPU in bf16. `lengths` are those of context and horizon."""
-    ours, pipeline = both_sides(folder, config, lengths)
-    context, horizon = lengths
-    walks = random_walks(num_rows, context + horizon)
+def training_pair(num_rows: int, folder: Path) -> tuple[Call, Call]:
+    ours, pipeline = both_sides(folder)
+    walks = random_walks(num_rows)
     zeros = np.zeros(num_rows, np.int64)
-    windows = Windows(walks[:, :context], walks[:, context:], zeros.astype(np.int8), np.arange(num_rows), zeros,
+    windows = Windows(walks[:, :CONTEXT], walks[:, CONTEXT:], zeros.astype(np.int8), np.arange(num_rows), zeros,
                       zeros.astype(np.int32), zeros)  # fmt: skip
-    ours.to(device)
-    batch = dict(FAMILY.batch(ours, windows, device))
+    batch = dict(FAMILY.batch(ours, windows, torch.device("cpu")))
     theirs = {
         "context": batch["context"],
         "future_target": batch["future_target"],
-        "group_ids": torch.arange(num_rows, device=device),
-        "num_output_patches": horizon // 16,
+        "group_ids": torch.arange(num_rows),
+        "num_output_patches": HORIZON // 16,
     }
-    return training_step(ours, batch), training_step(pipeline.model.to(device), theirs)
+    return training_step(ours, batch), training_step(pipeline.model, theirs)
 
 
 def forecasting_pair(num_rows: int, folder: Path) -> tuple[Call, Call]:
@@ -92,18 +82,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one turn of small batches")
     parser.add_argument("--only", choices=["train", "forecast", "batches"], help="one of the three")
+    parser.add_argument("--trained", type=Path, help="a trained run or model folder, in place of training one")
     parser.add_argument("--rows", type=int, nargs="+", help="batch sizes in place of the standard ones")
     arguments = parser.parse_args()
     rows = arguments.rows or ([4] if arguments.quick else [32, 256])
     repeats = {size: 1 if arguments.quick else max(5, 640 // size) for size in rows}
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians of interleaved turns")
-    for size in rows:
-        if arguments.only in (None, "train"):
-            with tempfile.TemporaryDirectory() as folder:
-                compare(f"training step, batch {size}", training_pair(size, Path(folder)), repeats[size])
-        if arguments.only in (None, "forecast"):
-            with tempfile.TemporaryDirectory() as folder:
-                compare(f"forecast, {size} rows", forecasting_pair(size, Path(folder)), repeats[size])
+    with tempfile.TemporaryDirectory() as temporary:
+        if arguments.only != "batches":
+            trained = arguments.trained and find_model_folder(arguments.trained)
+            folder = trained or trained_folder(Path(temporary), quick=arguments.quick, overrides=OVERRIDES)
+        for size in rows:
+            if arguments.only in (None, "train"):
+                compare(f"training step, batch {size}", training_pair(size, folder), repeats[size])
+            if arguments.only in (None, "forecast"):
+                compare(f"forecast, {size} rows", forecasting_pair(size, folder), repeats[size])
     if arguments.only in (None, "batches"):
         lengths = [4_096] if arguments.quick else [4_096, 65_536, 1_048_576]
         Console().print(measure_beside_reference(lengths, 3 if arguments.quick else 10))

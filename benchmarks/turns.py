@@ -28,17 +28,24 @@ def training_step(model: torch.nn.Module, batch: dict) -> Call:
     return step
 
 
-def seconds(call: Call) -> float:
-    start = time.perf_counter()
+def seconds(call: Call, clock: Call = time.perf_counter) -> float:
+    start = clock()
     call()
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def compare(name: str, pair: Sequence[Call], num_repeats: int, *, peer: str = "chronos-forecasting") -> None:
+def compare(
+    name: str,
+    pair: Sequence[Call],
+    num_repeats: int,
+    *,
+    peer: str = "chronos-forecasting",
+    clock: Call = time.perf_counter,
+) -> None:
     """Warm both up, take turns, print medians and ratio."""
     for call in pair:
         call()
-    times = [(seconds(pair[0]), seconds(pair[1])) for _ in range(num_repeats)]
+    times = [(seconds(pair[0], clock), seconds(pair[1], clock)) for _ in range(num_repeats)]
     ours, theirs = (statistics.median(column) for column in zip(*times, strict=True))
     ratio = statistics.median(b / a for a, b in times)
     print(f"{name:<40} foreloom {ours * 1e3:8.0f} ms   {peer} {theirs * 1e3:8.0f} ms   {ratio:5.2f}x", flush=True)

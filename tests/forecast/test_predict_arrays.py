@@ -8,6 +8,7 @@ import torch
 from naive_model import naive_model
 
 from foreloom.data.forecast_input import ForecastInput
+from foreloom.forecast.inputs import as_forecast_inputs
 
 RAMP = np.arange(5.0)
 
@@ -108,3 +109,14 @@ def test_levels_lie_between_0_and_1(levels):
 def test_a_horizon_has_a_step():
     with pytest.raises(ValueError, match="prediction_length must be at least 1, got 0"):
         naive_model().predict(RAMP, 0)
+
+
+def test_arrays_that_are_read_at_once_are_read_as_any_other() -> None:
+    rows = [np.arange(5), np.array([1.0, np.nan, 3.0]), np.array([7], np.int64)]
+    at_once = as_forecast_inputs(rows, 4)
+    one_by_one = as_forecast_inputs([row.tolist() for row in rows], 4)
+    assert len(at_once) == 3
+    for ours, expected in zip(at_once, one_by_one, strict=True):
+        np.testing.assert_array_equal(ours.context_RC, expected.context_RC, strict=True)
+        np.testing.assert_array_equal(ours.future_RH, expected.future_RH, strict=True)
+        assert (ours.num_targets, ours.num_past, ours.num_future) == (1, 0, 0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,9 @@ def as_forecast_inputs(inputs: Any, prediction_length: int) -> list[ForecastInpu
         inputs = [inputs]
     if not len(inputs):
         raise ValueError("there is nothing to forecast: inputs is empty.")
-    return [_one_input(entry, f"input {i}", prediction_length) for i, entry in enumerate(inputs)]
+    return _sound_rows(inputs, prediction_length) or [
+        _one_input(entry, f"input {i}", prediction_length) for i, entry in enumerate(inputs)
+    ]
 
 
 def _split_array(array: np.ndarray) -> Sequence[np.ndarray]:
@@ -39,6 +42,22 @@ def _split_array(array: np.ndarray) -> Sequence[np.ndarray]:
             "(N, V, L) for N series of V targets each; a list of arrays for series of different lengths."
         )
     return [array] if array.ndim == 1 else list(array)
+
+
+def _sound_rows(rows: Sequence[Any], prediction_length: int) -> list[ForecastInput] | None:
+    """Arrays (L,) of numbers, thousands as a rule, all at once; None for other forms and where one may be refused."""
+    if not all(isinstance(row, np.ndarray) and row.ndim == 1 and row.dtype.kind in "fiu" and row.size for row in rows):
+        return None
+    with np.errstate(over="ignore"):
+        values_1X = np.concatenate(rows).astype(np.float32, copy=False)[None]
+    if np.isinf(values_1X).any():
+        return None
+    unknown_1H = np.full((1, prediction_length), np.nan, np.float32)
+    ends = accumulate(map(len, rows))
+    return [
+        ForecastInput(values_1X[:, end - len(row) : end], unknown_1H, num_targets=1)
+        for row, end in zip(rows, ends, strict=True)
+    ]
 
 
 def _one_input(entry: Any, where: str, prediction_length: int) -> ForecastInput:
@@ -77,4 +96,4 @@ def _target(values: Any, where: str) -> np.ndarray:
     if np.isinf(array).any():
         step = int(np.argwhere(np.isinf(array))[0, -1])
         raise ValueError(f"{where}: step {step} is infinite, or beyond float32 (3.4e38); use NaN for missing.")
-    return np.atleast_2d(array)
+    return array if array.ndim == 2 else array[None]

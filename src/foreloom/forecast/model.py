@@ -139,8 +139,8 @@ class Model:
             context_length=self.forecaster.context_length if context_length is None else context_length,
             cross_learning=cross_learning,
         )
-        wrong = [i for i, one in enumerate(forecasts) if not np.isfinite(one).all()]
-        if wrong:
+        if not np.isfinite(np.concatenate(forecasts)).all():
+            wrong = [i for i, one in enumerate(forecasts) if not np.isfinite(one).all()]
             warnings.warn(
                 f"{len(wrong):,} of {len(forecasts):,} forecasts are not finite, the first that of input {wrong[0]}: "
                 "values near 3e38, the largest that float32 holds, or weights that are not finite.",

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from foreloom import subnormals
 from foreloom.files import write_text
 
 FILE_NAME = "environment.json"
@@ -56,13 +57,14 @@ def environment() -> dict[str, Any]:
 
     `command` is the command line, `git` the commit of the working directory with `dirty` where tracked files differ
     from it (None outside a repository), `versions` of the packages that are installed, `hardware` the processor, its
-    cores, the memory and the accelerators.
+    cores, the memory and the accelerators, `flushes_subnormals` whether floats below 1.2e-38 count as 0.
     """
     return {
         "command": shlex.join([*_program(Path(sys.argv[0]).name), *sys.argv[1:]]),
         "git": _git(),
         "versions": _versions(),
         "hardware": _hardware(),
+        "flushes_subnormals": subnormals.are_flushed(),
     }
 
 

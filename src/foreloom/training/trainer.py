@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from foreloom import subnormals
 from foreloom.checkpoint.checkpointer import Checkpointer, CheckpointError, CheckpointFolder
 from foreloom.checkpoint.export import whole_state_dict, write_folder
 from foreloom.checkpoint.manifest import Manifest, installed_versions
@@ -108,6 +109,7 @@ class Trainer:
         }
         return parts | ({"validation": self.scoring.validation} if self.scoring.validation else {})
 
+    @subnormals.flushed()
     def train(self) -> TrainResult:
         """Resume if there is something to resume, train, save. Collective.
 

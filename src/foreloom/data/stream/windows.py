@@ -11,6 +11,7 @@ from enum import IntEnum
 
 import numpy as np
 
+from foreloom import subnormals
 from foreloom.data.hashing import random_bits, uniform
 from foreloom.data.source import Prepares, Source
 from foreloom.data.stream.draw import Samples
@@ -71,6 +72,7 @@ class Windows:
         )
 
 
+@subnormals.kept()
 def gather(
     sources: Sequence[Source],
     samples: Samples,

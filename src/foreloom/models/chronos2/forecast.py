@@ -148,6 +148,8 @@ def group_ids_of(contexts: Sequence[np.ndarray]) -> np.ndarray:
 def left_padded(contexts: Sequence[np.ndarray]) -> np.ndarray:
     """float32 (B, longest), NaN before the rows that are shorter."""
     longest = max(context.shape[1] for context in contexts)
+    if all(context.shape[1] == longest for context in contexts):
+        return np.concatenate(contexts)
     padded = np.full((sum(map(len, contexts)), longest), np.nan, np.float32)
     row = 0
     for context in contexts:
@@ -158,6 +160,8 @@ def left_padded(contexts: Sequence[np.ndarray]) -> np.ndarray:
 
 def stacked_futures(inputs: Sequence[ForecastInput], prediction_length: int) -> np.ndarray:
     """float32 (B, prediction_length): known values, NaN where an input knows nothing (any more)."""
+    if all(x.future_RH.shape[1] == prediction_length for x in inputs):
+        return np.concatenate([x.future_RH for x in inputs])
     stacked = np.full((sum(len(x.future_RH) for x in inputs), prediction_length), np.nan, np.float32)
     row = 0
     for x in inputs:

@@ -37,10 +37,10 @@ def add_dropped(h: Tensor, x: Tensor, rate: float, training: bool) -> Tensor:
 
 
 def relu_dropout_(x: Tensor, rate: float, training: bool) -> Tensor:
-    """dropout(relu(x)), x being overwritten where that saves memory: pass a result that nothing else reads."""
+    """dropout(relu(x)), x being overwritten: pass a result that nothing else reads."""
     if training and rate > 0 and _draws_lanes(x):
         return _ReluDropout.apply(x, rate)
-    return dropout(F.relu(x), rate, training)
+    return dropout(x.relu_(), rate, training)
 
 
 def set_dropout_rate(model: nn.Module, rate: float) -> None:

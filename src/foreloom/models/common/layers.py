@@ -55,8 +55,9 @@ def rotate(x_BHTK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
-"""By the names configs use; "gelu" is the exact one."""
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu_, "gelu": F.gelu}
+"""By the names configs use; "gelu" is the exact one. They may overwrite what they are given: on a CPU, fresh memory for
+the widest tensor of a layer costs as much as the pass over it."""
 
 
 class FeedForward(nn.Module):
@@ -71,7 +72,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.wi(x)
-        if self.activation is F.relu:
+        if self.activation is torch.relu_:
             return self.wo(relu_dropout_(hidden, self.dropout_rate, self.training))
         return self.wo(dropout(self.activation(hidden), self.dropout_rate, self.training))
 
