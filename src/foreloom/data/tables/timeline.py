@@ -6,7 +6,7 @@ Axes: T rows of the table (sorted by series, then time), N series, H horizon ste
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,12 +20,13 @@ class Timeline:
 
     timestamps_T: pd.DatetimeIndex
     starts: np.ndarray
-    names: Sequence[object]
+    name: Callable[[int], str]
+    """What sentences call a series."""
     freq: str
 
     @classmethod
     def read(
-        cls, timestamps_T: pd.DatetimeIndex, starts: np.ndarray, names: Sequence[object], freq: str | None
+        cls, timestamps_T: pd.DatetimeIndex, starts: np.ndarray, name: Callable[[int], str], freq: str | None
     ) -> Timeline:
         """Infer the frequency from the longest series and hold every series to it; a `freq` given is trusted.
 
@@ -38,19 +39,19 @@ class Timeline:
                 raise ValueError(
                     f"freq {freq!r} is no pandas frequency; use h, 30min, D, W, MS, QS or the like."
                 ) from None
-            return cls(timestamps_T, starts, names, freq)
+            return cls(timestamps_T, starts, name, freq)
         longest = int(np.diff(starts).argmax())
         rows = timestamps_T[starts[longest] : starts[longest + 1]]
         if len(rows) < 3:
             raise ValueError(
-                f"the frequency cannot be inferred: the longest series, {names[longest]!r}, has {len(rows)} "
+                f"the frequency cannot be inferred: the longest series, {name(longest)}, has {len(rows)} "
                 f'row{"s" * (len(rows) > 1)} and 3 are needed. Say it with freq="D" (or h, W, MS ...), '
                 "--freq D on the command line."
             )
-        found = _infer(rows)
+        found = infer_freq(rows)
         if found is None:
-            raise _irregular(names[longest], rows, np.diff(_wall_clock(rows)))
-        timeline = cls(timestamps_T, starts, names, found)
+            raise _irregular(name(longest), rows, np.diff(_wall_clock(rows)))
+        timeline = cls(timestamps_T, starts, name, found)
         timeline._check()
         return timeline
 
@@ -89,7 +90,7 @@ class Timeline:
             return
         row = int(np.flatnonzero(~regular)[0])
         series = int(np.searchsorted(self.starts, row, side="right") - 1)
-        raise _gap(self.names[series], self.timestamps_T[row], self.timestamps_T[row + 1], self.freq)
+        raise _gap(self.name(series), self.timestamps_T[row], self.timestamps_T[row + 1], self.freq)
 
     def _clock(self, timestamps: pd.DatetimeIndex) -> np.ndarray:
         """Without time zone: hours and shorter steps run in UTC, days and longer ones on the wall clock."""
@@ -110,10 +111,13 @@ class Timeline:
         return isinstance(offset, pd.offsets.Tick) and not isinstance(offset, pd.offsets.Day)
 
 
-def _infer(rows: pd.DatetimeIndex) -> str | None:
+def infer_freq(stamps: pd.DatetimeIndex | np.ndarray) -> str | None:
+    """The frequency that times in order keep to, as pandas writes it; None for none, and for fewer than 3."""
+    if len(stamps) < 3:
+        return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # pandas 3 announces that pandas 4 returns an offset
-        found = pd.infer_freq(rows)
+        found = pd.infer_freq(pd.DatetimeIndex(stamps))
     return getattr(found, "freqstr", found)
 
 
@@ -147,7 +151,7 @@ def _wall_clock(timestamps: pd.DatetimeIndex) -> np.ndarray:
     return (timestamps.tz_localize(None) if timestamps.tz is not None else timestamps).to_numpy()
 
 
-def _irregular(name: object, rows: pd.DatetimeIndex, gaps: np.ndarray) -> ValueError:
+def _irregular(name: str, rows: pd.DatetimeIndex, gaps: np.ndarray) -> ValueError:
     """No frequency fits: point at the first step unlike the usual one."""
     lengths, counts = np.unique(gaps, return_counts=True)
     usual = lengths[counts.argmax()]
@@ -155,9 +159,9 @@ def _irregular(name: object, rows: pd.DatetimeIndex, gaps: np.ndarray) -> ValueE
     return _gap(name, rows[row], rows[row + 1], str(pd.Timedelta(usual)))
 
 
-def _gap(name: object, before: pd.Timestamp, after: pd.Timestamp, step: str) -> ValueError:
+def _gap(name: str, before: pd.Timestamp, after: pd.Timestamp, step: str) -> ValueError:
     return ValueError(
-        f"series {name!r} is not regular: it goes from {before} to {after}, and the step elsewhere is {step}. Add the "
+        f"series {name} is not regular: it goes from {before} to {after}, and the step elsewhere is {step}. Add the "
         "missing rows (a target may be empty), take rows out, or give freq= (--freq) to have the rows taken as "
         "consecutive."
     )

@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from foreloom.forecast.timeline import Timeline
+from foreloom.data.tables.timeline import Timeline
 
 
 def read(*series, freq=None):
     index = series[0].append(list(series[1:]))
-    return Timeline.read(index, np.cumsum([0, *map(len, series)]), [f"s{i}" for i in range(len(series))], freq)
+    return Timeline.read(index, np.cumsum([0, *map(len, series)]), lambda n: repr(f"s{n}"), freq)
 
 
 def dates(start, periods, freq, **options):

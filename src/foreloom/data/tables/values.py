@@ -1,0 +1,179 @@
+"""A column of a table as numbers, as labels or as ids; what is none of these is refused with its row.
+
+Axes: N rows, as the table has them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from foreloom.data.tables.read import Rows
+from foreloom.data.tables.times import kind_of
+
+MISSING = [
+    "", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None", "<NA>", "#N/A", "#NA", "#N/A N/A",
+    "-1.#IND", "1.#IND", "-1.#QNAN", "1.#QNAN",
+]  # fmt: skip
+"""What text files write for a missing value; pandas takes the same."""
+_TRUTHS = {"true": "True", "false": "False", "1": "True", "0": "False", "yes": "True", "no": "False"}
+_DATE_OR_CLOCK = (
+    r"^(\d{4}-\d{1,2}-\d{1,2}|\d{1,2}[/.]\d{1,2}[/.]\d{2,4})([ T]\d{1,2}:\d\d.*)?$|^\d{1,2}:\d\d(:\d\d(\.\d+)?)?$"
+)
+_ASK = "Correct it or leave it empty."
+
+
+def written(rows: Rows, name: str) -> pa.Array:
+    """A column without what its file spells as missing."""
+    column = rows.column(name)
+    if rows.is_text:
+        missing = pc.is_in(pc.utf8_trim_whitespace(column), value_set=pa.array(MISSING, column.type))
+        column = pc.if_else(missing, pa.scalar(None, column.type), column)
+    return column
+
+
+def is_empty(rows: Rows, name: str) -> bool:
+    """Has the column no value at all?"""
+    column = written(rows, name)
+    nan = pc.sum(pc.is_nan(column)).as_py() or 0 if pa.types.is_floating(column.type) else 0
+    return column.null_count + nan == len(column)
+
+
+def numbers(rows: Rows, name: str, place: str = "", remedy: str = _ASK) -> np.ndarray:
+    """float64 (N,), NaN is missing. ValueError, with the row, for what is no number."""
+    column = written(rows, name)
+    if pa.types.is_large_string(column.type):
+        text = pc.utf8_trim_whitespace(column)
+        if rows.options.decimal != ".":
+            text = pc.replace_substring(text, rows.options.decimal, ".")
+        try:
+            values = pc.cast(text, pa.float64())
+        except pa.ArrowInvalid:
+            parsed = pd.to_numeric(text.to_pandas().astype(object), errors="coerce").to_numpy(
+                np.float64, na_value=np.nan
+            )
+            wrong = np.isnan(parsed) & text.is_valid().to_numpy(zero_copy_only=False)
+            wrong &= ~pc.is_in(pc.utf8_lower(text), value_set=pa.array(["nan"], text.type)).to_numpy(
+                zero_copy_only=False
+            )
+            if wrong.any():
+                raise NotANumber(rows, name, int(wrong.argmax()), column[int(wrong.argmax())].as_py(), remedy) from None
+            return parsed
+    elif pa.types.is_temporal(column.type) or (not pa.types.is_primitive(column.type) and not _is_plain(column.type)):
+        raise ValueError(f"{rows.name}: column {name!r} holds {kind_of(column.type)}, where numbers are needed.")
+    else:
+        values = column.cast(pa.float64(), safe=False)
+    return values.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
+
+
+class NotANumber(ValueError):
+    """A cell that is no number."""
+
+    def __init__(self, rows: Rows, name: str, row: int, cell: object, remedy: str, series: str = "") -> None:
+        self.args_of = (rows, name, row, cell, remedy)
+        place = rows.origin.row(row) + (f" (series {series})" if series else "")
+        super().__init__(
+            f"{rows.origin.file(row)}: column {name!r} holds {cell!r} in {place}, where a number is needed. {remedy}"
+        )
+
+    def of(self, series: str) -> NotANumber:
+        """The same, with the series that the row belongs to."""
+        return NotANumber(*self.args_of, series)
+
+
+def is_numeric(rows: Rows, name: str) -> bool:
+    """Numbers, or labels? Text among numbers is more often a slip than a label: such a column counts as numbers.
+
+    ValueError for times, lists and other things that are neither.
+    """
+    type_ = rows.columns.schema.field(name).type
+    is_category = pa.types.is_dictionary(type_)
+    column = written(rows, name)
+    if pa.types.is_large_string(column.type):
+        if pc.all(pc.match_substring_regex(column, _DATE_OR_CLOCK)).as_py() and column.null_count < len(column):
+            raise _refused(rows, name, "times")
+        if is_category:
+            return False
+        present = pc.utf8_trim_whitespace(column.drop_null())
+        if rows.options.decimal != ".":
+            present = pc.replace_substring(present, rows.options.decimal, ".")
+        parsed = pd.to_numeric(present.to_pandas().astype(object), errors="coerce").notna()
+        return bool(rows.is_text if parsed.all() else parsed.mean() > 0.5)
+    if pa.types.is_boolean(column.type):
+        return False
+    if pa.types.is_temporal(column.type) or (not pa.types.is_primitive(column.type) and not _is_plain(column.type)):
+        raise _refused(rows, name, kind_of(column.type))
+    return not is_category
+
+
+def labels(rows: Rows, name: str) -> pa.Array:
+    """Text (N,), null is missing: truth values are True and False however they are written, 1.0 is 1."""
+    column = written(rows, name)
+    if pa.types.is_boolean(column.type):
+        return _truths(column.cast(pa.large_string()))
+    if pa.types.is_large_string(column.type):
+        distinct = pc.unique(pc.utf8_lower(column.drop_null()))
+        return _truths(column) if set(distinct.to_pylist()) <= {"true", "false"} and len(distinct) else column
+    return _as_text(column)
+
+
+def labels_like(rows: Rows, name: str, past: set[str]) -> pa.Array:
+    """`labels`, with truth values that are written otherwise than over the past (1, yes) as the past has them."""
+    column = labels(rows, name)
+    lower = set(pc.unique(pc.utf8_lower(column.drop_null())).to_pylist())
+    if past <= {"True", "False"} and lower <= set(_TRUTHS):
+        return _truths(column)
+    if past <= set(_TRUTHS) and lower <= {"true", "false"} and len(lower):
+        for true, false in (("1", "0"), ("yes", "no")):
+            if past <= {true, false}:
+                return pc.if_else(pc.equal(pc.utf8_lower(column), "true"), true, false).cast(pa.large_string())
+    return column
+
+
+def ids(rows: Rows, name: str) -> pa.Array:
+    """Text as written (N,), of whole numbers without a point. ValueError with the row of a series without a name."""
+    column = rows.column(name)
+    missing = column.is_null()
+    if pa.types.is_floating(column.type):
+        missing = pc.is_null(column, nan_is_null=True)
+    if pa.types.is_large_string(column.type) and rows.is_text:
+        missing = pc.or_(missing, pc.equal(column, ""))
+    if pc.any(missing).as_py():
+        row = pc.index(missing, True).as_py()
+        raise ValueError(f"{rows.origin.file(row)}: column {name!r} is empty in {rows.origin.row(row)}.")
+    if pa.types.is_nested(column.type):
+        raise ValueError(
+            f"{rows.name}: column {name!r} holds {kind_of(column.type)}, and names the series. Write text."
+        )
+    return _as_text(column)
+
+
+def _truths(column: pa.Array) -> pa.Array:
+    lower = pc.utf8_lower(column)
+    place = pc.index_in(lower, value_set=pa.array(list(_TRUTHS), lower.type))
+    return pa.array(list(_TRUTHS.values()), pa.large_string()).take(place)
+
+
+def _as_text(column: pa.Array) -> pa.Array:
+    if pa.types.is_floating(column.type):
+        values = column.to_numpy(zero_copy_only=False)
+        present = values[~np.isnan(values)]
+        if (present == np.floor(present)).all() and (np.abs(present) < 2**53).all():
+            return (
+                pc.if_else(pc.is_null(column, nan_is_null=True), None, column).cast(pa.int64()).cast(pa.large_string())
+            )
+    try:
+        return column.cast(pa.large_string())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.large_string())
+
+
+def _is_plain(type_: pa.DataType) -> bool:
+    return pa.types.is_null(type_) or pa.types.is_decimal(type_) or pa.types.is_boolean(type_)
+
+
+def _refused(rows: Rows, name: str, kind: str) -> ValueError:
+    instead = " (day of week ...)" if kind == "times" else ""
+    return ValueError(f"{rows.name}: column {name!r} holds {kind}. Drop it, or make numbers of it{instead}.")
