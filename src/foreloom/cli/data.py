@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foreloom.cli.arguments import split_names
+from foreloom.cli.arguments import (
+    DateFormatOption,
+    DecimalOption,
+    IdColumnOption,
+    SeparatorOption,
+    TargetOption,
+    TimestampColumnOption,
+    split_names,
+)
+
+if TYPE_CHECKING:
+    from foreloom.data.tables.read import TableOptions
 
 data_app = typer.Typer(help="Look at, convert, fetch and make data sets.", no_args_is_help=True)
 
@@ -18,23 +29,45 @@ def inspect(
     context_length: Annotated[int, typer.Option(min=1, help="Context to count usable series for.")] = 512,
     horizon: Annotated[int, typer.Option(min=1, help="Horizon to count usable series for.")] = 64,
     plot: Annotated[Path | None, typer.Option(help="Draw examples and lengths into this PNG.")] = None,
+    id_column: IdColumnOption = "item_id",
+    timestamp_column: TimestampColumnOption = "timestamp",
+    target: TargetOption = "target",
+    date_format: DateFormatOption = None,
+    separator: SeparatorOption = None,
+    decimal: DecimalOption = None,
 ) -> None:
     """Tell what a data set holds: series, lengths, gaps, duplicates, covariates."""
     from foreloom.report.dataset import inspect_and_print
 
-    inspect_and_print(path, context_length=context_length, horizon=horizon, plot=plot)
+    table = _table(id_column, timestamp_column, target, date_format, separator, decimal)
+    inspect_and_print(path, context_length=context_length, horizon=horizon, plot=plot, table=table)
 
 
 @data_app.command()
 def convert(
     source: Annotated[Path, typer.Argument(help="A data set in any layout foreloom reads.")],
     out: Annotated[Path, typer.Argument(help="The file to write: .arrow or .parquet.")],
+    id_column: IdColumnOption = "item_id",
+    timestamp_column: TimestampColumnOption = "timestamp",
+    target: TargetOption = "target",
+    date_format: DateFormatOption = None,
+    separator: SeparatorOption = None,
+    decimal: DecimalOption = None,
 ) -> None:
     """Write a data set as one Arrow file, which is memory-mapped, or as Parquet, which is smaller."""
     from foreloom.data.convert import convert as write
 
-    write(source, out, form="parquet" if out.suffix == ".parquet" else "arrow")
+    table = _table(id_column, timestamp_column, target, date_format, separator, decimal)
+    write(source, out, form="parquet" if out.suffix == ".parquet" else "arrow", table=table)
     typer.echo(f"wrote {out}")
+
+
+def _table(id_column: str, timestamp_column: str, target: str, *text: str | None) -> TableOptions:
+    """The options that say what a table does not; `text` is the date format, the separator and the decimal point."""
+    from foreloom.data.tables.read import TableOptions
+
+    ids, targets = tuple(split_names(id_column)), tuple(split_names(target))
+    return TableOptions(ids, timestamp_column, targets, *text)
 
 
 @data_app.command()

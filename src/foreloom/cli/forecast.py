@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from foreloom.cli.arguments import DeviceOption, ModelArgument, split_names
+from foreloom.cli.arguments import (
+    DateFormatOption,
+    DecimalOption,
+    DeviceOption,
+    IdColumnOption,
+    ModelArgument,
+    SeparatorOption,
+    TargetOption,
+    TimestampColumnOption,
+    split_names,
+)
 
 
 def forecast(
@@ -20,9 +30,12 @@ def forecast(
         str | None,
         typer.Option(help="Quantile levels, comma separated (default: 0.1,0.5,0.9; 0.5 for models of single values)."),
     ] = None,
-    target: Annotated[str, typer.Option(help="Target column(s), comma separated.")] = "target",
-    id_column: Annotated[str, typer.Option(help="The column that names the series.")] = "item_id",
-    timestamp_column: Annotated[str, typer.Option(help="The column of times.")] = "timestamp",
+    target: TargetOption = "target",
+    id_column: IdColumnOption = "item_id",
+    timestamp_column: TimestampColumnOption = "timestamp",
+    date_format: DateFormatOption = None,
+    separator: SeparatorOption = None,
+    decimal: DecimalOption = None,
     freq: Annotated[
         str | None,
         typer.Option(help="The step between rows: h, D, W, MS ... (default: told from the times). Gaps are closed up."),
@@ -34,7 +47,6 @@ def forecast(
     """Forecast every series of a table."""
     from foreloom.report.forecasts import forecast_and_draw, parse_levels
 
-    names = split_names(target)
     written = forecast_and_draw(
         model,
         data,
@@ -44,9 +56,12 @@ def forecast(
         future=future,
         prediction_length=horizon,
         quantile_levels=None if quantiles is None else parse_levels(quantiles),
-        target=names[0] if len(names) == 1 else names,
-        id_column=id_column,
+        target=split_names(target),
+        id_column=split_names(id_column),
         timestamp_column=timestamp_column,
+        date_format=date_format,
+        separator=separator,
+        decimal=decimal,
         freq=freq,
         context_length=context_length,
     )

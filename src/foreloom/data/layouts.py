@@ -11,7 +11,8 @@ from foreloom.data.binary import META
 
 ACCEPTED = (
     "a save_to_disk folder (state.json, or dataset_dict.json with a split 'train'), a Time-300B folder (meta.json and "
-    ".bin shards), files .arrow, .parquet, .jsonl, .json, .csv, .npy, .pkl or .pickle, or a folder of these"
+    ".bin shards), files .arrow, .parquet, .jsonl, .json, .csv, .tsv, .csv.gz, .npy, .pkl or .pickle, or a "
+    "folder of these"
 )
 _ENDINGS = {
     ".arrow": "arrow",
@@ -19,6 +20,7 @@ _ENDINGS = {
     ".jsonl": "jsonl",
     ".json": "json",
     ".csv": "csv",
+    ".tsv": "csv",
     ".npy": "npy",
     ".pkl": "pickle",
     ".pickle": "pickle",
@@ -44,9 +46,9 @@ def find_parts(path: Path) -> list[Part]:
     nothing is found.
     """
     if path.is_file():
-        if path.suffix not in _ENDINGS:
+        if _ending(path) not in _ENDINGS:
             raise ValueError(f"{path}: not a data set. Accepted: {ACCEPTED}.")
-        return [Part(_ENDINGS[path.suffix], path, [path])]
+        return [Part(_ENDINGS[_ending(path)], path, [path])]
     parts = _walk(path)
     if not parts:
         holds = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
@@ -68,9 +70,15 @@ def _walk(folder: Path) -> list[Part]:
             continue
         if entry.is_dir():
             inner += _walk(entry)
-        elif entry.suffix in _ENDINGS and entry.name not in _DESCRIPTIONS:
-            files.setdefault(_ENDINGS[entry.suffix], []).append(entry)
+        elif _ending(entry) in _ENDINGS and entry.name not in _DESCRIPTIONS:
+            files.setdefault(_ENDINGS[_ending(entry)], []).append(entry)
     return [Part(layout, its[0] if len(its) == 1 else folder, its) for layout, its in files.items()] + inner
+
+
+def _ending(path: Path) -> str:
+    """.csv of sales.csv.gz; only text tables are read compressed."""
+    is_compressed = path.suffix == ".gz" and Path(path.stem).suffix in (".csv", ".tsv")
+    return Path(path.stem).suffix if is_compressed else path.suffix
 
 
 def _train_split(path: Path) -> Path:

@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow.compute as pc
 
 from foreloom.data.columns import ID_NAMES
+from foreloom.data.encoding import encode_many
 from foreloom.data.forecast_input import forecast_input
 from foreloom.data.tables import values
 from foreloom.data.tables.long_table import TIME_NAMES, LongTable
@@ -69,6 +70,7 @@ class Table:
         timeline = Timeline.read(table.times_T, table.starts, table.series, freq)
         ahead = timeline.ahead(prediction_length)
         target_VT = np.stack([_finite(table, name) for name in table.targets])
+        _say_empty(table, target_VT)
         past = {name: _covariate(table, name) for name in table.covariates}
         future: dict[str, np.ndarray] = {}
         if future_df is not None:
@@ -83,19 +85,25 @@ class Table:
         return cls(table, target_VT, past, future, ahead)
 
     def inputs(self) -> list[ForecastInput]:
-        """One thing to forecast a series: slices of the table where all is numbers."""
+        """One thing to forecast a series: slices of the table, but where labels stand beside several targets."""
         starts, num_series = self.past.starts, len(self.past.keys_N)
         length = len(self.ahead) // num_series
-        labelled = any(column.dtype == object for column in self.past_covariates.values())
-        if labelled:
+        labelled = [name for name, column in self.past_covariates.items() if column.dtype == object]
+        if labelled and len(self.target_VT) > 1:
             return [self._encoded(n, slice(starts[n], starts[n + 1]), length) for n in range(num_series)]
         known = sorted(self.future_covariates)
         names = sorted(set(self.past_covariates) - set(known)) + known
-        context_RT = np.concatenate([self.target_VT, *(self.past_covariates[name][None] for name in names)])
-        future_NRH = np.full((num_series, len(context_RT), length), np.nan, dtype=np.float32)
-        for row, name in enumerate(known, start=len(context_RT) - len(known)):
-            future_NRH[:, row] = self.future_covariates[name].reshape(num_series, length)
         num_targets, num_past = len(self.target_VT), len(names) - len(known)
+        context_RT = np.concatenate([self.target_VT, np.empty((len(names), self.target_VT.shape[1]), np.float32)])
+        future_NRH = np.full((num_series, len(context_RT), length), np.nan, dtype=np.float32)
+        for row, name in enumerate(names, start=num_targets):
+            past_T, future = self.past_covariates[name], self.future_covariates.get(name)
+            future_NH = None if future is None else future.reshape(num_series, length)
+            if name in labelled:
+                past_T, future_NH = encode_many(past_T, self.target_VT[0], starts, future_NH)
+            context_RT[row] = past_T
+            if future_NH is not None:
+                future_NRH[:, row] = future_NH
         return [
             ForecastInput(context_RT[:, begin:end], future_RH, num_targets, num_past, len(known))
             for begin, end, future_RH in zip(starts[:-1].tolist(), starts[1:].tolist(), future_NRH, strict=True)
@@ -238,6 +246,17 @@ def _covariate(table: LongTable, name: str, past: np.ndarray | None = None) -> n
             f"({', '.join(map(repr, sorted(known)[:3]))}): are they written differently?"
         )
     return labels.to_numpy(zero_copy_only=False)
+
+
+def _say_empty(table: LongTable, target_VT: np.ndarray) -> None:
+    has_value_N = np.add.reduceat(np.isfinite(target_VT).any(axis=0), table.starts[:-1]) > 0
+    if not has_value_N.all():
+        empty = np.flatnonzero(~has_value_N)
+        others = f" and {len(empty) - 1} more have" if len(empty) > 1 else " has"
+        table.rows.say(
+            f"{table.rows.name}: series {table.series(int(empty[0]))}{others} no value: there is nothing to "
+            "forecast from."
+        )
 
 
 def _known_ahead(past: LongTable, future: Rows) -> list[str]:

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from foreloom.data.inspect import DataReport
+    from foreloom.data.tables.read import TableOptions
 
 
-def inspect_and_print(path: Path, *, context_length: int, horizon: int, plot: Path | None = None) -> None:
+def inspect_and_print(
+    path: Path, *, context_length: int, horizon: int, plot: Path | None = None, table: TableOptions
+) -> None:
     """Inspect a data set, print what was found and, with `plot`, draw examples and lengths as PNG or SVG."""
     from rich.console import Console
 
@@ -18,14 +21,14 @@ def inspect_and_print(path: Path, *, context_length: int, horizon: int, plot: Pa
     from foreloom.report.figures import dataset_figure
     from foreloom.report.style import save_figure
 
-    report = inspect(path, context_length=context_length, prediction_length=horizon)
+    report = inspect(path, context_length=context_length, prediction_length=horizon, table=table)
     console = Console()
     width = max(map(len, facts(report, context_length, horizon)))
     for label, text in facts(report, context_length, horizon).items():
         console.print(f"[bold]{label:<{width}}[/]  {text}", highlight=False, soft_wrap=True)
     if plot is not None:
         examples = {example.item_id: (example.steps, example.values) for example in report.examples}
-        save_figure(dataset_figure(examples, open_source(path).lengths), plot)
+        save_figure(dataset_figure(examples, open_source(path, table=table).lengths), plot)
         console.print(f"wrote {plot}", highlight=False, soft_wrap=True)
 
 

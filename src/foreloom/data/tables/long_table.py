@@ -148,8 +148,9 @@ class LongTable:
 
 def instants(times: pd.Index) -> np.ndarray:
     """datetime64 in UTC, or int64."""
-    has_zone = isinstance(times, pd.DatetimeIndex) and times.tz is not None
-    return (times.tz_convert(None) if has_zone else times).to_numpy()
+    if isinstance(times, pd.DatetimeIndex) and times.tz is not None:
+        return times.tz_convert(None).to_numpy()
+    return times.to_numpy()
 
 
 def is_column(rows: Rows, name: str) -> bool:

@@ -39,7 +39,15 @@ class TableOptions:
     """How times are written (%d/%m/%Y), where more than one reading fits."""
     separator: str | None = None
     """Between the columns of a text file; unset: a comma, a tab in .tsv files."""
-    decimal: str = "."
+    decimal: str | None = None
+    """The decimal point of a text file; unset: a point."""
+
+    def __post_init__(self) -> None:
+        if self.separator == "tab":
+            object.__setattr__(self, "separator", "\t")
+        for name, value in (("separator", self.separator), ("decimal", self.decimal)):
+            if value is not None and len(value) != 1:
+                raise ValueError(f"{name} {value!r}: one character is wanted, such as ; or a comma.")
 
 
 @dataclass(frozen=True)
@@ -215,7 +223,8 @@ def _without_periods(table: pa.Table) -> pa.Table:
         freq = stated or json.loads((one.metadata or {})[b"ARROW:extension:metadata"])["freq"]
         column = table.column(place).combine_chunks()
         ordinals = column.storage if isinstance(column, pa.ExtensionArray) else column
-        periods = pd.PeriodIndex.from_ordinals(ordinals.fill_null(0).to_numpy(zero_copy_only=False), freq=freq)
+        begins = ordinals.fill_null(0).to_numpy(zero_copy_only=False)
+        periods = pd.PeriodIndex(pd.arrays.PeriodArray(begins, dtype=pd.PeriodDtype(freq)))
         times = pa.array(periods.to_timestamp(), mask=ordinals.is_null().to_numpy(zero_copy_only=False))
         table = table.set_column(place, one.name, times)
     return table

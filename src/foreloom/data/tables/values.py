@@ -45,9 +45,7 @@ def numbers(rows: Rows, name: str, place: str = "", remedy: str = _ASK) -> np.nd
     """float64 (N,), NaN is missing. ValueError, with the row, for what is no number."""
     column = written(rows, name)
     if pa.types.is_large_string(column.type):
-        text = pc.utf8_trim_whitespace(column)
-        if rows.options.decimal != ".":
-            text = pc.replace_substring(text, rows.options.decimal, ".")
+        text = _with_points(rows, pc.utf8_trim_whitespace(column))
         try:
             values = pc.cast(text, pa.float64())
         except pa.ArrowInvalid:
@@ -92,15 +90,14 @@ def is_numeric(rows: Rows, name: str) -> bool:
     is_category = pa.types.is_dictionary(type_)
     column = written(rows, name)
     if pa.types.is_large_string(column.type):
-        if pc.all(pc.match_substring_regex(column, _DATE_OR_CLOCK)).as_py() and column.null_count < len(column):
+        distinct, counts = pc.value_counts(column.drop_null()).flatten()
+        if pc.all(pc.match_substring_regex(distinct, _DATE_OR_CLOCK)).as_py() and len(distinct):
             raise _refused(rows, name, "times")
         if is_category:
             return False
-        present = pc.utf8_trim_whitespace(column.drop_null())
-        if rows.options.decimal != ".":
-            present = pc.replace_substring(present, rows.options.decimal, ".")
-        parsed = pd.to_numeric(present.to_pandas().astype(object), errors="coerce").notna()
-        return bool(rows.is_text if parsed.all() else parsed.mean() > 0.5)
+        spelled = _with_points(rows, pc.utf8_trim_whitespace(distinct))
+        parsed = pd.to_numeric(spelled.to_pandas().astype(object), errors="coerce").notna()
+        return bool(rows.is_text if parsed.all() else np.average(parsed, weights=counts) > 0.5)
     if pa.types.is_boolean(column.type):
         return False
     if pa.types.is_temporal(column.type) or (not pa.types.is_primitive(column.type) and not _is_plain(column.type)):
@@ -114,7 +111,7 @@ def labels(rows: Rows, name: str) -> pa.Array:
     if pa.types.is_boolean(column.type):
         return _truths(column.cast(pa.large_string()))
     if pa.types.is_large_string(column.type):
-        distinct = pc.unique(pc.utf8_lower(column.drop_null()))
+        distinct = pc.utf8_lower(pc.unique(column.drop_null()))
         return _truths(column) if set(distinct.to_pylist()) <= {"true", "false"} and len(distinct) else column
     return _as_text(column)
 
@@ -122,7 +119,7 @@ def labels(rows: Rows, name: str) -> pa.Array:
 def labels_like(rows: Rows, name: str, past: set[str]) -> pa.Array:
     """`labels`, with truth values that are written otherwise than over the past (1, yes) as the past has them."""
     column = labels(rows, name)
-    lower = set(pc.unique(pc.utf8_lower(column.drop_null())).to_pylist())
+    lower = set(pc.utf8_lower(pc.unique(column.drop_null())).to_pylist())
     if past <= {"True", "False"} and lower <= set(_TRUTHS):
         return _truths(column)
     if past <= set(_TRUTHS) and lower <= {"true", "false"} and len(lower):
@@ -148,6 +145,11 @@ def ids(rows: Rows, name: str) -> pa.Array:
             f"{rows.name}: column {name!r} holds {kind_of(column.type)}, and names the series. Write text."
         )
     return _as_text(column)
+
+
+def _with_points(rows: Rows, text: pa.Array) -> pa.Array:
+    point = rows.options.decimal if rows.is_text else None
+    return text if point is None else pc.replace_substring(text, point, ".")
 
 
 def _truths(column: pa.Array) -> pa.Array:
