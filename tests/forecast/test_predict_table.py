@@ -186,3 +186,17 @@ def test_a_table_without_ids_is_one_series():
     pd.testing.assert_frame_equal(without.drop(columns="item_id"), with_ids.drop(columns="item_id"))
     with pytest.raises(ValueError, match="no column 'item_id'"):  # two series: every time stands there twice
         naive_model().predict_df(table().drop(columns="item_id"), prediction_length=2)
+
+
+def test_columns_may_be_numbered_but_not_named_as_those_of_the_forecast():
+    numbered = table().rename(columns={"target": 0})
+    assert naive_model().predict_df(numbered, prediction_length=1, target=0)["target_name"].tolist() == ["0", "0"]
+    for name in ("predictions", "target_name"):
+        with pytest.raises(ValueError, match=f"a column of the forecast is called '{name}' too"):
+            naive_model().predict_df(table().rename(columns={"item_id": name}), None, 1, id_column=name)
+
+
+@pytest.mark.parametrize("freq", ["0h", "-1h", "daily"])
+def test_a_frequency_goes_forward(freq):
+    with pytest.raises(ValueError, match=f"freq '{freq}'.*use h, 30min, D"):
+        naive_model().predict_df(table(), prediction_length=1, freq=freq)

@@ -67,6 +67,11 @@ class Table:
                 f"{rows.name}: column {table.time_column!r} holds numbers, not times ({table.times_T[0]} ...). Write "
                 "times as 2024-01-31 12:00:00; years, 20240131 and seconds since 1970 are known too."
             )
+        taken = {"target_name", "predictions"} & {*table.id_columns, table.time_column}
+        if taken:
+            raise ValueError(
+                f"{rows.name}: a column of the forecast is called {min(taken)!r} too: rename it in the table."
+            )
         timeline = Timeline.read(table.times_T, table.starts, table.series, freq)
         ahead = timeline.ahead(prediction_length)
         target_VT = np.stack([_finite(table, name) for name in table.targets])
@@ -164,7 +169,8 @@ def options_of_table(options: Mapping[str, Any]) -> TableOptions:
     said = {name: options[name] for name in _OF_TABLE if options.get(name) is not None}
     for name in ("id_column", "target"):
         if name in said:
-            said[name] = (said[name],) if isinstance(said[name], str) else tuple(said[name])
+            several = isinstance(said[name], Sequence) and not isinstance(said[name], str)
+            said[name] = tuple(map(str, said[name] if several else [said[name]]))
     return TableOptions(**said)
 
 

@@ -340,3 +340,9 @@ def test_frames_that_speak_arrow_are_read():
     for other in ({"y": [1]}, [1, 2], "sales.csv", None):
         with pytest.raises(TypeError, match="df is of type .*give a data frame with a row a series and time step"):
             naive_model().predict_df(other)
+
+
+def test_a_row_with_a_comma_too_many_is_named(tmp_path, forecast):
+    path = tmp_path / "a.csv"
+    path.write_text("item_id,timestamp,target\na,2024-01-01,1\na,2024-01-02,2,\n")
+    refused_everywhere(path, forecast, "a.csv cannot be read as a table: row 3: Expected 3 columns, got 4")

@@ -245,18 +245,27 @@ def _read_text(path: Path, options: TableOptions, notes: list[str]) -> pa.Table:
     separator = options.separator or ("\t" if ".tsv" in path.suffixes else ",")
     header = _header(path, data, encoding, separator)
     fields = [f"f{number}" for number in range(len(header))]
-    try:
-        table = arrow_csv.read_csv(
+
+    def parsed(use_threads: bool) -> pa.Table:
+        return arrow_csv.read_csv(
             pa.BufferReader(data),
-            read_options=arrow_csv.ReadOptions(autogenerate_column_names=True, encoding=encoding),
+            read_options=arrow_csv.ReadOptions(
+                autogenerate_column_names=True, encoding=encoding, use_threads=use_threads
+            ),
             parse_options=arrow_csv.ParseOptions(delimiter=separator, newlines_in_values=True),
             convert_options=arrow_csv.ConvertOptions(
                 column_types=dict.fromkeys(fields, pa.large_string()), strings_can_be_null=False
             ),
         )
-    except pa.ArrowInvalid as error:
-        reason = str(error).rstrip(".").removeprefix("CSV parse error: ")
-        raise ValueError(f"{path} cannot be read as a table: {reason}.{_hint(header)}") from None
+
+    try:
+        table = parsed(use_threads=True)
+    except pa.ArrowInvalid:
+        try:
+            table = parsed(use_threads=False)  # which knows the row that is wrong
+        except pa.ArrowInvalid as error:
+            reason = str(error).rstrip(".").removeprefix("CSV parse error: ").replace("Row #", "row ")
+            raise ValueError(f"{path} cannot be read as a table: {reason}.{_hint(header)}") from None
     return table.slice(1).rename_columns([name.strip() for name in header])
 
 

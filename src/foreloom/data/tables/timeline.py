@@ -183,18 +183,17 @@ def _wall_clock(timestamps: pd.DatetimeIndex) -> np.ndarray:
 
 
 def _irregular(name: str, rows: pd.DatetimeIndex) -> ValueError:
-    """No frequency fits: point at the first step unlike the usual one, on weekdays at the first that is left out."""
+    """No frequency fits: point at the first step unlike the usual one, in months or weekdays where those are counted."""
     gaps = np.diff(_wall_clock(rows))
     days = _wall_clock(rows).astype("datetime64[D]")
-    business = np.busday_count(days[:-1], days[1:])
-    if (
-        np.is_busday(days).all()
-        and len(np.unique(rows.time)) == 1
-        and np.median(business) == 1
-        and (business != 1).any()
-    ):
-        row = int((business != 1).argmax())
-        return _gap(name, rows[row], rows[row + 1], "B, a business day")
+    if len(np.unique(rows.time)) == 1:
+        months = np.diff((rows.year * 12 + rows.month).to_numpy())
+        business = np.busday_count(days[:-1], days[1:])
+        is_monthly, is_business = rows.day.nunique() == 1, bool(np.is_busday(days).all())
+        for steps, counts, step in ((months, is_monthly, "a month"), (business, is_business, "B, a business day")):
+            if counts and np.median(steps) == 1 and (steps != 1).any():
+                row = int((steps != 1).argmax())
+                return _gap(name, rows[row], rows[row + 1], step)
     lengths, counts = np.unique(gaps, return_counts=True)
     usual = lengths[counts.argmax()]
     row = int(np.flatnonzero(gaps != usual)[0])
