@@ -81,7 +81,7 @@ class Table:
         if future_df is not None:
             ahead_rows = rows_of(future_df, "future_df", options)
             known = _known_ahead(table, ahead_rows)
-            later = LongTable.read(ahead_rows, like=table)
+            later = table.following(ahead_rows)
             _check_future(later, ahead, prediction_length, timeline.freq)
             future = {name: _covariate(later, name, past[name]) for name in known if name in past}
             rows.notes.extend(ahead_rows.notes)

@@ -275,12 +275,16 @@ def test_a_series_without_a_value_is_named(cases, forecast):
         forecast(cases / "15_all_empty_series.csv")
 
 
-def test_decimal_commas_are_read_when_they_are_said(cases, forecast):
+def test_decimal_commas_are_read_when_they_are_said(cases, forecast, tmp_path):
     path = cases / "13_semicolon_decimal_comma.csv"
     refused_everywhere(path, forecast, "cannot be read .*parted by semicolons.*--separator ';' --decimal ,")
     plain, text = forecast(cases / "14_plain.csv"), {"separator": ";", "decimal": ","}
     pd.testing.assert_frame_equal(forecast(path, **text), plain)
     assert open_source(path, table=TableOptions(**text)).read(0).start == np.datetime64("2024-01-01")
+    thousands = tmp_path / "thousands.csv"
+    thousands.write_text("ds;y\n2024-01-01;1,5\n2024-01-02;1.000\n2024-01-03;2,5\n")
+    with pytest.raises(ValueError, match="column 'y' holds '1.000' in row 3"):
+        forecast(thousands, **text)
 
 
 def test_a_file_of_other_columns_is_named(cases):

@@ -53,34 +53,53 @@ class LongTable:
     """DatetimeIndex, or int64 where the time column counts steps."""
 
     @classmethod
-    def read(
-        cls, rows: Rows, *, lone: Sequence[str] = ("series",), like: LongTable | None = None, sort: bool = True
-    ) -> LongTable:
-        """Find the columns (`rows.options`), read times and ids, sort.
+    def read(cls, rows: Rows, *, lone: Sequence[str] = ("series",)) -> LongTable:
+        """Find the columns (`rows.options`), read times and ids, sort. Without an id column every file is a series,
+        called as in `lone`.
 
-        Without an id column every file is a series, called as in `lone`. Of a table `like` another one, of the steps
-        that come next for instance, the columns and series must be the same; it has no targets. ValueError, with file
-        and row, for a column that is not there, an empty id or time, and a time that a series has twice.
+        ValueError, with file and row, for a column that is not there, an empty id or time, and a time that a series has
+        twice.
         """
         if not len(rows):
             raise ValueError(f"{rows.name} has no rows.")
-        time_column = _needed(rows, rows.options.timestamp_column if like is None else like.time_column)
-        targets = tuple(_needed(rows, name) for name in rows.options.target) if like is None else ()
-        id_columns = _id_columns(rows) if like is None else like.id_columns
-        _check_distinct((*id_columns, time_column), targets, like is None)
+        time_column = _needed(rows, rows.options.timestamp_column)
+        targets = tuple(_needed(rows, name) for name in rows.options.target)
+        if not targets:
+            raise ValueError("target is an empty list: name the column to forecast.")
+        id_columns = _id_columns(rows)
+        _check_distinct([*id_columns, time_column, *targets])
         times = read_times(rows, time_column)
-        for name in id_columns if like is not None else ():
-            _needed(rows, name)
         codes, keys = _series(rows, id_columns, lone)
-        if like is not None:
-            known = like.keys_N.get_indexer(keys)
-            codes = known[codes]
-            _check_same_series(rows, like, codes, keys, id_columns)
-            keys = like.keys_N
+        return cls._sorted(rows, id_columns, time_column, targets, keys, codes, times)
+
+    def following(self, rows: Rows) -> LongTable:
+        """A table of the steps that come next: the same columns and series, in the same order, and no targets.
+
+        ValueError as `read`, and for a series that only one of the tables has.
+        """
+        if not len(rows):
+            raise ValueError(f"{rows.name} has no rows.")
+        times = read_times(rows, self.time_column)
+        codes, keys = _series(rows, self.id_columns, self.keys_N.tolist())
+        codes = self.keys_N.get_indexer(keys)[codes]
+        self._check_same_series(rows, codes)
+        return self._sorted(rows, self.id_columns, self.time_column, (), self.keys_N, codes, times)
+
+    @classmethod
+    def _sorted(
+        cls,
+        rows: Rows,
+        id_columns: tuple[str, ...],
+        time_column: str,
+        targets: tuple[str, ...],
+        keys_N: pd.Index,
+        codes: np.ndarray,
+        times: pd.Index,
+    ) -> LongTable:
         order = np.lexsort([instants(times), codes])
         codes, times = codes[order], times.take(order)
-        starts = np.searchsorted(codes, np.arange(len(keys) + 1))
-        table = cls(rows, id_columns, time_column, targets, keys, order, codes, starts, times)
+        starts = np.searchsorted(codes, np.arange(len(keys_N) + 1))
+        table = cls(rows, id_columns, time_column, targets, keys_N, order, codes, starts, times)
         table._check_times()
         return table
 
@@ -144,6 +163,22 @@ class LongTable:
             f"{origin.file(two)}: series {self.series(self.series_T[position])} has {self.times_T[position]} twice "
             f"({both}). Keep one row a series and time step."
         )
+
+    def _check_same_series(self, rows: Rows, codes: np.ndarray) -> None:
+        """Of another table, whose rows belong to the series `codes` of this one, -1 to none."""
+        if (codes < 0).any():
+            row = int((codes < 0).argmax())
+            found = "/".join(str(rows.column(name)[row].as_py()) for name in self.id_columns)
+            raise ValueError(
+                f"{rows.name}: series {found!r} ({rows.origin.row(row)}) is not in the table of the past, whose series "
+                f"are called {', '.join(self.names_N[:3])}{' ...' if len(self.names_N) > 3 else ''}."
+            )
+        missing = np.setdiff1d(np.arange(len(self.keys_N)), codes)
+        if len(missing):
+            raise ValueError(
+                f"{rows.name} lacks series {self.series(int(missing[0]))} ({len(missing)} of {len(self.keys_N)} are "
+                "missing)."
+            )
 
 
 def instants(times: pd.Index) -> np.ndarray:
@@ -213,16 +248,13 @@ def _needed(rows: Rows, asked: str) -> str:
     return found
 
 
-def _check_distinct(keys: Sequence[str], targets: Sequence[str], needs_target: bool) -> None:
+def _check_distinct(used: Sequence[str]) -> None:
     """Do the id, the time and the targets, one at least, have a column each?"""
-    used = [*keys, *targets]
     for name in used:
         if used.count(name) > 1:
             raise ValueError(
                 f"column {name!r} is asked for twice; the id, the time and each target need one of their own."
             )
-    if needs_target and not targets:
-        raise ValueError("target is an empty list: name the column to forecast.")
 
 
 def _series(rows: Rows, id_columns: Sequence[str], lone: Sequence[str]) -> tuple[np.ndarray, pd.Index]:
@@ -241,21 +273,3 @@ def _series(rows: Rows, id_columns: Sequence[str], lone: Sequence[str]) -> tuple
     firsts = np.unique(codes, return_index=True)[1]
     parts = [one.dictionary.take(one.indices.take(pa.array(firsts))).to_pylist() for one in encoded]
     return codes, pd.Index([_BETWEEN_KEYS.join(part) for part in zip(*parts, strict=True)], dtype=object)
-
-
-def _check_same_series(
-    rows: Rows, like: LongTable, codes: np.ndarray, keys: pd.Index, id_columns: Sequence[str]
-) -> None:
-    if (codes < 0).any():
-        row = int((codes < 0).argmax())
-        found = "/".join(str(rows.column(name)[row].as_py()) for name in id_columns)
-        raise ValueError(
-            f"{rows.name}: series {found!r} ({rows.origin.row(row)}) is not in the table of the past, whose series are "
-            f"called {', '.join(like.names_N[:3])}{' ...' if len(like.names_N) > 3 else ''}."
-        )
-    missing = np.setdiff1d(np.arange(len(like.keys_N)), codes)
-    if len(missing):
-        raise ValueError(
-            f"{rows.name} lacks series {like.series(int(missing[0]))} ({len(missing)} of {len(like.keys_N)} are "
-            "missing)."
-        )

@@ -183,7 +183,7 @@ def _wall_clock(timestamps: pd.DatetimeIndex) -> np.ndarray:
 
 
 def _irregular(name: str, rows: pd.DatetimeIndex) -> ValueError:
-    """No frequency fits: point at the first step unlike the usual one, in months or weekdays where those are counted."""
+    """No frequency fits: point at the first step unlike the usual one, which may be a month or a weekday."""
     gaps = np.diff(_wall_clock(rows))
     days = _wall_clock(rows).astype("datetime64[D]")
     if len(np.unique(rows.time)) == 1:

@@ -41,7 +41,7 @@ def is_empty(rows: Rows, name: str) -> bool:
     return column.null_count + nan == len(column)
 
 
-def numbers(rows: Rows, name: str, place: str = "", remedy: str = _ASK) -> np.ndarray:
+def numbers(rows: Rows, name: str, remedy: str = _ASK) -> np.ndarray:
     """float64 (N,), NaN is missing. ValueError, with the row, for what is no number."""
     column = written(rows, name)
     if pa.types.is_large_string(column.type):
@@ -49,17 +49,14 @@ def numbers(rows: Rows, name: str, place: str = "", remedy: str = _ASK) -> np.nd
         try:
             values = pc.cast(text, pa.float64())
         except pa.ArrowInvalid:
-            parsed = pd.to_numeric(text.to_pandas().astype(object), errors="coerce").to_numpy(
-                np.float64, na_value=np.nan
-            )
-            wrong = np.isnan(parsed) & text.is_valid().to_numpy(zero_copy_only=False)
-            wrong &= ~pc.is_in(pc.utf8_lower(text), value_set=pa.array(["nan"], text.type)).to_numpy(
-                zero_copy_only=False
-            )
+            parsed = _parsed(text)
+            is_wrong = pc.and_(pc.not_equal(pc.utf8_lower(text), "nan"), pa.array(np.isnan(parsed)))
+            wrong = is_wrong.fill_null(False).to_numpy(zero_copy_only=False)
             if wrong.any():
-                raise NotANumber(rows, name, int(wrong.argmax()), column[int(wrong.argmax())].as_py(), remedy) from None
+                row = int(wrong.argmax())
+                raise NotANumber(rows, name, row, column[row].as_py(), remedy) from None
             return parsed
-    elif pa.types.is_temporal(column.type) or (not pa.types.is_primitive(column.type) and not _is_plain(column.type)):
+    elif not _holds_numbers(column.type):
         raise ValueError(f"{rows.name}: column {name!r} holds {kind_of(column.type)}, where numbers are needed.")
     else:
         values = column.cast(pa.float64(), safe=False)
@@ -96,13 +93,11 @@ def is_numeric(rows: Rows, name: str) -> bool:
         if is_category:
             return False
         spelled = _with_points(rows, pc.utf8_trim_whitespace(distinct))
-        parsed = pd.to_numeric(spelled.to_pandas().astype(object), errors="coerce").notna()
-        return bool(rows.is_text if parsed.all() else np.average(parsed, weights=counts) > 0.5)
-    if pa.types.is_boolean(column.type):
-        return False
-    if pa.types.is_temporal(column.type) or (not pa.types.is_primitive(column.type) and not _is_plain(column.type)):
+        is_number = ~np.isnan(_parsed(spelled))
+        return bool(rows.is_text if is_number.all() else np.average(is_number, weights=counts) > 0.5)
+    if not _holds_numbers(column.type):
         raise _refused(rows, name, kind_of(column.type))
-    return not is_category
+    return not is_category and not pa.types.is_boolean(column.type)
 
 
 def labels(rows: Rows, name: str) -> pa.Array:
@@ -148,8 +143,9 @@ def ids(rows: Rows, name: str) -> pa.Array:
 
 
 def _with_points(rows: Rows, text: pa.Array) -> pa.Array:
+    """Numbers with the decimal point that Python knows; what marks thousands then (1.000,5) is no number."""
     point = rows.options.decimal if rows.is_text else None
-    return text if point is None else pc.replace_substring(text, point, ".")
+    return text if point is None else pc.replace_substring(pc.replace_substring(text, ".", "?"), point, ".")
 
 
 def _truths(column: pa.Array) -> pa.Array:
@@ -172,8 +168,15 @@ def _as_text(column: pa.Array) -> pa.Array:
         return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.large_string())
 
 
-def _is_plain(type_: pa.DataType) -> bool:
-    return pa.types.is_null(type_) or pa.types.is_decimal(type_) or pa.types.is_boolean(type_)
+def _parsed(text: pa.Array) -> np.ndarray:
+    """float64, NaN where text is no number."""
+    numbers = pd.to_numeric(text.to_pandas().astype(object), errors="coerce")
+    return numbers.to_numpy(np.float64, na_value=np.nan)
+
+
+def _holds_numbers(type_: pa.DataType) -> bool:
+    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean, pa.types.is_null)
+    return any(holds(type_) for holds in kinds)
 
 
 def _refused(rows: Rows, name: str, kind: str) -> ValueError:
