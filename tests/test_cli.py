@@ -281,7 +281,7 @@ def test_what_a_model_is_scored_on(foreloom, model):
     refused(foreloom(*windows, "--protocol", "timemo"), "expected standard or timemoe. Did you mean timemoe?")
     refused(foreloom(*windows, "--normalization", "zero"), "--normalization 'zero': expected none or context.")
     refused(foreloom(*windows), "births.csv is a long table", "Score it with --tasks")
-    refused(foreloom(*windows, "--date-column", "timestamp"), "row 2: column 'item_id' is", "--channels")
+    refused(foreloom(*windows, "--date-column", "timestamp"), "column 'item_id' holds 'us' in row 2", "--channels")
     births = (*windows, "--date-column", "timestamp", "--channels", "target")
     refused(foreloom(*births, "-c", "65"), "a context of 65 steps was asked for, but the model uses 64 at most")
     refused(foreloom(*births, "-p", "9999"), "horizon 9999 was not scored", "needs 9,999 test rows")

@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 
 from foreloom.data.tables import values
-from foreloom.data.tables.long_table import instants, is_column
-from foreloom.data.tables.read import Rows, is_unnamed, read_rows
+from foreloom.data.tables.long_table import has_values, instants
+from foreloom.data.tables.read import Rows, read_rows
 from foreloom.data.tables.timeline import infer_freq
 from foreloom.data.tables.times import read_times
 from foreloom.evaluation.season import season_length as season_of
@@ -113,7 +113,7 @@ def read_ltsf(
     path = Path(path)
     rows = _read(path)
     date_column = _date_column(path, rows.names, date_column)
-    names = [name for name in rows.names if name != date_column and is_column(rows, name)]
+    names = [name for name in rows.names if name != date_column and has_values(rows, name)]
     for name in channels or ():
         if name not in names:
             close = difflib.get_close_matches(name, names, n=1)
@@ -124,7 +124,7 @@ def read_ltsf(
         raise ValueError(f"{path}: there is no column beside {date_column!r}; add those that hold the channels.")
     season = season_length or season_of(_frequency(rows, date_column))
     for note in rows.notes:
-        warnings.warn(note, stacklevel=3)
+        warnings.warn(note, stacklevel=2)
     split = split_of(path, len(rows))
     scaled = (standardized(_numbers(rows, name), split.train_end, f"{path}: {name!r}") for name in names)
     return LtsfTable(
@@ -151,8 +151,7 @@ def _read(path: Path) -> Rows:
 
 
 def _date_column(path: Path, names: Sequence[str], asked: str | None) -> str:
-    named = [name for name in names if not is_unnamed(name)]
-    if asked is None and named[0] == "date":
+    if asked is None and names[0] == "date":
         return "date"
     if asked in names:
         return str(asked)

@@ -20,7 +20,7 @@ from foreloom.data.encoding import encode_many
 from foreloom.data.forecast_input import forecast_input
 from foreloom.data.tables import values
 from foreloom.data.tables.long_table import TIME_NAMES, LongTable
-from foreloom.data.tables.read import Rows, TableOptions, is_unnamed, nearest, read_rows, rows_of
+from foreloom.data.tables.read import Rows, TableOptions, nearest, read_rows, rows_of
 from foreloom.data.tables.timeline import Timeline
 from foreloom.data.tables.times import read_times
 from foreloom.data.windows import ForecastInput
@@ -86,7 +86,7 @@ class Table:
             future = {name: _covariate(later, name, past[name]) for name in known if name in past}
             rows.notes.extend(ahead_rows.notes)
         for note in dict.fromkeys(rows.notes):
-            warnings.warn(note, stacklevel=4)
+            warnings.warn(note, stacklevel=3)
         return cls(table, target_VT, past, future, ahead)
 
     def inputs(self) -> list[ForecastInput]:
@@ -270,7 +270,7 @@ def _known_ahead(past: LongTable, future: Rows) -> list[str]:
         if name not in future.names:
             raise ValueError(f"{future.name} has no column {name!r}. {future.nearest(name)}")
     used = (*past.id_columns, past.time_column)
-    known = [name for name in future.names if name not in used and not is_unnamed(name)]
+    known = [name for name in future.names if name not in used]
     for name in known:
         if name in past.targets:
             raise ValueError(f"{future.name} holds the target column {name!r}: drop it, it is what is forecast.")

@@ -350,3 +350,14 @@ def test_a_row_with_a_comma_too_many_is_named(tmp_path, forecast):
     path = tmp_path / "a.csv"
     path.write_text("item_id,timestamp,target\na,2024-01-01,1\na,2024-01-02,2,\n")
     refused_everywhere(path, forecast, "a.csv cannot be read as a table: row 3: Expected 3 columns, got 4")
+
+
+def test_a_covariate_may_say_that_it_is_known_ahead(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(
+        "ds,y,future__price,past__seen,future_cat__day,rain\n"
+        + "".join(f"2024-01-0{day},{day},2.5,{day},mon,0.{day}\n" for day in (1, 2, 3))
+    )
+    series = open_source(path).read(0)
+    assert {name: values.tolist() for name, values in series.future.items()} == {"price": [2.5] * 3, "day": ["mon"] * 3}
+    assert sorted(series.past) == ["rain", "seen"]

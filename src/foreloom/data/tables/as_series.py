@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from foreloom.data import columns
 from foreloom.data.tables import values
-from foreloom.data.tables.long_table import LongTable, find, instants, is_column, several_series
+from foreloom.data.tables.long_table import LongTable, find, has_values, instants, several_series
 from foreloom.data.tables.read import Origin, Rows, TableOptions, join, nearest, read_rows, separator_hint
 from foreloom.data.tables.timeline import infer_freq
 from foreloom.data.tables.times import read_times
@@ -79,7 +79,7 @@ def write_series_of(paths: Sequence[Path], out: Path, options: TableOptions = Ta
 def say_notes(schema: pa.Schema) -> None:
     """Warn of what was guessed or left out when a table was read, also where it was read long ago."""
     for note in json.loads((schema.metadata or {}).get(_NOTES, b"[]")):
-        warnings.warn(note, stacklevel=3)
+        warnings.warn(note, stacklevel=4)
 
 
 def _check_same_columns(parts: Sequence[Rows], options: TableOptions) -> None:
@@ -107,11 +107,20 @@ def _from_long(table: LongTable) -> pa.Table:
         arrays["target"] = _variates([table.numbers(name) for name in table.targets], table.starts)
         arrays["static__variates"] = pa.array([", ".join(table.targets)] * len(table.keys_N))
     for name in table.covariates:
-        if table.is_numeric(name):
-            arrays[f"past__{name}"] = pa.LargeListArray.from_arrays(offsets, pa.array(table.numbers(name)))
-        else:
-            arrays[f"past_cat__{name}"] = pa.LargeListArray.from_arrays(offsets, table.labels(name).cast(pa.string()))
+        is_numeric = table.is_numeric(name)
+        column = pa.array(table.numbers(name)) if is_numeric else table.labels(name).cast(pa.string())
+        called = _column_name(name, is_numeric)
+        if called in arrays:
+            raise ValueError(f"{table.rows.name} has two columns for the covariate {called!r}. Rename or drop one.")
+        arrays[called] = pa.LargeListArray.from_arrays(offsets, column)
     return pa.table(arrays)
+
+
+def _column_name(name: str, is_numeric: bool) -> str:
+    """A covariate with its role: known ahead where its own name says so (future__price), else of the past."""
+    stated = columns.kind_of(name) if "__" in name else None
+    role, short = ("past", name) if stated is None else (stated[0].value, stated[1])
+    return f"{role}__{short}" if is_numeric else f"{role}_cat__{short}"
 
 
 def _from_wide(rows: Rows, item_id: str) -> pa.Table:
@@ -127,7 +136,7 @@ def _from_wide(rows: Rows, item_id: str) -> pa.Table:
             "table with a column for each series."
         )
     times_T = read_times(rows, time)
-    names = [name for name in rows.names if name != time and is_column(rows, name)]
+    names = [name for name in rows.names if name != time and has_values(rows, name)]
     if not names:
         raise ValueError(f"{rows.name}: there is no column beside {time!r}; add those that hold the series.")
     order = np.argsort(instants(times_T), kind="stable")

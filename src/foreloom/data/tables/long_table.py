@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from foreloom.data.columns import ID_NAMES
 from foreloom.data.tables import values
-from foreloom.data.tables.read import Rows, is_unnamed
+from foreloom.data.tables.read import Rows
 from foreloom.data.tables.times import read_times
 
 TIME_NAMES = ("timestamp", "ds", "date", "datetime", "time")
@@ -105,9 +105,9 @@ class LongTable:
 
     @cached_property
     def covariates(self) -> list[str]:
-        """The columns that are left, but for those without a name or without any value, which `rows` notes."""
+        """The columns that are left, but for those without any value, which `rows` notes."""
         used = {*self.id_columns, self.time_column, *self.targets}
-        return [name for name in self.rows.names if name not in used and is_column(self.rows, name)]
+        return [name for name in self.rows.names if name not in used and has_values(self.rows, name)]
 
     def numbers(self, name: str) -> np.ndarray:
         """float64 (T,), NaN is missing; ValueError, with row and series, for what is no number."""
@@ -188,11 +188,8 @@ def instants(times: pd.Index) -> np.ndarray:
     return times.to_numpy()
 
 
-def is_column(rows: Rows, name: str) -> bool:
-    """Does anybody mean this column? Not one without a name, nor one without any value; a note says so."""
-    if is_unnamed(name):
-        rows.say(f"{rows.name}: a column without a name is left out.")
-        return False
+def has_values(rows: Rows, name: str) -> bool:
+    """A column without any value is left out; a note says so."""
     if values.is_empty(rows, name):
         rows.say(f"{rows.name}: column {name!r} holds no value and is left out.")
         return False
@@ -202,11 +199,12 @@ def is_column(rows: Rows, name: str) -> bool:
 def several_series(rows: Rows, time: str, stamp: object, both: str, order: np.ndarray, times: pd.Index) -> ValueError:
     """A time that stands twice where nothing names the series: which columns may."""
     keys = _likely_keys(rows, time, np.argsort(order), times)
-    remedy = "Name the column that tells them apart with id_column= (--id-column)."
+    verbs = "with foreloom forecast and data convert"
+    remedy = f"Name the column that tells them apart with id_column= (--id-column {verbs})."
     if keys:
         quoted, asked = " and ".join(map(repr, keys)), ",".join(keys)
         given = repr(keys[0]) if len(keys) == 1 else repr(list(keys))
-        remedy = f"Is the series named by {quoted}? Then say id_column={given} (--id-column {asked})."
+        remedy = f"Is the series named by {quoted}? Then say id_column={given} (--id-column {asked} {verbs})."
     return ValueError(
         f"{rows.name} has no column {rows.options.id_column[0]!r}. Its columns: {', '.join(rows.names)}. The time "
         f"{stamp} stands in it twice ({both}), so it holds more than one series. {remedy}"
@@ -219,7 +217,7 @@ def _likely_keys(rows: Rows, time: str, place: np.ndarray, times: pd.Index) -> t
     codes = {}
     for name in rows.names:
         type_ = rows.column(name).type
-        if name == time or is_unnamed(name) or not (pa.types.is_large_string(type_) or pa.types.is_integer(type_)):
+        if name == time or not (pa.types.is_large_string(type_) or pa.types.is_integer(type_)):
             continue
         code = pd.factorize(rows.column(name).to_pandas())[0]
         if 1 < code.max() + 1 <= len(code) // 2:

@@ -190,15 +190,19 @@ def _with_text(table: pa.Table, name: str) -> pa.Table:
 
 
 def _checked(rows: Rows) -> Rows:
-    """Text in one type; no two columns of one name, but those without one."""
-    twice = {name for name in rows.names if rows.names.count(name) > 1 and not is_unnamed(name)}
+    """Text in one type; no two columns of one name; those without one left out, with a word."""
+    named = [place for place, name in enumerate(rows.names) if not _is_unnamed(name)]
+    if len(named) < len(rows.names):
+        rows.say(f"{rows.name}: a column without a name is left out.")
+    names = [rows.names[place] for place in named]
+    twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise ValueError(f"{rows.name} has two columns {min(twice)!r}. Rename or drop one.")
-    columns = [_plain_text(column) for column in rows.columns.columns]
-    return replace(rows, columns=pa.table(columns, names=rows.names) if columns else rows.columns)
+    columns = [_plain_text(rows.columns.column(place)) for place in named]
+    return replace(rows, columns=pa.table(columns, names=names) if columns else pa.table({}))
 
 
-def is_unnamed(name: str) -> bool:
+def _is_unnamed(name: str) -> bool:
     """What a frame's index becomes in files, and the column after a comma at the end of every line."""
     return not name.strip() or name.startswith(("Unnamed: ", "__index_level_"))
 
@@ -317,7 +321,7 @@ def _hint(header: Sequence[str]) -> str:
         if len(header) == 1 and separator in header[0]:
             return (
                 f" Its columns seem to be parted by {name}; save it with commas, and numbers with a decimal point, or "
-                f"say {option}."
+                f"say {option} to foreloom forecast or data convert."
             )
     return ""
 

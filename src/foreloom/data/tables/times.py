@@ -50,21 +50,20 @@ def read_times(rows: Rows, name: str) -> pd.DatetimeIndex | pd.Index:
         return pd.DatetimeIndex(column.to_pandas())
     if pa.types.is_date(type_):
         return pd.DatetimeIndex(column.cast(pa.timestamp("us")).to_pandas())
-    if pa.types.is_large_string(type_):
+    is_text = pa.types.is_large_string(type_)
+    if is_text:
         column = pc.utf8_trim_whitespace(column)
-        if rows.options.date_format is None and pc.all(pc.utf8_is_decimal(column)).as_py():
-            column, type_ = pc.cast(column, pa.float64()), pa.float64()
-        else:
-            return _from_text(rows, name, column)
-    if pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_decimal(type_):
-        whole = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-        if (whole == np.floor(whole)).all():
-            exact = column.cast(pa.int64(), safe=False).to_numpy(zero_copy_only=False)
-            return _from_numbers(rows, name, exact)
-    raise ValueError(f"{rows.name}: column {name!r} holds {kind_of(type_)}, not times. {_EXAMPLES}")
-
-
-_EXAMPLES = "Write them as 2024-01-31 12:00:00."
+    is_number = pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_decimal(type_)
+    if is_number or (is_text and rows.options.date_format is None and pc.all(pc.utf8_is_digit(column)).as_py()):
+        try:
+            return _from_numbers(rows, name, column.cast(pa.int64()).to_numpy(zero_copy_only=False))
+        except pa.ArrowInvalid:
+            pass  # 0.5, or more digits than a time has
+    if is_text:
+        return _from_text(rows, name, column)
+    raise ValueError(
+        f"{rows.name}: column {name!r} holds {kind_of(type_)}, not times. Write them as 2024-01-31 12:00:00."
+    )
 
 
 def kind_of(type_: pa.DataType) -> str:
@@ -150,7 +149,7 @@ def _parsed(rows: Rows, name: str, texts: pa.Array, place_N: np.ndarray) -> tupl
         example = texts[int(place_N[0])].as_py()
         rows.say(
             f"{rows.name}: column {name!r} can be read in two ways ({example!r}); it is read as {form}. If that is "
-            f'wrong, say date_format="{other}" (--date-format "{other}" on the command line).'
+            f'wrong, say date_format="{other}" (--date-format "{other}" with foreloom forecast and data convert).'
         )
     return chosen, form
 
