@@ -25,9 +25,9 @@ _DATE_OR_CLOCK = (
 _ASK = "Correct it or leave it empty."
 
 
-def written(rows: Rows, name: str) -> pa.Array:
-    """A column without what its file spells as missing."""
-    column = rows.column(name)
+def written(rows: Rows, name: str, num_rows: int | None = None) -> pa.Array:
+    """A column, or its first rows, without what its file spells as missing."""
+    column = rows.column(name)[:num_rows]
     if rows.is_text:
         missing = pc.is_in(pc.utf8_trim_whitespace(column), value_set=pa.array(MISSING, column.type))
         column = pc.if_else(missing, pa.scalar(None, column.type), column)
@@ -36,13 +36,21 @@ def written(rows: Rows, name: str) -> pa.Array:
 
 def is_empty(rows: Rows, name: str) -> bool:
     """Has the column no value at all?"""
-    column = written(rows, name)
-    nan = pc.sum(pc.is_nan(column)).as_py() or 0 if pa.types.is_floating(column.type) else 0
-    return column.null_count + nan == len(column)
+    for num_rows in (100, None):  # most often the first ones tell
+        column = written(rows, name, num_rows)
+        nan = pc.sum(pc.is_nan(column)).as_py() or 0 if pa.types.is_floating(column.type) else 0
+        if column.null_count + nan < len(column):
+            return False
+    return True
 
 
 def numbers(rows: Rows, name: str, remedy: str = _ASK) -> np.ndarray:
     """float64 (N,), NaN is missing. ValueError, with the row, for what is no number."""
+    if rows.is_text and rows.options.decimal is None:
+        try:  # where nothing is missing, three times faster than what follows
+            return pc.cast(rows.column(name), pa.float64()).to_numpy(zero_copy_only=False)
+        except pa.ArrowInvalid:
+            pass
     column = written(rows, name)
     if pa.types.is_large_string(column.type):
         text = _with_points(rows, pc.utf8_trim_whitespace(column))
