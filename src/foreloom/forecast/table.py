@@ -62,6 +62,9 @@ class Table:
         """
         rows = rows_of(df, "df", options)
         table = LongTable.read(rows)
+        said = list(rows.notes)  # before what follows, which may fail of a wrong guess
+        for note in said:
+            warnings.warn(note, stacklevel=3)
         if not isinstance(table.times_T, pd.DatetimeIndex):
             raise ValueError(
                 f"{rows.name}: column {table.time_column!r} holds numbers, not times ({table.times_T[0]} ...). Write "
@@ -86,7 +89,8 @@ class Table:
             future = {name: _covariate(later, name, past[name]) for name in known if name in past}
             rows.notes.extend(ahead_rows.notes)
         for note in dict.fromkeys(rows.notes):
-            warnings.warn(note, stacklevel=3)
+            if note not in said:
+                warnings.warn(note, stacklevel=3)
         return cls(table, target_VT, past, future, ahead)
 
     def inputs(self) -> list[ForecastInput]:

@@ -157,3 +157,12 @@ def test_a_long_column_is_not_read_cell_by_cell(form):
     begin = time.process_time()
     assert (read_times(rows, "t") == stamps).all()
     assert time.process_time() - begin < 3  # 0.6 s; cell by cell 15
+
+
+def test_of_two_readings_the_regular_one_is_taken_and_said():
+    hours = pd.date_range("2024-01-01", periods=120, freq="h")
+    times, (note,) = read(hours.strftime("%d/%m/%Y %H:%M"))
+    assert times.tolist() == hours.tolist()
+    assert "read as %d/%m/%Y" in note
+    months = pd.date_range("2024-01-01", periods=12, freq="MS")
+    assert read(months.strftime("%m/%d/%Y"))[0].tolist() == months.tolist()

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from foreloom.data.tables.read import Rows
+from foreloom.data.tables.timeline import infer_freq
 
 _ORDERS = {
     "000": ("mdy", "dmy", "ymd"), "0a0": ("dby", "ybd"), "a00": ("bdy",), "a0": ("by",), "0a": ("yb",),
@@ -36,8 +37,9 @@ def read_times(rows: Rows, name: str) -> pd.DatetimeIndex | pd.Index:
     """The times of all rows (N,): a DatetimeIndex in the column's own unit and zone, or int64 where it counts steps.
 
     Text is read in ISO 8601, else in the one format that fits all cells; of two that do, the one with the month first
-    (the day, between dots), and a note of `rows` says so. Whole numbers are years, 20240131, 202401 or the time since
-    1970, by their size, with a note too. ValueError with the row of a cell that is empty or is no time.
+    (the day, between dots) unless only the other one is regular, and a note of `rows` says so. Whole numbers are years,
+    20240131, 202401 or the time since 1970, by their size, with a note too. ValueError with the row of a cell that is
+    empty or is no time.
     """
     column = rows.column(name)
     if rows.is_text:
@@ -144,14 +146,21 @@ def _parsed(rows: Rows, name: str, texts: pa.Array, place_N: np.ndarray) -> tupl
     if "." in fitting[0][1]:  # 01.02.2024 is written where the day stands first
         fitting.sort(key=lambda found: not found[1].startswith("%d"))
     chosen, form = fitting[0]
-    other = next((f for one, f in fitting[1:] if best == len(texts) and not one.equals(chosen)), None)
-    if other is not None:
+    others = [found for found in fitting[1:] if best == len(texts) and not found[0].equals(chosen)]
+    if others:
+        other = others[0][1]
+        if _freq(chosen) is None and _freq(others[0][0]) is not None:  # only the other one is regular
+            (chosen, form), other = others[0], form
         example = texts[int(place_N[0])].as_py()
         rows.say(
             f"{rows.name}: column {name!r} can be read in two ways ({example!r}); it is read as {form}. If that is "
             f'wrong, say date_format="{other}" (--date-format "{other}" with foreloom forecast and data convert).'
         )
     return chosen, form
+
+
+def _freq(stamps: pd.Series) -> str | None:
+    return infer_freq(np.unique(pd.DatetimeIndex(stamps).as_unit("us").asi8).astype("datetime64[us]"))
 
 
 def _readings(texts: pa.Array) -> list[tuple[pd.Series, str]]:
