@@ -160,7 +160,8 @@ def _parsed(rows: Rows, name: str, texts: pa.Array, place_N: np.ndarray) -> tupl
 
 
 def _freq(stamps: pd.Series) -> str | None:
-    return infer_freq(np.unique(pd.DatetimeIndex(stamps).as_unit("us").asi8).astype("datetime64[us]"))
+    in_utc = pd.DatetimeIndex(stamps if stamps.dt.tz is None else stamps.dt.tz_convert(None))
+    return infer_freq(np.unique(in_utc.to_numpy()))
 
 
 def _readings(texts: pa.Array) -> list[tuple[pd.Series, str]]:
