@@ -144,9 +144,17 @@ def test_recipes(foreloom):
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("empty.csv", "item_id,timestamp,target\n", ["empty.csv: the table has no rows"]),
-        ("text.csv", "ds,y\n2024-01-01,1\n2024-01-02,two\n", ["text.csv: row 3", "'y' is 'two', a number is wanted"]),
-        ("time.csv", "ds,y\n2024-01-01,1\nsoon,2\n", ["time.csv: row 3", "'ds' is 'soon', not a time"]),
+        ("empty.csv", "item_id,timestamp,target\n", ["empty.csv has no rows"]),
+        (
+            "text.csv",
+            "ds,y\n2024-01-01,1\n2024-01-02,two\n",
+            ["text.csv: column 'y' holds 'two' in row 3"],
+        ),
+        (
+            "time.csv",
+            "ds,y\n2024-01-01,1\nsoon,2\n",
+            ["time.csv: column 'ds' holds 'soon' in row 3, wh"],
+        ),
         ("columns.csv", "when,what\n1,2\n", ["the columns when, what are neither a long table"]),
         ("ragged.jsonl", '{"target": [[1, 2, 3], [1, 2]]}\n', ["ragged.jsonl:1", "'target' differ in length"]),
         ("broken.jsonl", '{"target": [1, 2]}\n{"target": [1,\n', ["broken.jsonl:2: not JSON"]),
@@ -273,7 +281,7 @@ def test_what_a_model_is_scored_on(foreloom, model):
     refused(foreloom(*windows, "--protocol", "timemo"), "expected standard or timemoe. Did you mean timemoe?")
     refused(foreloom(*windows, "--normalization", "zero"), "--normalization 'zero': expected none or context.")
     refused(foreloom(*windows), "births.csv is a long table", "Score it with --tasks")
-    refused(foreloom(*windows, "--date-column", "timestamp"), "row 2: column 'item_id' is", "--channels")
+    refused(foreloom(*windows, "--date-column", "timestamp"), "column 'item_id' holds 'us' in row 2", "--channels")
     births = (*windows, "--date-column", "timestamp", "--channels", "target")
     refused(foreloom(*births, "-c", "65"), "a context of 65 steps was asked for, but the model uses 64 at most")
     refused(foreloom(*births, "-p", "9999"), "horizon 9999 was not scored", "needs 9,999 test rows")

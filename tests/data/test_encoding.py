@@ -1,9 +1,11 @@
 """Categories as numbers: the two encodings worked by hand."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
-from foreloom.data.encoding import encode
+from foreloom.data.encoding import encode, encode_many
 
 
 def test_one_target_gives_smoothed_means():
@@ -46,3 +48,18 @@ def test_without_a_future_there_is_none():
 def test_a_target_without_values_gives_nothing_to_go_by():
     past, _ = encode(np.array(["a", "b"]), np.full((1, 2), np.nan))
     assert np.isnan(past).all()
+
+
+def test_many_series_at_once_are_encoded_as_one_by_one():
+    rng = np.random.default_rng(0)
+    starts = np.array([0, 5, 6, 30, 60])
+    labels = np.array(["a", "b", "c", None], dtype=object)
+    past_T, future_NH = labels[rng.integers(0, 4, 60)], rng.choice(np.append(labels, "new"), (4, 7))
+    target_T = rng.normal(size=60).astype(np.float32)
+    target_T[[2, 5, 40]] = np.nan
+    past, future = encode_many(past_T, target_T, starts, future_NH)
+    for n, (begin, end) in enumerate(pairwise(starts)):
+        one, ahead = encode(past_T[begin:end], target_T[None, begin:end], future_NH[n])
+        np.testing.assert_allclose(past[begin:end], one, rtol=1e-12)
+        np.testing.assert_allclose(future[n], ahead, rtol=1e-12)
+    assert encode_many(past_T, target_T, starts)[1] is None

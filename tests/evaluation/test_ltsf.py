@@ -154,12 +154,12 @@ def test_channels_and_date_column(write):
 def test_bad_tables_are_named_by_row_and_column(write, tmp_path):
     df = table().astype({"a": object})
     df.loc[4, "a"] = "lots"
-    with pytest.raises(ValueError, match="some.csv: row 6: column 'a' is 'lots', a number is wanted.*--channels"):
+    with pytest.raises(ValueError, match="some.csv: column 'a' holds 'lots' in row 6, where a number.*--channels"):
         read_ltsf(write(df))
     assert len(read_ltsf(write(df), channels=["b"]).channels) == 1
     df = table().astype({"date": str})
     df.loc[7, "date"] = "soon"
-    with pytest.raises(ValueError, match="row 9: 'date' is 'soon', not a time"):
+    with pytest.raises(ValueError, match="column 'date' holds 'soon' in row 9, which is not a time"):
         read_ltsf(write(df))
     with pytest.raises(ValueError, match="row 3 lies before the row above it"):
         read_ltsf(write(table().iloc[::-1]))

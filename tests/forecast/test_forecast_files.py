@@ -41,7 +41,7 @@ def test_a_series_may_be_called_na(tmp_path):
     assert result["predictions"].tolist()[:2] == [3.5, 3.5], "and in other columns NA is missing still"
     numbers = tmp_path / "numbers.csv"
     numbers.write_text("item_id,timestamp,target\n1,2024-01-01,NA\n")
-    assert read_table(numbers)["item_id"].tolist() == [1]
+    assert read_table(numbers)["item_id"].tolist() == ["1"]
 
 
 def test_a_forecast_is_not_written_over_the_data(tmp_path):

@@ -98,7 +98,7 @@ def swap(frame, row, column, value):
         (table(timestamp=range(12)), None, "column 'timestamp' holds numbers, not times"),
         (table(a=1.0, b=2.0).rename(columns={"b": "a"}), None, "df has two columns 'a'"),
         (table(p=1.0), future(p=1.0, q=1.0).rename(columns={"q": "p"}), "future_df has two columns 'p'"),
-        (table(ids=(7, 3)), future(ids=("7", "3")), "series '7' .* in the table of the past. Ids there look like 7:"),
+        (table(ids=(7, 3)), future(ids=("7", "4")), "series '4' .* in the table of the past, .* called 7, 3"),
         (table(ids=(7, 3)).drop(index=9), None, "series 3 is not regular"),
         (swap(table(ids=(7, 3)), 7, "target", "n/a"), None, r"'n/a' in row 7 \(series 3\)"),
         (table(day=pd.Timestamp("2024-01-01")), None, "column 'day' holds times"),
@@ -124,6 +124,12 @@ def test_bad_tables_get_a_sentence(frame, later, sentence):
 def test_a_future_table_without_covariates_changes_nothing():
     model = naive_model()
     pd.testing.assert_frame_equal(model.predict_df(table(), future(), 2), model.predict_df(table(), None, 2))
+
+
+def test_ids_are_compared_as_text():
+    model = naive_model()
+    model.predict_df(table(ids=(7, 3), p=0.0), future(ids=("7", "3"), p=[1.0, 2.0, 3.0, 4.0]), 2)
+    np.testing.assert_array_equal([one.future_RH[1] for one in model.forecaster.inputs], [[1, 2], [3, 4]])
 
 
 def test_integer_ids_stay_integers():
@@ -180,3 +186,17 @@ def test_a_table_without_ids_is_one_series():
     pd.testing.assert_frame_equal(without.drop(columns="item_id"), with_ids.drop(columns="item_id"))
     with pytest.raises(ValueError, match="no column 'item_id'"):  # two series: every time stands there twice
         naive_model().predict_df(table().drop(columns="item_id"), prediction_length=2)
+
+
+def test_columns_may_be_numbered_but_not_named_as_those_of_the_forecast():
+    numbered = table().rename(columns={"target": 0})
+    assert naive_model().predict_df(numbered, prediction_length=1, target=0)["target_name"].tolist() == ["0", "0"]
+    for name in ("predictions", "target_name"):
+        with pytest.raises(ValueError, match=f"a column of the forecast is called '{name}' too"):
+            naive_model().predict_df(table().rename(columns={"item_id": name}), None, 1, id_column=name)
+
+
+@pytest.mark.parametrize("freq", ["0h", "-1h", "daily"])
+def test_a_frequency_goes_forward(freq):
+    with pytest.raises(ValueError, match=f"freq '{freq}'.*use h, 30min, D"):
+        naive_model().predict_df(table(), prediction_length=1, freq=freq)

@@ -26,6 +26,14 @@ OverridesArgument = Annotated[
 ]
 ModelArgument = Annotated[str, typer.Argument(help="A run folder, a checkpoint, a model folder or a hub id.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+IdColumnOption = Annotated[str, typer.Option(help="The column that names the series, or several: store,item.")]
+TimestampColumnOption = Annotated[str, typer.Option(help="The column of times.")]
+TargetOption = Annotated[str, typer.Option(help="Target column(s), comma separated.")]
+DateFormatOption = Annotated[
+    str | None, typer.Option(help="How times are written, where two readings fit: %d/%m/%Y or %m/%d/%Y.")
+]
+SeparatorOption = Annotated[str | None, typer.Option(help="Between the columns of a text file (default: a comma).")]
+DecimalOption = Annotated[str | None, typer.Option(help="The decimal point of a text file (default: a point).")]
 FormatOption = Annotated[
     str | None,
     typer.Option(

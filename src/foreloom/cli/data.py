@@ -8,11 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foreloom.cli.arguments import split_names
+from foreloom.cli.arguments import (
+    DateFormatOption,
+    DecimalOption,
+    IdColumnOption,
+    SeparatorOption,
+    TargetOption,
+    TimestampColumnOption,
+    split_names,
+)
 
 if TYPE_CHECKING:
     from foreloom.data.inspect import DataReport
     from foreloom.data.synthetic.source import SyntheticSource
+    from foreloom.data.tables.read import TableOptions
 
 MAX_SHOWN = 20
 """Windows of a step in the table on the console, the most suspicious ones."""
@@ -29,6 +38,12 @@ def inspect(
     context_length: Annotated[int, typer.Option(min=1, help="Context to count usable series for.")] = 512,
     horizon: Annotated[int, typer.Option(min=1, help="Horizon to count usable series for.")] = 64,
     plot: Annotated[Path | None, typer.Option(help="Draw examples and lengths into this PNG.")] = None,
+    id_column: IdColumnOption = "item_id",
+    timestamp_column: TimestampColumnOption = "timestamp",
+    target: TargetOption = "target",
+    date_format: DateFormatOption = None,
+    separator: SeparatorOption = None,
+    decimal: DecimalOption = None,
 ) -> None:
     """Tell what a data set holds: series, lengths, gaps, duplicates, covariates."""
     from rich.console import Console
@@ -38,7 +53,8 @@ def inspect(
     from foreloom.report.data_figures import dataset_figure
     from foreloom.report.style import save_figure
 
-    report = inspect(path, context_length=context_length, prediction_length=horizon)
+    table = _table(id_column, timestamp_column, target, date_format, separator, decimal)
+    report = inspect(path, context_length=context_length, prediction_length=horizon, table=table)
     console = Console()
     facts = _facts(report, context_length, horizon)
     width = max(map(len, facts))
@@ -46,7 +62,7 @@ def inspect(
         console.print(f"[bold]{label:<{width}}[/]  {text}", highlight=False, soft_wrap=True)
     if plot is not None:
         examples = {example.item_id: (example.steps, example.values) for example in report.examples}
-        save_figure(dataset_figure(examples, open_source(path).lengths), plot)
+        save_figure(dataset_figure(examples, open_source(path, table=table).lengths), plot)
         console.print(f"wrote {plot}", highlight=False, soft_wrap=True)
 
 
@@ -54,12 +70,27 @@ def inspect(
 def convert(
     source: Annotated[Path, typer.Argument(help="A data set in any layout foreloom reads.")],
     out: Annotated[Path, typer.Argument(help="The file to write: .arrow or .parquet.")],
+    id_column: IdColumnOption = "item_id",
+    timestamp_column: TimestampColumnOption = "timestamp",
+    target: TargetOption = "target",
+    date_format: DateFormatOption = None,
+    separator: SeparatorOption = None,
+    decimal: DecimalOption = None,
 ) -> None:
     """Write a data set as one Arrow file, which is memory-mapped, or as Parquet, which is smaller."""
     from foreloom.data.convert import convert as write
 
-    write(source, out, form="parquet" if out.suffix == ".parquet" else "arrow")
+    table = _table(id_column, timestamp_column, target, date_format, separator, decimal)
+    write(source, out, form="parquet" if out.suffix == ".parquet" else "arrow", table=table)
     typer.echo(f"wrote {out}")
+
+
+def _table(id_column: str, timestamp_column: str, target: str, *text: str | None) -> TableOptions:
+    """The options that say what a table does not; `text` is the date format, the separator and the decimal point."""
+    from foreloom.data.tables.read import TableOptions
+
+    ids, targets = tuple(split_names(id_column)), tuple(split_names(target))
+    return TableOptions(ids, timestamp_column, targets, *text)
 
 
 @data_app.command()

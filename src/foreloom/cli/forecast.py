@@ -7,10 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foreloom.cli.arguments import DeviceOption, ModelArgument, split_names
+from foreloom.cli.arguments import (
+    DateFormatOption,
+    DecimalOption,
+    DeviceOption,
+    IdColumnOption,
+    ModelArgument,
+    SeparatorOption,
+    TargetOption,
+    TimestampColumnOption,
+    split_names,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from foreloom.data.tables.read import TableOptions
 
 
 def forecast(
@@ -23,9 +35,12 @@ def forecast(
         str | None,
         typer.Option(help="Quantile levels, comma separated (default: 0.1,0.5,0.9; 0.5 for models of single values)."),
     ] = None,
-    target: Annotated[str, typer.Option(help="Target column(s), comma separated.")] = "target",
-    id_column: Annotated[str, typer.Option(help="The column that names the series.")] = "item_id",
-    timestamp_column: Annotated[str, typer.Option(help="The column of times.")] = "timestamp",
+    target: TargetOption = "target",
+    id_column: IdColumnOption = "item_id",
+    timestamp_column: TimestampColumnOption = "timestamp",
+    date_format: DateFormatOption = None,
+    separator: SeparatorOption = None,
+    decimal: DecimalOption = None,
     freq: Annotated[
         str | None,
         typer.Option(help="The step between rows: h, D, W, MS ... (default: told from the times). Gaps are closed up."),
@@ -35,10 +50,9 @@ def forecast(
     device: DeviceOption = "auto",
 ) -> None:
     """Forecast every series of a table."""
-    from foreloom.forecast import from_pretrained
-    from foreloom.forecast.files import forecast_file
+    from foreloom.data.tables.read import TableOptions
+    from foreloom.forecast import forecast_file, from_pretrained
 
-    names = split_names(target)
     levels = None if quantiles is None else parse_levels(quantiles)
     forecasts = forecast_file(
         from_pretrained(model, device=device),
@@ -47,13 +61,19 @@ def forecast(
         future=future,
         prediction_length=horizon,
         quantile_levels=levels,
-        target=names[0] if len(names) == 1 else names,
-        id_column=id_column,
+        target=split_names(target),
+        id_column=split_names(id_column),
         timestamp_column=timestamp_column,
+        date_format=date_format,
+        separator=separator,
+        decimal=decimal,
         freq=freq,
         context_length=context_length,
     )
-    picture = _draw(data, forecasts, out.with_suffix(".png")) if plot else None
+    table = TableOptions(
+        tuple(split_names(id_column)), timestamp_column, tuple(split_names(target)), date_format, separator, decimal
+    )
+    picture = _draw(data, table, forecasts, out.with_suffix(".png")) if plot else None
     for path in (out, picture):
         if path is not None:
             typer.echo(f"wrote {path}")
@@ -70,10 +90,10 @@ def parse_levels(text: str) -> list[float]:
     return levels
 
 
-def _draw(data: Path, forecasts: pd.DataFrame, picture: Path) -> Path:
+def _draw(data: Path, table: TableOptions, forecasts: pd.DataFrame, picture: Path) -> Path:
     """The first few series with their history, read once more from the table."""
-    from foreloom.forecast import read_table
+    from foreloom.forecast.table import rows_of_file
     from foreloom.report.figures import forecast_figure, panels_of
     from foreloom.report.style import save_figure
 
-    return save_figure(forecast_figure(panels_of(read_table(data, str(forecasts.columns[0])), forecasts)), picture)
+    return save_figure(forecast_figure(panels_of(rows_of_file(data, table), forecasts)), picture)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 TARGET_NAMES = ("target", "sequence")
-ID_NAMES = ("item_id", "unique_id", "id")
+ID_NAMES = ("item_id", "unique_id", "id", "series_id", "ts_id")
 SHAPE_SUFFIX = "._np_shape"
 """GluonTS writes an array of variates x time as a flat list and its shape beside it, under this name."""
 

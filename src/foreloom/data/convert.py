@@ -12,11 +12,17 @@ from foreloom.data.formats.cache import byte_bar
 from foreloom.data.formats.reader import open_source
 from foreloom.data.formats.writer import write_series
 from foreloom.data.source import Series, read_in_turn
+from foreloom.data.tables.read import TableOptions
 from foreloom.files import whole_or_absent
 
 
-def convert(source_path: str | Path, out_path: str | Path, form: Literal["arrow", "parquet"] = "arrow") -> int:
-    """Write all series to `out_path` and return their number.
+def convert(
+    source_path: str | Path,
+    out_path: str | Path,
+    form: Literal["arrow", "parquet"] = "arrow",
+    table: TableOptions = TableOptions(),
+) -> int:
+    """Write all series to `out_path` and return their number. `table` says what a table does not say itself.
 
     "arrow" is an uncompressed IPC stream, which foreloom maps where it lies and `datasets.Dataset.from_file` reads;
     "parquet" is smaller. The file appears whole or not at all. Raises ValueError where `out_path` exists or ends in
@@ -27,7 +33,7 @@ def convert(source_path: str | Path, out_path: str | Path, form: Literal["arrow"
         raise ValueError(f"{out}: the name should end in .arrow or .parquet, whichever is written; here .{form}.")
     if out.exists():
         raise ValueError(f"{out}: the file exists already. Remove it first, or choose another name.")
-    source = open_source(source_path)
+    source = open_source(source_path, table=table)
     out.parent.mkdir(parents=True, exist_ok=True)
     # What is mapped is read; what is synthetic is made, of four bytes a value.
     num_bytes = source.num_bytes or 4 * int(source.lengths.sum())

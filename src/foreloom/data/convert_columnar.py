@@ -8,19 +8,18 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from foreloom.data import tables
-from foreloom.data.convert_text import write_tables
 from foreloom.data.formats.arrow_columns import FILE_MAGIC
 from foreloom.data.formats.cache import conversion_bar
+from foreloom.data.tables.as_series import is_table, write_series_of
+from foreloom.data.tables.read import TableOptions
 
 _BATCH_BYTES = 64 * 2**20
 
 
-def parquet_to_arrow(paths: Sequence[Path], out: Path) -> None:
-    """One series a row as it is, column by column; a table with one observation a row as `data/tables.py` says."""
-    schema = read_parquet_schema(paths[0])
-    if tables.is_long(schema) or tables.is_wide(schema):
-        write_tables([pq.read_table(path) for path in paths], paths, out)
+def parquet_to_arrow(paths: Sequence[Path], out: Path, options: TableOptions = TableOptions()) -> None:
+    """One series a row as it is, column by column; a table with one observation a row by `data/tables`."""
+    if is_table(read_parquet_schema(paths[0]), options):
+        write_series_of(paths, out, options)
     else:
         _rewrite(parquet_batches(paths), paths, out)
 

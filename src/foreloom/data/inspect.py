@@ -14,6 +14,7 @@ from foreloom.data.formats.reader import find_parts, open_source
 from foreloom.data.hashing import random_bits
 from foreloom.data.source import Series, read_in_turn
 from foreloom.data.synthetic.address import is_synthetic
+from foreloom.data.tables.read import TableOptions
 
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _EXAMPLE_POINTS = 500
@@ -78,12 +79,13 @@ def inspect(
     min_past: int | None = None,
     max_series: int = 20_000,
     num_examples: int = 6,
+    table: TableOptions = TableOptions(),
 ) -> DataReport:
     """Read a data set, or `max_series` of its series chosen evenly, and report on it.
 
     Raises ValueError as `open_source` does.
     """
-    source = open_source(path)
+    source = open_source(path, table=table)
     lengths = source.lengths
     items = np.arange(len(source))
     if len(items) > max_series:

@@ -38,6 +38,8 @@ def series_of(record: Any, where: str, item_id: str) -> Series:
         if kind is None or kind[0] is Kind.TARGET or values is None:
             continue
         if "_cat__" in key:
+            if not isinstance(values, list | tuple | np.ndarray):
+                raise ValueError(f"{where}: {key!r} is {values!r}; a list with a label or null a step is wanted.")
             rows = {kind[1]: np.array([None if v is None else str(v) for v in values], dtype=object)}
         else:
             array = _numbers(values, where, key)
@@ -53,14 +55,20 @@ def series_of(record: Any, where: str, item_id: str) -> Series:
                     "must be as long as its target; null stands for missing values."
                 )
             found[kind[0]][covariate] = row
+    freq, stamps = record.get("freq"), record.get("timestamp")
+    if not isinstance(freq, str | None):
+        raise ValueError(f"{where}: freq is {freq!r}; write the distance of the steps as pandas does: h, D, W, MS ...")
+    timestamps = _times(stamps, where, target_VT.shape[1]) if isinstance(stamps, list) else None
+    start = _time(record.get("start"), where)
     return Series(
         item_id=str(next((record[key] for key in columns.ID_NAMES if key in record), item_id)),
         target_VT=target_VT,
-        start=_time(record.get("start"), where),
-        freq=record.get("freq"),
+        start=timestamps[0] if start is None and timestamps is not None and len(timestamps) else start,
+        freq=freq,
         past=found[Kind.PAST],
         future=found[Kind.FUTURE],
         static={key.removeprefix("static__"): value for key, value in record.items() if key.startswith("static__")},
+        timestamps=timestamps,
     )
 
 
@@ -103,8 +111,15 @@ def _numbers(values: Any, where: str, name: str) -> np.ndarray:
     raise ValueError(f"{where}: {name!r} is not a list of numbers, nor a list of such lists.")
 
 
-def _time(value: Any, where: str) -> np.datetime64 | None:
+def _times(values: list, where: str, length: int) -> np.ndarray:
+    """datetime64[us] (T,), as long as the target."""
+    if len(values) != length:
+        raise ValueError(f"{where}: timestamp has {len(values)} steps, the target {length}. They must be as many.")
+    return np.array([_time(value, where, "timestamp") for value in values], dtype="datetime64[us]")
+
+
+def _time(value: Any, where: str, name: str = "start") -> np.datetime64 | None:
     try:
         return None if value is None else np.datetime64(value, "us")
-    except ValueError:
-        raise ValueError(f"{where}: start {value!r} is not a time. Write it as 2024-01-31 12:00:00.") from None
+    except (ValueError, TypeError):
+        raise ValueError(f"{where}: {name} {value!r} is not a time. Write it as 2024-01-31 12:00:00.") from None

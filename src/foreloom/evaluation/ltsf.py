@@ -9,19 +9,23 @@ Axes: C channels, T rows.
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from foreloom.data.source import MemorySource, Series
+from foreloom.data.tables import values
+from foreloom.data.tables.long_table import has_values, instants
+from foreloom.data.tables.read import Rows, read_rows
+from foreloom.data.tables.timeline import infer_freq
+from foreloom.data.tables.times import read_times
 from foreloom.evaluation.tasks import SlidingTask
 from foreloom.evaluation.tasks import season_length as season_of
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 WindowProtocol = Literal["standard", "timemoe"]
 """`timemoe` leaves out each channel's last window, as Time-MoE's own evaluation does and its published scores were
@@ -31,8 +35,6 @@ _CONTEXTS = {96: 512, 192: 1024, 336: 2048, 720: 3072}
 _MONTH_ROWS = 30 * 24
 _FEWEST_ROWS = 3
 """To tell a frequency."""
-_FIRST_DATA_ROW = 2
-"""As editors count the lines of a file with a header."""
 
 
 def default_context(prediction_length: int) -> int:
@@ -126,9 +128,9 @@ def read_ltsf(
     not so.
     """
     path = Path(path)
-    df = _read_csv(path)
-    date_column = _date_column(path, df, date_column)
-    names = [str(name) for name in df.columns if name != date_column]
+    rows = _read(path)
+    date_column = _date_column(path, rows.names, date_column)
+    names = [name for name in rows.names if name != date_column and has_values(rows, name)]
     for name in channels or ():
         if name not in names:
             close = difflib.get_close_matches(name, names, n=1)
@@ -137,9 +139,11 @@ def read_ltsf(
     names = list(dict.fromkeys(channels or names))
     if not names:
         raise ValueError(f"{path}: there is no column beside {date_column!r}; add those that hold the channels.")
-    season = season_length or season_of(_frequency(path, df[date_column]))
-    split = split_of(path, len(df))
-    scaled = (standardized(_numbers(path, df, name), split.train_end, f"{path}: {name!r}") for name in names)
+    season = season_length or season_of(_frequency(rows, date_column))
+    for note in rows.notes:
+        warnings.warn(note, stacklevel=2)
+    split = split_of(path, len(rows))
+    scaled = (standardized(_numbers(rows, name), split.train_end, f"{path}: {name!r}") for name in names)
     series = (Series(name, one.astype(np.float32)[None]) for name, one in zip(names, scaled, strict=True))
     return LtsfTable(path, tuple(series), season, split)
 
@@ -153,71 +157,51 @@ def standardized(values_T: np.ndarray, train_end: int, where: str) -> np.ndarray
     return (values_T - np.nanmean(train_T)) / (deviation if deviation > 0 else 1.0)
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
+def _read(path: Path) -> Rows:
     if not path.is_file():
         raise ValueError(f"no file {path}.")
-    try:
-        df = pd.read_csv(path)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as a table: {str(error).rstrip('.')}.") from None
-    if len(df) < _FEWEST_ROWS:
-        raise ValueError(f"{path} has {len(df)} rows of data; a split into training and test rows needs many more.")
-    return df
+    rows = read_rows(path)
+    if len(rows) < _FEWEST_ROWS:
+        raise ValueError(f"{path} has {len(rows)} rows of data; a split into training and test rows needs many more.")
+    return rows
 
 
-def _date_column(path: Path, df: pd.DataFrame, asked: str | None) -> str:
-    if asked is None and df.columns[0] == "date":
+def _date_column(path: Path, names: Sequence[str], asked: str | None) -> str:
+    if asked is None and names[0] == "date":
         return "date"
-    if asked in df.columns:
+    if asked in names:
         return str(asked)
-    if asked is None and {"item_id", "unique_id"} & set(df.columns):
+    if asked is None and {"item_id", "unique_id"} & set(names):
         raise ValueError(
-            f"{path} is a long table (a row a series and time; the columns are {', '.join(map(str, df.columns))}), and "
+            f"{path} is a long table (a row a series and time; the columns are {', '.join(names)}), and "
             "this protocol takes a column date and one for each channel. Score it with --tasks, or on every window of "
             f"what `foreloom data convert {path} {path.with_suffix('.arrow')}` writes."
         )
-    what = f"there is no column {asked!r}" if asked else f"the first column is {df.columns[0]!r}, not 'date'"
+    what = f"there is no column {asked!r}" if asked else f"the first column is {names[0]!r}, not 'date'"
     raise ValueError(
-        f"{path}: {what}; the columns are {', '.join(map(str, df.columns))}. Name the one that holds the time with "
+        f"{path}: {what}; the columns are {', '.join(names)}. Name the one that holds the time with "
         "--date-column (date_column)."
     )
 
 
-def _frequency(path: Path, dates: pd.Series) -> str:
+def _frequency(rows: Rows, name: str) -> str:
     """The frequency of the dates; where they are not regular, their most common step."""
-    import pandas as pd
-
-    stamps = pd.to_datetime(dates, errors="coerce", format="mixed")
-    wrong = np.flatnonzero(stamps.isna())
-    if len(wrong):
-        raise ValueError(
-            f"{path}: row {wrong[0] + _FIRST_DATA_ROW}: {dates.name!r} is {dates[wrong[0]]!r}, not a time. Write it as "
-            "2024-01-31 12:00:00."
-        )
-    back = np.flatnonzero(stamps.diff() < pd.Timedelta(0))
+    stamps = read_times(rows, name)
+    if not isinstance(stamps, pd.DatetimeIndex):
+        raise ValueError(f"{rows.name}: column {name!r} holds numbers, not times; say the season with season_length.")
+    back = np.flatnonzero(np.diff(instants(stamps)) < np.timedelta64(0))
     if len(back):
+        row = int(back[0]) + 1
         raise ValueError(
-            f"{path}: row {back[0] + _FIRST_DATA_ROW} lies before the row above it ({dates[back[0]]}). The split is by "
-            "rows, so they must be in order of time: sort the file."
+            f"{rows.name}: {rows.origin.row(row)} lies before the row above it ({rows.column(name)[row]}). The split "
+            "is by rows, so they must be in order of time: sort the file."
         )
-    common_step: Any = stamps.diff().mode()[0]
-    regular = pd.DatetimeIndex(stamps, freq="infer").freqstr
-    return regular or pd.tseries.frequencies.to_offset(common_step).freqstr
+    common_step: Any = stamps.to_series().diff().mode()[0]
+    return infer_freq(stamps) or pd.tseries.frequencies.to_offset(common_step).freqstr
 
 
-def _numbers(path: Path, df: pd.DataFrame, name: str) -> np.ndarray:
+def _numbers(rows: Rows, name: str) -> np.ndarray:
     """float64 (T,), NaN is missing, and so is what is infinite."""
-    import pandas as pd
-
-    numbers = pd.to_numeric(df[name], errors="coerce")
-    wrong = np.flatnonzero(numbers.isna() & df[name].notna())
-    if len(wrong):
-        raise ValueError(
-            f"{path}: row {wrong[0] + _FIRST_DATA_ROW}: column {name!r} is {df[name][wrong[0]]!r}, a number is wanted. "
-            "Correct the row, leave the cell empty where the value is missing, or name the channels to score with "
-            "--channels (channels)."
-        )
-    values_T = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+    remedy = "Correct it, leave it empty, or name the channels to score with --channels (channels)."
+    values_T = values.numbers(rows, name, remedy=remedy)
     return np.where(np.isinf(values_T), np.nan, values_T)

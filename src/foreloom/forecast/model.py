@@ -80,34 +80,38 @@ class Model:
 
     def predict_df(
         self,
-        df: pd.DataFrame,
-        future_df: pd.DataFrame | None = None,
+        df: Any,
+        future_df: Any = None,
         prediction_length: int | None = None,
         quantile_levels: Sequence[float] | None = None,
         *,
-        id_column: str = "item_id",
+        id_column: str | Sequence[str] = "item_id",
         timestamp_column: str = "timestamp",
         target: str | Sequence[str] = "target",
+        date_format: str | None = None,
         freq: str | None = None,
         batch_size: int = 256,
         context_length: int | None = None,
         cross_learning: bool = False,
         limit_prediction_length: bool = False,
     ) -> pd.DataFrame:
-        """Forecast every series of a long table; other columns are covariates.
+        """Forecast every series of a long table (pandas, polars, Arrow); other columns are covariates.
 
         `df` has a row a series and time step, in any order. Columns also in `future_df`, which holds the
         `prediction_length` steps after each series, are known ahead; the rest are known over the past only. Without
-        the default column names, Nixtla's unique_id, ds and y are taken; a table without any ids is one series.
-        `quantile_levels` are as in `predict`; `freq` (a pandas alias) is inferred when not given. Returns the columns
-        id, timestamp, target_name, predictions (the median) and one a level ("0.1"), rows ordered by series (as first
-        met), target, time. ValueError names the column, series or row that is wrong.
+        the default column names, other usual ones (Nixtla's unique_id, ds and y) are taken; a table without any ids is
+        one series; several columns may name the series together. `date_format` (%d/%m/%Y) says how times are written
+        where more than one reading fits. `quantile_levels` are as in `predict`; `freq` (a pandas alias) is inferred
+        when not given. Returns the columns id, timestamp, target_name, predictions (the median) and one a level
+        ("0.1"), rows ordered by series (as first met), target, time. ValueError names the column, series or row that
+        is wrong.
         """
-        from foreloom.forecast.table import Table
+        from foreloom.forecast.table import Table, options_of_table
 
         length = self._horizon(prediction_length, limit_prediction_length)
         asked = self._levels(quantile_levels)
-        table = Table.read(df, future_df, length, id_column, timestamp_column, target, freq)
+        said = {"id_column": id_column, "timestamp_column": timestamp_column, "target": target}
+        table = Table.read(df, future_df, length, options_of_table(said | {"date_format": date_format}), freq)
         levels = [*asked, *([] if 0.5 in asked else [0.5])]
         forecasts = self._quantiles(table.inputs(), length, levels, batch_size, context_length, cross_learning)
         return table.result(forecasts, levels, len(asked))

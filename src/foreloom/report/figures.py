@@ -134,26 +134,28 @@ def shares_figure(title: str, steps: Sequence[int], parts: Mapping[str, Sequence
     return figure
 
 
-def panels_of(past: pd.DataFrame, forecast: pd.DataFrame) -> list[ForecastPanel]:
+def panels_of(past: Any, forecast: pd.DataFrame) -> list[ForecastPanel]:
     """The first series and targets of a forecast with their history. `past` is the table that was forecast."""
     import pandas as pd
 
-    from foreloom.forecast.table import with_ids
+    from foreloom.data.tables.long_table import LongTable, instants
+    from foreloom.data.tables.read import TableOptions, rows_of
 
-    id_column, timestamp_column = forecast.columns[:2]
-    past = with_ids(past, id_column, timestamp_column)
+    *ids, time = forecast.columns[: forecast.columns.get_loc("target_name")]
+    targets = tuple(forecast["target_name"].unique())
+    options = TableOptions(id_column=tuple(ids), timestamp_column=time, target=targets)
+    table = LongTable.read(rows_of(past, "the table", options))
     levels = [float(name) for name in forecast.columns if _is_level(name)]
+    shown = [(n, target) for n in range(len(table.keys_N)) for target in targets][:MAX_PANELS]
+    length = len(forecast) // (len(table.keys_N) * len(targets))
     panels = []
-    for (item, target), future in forecast.groupby([id_column, "target_name"], sort=False):
-        if len(panels) == MAX_PANELS:
-            break
-        mine = past[past[id_column] == item]
-        mine = mine.assign(**{timestamp_column: pd.to_datetime(mine[timestamp_column])}).sort_values(timestamp_column)
-        times = np.concatenate([mine[timestamp_column].to_numpy(), future[timestamp_column].to_numpy()])
+    for place, (n, target) in enumerate(shown):
+        mine, future = slice(table.starts[n], table.starts[n + 1]), forecast.iloc[place * length : (place + 1) * length]
+        times = np.concatenate([instants(table.times_T[mine]), instants(pd.DatetimeIndex(future[time]))])
         panels.append(
             ForecastPanel(
-                title=f"{item} · {target}" if forecast["target_name"].nunique() > 1 else str(item),
-                history=mine[target].to_numpy(np.float64),
+                title=f"{table.names_N[n]} · {target}" if len(targets) > 1 else table.names_N[n],
+                history=table.numbers(target)[mine],
                 actual=None,
                 levels=levels,
                 quantiles=future[[str(level) for level in levels]].to_numpy(np.float64),

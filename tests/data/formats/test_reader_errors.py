@@ -35,7 +35,7 @@ def test_empty_sets(tmp_path, save_to_disk) -> None:
     (tmp_path / "a.jsonl").write_text("\n")
     refused(tmp_path / "a.jsonl", "is empty")
     (tmp_path / "a.csv").write_text("ds,y\n")
-    refused(tmp_path / "a.csv", "the table has no rows")
+    refused(tmp_path / "a.csv", "a.csv has no rows")
     (tmp_path / "a.arrow").write_bytes(b"")
     refused(tmp_path / "a.arrow", "a.arrow: the file is empty")
 
@@ -73,9 +73,9 @@ def test_text_in_numbers(tmp_path, save_to_disk) -> None:
         save_to_disk(tmp_path / "hf", pa.table({"target": [["a", "b"]]})), "hf: row 0: column 'target' holds text ('a')"
     )
     (tmp_path / "a.csv").write_text("unique_id,ds,y\na,2024-01-01,1\na,2024-01-02,oops\n")
-    refused(tmp_path / "a.csv", "a.csv: row 3: column 'y' is 'oops'")
+    refused(tmp_path / "a.csv", "a.csv: column 'y' holds 'oops' in row 3 (series 'a')")
     (tmp_path / "wide.csv").write_text("date,p,q\n2024-01-01,1,2\n2024-01-02,3,four\n")
-    refused(tmp_path / "wide.csv", "wide.csv: row 3: column 'q' is 'four'")
+    refused(tmp_path / "wide.csv", "wide.csv: column 'q' holds 'four' in row 3")
     (tmp_path / "a.jsonl").write_text('{"target": [1, 2]}\n{"target": [1, "two"]}\n')
     refused(tmp_path / "a.jsonl", "a.jsonl:2: 'target' holds 'two' at step 1")
     (tmp_path / "b.jsonl").write_text('{"target": [1, 2]}\n{"target": ["1", "2"]}\n')
@@ -87,9 +87,9 @@ def test_text_in_numbers(tmp_path, save_to_disk) -> None:
 def test_text_in_one_of_several_tables(tmp_path) -> None:
     (tmp_path / "a.csv").write_text("unique_id,ds,y\na,2024-01-01,1\n")
     (tmp_path / "b.csv").write_text("unique_id,ds,y\na,2024-01-02,1\na,2024-01-03,oops\n")
-    refused(tmp_path, "b.csv: row 3: column 'y' is 'oops'")
+    refused(tmp_path, "b.csv: column 'y' holds 'oops' in row 3 (series 'a')")
     (tmp_path / "b.csv").write_text("unique_id,ds,y\na,2024-01-02,1\na,2024-01-01,2\n")
-    refused(tmp_path, "b.csv: row 3: series 'a' has the time 2024-01-01", "twice")
+    refused(tmp_path, "b.csv: series 'a' has 2024-01-01 00:00:00 twice", "(row 2 of", "a.csv and row 3)")
 
 
 def test_columns_that_hold_no_lists_of_numbers(tmp_path, save_to_disk) -> None:
@@ -104,11 +104,11 @@ def test_columns_that_hold_no_lists_of_numbers(tmp_path, save_to_disk) -> None:
 
 def test_times(tmp_path) -> None:
     (tmp_path / "a.csv").write_text("unique_id,ds,y\na,2024-01-01,1\na,soon,2\n")
-    refused(tmp_path / "a.csv", "row 3: 'ds' is 'soon', not a time")
+    refused(tmp_path / "a.csv", "a.csv: column 'ds' holds 'soon' in row 3, which is not a time")
     (tmp_path / "b.csv").write_text("unique_id,ds,y\na,2024-01-01,1\nb,2024-01-01,1\na,2024-01-01,2\n")
-    refused(tmp_path / "b.csv", "row 4: series 'a' has the time 2024-01-01", "twice")
+    refused(tmp_path / "b.csv", "b.csv: series 'a' has 2024-01-01 00:00:00 twice (row 2 and row 4)")
     (tmp_path / "c.csv").write_text("unique_id,ds,y\na,2024-01-01,1\na,,2\n")
-    refused(tmp_path / "c.csv", "row 3: 'ds' is empty")
+    refused(tmp_path / "c.csv", "c.csv: column 'ds' is empty in row 3")
 
 
 @pytest.mark.parametrize("form", ["hf", "parquet"])

@@ -39,7 +39,7 @@ class ArrowSource:
         self._id_name = next((name for name in columns.ID_NAMES if name in schema.names), None)
         self._target_name = next(name for name in columns.TARGET_NAMES if name in schema.names)
         self._static_names = [name for name in schema.names if name.startswith(("static__", "feat_static_"))]
-        self._schema = schema
+        self.schema = schema
 
         self._target = NumberColumn(self._target_name, self._files, self._origin)
         self.lengths = self._target.length_N
@@ -71,7 +71,7 @@ class ArrowSource:
             item_id=str(item) if self._id_name is None else str(self._cell(self._id_name, item)),
             target_VT=target_VT,
             start=start,
-            freq=self._cell("freq", item) if "freq" in self._schema.names else None,
+            freq=self._cell("freq", item) if "freq" in self.schema.names else None,
             past=self._read_covariates(self._past, file, item, length),
             future=self._read_covariates(self._future, file, item, length),
             static={name.removeprefix("static__"): self._cell(name, item) for name in self._static_names},
@@ -117,7 +117,7 @@ class ArrowSource:
         return self._batches[batch].column(name)[item - self._first_rows[batch]].as_py()
 
     def _start(self, item: int) -> np.datetime64 | None:
-        if "start" not in self._schema.names:
+        if "start" not in self.schema.names:
             return None
         value = self._cell("start", item)
         if isinstance(value, datetime) and value.tzinfo is not None:
@@ -130,7 +130,7 @@ class ArrowSource:
             ) from None
 
     def _timestamps(self, item: int) -> np.ndarray | None:
-        if "timestamp" not in self._schema.names or not columns.is_list(self._schema.field("timestamp").type):
+        if "timestamp" not in self.schema.names or not columns.is_list(self.schema.field("timestamp").type):
             return None
         batch = bisect_right(self._first_rows, item) - 1
         values = self._batches[batch].column("timestamp")[item - self._first_rows[batch]].values
@@ -153,11 +153,11 @@ class ArrowSource:
     def _open_covariates(self, kind: Kind) -> _Covariates:
         """Those of one role, sorted by the covariate's name."""
         found: _Covariates = []
-        for column_name in self._schema.names:
+        for column_name in self.schema.names:
             meaning = columns.kind_of(column_name)
             if meaning is None or meaning[0] is not kind:
                 continue
-            leaf = columns.leaf_type(self._schema.field(column_name).type)[0]
+            leaf = columns.leaf_type(self.schema.field(column_name).type)[0]
             column: NumberColumn | LabelColumn
             if columns.is_text(leaf) and column_name.startswith(("past_cat__", "future_cat__")):
                 column = LabelColumn(column_name, self._batches, self._first_rows)

@@ -16,7 +16,7 @@ import numpy as np
 
 from foreloom.data.convert_arrays import npy_to_arrow, pickle_to_arrow
 from foreloom.data.convert_columnar import arrow_to_plain, parquet_to_arrow
-from foreloom.data.convert_text import csv_to_arrow, json_to_arrow, jsonl_to_arrow
+from foreloom.data.convert_text import json_to_arrow, jsonl_to_arrow
 from foreloom.data.formats.arrow import ArrowSource
 from foreloom.data.formats.arrow_columns import NotMappable
 from foreloom.data.formats.cache import cached
@@ -24,26 +24,31 @@ from foreloom.data.formats.time300b import META, BinarySource
 from foreloom.data.source import RowCounts, Series, Source
 from foreloom.data.synthetic.address import is_synthetic
 from foreloom.data.synthetic.source import SyntheticSource
+from foreloom.data.tables.as_series import say_notes, write_series_of
+from foreloom.data.tables.read import TableOptions
 
 _CONVERTERS: dict[str, Callable[[Sequence[Path], Path], None]] = {
-    "parquet": parquet_to_arrow,
     "jsonl": jsonl_to_arrow,
     "json": json_to_arrow,
-    "csv": csv_to_arrow,
     "npy": npy_to_arrow,
     "pickle": pickle_to_arrow,
+}
+_TABLES: dict[str, Callable[[Sequence[Path], Path, TableOptions], None]] = {
+    "parquet": parquet_to_arrow,
+    "csv": write_series_of,
 }
 _SAMPLE_BYTES = 4096
 
 
-def open_source(path: str | Path, name: str | None = None) -> Source:
+def open_source(path: str | Path, name: str | None = None, table: TableOptions = TableOptions()) -> Source:
     """Open the data set at `path`, a file or a folder, or the address of a synthetic one (`synth://kernel`).
 
     Layouts: Hugging Face `save_to_disk` folders (a DatasetDict gives its split "train"); Time-300B folders; Arrow
     files, stream or file format, one or a folder of them; Parquet, one series a row or long; JSONL and JSON; CSV, long
     or wide; .npy; pickles of plain values and arrays; folders of all these, walked to their leaves. Plain Arrow and
     Time-300B are mapped where they lie; all others are converted once into a cached Arrow file (see `data/cache.py`)
-    and mapped. Raises ValueError for a path that is missing, empty, or none of these.
+    and mapped. `table` says of tables what they do not say
+    themselves. Raises ValueError for a path that is missing, empty, or none of these.
     """
     if is_synthetic(path):
         return SyntheticSource(path, open_source, name)
@@ -53,12 +58,12 @@ def open_source(path: str | Path, name: str | None = None) -> Source:
     name = name or str(path)
     parts = find_parts(path)
     if len(parts) == 1:
-        return _open(parts[0], name, path)
+        return _open(parts[0], name, path, table)
     labels = [_label(part, path) for part in parts]
-    return CombinedSource([_open(part, str(part.path), part.path) for part in parts], labels, name=name)
+    return CombinedSource([_open(part, str(part.path), part.path, table) for part in parts], labels, name=name)
 
 
-def _open(part: Part, name: str, origin: Path) -> Source:
+def _open(part: Part, name: str, origin: Path, table: TableOptions) -> Source:
     fingerprint = _fingerprint(part.layout, part.files)
     if part.layout == "binary":
         return BinarySource(part.path, name=name, fingerprint=fingerprint)
@@ -67,10 +72,16 @@ def _open(part: Part, name: str, origin: Path) -> Source:
             return ArrowSource(part.files, name=name, fingerprint=fingerprint, origin=origin)
         except NotMappable:
             plain = cached(part.files, lambda out: arrow_to_plain(part.files, out))
+    elif part.layout in _TABLES:
+        variant = "" if table == TableOptions() else repr(table)
+        fingerprint += variant
+        plain = cached(part.files, lambda out: _TABLES[part.layout](part.files, out, table), variant)
     else:
         plain = cached(part.files, lambda out: _CONVERTERS[part.layout](part.files, out))
     try:
-        return ArrowSource([plain], name=name, fingerprint=fingerprint, origin=origin)
+        source = ArrowSource([plain], name=name, fingerprint=fingerprint, origin=origin)
+        say_notes(source.schema)
+        return source
     except NotMappable as reason:
         raise ValueError(f"{origin}: {reason}; numbers are wanted. Convert or drop the column.") from None
 
@@ -96,7 +107,8 @@ def _fingerprint(layout: str, files: Sequence[Path]) -> str:
 
 ACCEPTED = (
     "a save_to_disk folder (state.json, or dataset_dict.json with a split 'train'), a Time-300B folder (meta.json and "
-    ".bin shards), files .arrow, .parquet, .jsonl, .json, .csv, .npy, .pkl or .pickle, or a folder of these"
+    ".bin shards), files .arrow, .parquet, .jsonl, .json, .csv, .tsv, .csv.gz, .npy, .pkl or .pickle, or a "
+    "folder of these"
 )
 _ENDINGS = {
     ".arrow": "arrow",
@@ -104,6 +116,7 @@ _ENDINGS = {
     ".jsonl": "jsonl",
     ".json": "json",
     ".csv": "csv",
+    ".tsv": "csv",
     ".npy": "npy",
     ".pkl": "pickle",
     ".pickle": "pickle",
@@ -129,9 +142,9 @@ def find_parts(path: Path) -> list[Part]:
     nothing is found.
     """
     if path.is_file():
-        if path.suffix not in _ENDINGS:
+        if _ending(path) not in _ENDINGS:
             raise ValueError(f"{path}: not a data set. Accepted: {ACCEPTED}.")
-        return [Part(_ENDINGS[path.suffix], path, [path])]
+        return [Part(_ENDINGS[_ending(path)], path, [path])]
     parts = _walk(path)
     if not parts:
         holds = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
@@ -153,9 +166,15 @@ def _walk(folder: Path) -> list[Part]:
             continue
         if entry.is_dir():
             inner += _walk(entry)
-        elif entry.suffix in _ENDINGS and entry.name not in _DESCRIPTIONS:
-            files.setdefault(_ENDINGS[entry.suffix], []).append(entry)
+        elif _ending(entry) in _ENDINGS and entry.name not in _DESCRIPTIONS:
+            files.setdefault(_ENDINGS[_ending(entry)], []).append(entry)
     return [Part(layout, its[0] if len(its) == 1 else folder, its) for layout, its in files.items()] + inner
+
+
+def _ending(path: Path) -> str:
+    """.csv of sales.csv.gz; only text tables are read compressed."""
+    is_compressed = path.suffix == ".gz" and Path(path.stem).suffix in (".csv", ".tsv")
+    return Path(path.stem).suffix if is_compressed else path.suffix
 
 
 def _train_split(path: Path) -> Path:

@@ -16,6 +16,7 @@ from foreloom.data.columns import ID_NAMES, TARGET_NAMES, is_list, is_number, is
 from foreloom.data.convert_columnar import arrow_batches, parquet_batches
 from foreloom.data.formats.cache import cached
 from foreloom.data.formats.reader import find_parts
+from foreloom.data.tables.timeline import infer_freq
 from foreloom.evaluation.suites.suite import SuiteTask
 
 _TIME_NAMES = ("timestamp", "timestamps")
@@ -129,13 +130,10 @@ def _stack(columns: Sequence[pa.LargeListArray]) -> pa.Array:
 
 def _clock(stamps: pa.Array) -> dict[str, pa.Array]:
     """start and timestamp of each series, and the frequency that the first one shows, if it shows one."""
-    import pandas as pd
-
     stamps = stamps.cast(pa.large_list(pa.timestamp("us")))
     begin_N = stamps.offsets.to_numpy()[:-1]
     end_N = stamps.offsets.to_numpy()[1:]
     values = stamps.values
     starts = values.take(pa.array(np.where(end_N > begin_N, begin_N, 0)))
-    first = values[begin_N[0] : min(end_N[0], begin_N[0] + _NUM_STAMPS)].to_numpy(zero_copy_only=False)
-    freq = pd.DatetimeIndex(first, freq="infer").freqstr if len(first) >= 3 else None
+    freq = infer_freq(values[begin_N[0] : min(end_N[0], begin_N[0] + _NUM_STAMPS)].to_numpy(zero_copy_only=False))
     return {"start": starts, "timestamp": stamps, "freq": pa.array([freq] * len(stamps), pa.string())}

@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from foreloom.forecast.timeline import Timeline
+from foreloom.data.tables.timeline import Timeline
 
 
 def read(*series, freq=None):
     index = series[0].append(list(series[1:]))
-    return Timeline.read(index, np.cumsum([0, *map(len, series)]), [f"s{i}" for i in range(len(series))], freq)
+    return Timeline.read(index, np.cumsum([0, *map(len, series)]), lambda n: repr(f"s{n}"), freq)
 
 
 def dates(start, periods, freq, **options):
@@ -86,3 +86,32 @@ def test_a_frequency_given_is_trusted():
     assert read(off, freq="MS").ahead(2).tolist() == [pd.Timestamp("2024-03-01"), pd.Timestamp("2024-04-01")]
     with pytest.raises(ValueError, match="freq 'daily' is no pandas frequency"):
         read(holidays, freq="daily")
+
+
+def test_months_count_from_another_day_than_the_first():
+    fifteenth = dates("2024-01-01", 6, "MS") + pd.Timedelta(days=14)
+    tenth = dates("2024-03-01", 3, "MS") + pd.Timedelta(days=9)
+    expected = [
+        pd.Timestamp("2024-07-15"),
+        pd.Timestamp("2024-08-15"),
+        pd.Timestamp("2024-06-10"),
+        pd.Timestamp("2024-07-10"),
+    ]
+    assert read(fifteenth, tenth).ahead(2).tolist() == expected
+    assert read(fifteenth, tenth, freq="MS").ahead(2).tolist() == expected
+    with pytest.raises(
+        ValueError, match="series 's0' is not regular: it goes from 2024-03-15 .* to 2024-05-15 .* elsewhere is a month"
+    ):
+        read(fifteenth.delete(3))
+
+
+def test_business_hours_go_on_after_the_weekend():
+    hours = dates("2024-01-02 09:00", 34, "bh")
+    assert read(hours[:30]).ahead(4).tolist() == hours[30:].tolist()
+    assert hours[30:].day_name().tolist() == ["Friday", "Friday", "Monday", "Monday"]
+
+
+def test_a_holiday_is_named_where_it_is():
+    trading = dates("2024-01-01", 30, "B").delete(14)
+    with pytest.raises(ValueError, match=r"goes from 2024-01-18 .* to 2024-01-22 .*, and the step elsewhere is B"):
+        read(trading)

@@ -1,0 +1,363 @@
+"""Tables that came out wrong once, with their right values, through every door: open_source, evaluate, forecast."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from naive_model import naive_model
+
+from foreloom.data.convert import convert
+from foreloom.data.formats.reader import open_source
+from foreloom.data.tables.read import TableOptions
+from foreloom.evaluation.baselines import Naive, SeasonalNaive
+from foreloom.evaluation.evaluate import evaluate
+from foreloom.evaluation.tasks import EvaluationTask
+from foreloom.forecast import forecast_file
+
+
+@pytest.fixture
+def cases(shared):
+    return shared / "cases" / "tables"
+
+
+@pytest.fixture
+def forecast(tmp_path):
+    def run(path, **options):
+        return forecast_file(naive_model(), path, tmp_path / "out.csv", prediction_length=4, **options)
+
+    return run
+
+
+def mase(path, model=Naive, **options):
+    task = EvaluationTask(name="t", path=path, **{"prediction_length": 8, **options})
+    return evaluate(model(), [task]).tasks[0].scores["MASE"]
+
+
+def refused_everywhere(path, forecast, sentence):
+    for door in (open_source, mase, forecast):
+        with pytest.raises(ValueError, match=sentence):
+            door(path)
+
+
+def test_one_format_for_a_column_of_dates(cases, forecast):
+    assert mase(cases / "01_dayfirst_week.csv") == pytest.approx(4.5)
+    assert mase(cases / "01_same_iso.csv") == pytest.approx(4.5)
+    pd.testing.assert_frame_equal(forecast(cases / "01_dayfirst_week.csv"), forecast(cases / "01_same_iso.csv"))
+    for name, freq, start in (("daily", "D", "2024-01-01"), ("monthname", "MS", "2015-01-01")):
+        (path,) = cases.glob(f"01_*{name}.csv")
+        series = open_source(path).read(0)
+        np.testing.assert_array_equal(series.target_VT[0], np.arange(series.length))
+        assert (series.freq, series.start) == (freq, np.datetime64(start))
+        assert forecast(path)["timestamp"].tolist() == list(pd.date_range(start, periods=52, freq=freq)[48:])
+
+
+def test_a_column_that_fits_both_is_said_whenever_it_is_opened(tmp_path, forecast):
+    path = tmp_path / "a.csv"
+    path.write_text("ds,y\n01/02/2024,1\n01/03/2024,2\n01/04/2024,3\n")
+    for _ in range(2):  # the second time from the cache
+        with pytest.warns(UserWarning, match="a.csv: column 'ds' can be read in two ways .*--date-format \"%d/%m/%Y\""):
+            assert open_source(path).read(0).freq == "D"
+    with pytest.warns(UserWarning, match="two ways"):
+        forecast(path)
+    assert forecast(path, date_format="%d/%m/%Y")["ds"][0] == pd.Timestamp("2024-05-01")
+    assert open_source(path, table=TableOptions(date_format="%d/%m/%Y")).read(0).freq == "MS"
+
+
+def ids_of(path):
+    source = open_source(path)
+    return [source.read(item).item_id for item in range(len(source))]
+
+
+@pytest.mark.parametrize(
+    ("name", "ids"),
+    [
+        ("02_id_leading_zero.csv", ["0012", "0107"]),
+        ("02_id_leading_zero_merge.csv", ["01", "1"]),
+        ("16_folder_ids", ["1", "x"]),
+    ],
+)
+def test_ids_are_text_as_written(cases, forecast, name, ids):
+    assert ids_of(cases / name) == ids
+    if not (cases / name).is_dir():
+        assert pd.unique(forecast(cases / name)["item_id"]).tolist() == ids
+
+
+def test_long_ids_and_ids_with_an_exponent_do_not_merge(tmp_path, forecast):
+    ids = ["5E3", "5000", "12345678901234567890", "12345678901234567891", "1.0", "1"]
+    path = tmp_path / "a.csv"
+    path.write_text("item_id,timestamp,target\n" + "".join(f"{i},2024-01-0{d},{d}\n" for i in ids for d in (1, 2, 3)))
+    assert ids_of(path) == ids
+    assert pd.unique(forecast(path)["item_id"]).tolist() == ids
+
+
+def test_ids_over_the_files_of_a_folder_are_text(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name, ids in (("a", pa.array([1, 1])), ("b", pa.array(["1", "x"]))):
+        times = pa.array(
+            np.array(["2024-01-01", "2024-01-02"], "datetime64[us]") + np.timedelta64(2 * (name == "b"), "D")
+        )
+        pq.write_table(pa.table({"item_id": ids, "timestamp": times, "target": [1.0, 2.0]}), folder / f"{name}.parquet")
+    assert ids_of(folder) == ["1", "x"]
+    assert open_source(folder).lengths.tolist() == [3, 1]
+
+
+def test_files_without_ids_are_a_series_each(tmp_path):
+    for name in ("north", "south"):
+        (tmp_path / f"{name}.csv").write_text("ds,y\n2024-01-01,1\n2024-01-02,2\n")
+    assert ids_of(tmp_path) == ["north", "south"]
+
+
+def test_encodings_are_said_or_told_by_their_mark(cases, forecast):
+    with pytest.warns(UserWarning, match=r"02_id_latin1.csv is not UTF-8 \(row 2\), it is read as Latin-1"):
+        assert ids_of(cases / "02_id_latin1.csv") == ["Köln"]
+    with pytest.warns(UserWarning, match="is not UTF-8"):
+        assert set(forecast(cases / "02_id_latin1.csv")["item_id"]) == {"Köln"}
+    plain = forecast(cases / "14_plain.csv")
+    pd.testing.assert_frame_equal(forecast(cases / "13_utf16.csv"), plain)
+    pd.testing.assert_frame_equal(forecast(cases / "13_ok.csv.gz"), plain)
+    assert mase(cases / "13_utf16.csv") == mase(cases / "13_ok.csv.gz") == mase(cases / "14_plain.csv")
+    refused_everywhere(cases / "13_cut.csv.gz", forecast, "13_cut.csv.gz cannot be read .* cut short or damaged")
+
+
+def test_several_series_without_an_id(cases, forecast, tmp_path):
+    path = cases / "03_store_item_no_target.csv"
+    sentence = (
+        r"2013-01-01 00:00:00 stands in it twice \(row 2 and row \d+\).*'store' and 'item'.*--id-column store,item"
+    )
+    for door in (open_source, mase):
+        with pytest.raises(ValueError, match=sentence):
+            door(path)
+    with pytest.raises(ValueError, match=sentence):
+        forecast(path, target="sales")
+    table = TableOptions(id_column=("store", "item"), target=("sales",))
+    source = open_source(path, table=table)
+    assert [source.read(item).item_id for item in range(4)] == ["1/1", "1/2", "2/1", "2/2"]
+    assert {source.read(item).freq for item in range(4)} == {"D"}
+    assert convert(path, tmp_path / "sales.arrow", table=table) == 4
+    result = forecast(path, id_column=["store", "item"], target="sales")
+    assert result.columns.tolist()[:4] == ["store", "item", "date", "target_name"]
+    assert len(result) == 16
+    table = pd.DataFrame(
+        {"shop": ["n", "s"] * 3, "ds": np.repeat(["2024-01-01", "2024-01-02", "2024-01-03"], 2), "y": 1.0}
+    )
+    with pytest.raises(ValueError, match="Is the series named by 'shop'. Then say id_column='shop'"):
+        naive_model().predict_df(table, prediction_length=1)
+
+
+def test_periods_are_times(cases, forecast):
+    scores = [
+        mase(cases / name, SeasonalNaive, prediction_length=12)
+        for name in ("04_period_time.parquet", "04_same_timestamps.parquet")
+    ]
+    assert scores == pytest.approx([0.9045, 0.9045], abs=1e-4)
+    pd.testing.assert_frame_equal(*(forecast(path) for path in sorted(cases.glob("04_*.parquet"))))
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "freq", "said"),
+    [
+        ("08_year.csv", "1950-01-01", "YS-JAN", "years"),
+        ("08_epoch_ms.csv", "2024-01-01", "D", "milliseconds since 1970"),
+    ],
+)
+def test_numbers_as_times_are_said(cases, forecast, name, start, freq, said):
+    with pytest.warns(UserWarning, match=f"{name}: column 'timestamp' holds whole numbers .* are read as {said}"):
+        series = open_source(cases / name).read(0)
+    assert (series.start, series.freq) == (np.datetime64(start), freq)
+    with pytest.warns(UserWarning, match=said):
+        times = forecast(cases / name)["timestamp"]
+    assert times.tolist() == list(pd.date_range(start, periods=52, freq=freq)[48:])
+
+
+def test_ids_that_are_categories_and_ids_that_are_missing(cases, forecast):
+    assert ids_of(cases / "05_categorical_id.parquet") == ["a"]
+    assert set(forecast(cases / "05_categorical_id.parquet")["item_id"]) == {"a"}
+    refused_everywhere(cases / "09_null_id.parquet", forecast, "09_null_id.parquet: column 'item_id' is empty in row 1")
+
+
+def test_columns_of_other_types_are_refused_by_name(cases, forecast, tmp_path):
+    refused_everywhere(
+        cases / "06_date_column.csv", forecast, "06_date_column.csv: column 'delivered' holds times. Drop it"
+    )
+    refused_everywhere(cases / "06_clock_column.csv", forecast, "column 'opening' holds times. Drop it")
+    refused_everywhere(cases / "10_dup_header.csv", forecast, "10_dup_header.csv has two columns 'target'")
+    times = pa.array(np.arange("2024-01-01", "2024-01-21", dtype="datetime64[D]"))
+    for values, kind in (
+        (times, "times"),
+        (pa.array([None, *[1] * 19], pa.time64("us")), "clock times"),
+        (pa.array([1] * 20, pa.duration("s")), "durations"),
+        (pa.array([{"a": 1}] * 20), "structs"),
+        (pa.array([[1, 2]] * 20), "lists"),
+        (pa.array([b"x"] * 20), "bytes"),
+    ):
+        path = tmp_path / f"{kind}.parquet"
+        for name in ("extra", "target"):
+            columns = {"timestamp": times, "target": pa.array(np.ones(20)), name: values}
+            if kind == "lists" and name == "target":
+                continue  # a table with one series a row
+            pq.write_table(pa.table(columns), path)
+            refused_everywhere(path, forecast, f"column '{name}' holds {kind}")
+
+
+def test_labels_are_compared_as_the_past_writes_them(cases, forecast):
+    def coded(path, future):
+        model = naive_model()
+        model.predict_df(path, future, 4)
+        return model.forecaster.inputs[0]
+
+    past, future = pd.read_csv(cases / "07_codes_past.csv"), pd.read_csv(cases / "07_codes_future.csv")
+    assert future["code"].dtype == np.float64  # 1.0, NaN: as pandas reads it where no label is text
+    one = coded(past, future)
+    both = coded(pd.read_csv(cases / "07_codes_past_b.csv"), pd.read_csv(cases / "07_codes_future_b.csv"))
+    np.testing.assert_array_equal(one.future_RH, both.future_RH)
+    known = one.context_RC[1][(past["code"] == "1").to_numpy()]
+    np.testing.assert_array_equal(one.future_RH[1, [0, 1, 3]], known[:3])
+    forecast(cases / "07_codes_past.csv", future=cases / "07_codes_future.csv")
+
+
+@pytest.mark.parametrize(
+    "later", [[1, 0, 1, 1], ["yes", "no", "Yes", "yes"], ["true", "false", "TRUE", "true"], [1.0, 0.0, 1, 1]]
+)
+def test_truth_values_are_known_however_they_are_written(later):
+    frame = pd.DataFrame(
+        {"timestamp": pd.date_range("2024-01-01", periods=8), "target": np.arange(8.0), "open": [True, False] * 4}
+    )
+    future = pd.DataFrame({"timestamp": pd.date_range("2024-01-09", periods=4)})
+    model = naive_model()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.predict_df(frame, future.assign(open=[True, False, True, True]), 4)
+        expected = model.forecaster.inputs[0].future_RH
+        model.predict_df(frame, future.assign(open=later), 4)
+    np.testing.assert_array_equal(model.forecaster.inputs[0].future_RH, expected)
+
+
+def test_labels_that_never_occurred_are_warned_of():
+    frame = pd.DataFrame(
+        {"timestamp": pd.date_range("2024-01-01", periods=8), "target": np.arange(8.0), "day": ["mon", "tue"] * 4}
+    )
+    future = pd.DataFrame({"timestamp": pd.date_range("2024-01-09", periods=4), "day": "Monday"})
+    with pytest.warns(UserWarning, match=r"no label of column 'day' \('Monday'\) occurs in the past \('mon', 'tue'\)"):
+        naive_model().predict_df(frame, future, 4)
+
+
+@pytest.mark.parametrize("name", ["14_unnamed_index.csv", "14_trailing_comma_all.csv", "14_id_called_id.csv"])
+def test_columns_nobody_meant_are_left_out_with_a_word(cases, forecast, name):
+    plain, values = forecast(cases / "14_plain.csv"), open_source(cases / "14_plain.csv").read(0).target_VT
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found, series = forecast(cases / name), open_source(cases / name).read(0)
+    assert [("a column without a name is left out" in str(w.message)) for w in caught] == [True, True] * (
+        name[3:5] != "id"
+    )
+    np.testing.assert_array_equal(found["predictions"], plain["predictions"])
+    np.testing.assert_array_equal(series.target_VT, values)
+    assert not series.past
+    assert series.item_id == "a"
+
+
+@pytest.mark.parametrize("name", ["series_id", "ts_id", "unique_id", "id"])
+def test_other_names_of_ids_are_known(cases, forecast, tmp_path, name):
+    path = tmp_path / "a.csv"
+    path.write_text((cases / "14_plain.csv").read_text().replace("item_id", name))
+    assert forecast(path).columns[0] == name
+    assert ids_of(path) == ["a"]
+
+
+def test_a_series_without_a_value_is_named(cases, forecast):
+    with pytest.warns(UserWarning, match="15_all_empty_series.csv: series 'b' has no value"):
+        forecast(cases / "15_all_empty_series.csv")
+
+
+def test_decimal_commas_are_read_when_they_are_said(cases, forecast, tmp_path):
+    path = cases / "13_semicolon_decimal_comma.csv"
+    refused_everywhere(path, forecast, "cannot be read .*parted by semicolons.*--separator ';' --decimal ,")
+    plain, text = forecast(cases / "14_plain.csv"), {"separator": ";", "decimal": ","}
+    pd.testing.assert_frame_equal(forecast(path, **text), plain)
+    assert open_source(path, table=TableOptions(**text)).read(0).start == np.datetime64("2024-01-01")
+    thousands = tmp_path / "thousands.csv"
+    thousands.write_text("ds;y\n2024-01-01;1,5\n2024-01-02;1.000\n2024-01-03;2,5\n")
+    with pytest.raises(ValueError, match="column 'y' holds '1.000' in row 3"):
+        forecast(thousands, **text)
+
+
+def test_a_file_of_other_columns_is_named(cases):
+    with pytest.raises(
+        ValueError, match=r"b.csv has no column 'target', a.csv beside it has one. Its columns: item_id, .*value"
+    ):
+        open_source(cases / "16_folder_missing_target")
+
+
+def test_zones_and_calendars(cases, forecast):
+    refused_everywhere(cases / "17_mixed_zone.csv", forecast, "in row 3: some times state a UTC offset and some do not")
+    with pytest.warns(UserWarning, match="several UTC offsets"):
+        assert forecast(cases / "17_local_midnight_offsets.csv")["timestamp"][0] == pd.Timestamp("2024-04-27")
+    hours = pd.read_csv(cases / "18_business_hours.csv", parse_dates=["timestamp"])["timestamp"]
+    expected = pd.date_range(hours.iloc[-1], periods=5, freq="bh")[1:]
+    assert forecast(cases / "18_business_hours.csv")["timestamp"].tolist() == list(expected)
+    months = [pd.Timestamp(f"2025-0{month}-15") for month in (1, 2, 3, 4)]
+    assert forecast(cases / "18_monthly_15th.csv")["timestamp"].tolist() == months
+    assert forecast(cases / "18_monthly_15th.csv", freq="MS")["timestamp"].tolist() == months
+
+
+def test_json_lines_are_refused_with_their_line(cases, tmp_path):
+    with pytest.raises(ValueError, match="11_cat_scalar.jsonl:1: 'past_cat__x' is 7; a list with a label"):
+        open_source(cases / "11_cat_scalar.jsonl")
+    with pytest.raises(ValueError, match="11_freq_number.jsonl:1: freq is 1; write the distance of the steps"):
+        open_source(cases / "11_freq_number.jsonl")
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"target": [1, 2], "timestamp": ["2024-01-01", "2024-01-05"]}\n')
+    series = open_source(path).read(0)
+    assert series.timestamps.tolist() == np.array(["2024-01-01", "2024-01-05"], "datetime64[us]").tolist()
+    assert series.start == np.datetime64("2024-01-01")
+    path.write_text('{"target": [1, 2], "timestamp": ["2024-01-01"]}\n')
+    with pytest.raises(ValueError, match="a.jsonl:1: timestamp has 1 steps, the target 2"):
+        open_source(path)
+    path.write_text('{"target": [1], "past_cat__x": "red"}\n')
+    with pytest.raises(ValueError, match="a.jsonl:1: 'past_cat__x' is 'red'; a list with a label"):
+        open_source(path)
+
+
+def test_frames_that_speak_arrow_are_read():
+    class Polars:
+        """As polars hands out its frames."""
+
+        def __init__(self, table):
+            self.__arrow_c_stream__ = table.__arrow_c_stream__
+
+    frame = pd.DataFrame(
+        {
+            "unique_id": list("aaab"),
+            "ds": [*pd.date_range("2024-01-01", periods=3), pd.Timestamp("2024-01-03")],
+            "y": 1.0,
+        }
+    )
+    expected = naive_model().predict_df(frame, prediction_length=2)
+    found = naive_model().predict_df(Polars(pa.Table.from_pandas(frame)), prediction_length=2)
+    assert found.astype(str).equals(expected.astype(str))
+    for other in ({"y": [1]}, [1, 2], "sales.csv", None):
+        with pytest.raises(TypeError, match="df is of type .*give a data frame with a row a series and time step"):
+            naive_model().predict_df(other)
+
+
+def test_a_row_with_a_comma_too_many_is_named(tmp_path, forecast):
+    path = tmp_path / "a.csv"
+    path.write_text("item_id,timestamp,target\na,2024-01-01,1\na,2024-01-02,2,\n")
+    refused_everywhere(path, forecast, "a.csv cannot be read as a table: row 3: Expected 3 columns, got 4")
+
+
+def test_a_covariate_may_say_that_it_is_known_ahead(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(
+        "ds,y,future__price,past__seen,future_cat__day,rain\n"
+        + "".join(f"2024-01-0{day},{day},2.5,{day},mon,0.{day}\n" for day in (1, 2, 3))
+    )
+    series = open_source(path).read(0)
+    assert {name: values.tolist() for name, values in series.future.items()} == {"price": [2.5] * 3, "day": ["mon"] * 3}
+    assert sorted(series.past) == ["rain", "seen"]
