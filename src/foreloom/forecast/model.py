@@ -194,3 +194,25 @@ def find_device(device: str) -> torch.device:
         raise ValueError(
             f"there is no device {device!r}; write auto, cpu, cuda, mps, or one by number: cuda:1."
         ) from None
+
+
+def forecast_file(
+    model: Model, data: str | Path, out: str | Path, *, future: str | Path | None = None, **options: Any
+) -> pd.DataFrame:
+    """Forecast every series of the table in `data` and write the result to `out`; returns it too.
+
+    `future` is a file with the covariates known ahead; `options` are those of `Model.predict_df`, and `separator` and
+    `decimal` of a text file. ValueError where `out` is one of the files that are read.
+    """
+    from foreloom.forecast.table import TABLE_OPTIONS, options_of_table, rows_of_file, suffix_of, write_table
+
+    suffix_of(Path(out))  # before the forecast is paid for
+    for given in (data, future):
+        if given is not None and Path(out).resolve() == Path(given).resolve():
+            raise ValueError(f"{out} holds the data, and the forecast would be written over them; name another file.")
+    asked = options_of_table(options)
+    rows = [None if path is None else rows_of_file(path, asked) for path in (data, future)]
+    rest = {name: value for name, value in options.items() if name not in TABLE_OPTIONS}
+    result = model.predict_df(rows[0], rows[1], **rest)
+    write_table(result, out)
+    return result

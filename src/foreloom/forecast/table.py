@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,11 +25,7 @@ from foreloom.data.tables.timeline import Timeline
 from foreloom.data.tables.times import read_times
 from foreloom.files import whole_or_absent
 
-if TYPE_CHECKING:
-    from foreloom.forecast.model import Model
-
-
-_OF_TABLE = [field.name for field in fields(TableOptions)]
+TABLE_OPTIONS = [field.name for field in fields(TableOptions)]
 
 
 @dataclass(frozen=True)
@@ -147,29 +143,9 @@ class Table:
         return {name: self.past.id_values(name) for name in self.past.id_columns}
 
 
-def forecast_file(
-    model: Model, data: str | Path, out: str | Path, *, future: str | Path | None = None, **options: Any
-) -> pd.DataFrame:
-    """Forecast every series of the table in `data` and write the result to `out`; returns it too.
-
-    `future` is a file with the covariates known ahead; `options` are those of `Model.predict_df`, and `separator` and
-    `decimal` of a text file. ValueError where `out` is one of the files that are read.
-    """
-    _suffix(Path(out))  # before the forecast is paid for
-    for given in (data, future):
-        if given is not None and Path(out).resolve() == Path(given).resolve():
-            raise ValueError(f"{out} holds the data, and the forecast would be written over them; name another file.")
-    asked = options_of_table(options)
-    rows = [None if path is None else rows_of_file(path, asked) for path in (data, future)]
-    rest = {name: value for name, value in options.items() if name not in _OF_TABLE}
-    result = model.predict_df(rows[0], rows[1], **rest)
-    write_table(result, out)
-    return result
-
-
 def options_of_table(options: Mapping[str, Any]) -> TableOptions:
     """Those of some options that say what a table does not, names alone or in lists; None says nothing."""
-    said = {name: options[name] for name in _OF_TABLE if options.get(name) is not None}
+    said = {name: options[name] for name in TABLE_OPTIONS if options.get(name) is not None}
     for name in ("id_column", "target"):
         if name in said:
             several = isinstance(said[name], Sequence) and not isinstance(said[name], str)
@@ -184,7 +160,7 @@ def rows_of_file(path: str | Path, options: TableOptions = TableOptions()) -> Ro
         raise ValueError(f"{path} is a folder; a forecast is made from one table, a .csv, .tsv or .parquet file.")
     if not path.is_file():
         raise ValueError(f"no file {path}.")
-    _suffix(path)
+    suffix_of(path)
     return read_rows(path, options)
 
 
@@ -199,7 +175,7 @@ def read_table(path: str | Path, id_column: str = "item_id") -> pd.DataFrame:
 def write_table(df: pd.DataFrame, path: str | Path) -> None:
     """Write a frame as .csv or .parquet: beside, then renamed, so that `path` is never half a file."""
     path = Path(path)
-    suffix = _suffix(path)
+    suffix = suffix_of(path)
     with whole_or_absent(path) as beside:
         if suffix == ".parquet":
             df.to_parquet(beside, index=False)
@@ -207,7 +183,7 @@ def write_table(df: pd.DataFrame, path: str | Path) -> None:
             df.to_csv(beside, index=False, sep="\t" if ".tsv" in path.suffixes else ",")
 
 
-def _suffix(path: Path) -> str:
+def suffix_of(path: Path) -> str:
     """.csv, .tsv or .parquet, compression aside."""
     known = [suffix for suffix in path.suffixes if suffix in (".csv", ".tsv", ".parquet")]
     if not known:

@@ -14,12 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from foreloom.data.convert_arrays import npy_to_arrow, pickle_to_arrow
-from foreloom.data.convert_columnar import arrow_to_plain, parquet_to_arrow
-from foreloom.data.convert_text import json_to_arrow, jsonl_to_arrow
 from foreloom.data.formats.arrow import ArrowSource
 from foreloom.data.formats.arrow_columns import NotMappable
 from foreloom.data.formats.cache import cached
+from foreloom.data.formats.columnar import arrow_to_plain, parquet_to_arrow
+from foreloom.data.formats.records import json_to_arrow, jsonl_to_arrow, npy_to_arrow, pickle_to_arrow
 from foreloom.data.formats.time300b import META, BinarySource
 from foreloom.data.source import RowCounts, Series, Source
 from foreloom.data.synthetic.address import is_synthetic

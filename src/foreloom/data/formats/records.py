@@ -1,17 +1,22 @@
-"""One series as people write it, a list of numbers or a dictionary of columns, and documents that hold many.
+"""Series as people write them, lists of numbers or dictionaries of columns, in JSON, pickles and .npy files, as Arrow.
 
 Axes: V variates, T steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from foreloom.data import columns
 from foreloom.data.columns import Kind
+from foreloom.data.formats.cache import conversion_bar
+from foreloom.data.formats.restricted_pickle import read_pickles, unpickle
+from foreloom.data.formats.writer import write_series
 from foreloom.data.source import Series
 
 _LARGEST = int(np.finfo(np.float64).max)
@@ -123,3 +128,100 @@ def _time(value: Any, where: str, name: str = "start") -> np.datetime64 | None:
         return None if value is None else np.datetime64(value, "us")
     except (ValueError, TypeError):
         raise ValueError(f"{where}: {name} {value!r} is not a time. Write it as 2024-01-31 12:00:00.") from None
+
+
+def jsonl_to_arrow(paths: Sequence[Path], out: Path) -> None:
+    """Lines are objects with `target` or `sequence` and any other column of `data/columns.py`, or lists of numbers."""
+    with conversion_bar(paths[0].name, sum(path.stat().st_size for path in paths)) as advance:
+        write_series((one for path in paths for one in _lines(path, advance)), out)
+
+
+def json_to_arrow(paths: Sequence[Path], out: Path) -> None:
+    """One document, a list of what a JSON line holds, or lines as in JSONL."""
+    with conversion_bar(paths[0].name, sum(path.stat().st_size for path in paths)) as advance:
+        write_series((one for path in paths for one in _lines_or_document(path, advance)), out)
+
+
+def _lines(path: Path, advance: Any) -> Iterator[Series]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            advance(len(line))
+            if line.strip():
+                where = f"{path}:{number}"
+                try:
+                    record = json.loads(line)
+                except ValueError as error:
+                    raise ValueError(f"{where}: not JSON ({error}). Each line is one object or one list.") from None
+                yield series_of(record, where, str(number - 1))
+
+
+def _lines_or_document(path: Path, advance: Any) -> Iterator[Series]:
+    if _has_lines(path):
+        yield from _lines(path, advance)
+        return
+    try:
+        document = json.loads(path.read_bytes())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{error.lineno}: not JSON ({error}). A list of series is wanted.") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}). A list of series is wanted.") from None
+    advance(path.stat().st_size)
+    for number, record in enumerate(records_of(document)):
+        yield series_of(record, f"{path}: series {number}", str(number))
+
+
+def _has_lines(path: Path) -> bool:
+    """Is each line a series of its own? A list alone on its line is a document, whatever it holds."""
+    with path.open("rb") as file:
+        first = next((line for line in file if line.strip()), b"")
+        try:
+            value = json.loads(first)
+        except ValueError:
+            return not first
+        return isinstance(value, dict) or any(line.strip() for line in file)
+
+
+def pickle_to_arrow(paths: Sequence[Path], out: Path) -> None:
+    """A list of what a JSON line holds, or several pickles in a row, each one series or a list of them."""
+    _write(((path, document) for path in paths for document in read_pickles(path)), paths, out)
+
+
+def npy_to_arrow(paths: Sequence[Path], out: Path) -> None:
+    """Arrays of steps, of series x steps, of series x variates x steps; object arrays hold series of any lengths."""
+    _write(((path, _read_npy(path)) for path in paths), paths, out)
+
+
+def _write(documents: Iterator[tuple[Path, Any]], paths: Sequence[Path], out: Path) -> None:
+    def series() -> Iterator[Series]:
+        number, last = 0, None
+        for path, document in documents:
+            if path != last:
+                number, last = 0, path
+                advance(path.stat().st_size)
+            for record in records_of(document):
+                yield series_of(record, f"{path}: series {number}", str(number))
+                number += 1
+
+    with conversion_bar(paths[0].name, sum(path.stat().st_size for path in paths)) as advance:
+        write_series(series(), out)
+
+
+def _read_npy(path: Path) -> Any:
+    """The array, mapped; one of objects is read through the restricted unpickler."""
+    with path.open("rb") as file:
+        try:
+            is_first_version = np.lib.format.read_magic(file) == (1, 0)
+            read_header = (
+                np.lib.format.read_array_header_1_0 if is_first_version else np.lib.format.read_array_header_2_0
+            )
+            shape, _, dtype = read_header(file)
+            if dtype.kind in "fiub" and 1 <= len(shape) <= 3:
+                return np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{path}: not a readable .npy file ({error}). Copy or write it again.") from error
+        if dtype.kind == "O":
+            return unpickle(file, str(path))
+    raise ValueError(
+        f"{path}: the array holds {dtype} on {len(shape)} axes; numbers are wanted, on one axis (steps), two (series, "
+        "steps) or three (series, variates, steps)."
+    )
