@@ -31,3 +31,22 @@ def test_folders_that_are_no_model_of_ours(tmp_path):
     (tmp_path / "config.json").write_text('{\n"model_type": "t5",,\n}')
     with pytest.raises(ValueError, match=r"config\.json:2: not valid JSON"):
         registry.recognise(tmp_path)
+
+
+def test_another_package_brings_a_family(tmp_path, monkeypatch):
+    """Found by its entry point, trained by the recipe that names it, with the data section it asks for."""
+    installed = tmp_path / "site" / "wobbly-1.0.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: wobbly\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text(
+        f"[{registry.ENTRY_POINTS}]\n"
+        "toy_tokens = toy_text:TOY_TOKENS\nchronos2 = toy_text:TOY_TOKENS\nbent = json:dumps\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    assert registry.names()[-2:] == ("bent", "toy_tokens")
+    assert registry.get("toy_tokens").name == "toy_tokens"
+    assert registry.get("chronos2").name == "chronos2", "a name of ours stays ours"
+    with pytest.raises(ValueError, match=r"the entry point bent = json:dumps of foreloom\.families is no ModelFamily"):
+        registry.get("bent")
+    with pytest.raises(ValueError, match="Did you mean toy_tokens"):
+        registry.get("toy_token")

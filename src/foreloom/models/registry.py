@@ -1,10 +1,11 @@
-"""The families by name. A family's code is imported when it is asked for."""
+"""The families by name, ours and those of other packages. A family's code is imported when it is asked for."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
 from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,36 @@ from foreloom.models.common.hub_folder import CONFIG_FILE, base_folder, read_jso
 from foreloom.models.common.lora import ADAPTER_CONFIG_FILE
 from foreloom.models.family import ModelFamily
 
-_FAMILIES = ("chronos2", "chronos_bolt", "chronos_t5", "time_moe")
+_BUILT_IN = ("chronos2", "chronos_bolt", "chronos_t5", "time_moe")
 """Each is a package here whose `family` module holds the record `FAMILY`."""
+ENTRY_POINTS = "foreloom.families"
+"""The group by which another package brings families: `mine = "my_package.family:FAMILY"`."""
 
 
 def names() -> tuple[str, ...]:
-    """All families, as in `model.family`."""
-    return _FAMILIES
+    """All families, as in `model.family`: ours, then those of other packages in order of their names."""
+    return *_BUILT_IN, *sorted(_brought())
 
 
 def get(name: str) -> ModelFamily:
     """The family of that name; ValueError suggests the nearest one."""
-    if name not in _FAMILIES:
-        close = difflib.get_close_matches(name, _FAMILIES, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        raise ValueError(f"there is no model family {name!r}; foreloom has {', '.join(_FAMILIES)}.{hint}")
-    return importlib.import_module(f"foreloom.models.{name}.family").FAMILY
+    if name in _BUILT_IN:
+        return importlib.import_module(f"foreloom.models.{name}.family").FAMILY
+    if name in (brought := _brought()):
+        family = brought[name].load()
+        if not isinstance(family, ModelFamily) or family.name != name:
+            raise ValueError(
+                f"the entry point {name} = {brought[name].value} of {ENTRY_POINTS} is no ModelFamily of that name."
+            )
+        return family
+    close = difflib.get_close_matches(name, names(), n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    raise ValueError(f"there is no model family {name!r}; foreloom has {', '.join(names())}.{hint}")
+
+
+def _brought() -> dict[str, EntryPoint]:
+    """What installed packages bring. A name of ours stays ours."""
+    return {one.name: one for one in entry_points(group=ENTRY_POINTS) if one.name not in _BUILT_IN}
 
 
 def recognise(folder: str | Path) -> ModelFamily:
@@ -39,9 +54,9 @@ def recognise(folder: str | Path) -> ModelFamily:
     if family := family_of(config):
         return family
     what = config.get("chronos_pipeline_class") or config.get("architectures") or config.get("model_type")
-    raise ValueError(f"{folder} holds a model foreloom does not know ({what}); it knows {', '.join(_FAMILIES)}.")
+    raise ValueError(f"{folder} holds a model foreloom does not know ({what}); it knows {', '.join(names())}.")
 
 
 def family_of(config: Mapping[str, Any]) -> ModelFamily | None:
     """The family a config.json belongs to, if it is one of ours."""
-    return next((family for family in map(get, _FAMILIES) if family.recognises(config)), None)
+    return next((family for family in map(get, names()) if family.recognises(config)), None)

@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 from time_moe_parity import arrays, load, oracles
 
 from foreloom.distributed.process import Process
+from foreloom.models.common.count import by_shape
 from foreloom.models.time_moe.checkpoint import official_views
 from foreloom.training.optimizer import OptimizerConfig, build_optimizer
-from foreloom.training.step import global_totals, update
+from foreloom.training.step import global_totals
 from foreloom.training.stopwatch import Stopwatch
 
 
@@ -27,7 +28,7 @@ def test_trainer_trace(shared):
         betas=tuple(trace["betas"]),
         epsilon=trace["eps"],
     )
-    optimizer = build_optimizer(config, model)
+    optimizer = build_optimizer(config, model.named_parameters(), by_shape(model), max_grad_norm=trace["max_grad_norm"])
     parameters = list(model.parameters())
     process = Process(rank=0, world_size=1, local_rank=0, device=torch.device("cpu"))
     # The log gives the rate after a step; the first step, at the foot of the warm-up, has none.
@@ -44,7 +45,7 @@ def test_trainer_trace(shared):
             sums += torch.stack([objective.sum.detach().double(), objective.count.double()])
         totals, _ = global_totals(sums, parameters, 1, process, Stopwatch(process.device))
         assert totals[1].item() == pytest.approx(trace["log_history"][step]["grad_norm"], rel=1e-4)
-        assert update(optimizer, totals, rates[step], trace["max_grad_norm"]).item() == 1
+        assert optimizer.update(totals, rates[step]).item() == 1
     ours, theirs = official_views(model.state_dict()), load_file(folder / "final" / "model.safetensors")
     assert ours.keys() == theirs.keys()
     for key, tensor in theirs.items():
