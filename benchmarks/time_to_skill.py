@@ -20,7 +20,7 @@ import numpy as np
 
 from foreloom.evaluation import skill
 from foreloom.report.figures import panel_grid, panel_title
-from foreloom.report.score_reader import read_scores
+from foreloom.report.scores import read_scores
 from foreloom.report.style import BLUE, INK, MUTED, ORANGE, save_figure, styled
 from foreloom.report.tables import BASELINE
 

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from foreloom.report.compare import compare
-from foreloom.report.score_files import write_rows
+from foreloom.report.scores import write_rows
 from foreloom.report.tables import parse_form, print_or_write
 
 

@@ -5,7 +5,7 @@ import pytest
 from foreloom.evaluation import suites
 from foreloom.evaluation.published import published_rows
 from foreloom.report.leaderboard import leaderboard
-from foreloom.report.score_files import write_rows
+from foreloom.report.scores import write_rows
 from foreloom.report.tables import print_or_write
 
 

@@ -19,6 +19,8 @@ from foreloom.cli.arguments import (
 )
 
 if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
     from foreloom.data.inspect import DataReport
     from foreloom.data.synthetic.source import SyntheticSource
     from foreloom.data.tables.read import TableOptions
@@ -139,10 +141,48 @@ def fetch(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Fetch again what is there.")] = False,
 ) -> None:
     """Download the data sets of a suite from the Hugging Face hub; killed, it goes on where it was."""
-    from foreloom.report.fetching import fetch_and_print
-
-    if not fetch_and_print(suite, out, only=split_names(only), dry_run=dry_run, check=verify, overwrite=overwrite):
+    if not _fetched(suite, out, only=split_names(only), dry_run=dry_run, check=verify, overwrite=overwrite):
         raise typer.Exit(1)
+
+
+def _fetched(
+    suite: str | Path,
+    out: Path,
+    *,
+    only: Sequence[str] = (),
+    dry_run: bool = False,
+    check: bool = False,
+    overwrite: bool = False,
+    hub: HfApi | None = None,
+) -> bool:
+    """Bring, list or check; True when all the data sets are there and whole. Raises ValueError as `fetch` does."""
+    from huggingface_hub import HfApi
+
+    from foreloom.evaluation.suites import load
+    from foreloom.evaluation.suites.fetch import choose, fetch, fetch_entries, plan_fetch, verify
+
+    if dry_run + check + overwrite > 1:
+        raise ValueError("--dry-run, --verify and --overwrite exclude one another: give one of them.")
+    if out.is_file():
+        raise ValueError(f"{out} is a file; --out names the data root, a folder, which need not exist yet.")
+    entries = choose(fetch_entries(load(suite)), only)
+    if check:
+        checked = verify(entries, out)
+        _say(checked.lines())
+        return len(checked.whole) == len(entries)
+    hub = hub or HfApi(library_name="foreloom")
+    if dry_run:
+        plan = plan_fetch(entries, out, hub=hub)
+        _say(plan.lines())
+        return not plan.refused
+    report = fetch(entries, out, overwrite=overwrite, hub=hub, say=lambda line: _say([line]))
+    _say(report.lines())
+    return not report.failed
+
+
+def _say(lines: Sequence[str]) -> None:
+    for line in lines:
+        print(line, flush=True)
 
 
 @data_app.command()

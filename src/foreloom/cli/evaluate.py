@@ -255,7 +255,7 @@ def _score_and_publish(
     from foreloom.evaluation.evaluate import evaluate_all
     from foreloom.evaluation.ranks import Ranks
     from foreloom.forecast.model import find_device
-    from foreloom.report.score_files import default_csv
+    from foreloom.report.scores import default_csv
 
     csv_path = out or default_csv(models, subject.name)
     process = start("cpu")
@@ -288,7 +288,7 @@ def _progress_bars(console: Console, is_shown: bool, model: str) -> Iterator[Pro
 
 def _publish(evaluation: Evaluation, subject: _Subject, csv_path: Path, console: Console) -> None:
     """Write CSV, Markdown and pictures of forecasts; print the table and the notes."""
-    from foreloom.report.score_files import write_scores
+    from foreloom.report.scores import write_scores
     from foreloom.report.tables import print_whole
 
     notes = [*subject.notes, *evaluation.notes]

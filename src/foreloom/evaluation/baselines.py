@@ -17,8 +17,6 @@ import numpy as np
 from foreloom.data.forecast_input import ForecastInput
 from foreloom.models.family import Forecaster
 
-BASELINE = "seasonal-naive"
-"""What tables call the forecaster that the others are divided by."""
 NO_LIMIT = 2**62
 """Of steps, for models that take as many as there are."""
 

@@ -12,7 +12,8 @@ import torch
 from foreloom.checkpoint.locate import find_model_folder
 from foreloom.evaluation.adapters.chronos import ChronosPipeline, is_pipeline
 from foreloom.evaluation.adapters.statistical import StatisticalForecaster
-from foreloom.evaluation.baselines import BASELINE, Drift, Naive, SeasonalNaive
+from foreloom.evaluation.baselines import Drift, Naive, SeasonalNaive
+from foreloom.evaluation.skill import BASELINE
 from foreloom.models.common.hub_folder import CONFIG_FILE, read_json
 from foreloom.models.family import Forecaster, forecaster_of
 from foreloom.models.registry import family_of, recognise

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from foreloom.evaluation.baselines import BASELINE, SeasonalForecaster, num_fallbacks
+from foreloom.evaluation.baselines import SeasonalForecaster, num_fallbacks
 from foreloom.evaluation.metrics import (
     METRICS,
     BrokenForecastError,
@@ -32,6 +32,7 @@ from foreloom.evaluation.metrics import (
 )
 from foreloom.evaluation.plan import EvaluationWindow, Plan, plan_windows, window_reader
 from foreloom.evaluation.ranks import ALONE, Ranks, num_forwards, rows_per_forward, single_row
+from foreloom.evaluation.skill import BASELINE
 from foreloom.evaluation.tasks import EvaluationTask
 from foreloom.models.family import Forecaster
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+BASELINE = "seasonal-naive"
+"""What tables call the forecaster that the others are divided by."""
 RATIO_LIMITS = (0.01, 100.0)
 """fev clips relative errors to these, so that one task cannot decide a mean."""
 NUM_RESAMPLES = 1000

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from foreloom.data.formats.reader import open_source
 from foreloom.data.source import MemorySource, Source
-from foreloom.evaluation.baselines import BASELINE, Naive
+from foreloom.evaluation.baselines import Naive
 from foreloom.evaluation.evaluate import Evaluation, Evaluator, TaskResult, evaluate_all, examples_of, fallback_notes
 from foreloom.evaluation.ltsf import HORIZONS, WindowProtocol, default_context, read_ltsf
+from foreloom.evaluation.skill import BASELINE
 from foreloom.evaluation.tasks import SlidingTask
 from foreloom.models.family import Forecaster
 

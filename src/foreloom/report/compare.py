@@ -13,7 +13,7 @@ import numpy as np
 
 from foreloom.evaluation import skill
 from foreloom.evaluation.skill import ErrorTable
-from foreloom.report.score_reader import by_model, find_metric, nearest, read_scores, task_scores
+from foreloom.report.scores import by_model, find_metric, nearest, read_scores, task_scores
 from foreloom.report.tables import BASELINE, Cell, Column, ScoreTable
 
 

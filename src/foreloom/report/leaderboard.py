@@ -15,7 +15,7 @@ from foreloom.evaluation import skill, suites
 from foreloom.evaluation.published import TRAINED_ON, published_rows
 from foreloom.evaluation.skill import ErrorTable
 from foreloom.evaluation.suites import Suite
-from foreloom.report.score_reader import ModelScores, by_model, find_metric, nearest, read_scores
+from foreloom.report.scores import ModelScores, by_model, find_metric, nearest, read_scores
 from foreloom.report.tables import BASELINE, Cell, Column, ScoreTable
 
 _BOARDS = {"relative": "chronos", "skill": "fev-bench", "rank": "gift-eval"}

@@ -14,8 +14,7 @@ from foreloom.monitoring.meters import Meters
 from foreloom.report.curves import benchmark_figures, training_figures
 from foreloom.report.html import document, escape, fact_cards, grid, image, value_text
 from foreloom.report.run_folder import RunFolder, read_run_folder
-from foreloom.report.sliding_table import table_of
-from foreloom.report.tables import BASELINE, Cell, Column, ScoreTable
+from foreloom.report.tables import BASELINE, Cell, Column, ScoreTable, table_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

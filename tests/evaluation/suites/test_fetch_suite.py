@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from fake_hub import FakeRepo
 
+from foreloom.cli.data import _fetched
 from foreloom.evaluation.baselines import SeasonalNaive
 from foreloom.evaluation.evaluate import evaluate
 from foreloom.evaluation.suites import find_data, load, missing_sentence, names, suite_tasks
 from foreloom.evaluation.suites.fetch import FetchEntry, choose, fetch, fetch_entries, verify
-from foreloom.report.fetching import fetch_and_print
 
 
 @pytest.mark.parametrize("name", names())
@@ -124,7 +124,7 @@ def test_the_verb(fake_hub, hub, tmp_path, capsys):
     file = tmp_path / "Time-Series-Library" / "ETT-small" / "ETTh1.csv"
 
     def verb(*only: str, **options: bool) -> tuple[bool, str]:
-        good = fetch_and_print("ltsf", tmp_path, only=only, hub=hub, **options)
+        good = _fetched("ltsf", tmp_path, only=only, hub=hub, **options)
         return good, capsys.readouterr().out
 
     good, text = verb("ETTh1", dry_run=True)
@@ -144,7 +144,7 @@ def test_the_verb(fake_hub, hub, tmp_path, capsys):
     good, text = verb("ETTh1", "ETTh2")
     assert not good and "not fetched: ETTh2: the hub's thuml/Time-Series-Library has no" in text
     with pytest.raises(ValueError, match="ETTh1.csv is a file; --out names the data root, a folder"):
-        fetch_and_print("ltsf", file, hub=hub)
+        _fetched("ltsf", file, hub=hub)
     with pytest.raises(ValueError, match="exclude one another"):
         verb(dry_run=True, overwrite=True)
     with pytest.raises(ValueError, match=r"'ETTh3' \(did you mean"):

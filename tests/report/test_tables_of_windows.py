@@ -2,8 +2,8 @@
 
 import math
 
-from foreloom.report.score_files import write_rows
-from foreloom.report.sliding_table import sliding_table, table_of
+from foreloom.report.scores import write_rows
+from foreloom.report.tables import sliding_table, table_of
 
 
 def row(model, horizon, mse, mae, num_windows=10):
