@@ -17,7 +17,6 @@ from foreloom.config.loader import Recipe, SectionChoice, describe_recipe, flatt
 from foreloom.config.located import RecipeError, read_yaml
 from foreloom.data.batch import DataSection, HeldOut, SourceStatistics
 from foreloom.data.loader import BatchLoader
-from foreloom.data.stream.series import SeriesData
 from foreloom.data.synthetic.address import short_name
 from foreloom.distributed.mesh import ParallelConfig, mesh_shape
 from foreloom.distributed.parallelize import parallelize
@@ -27,7 +26,7 @@ from foreloom.evaluation.benchmark import TrainingBenchmark
 from foreloom.evaluation.config import BENCHMARK_SCORES, BenchmarkConfig, tier_tasks
 from foreloom.files import write_text
 from foreloom.models import registry
-from foreloom.models.family import forecaster_of
+from foreloom.models.family import forecaster_of, series
 from foreloom.monitoring.monitor import Monitor, MonitoringConfig
 from foreloom.recipe_files import find_files
 from foreloom.training.config import TrainingConfig, autocast_dtype
@@ -51,7 +50,7 @@ def _data_section(recipe: Mapping[str, Any]) -> type[DataSection]:
     """The family's kind of data; that of series where no family is named, which `_model_section` tells of."""
     raw = recipe.get("model")
     name = raw.get("family") if isinstance(raw, Mapping) else None
-    return registry.get(name).data if name in registry.names() else SeriesData
+    return registry.get(name).data() if name in registry.names() else series()
 
 
 SECTIONS: dict[str, SectionChoice] = {

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from foreloom.data.batch import DataSection
 from foreloom.data.forecast_input import ForecastInput
-from foreloom.data.stream.series import SeriesData
 from foreloom.distributed.sharding import Sharding
 from foreloom.models.common.count import ParameterGroup, ParameterKind, by_child, by_shape
 
@@ -120,6 +119,13 @@ def _known_already() -> None:
     """Another library loads the folders, or transformers knows them."""
 
 
+def series() -> type[DataSection]:
+    """Windows of series. Imported when it is asked for: whoever loads a model to forecast needs none of it."""
+    from foreloom.data.stream.series import SeriesData
+
+    return SeriesData
+
+
 @dataclass(frozen=True)
 class ExpertHooks:
     """What a family with experts, or with anything else that is ruled by the whole global batch, does besides."""
@@ -176,8 +182,8 @@ class ModelFamily:
     dict is handed in because a sharded module's own is not whole."""
     flops_per_row: Callable[[nn.Module, Any], float]
     """flops_per_row(module, data section): forward + backward FLOPs of one row, for MFU and the ladder."""
-    data: type[DataSection] = SeriesData
-    """The recipe's `data` section: what kind of data the family learns from."""
+    data: Callable[[], type[DataSection]] = series
+    """data() -> the class of the recipe's `data` section: what kind of data the family learns from."""
     forecaster: Callable[[nn.Module], Forecaster] | None = None
     """None for a family that does not forecast."""
     parts: Callable[[nn.Module], Sequence[ParameterGroup]] = by_child
