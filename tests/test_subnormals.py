@@ -12,10 +12,10 @@ import torch
 
 from foreloom import subnormals
 from foreloom.data.config import DataConfig, SourceConfig
-from foreloom.data.loader import BatchLoader
 from foreloom.data.source import MemorySource, Series
 from foreloom.forecast.model import Model
 from foreloom.models.chronos2.family import FAMILY
+from loaders import series_loader
 from toy_run import ToyModel, train_here
 
 NUM_VALUES = 400_000
@@ -147,7 +147,7 @@ def test_data_are_the_same_whoever_flushes(num_prefetch) -> None:
             sources=(SourceConfig(path="tiny"),), context_length=32, prediction_length=8, num_prefetch=num_prefetch,
             normalization=normalization,
         )  # fmt: skip
-        loader = BatchLoader(config, seed=0, batch_size=64, sources=sources)
+        loader = series_loader(config, seed=0, batch_size=64, sources=sources)
         batch = next(iter(loader))
         loader.close()
         return np.concatenate([np.concatenate([w.context_RC, w.future_RH], 1) for w in batch.micro_batches])

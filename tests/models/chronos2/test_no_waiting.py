@@ -61,7 +61,7 @@ def test_a_tally_is_kept_without_waiting():
         objective=Loss(torch.ones((), device=META), torch.ones((), device=META)),
         tally={"expert_load": torch.ones(2, 4, device=META, dtype=torch.long)},
     )
-    sums, running = OutputSums(META), RunningTally()
+    sums, running = OutputSums(META), RunningTally(META)
     sums.add(output)
     for _ in range(2):
         running.add(sums.tally(sums.vector[2:]), torch.ones((), device=META))

@@ -154,6 +154,4 @@ def test_settings_without_effect_are_refused():
     with pytest.raises(ValueError, match="num_decoder_layers, use_moe have no effect with model_type: causal"):
         ChronosT5Config(size="tiny", model_type="causal", num_decoder_layers=2, use_moe=True)
     with pytest.raises(ValueError, match="d_model 30 is not a multiple of num_heads 4"):
-        FAMILY.build(
-            ChronosT5Config(size="tiny", model_type="causal", d_model=30), context_length=8, prediction_length=4
-        )
+        FAMILY.build(ChronosT5Config(size="tiny", model_type="causal", d_model=30), WindowLengths(8, 4))

@@ -5,14 +5,15 @@ import torch
 
 from foreloom.models import registry
 from foreloom.models.common.count import ParameterGroup
+from foreloom.models.family import WindowLengths
 
-LENGTHS = {"context_length": 64, "prediction_length": 24}
+LENGTHS = WindowLengths(64, 24)
 
 
 def built(family_name: str, **fields):
     family = registry.get(family_name)
     with torch.device("meta"):
-        module = family.build(family.config(family=family_name, **fields), **LENGTHS)
+        module = family.build(family.config(family=family_name, **fields), LENGTHS)
     return module, {part.name: part for part in family.parts(module)}
 
 

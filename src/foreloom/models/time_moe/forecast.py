@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foreloom import subnormals
 from foreloom.data.forecast_input import ForecastInput
 from foreloom.models.common.forecasting import UnivariateForecaster
 from foreloom.models.common.rows import last_observed, left_padded, to_device
@@ -50,7 +51,8 @@ class TimeMoeForecaster(UnivariateForecaster):
     ) -> np.ndarray:
         values_BL, mask_BL, center_B, scale_B = self._scaled(contexts)
         both_BT = generate(self.module, values_BL, prediction_length, attention_mask=mask_BL)
-        new_BH = both_BT[:, -prediction_length:].float().cpu().numpy() * scale_B[:, None] + center_B[:, None]
+        with subnormals.kept():  # a series of such values is in units of its own
+            new_BH = both_BT[:, -prediction_length:].float().cpu().numpy() * scale_B[:, None] + center_B[:, None]
         return np.repeat(new_BH.astype(np.float32)[..., None], len(quantile_levels), axis=-1)
 
     def hidden_states(self, contexts: list[np.ndarray]) -> Tensor:
@@ -114,6 +116,7 @@ class TimeMoeForecaster(UnivariateForecaster):
             )
         return context_length
 
+    @subnormals.kept()
     def _scaled(self, contexts: list[np.ndarray]) -> tuple[Tensor, Tensor | None, np.ndarray, np.ndarray]:
         """Values (B, L) that the model reads, zeros before shorter rows; the mask of what is not, none where all are
         equally long; and each row's centre and scale."""
