@@ -1,6 +1,6 @@
 """The parts of on_gpu.py: each measures one thing on the device and notes it, line by line.
 
-    python benchmarks/gpu_parts.py time-moe --results on_gpu.jsonl --folder /tmp/on_gpu --until 1790000000
+    python benchmarks/gpu_parts.py time-moe --results on_gpu.jsonl --folder runs/on_gpu --until 1790000000
 
 Heavy imports stand inside the parts: each runs in a process of its own and pays for what it uses.
 """

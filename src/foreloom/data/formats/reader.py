@@ -45,7 +45,7 @@ def open_source(path: str | Path, name: str | None = None, table: TableOptions =
     Layouts: Hugging Face `save_to_disk` folders (a DatasetDict gives its split "train"); Time-300B folders; Arrow
     files, stream or file format, one or a folder of them; Parquet, one series a row or long; JSONL and JSON; CSV, long
     or wide; .npy; pickles of plain values and arrays; folders of all these, walked to their leaves. Plain Arrow and
-    Time-300B are mapped where they lie; all others are converted once into a cached Arrow file (see `data/cache.py`)
+    Time-300B are mapped where they lie; all others are converted once into a cached Arrow file (see `cache.py`)
     and mapped. `table` says of tables what they do not say
     themselves. Raises ValueError for a path that is missing, empty, or none of these.
     """
