@@ -131,6 +131,8 @@ NOWHERE = "validation.sources=[{path: no/such.parquet}]"
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
+        (["model.family=null"], "model.family: is required and not given. Known: chronos2"),
+        (["model.family=[chronos2]"], r"model.family: expected a name, got \['chronos2'\]. Known: chronos2"),
         (["training.epochs=2"], "command line: training: steps and epochs say the same thing"),
         (["training.steps=null"], "command line: training: steps, or epochs where data.stride is set, is required"),
         (["training.steps=null", "training.epochs=1"], "training.epochs: needs data.stride: .*data.stride=560 cuts"),
