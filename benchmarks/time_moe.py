@@ -33,7 +33,8 @@ SMALL = Architecture(
 SEED = 0
 PEAK_BF16_FLOPS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "L4": 121e12, "L40S": 362e12, "A10G": 70e12}
 """Dense bf16 products a second by the vendor's data sheet, for MFU = model FLOPs a second / this. Model FLOPs are those
-of `models/time_moe/flops.py`: 6 a multiply-add weight that a token uses, and causal attention; nothing recomputed."""
+of `time_moe.architecture.flops_per_row`: 6 a multiply-add weight that a token uses, and causal attention; nothing
+recomputed."""
 Call = Callable[[], Tensor]
 
 

@@ -94,6 +94,9 @@ def test_epochs_become_steps_and_validation_ends_the_run(tmp_path, monkeypatch):
     as_steps = run.load("chronos2-test", [*settings, f"training.steps={num_steps}"])
     assert f"(default, here {num_steps * 6 / num_windows:.3g})" in run.describe(as_steps)
 
+    absent = run.load("chronos2-test", [*settings, "training.epochs=1", "data.quarantine=no.jsonl"], need_data=False)
+    assert "steps: null" in run.describe(absent), "shown without a count of what cannot be opened"
+
     validation = ["validation.steps=2", "validation.patience=1", "validation.min_delta=1000"]
     monkeypatch.setattr("foreloom.data.stream.held_out.open_source", None)  # holdouts are of sources that are open
     result = foreloom.train("chronos2-test", [*settings, "training.epochs=1.5", *validation], out=tmp_path / "run")
@@ -128,6 +131,8 @@ NOWHERE = "validation.sources=[{path: no/such.parquet}]"
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
+        (["model.family=null"], "model.family: is required and not given. Known: chronos2"),
+        (["model.family=[chronos2]"], r"model.family: expected a name, got \['chronos2'\]. Known: chronos2"),
         (["training.epochs=2"], "command line: training: steps and epochs say the same thing"),
         (["training.steps=null"], "command line: training: steps, or epochs where data.stride is set, is required"),
         (["training.steps=null", "training.epochs=1"], "training.epochs: needs data.stride: .*data.stride=560 cuts"),

@@ -40,10 +40,11 @@ RECIPE_NAME = "recipe.yaml"
 
 
 def _model_section(recipe: Mapping[str, Any]) -> type:
-    raw = recipe.get("model") or {}
-    if "family" not in raw:
-        raise ValueError(f"model.family: is required and not given. Known: {', '.join(registry.names())}.")
-    return registry.get(raw["family"]).config
+    family = (recipe.get("model") or {}).get("family")
+    if not isinstance(family, str):
+        wrong = "is required and not given" if family is None else f"expected a name, got {family!r}"
+        raise ValueError(f"model.family: {wrong}. Known: {', '.join(registry.names())}.")
+    return registry.get(family).config
 
 
 def _data_section(recipe: Mapping[str, Any]) -> type[DataSection]:

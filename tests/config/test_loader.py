@@ -38,6 +38,12 @@ class Whole:
 
 
 @section
+class Narrowed(Whole):
+    kind: Literal["length"] = "length"
+    """The only way."""
+
+
+@section
 class Parts:
     parts: Annotated[tuple[Part, ...], Field(min_length=1)]
     """One at least."""
@@ -148,3 +154,8 @@ def test_resolved_recipe_loads_to_the_same_run(tmp_path):
 
 def test_every_field_carries_its_docstring():
     assert Whole.__pydantic_fields__["steps"].description == "How long."
+
+
+def test_an_inherited_field_has_the_sentence_of_its_class():
+    fields = Narrowed.__pydantic_fields__
+    assert fields["steps"].description == "How long." and fields["kind"].description == "The only way."

@@ -36,7 +36,7 @@ def test_folders_of_one_name_are_told_apart(tmp_path, monkeypatch):
 
 def test_a_model_that_is_not_ours_is_loaded_by_its_package(shared, tiny_chronos2, tmp_path, monkeypatch):
     pytest.importorskip("chronos")
-    monkeypatch.setattr("foreloom.models.registry._FAMILIES", ("chronos2",))
+    monkeypatch.setattr("foreloom.models.registry._BUILT_IN", ("chronos2",))
     from foreloom.models.chronos2.family import FAMILY
 
     FAMILY.save(tiny_chronos2, tiny_chronos2.state_dict(), tmp_path / "ours")

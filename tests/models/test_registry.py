@@ -41,12 +41,15 @@ def test_another_package_brings_a_family(tmp_path, monkeypatch):
     (installed / "entry_points.txt").write_text(
         f"[{registry.ENTRY_POINTS}]\n"
         "toy_tokens = toy_text:TOY_TOKENS\nchronos2 = toy_text:TOY_TOKENS\nbent = json:dumps\n"
+        "gone = json:dump_all\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    assert registry.names()[-2:] == ("bent", "toy_tokens")
+    assert registry.names()[-3:] == ("bent", "gone", "toy_tokens")
     assert registry.get("toy_tokens").name == "toy_tokens"
     assert registry.get("chronos2").name == "chronos2", "a name of ours stays ours"
     with pytest.raises(ValueError, match=r"the entry point bent = json:dumps of foreloom\.families is no ModelFamily"):
         registry.get("bent")
+    with pytest.raises(ValueError, match=r"the entry point gone = json:dump_all of .* cannot be loaded \(.*dump_all"):
+        registry.get("gone")
     with pytest.raises(ValueError, match="Did you mean toy_tokens"):
         registry.get("toy_token")

@@ -43,6 +43,7 @@ def test_the_description_of_a_recipe_is_that_recipe(name, tmp_path):
     assert run.load(tmp_path / "resolved.yaml", need_data=False).sections == recipe.sections
     settings = sum(line.strip().startswith("#") for line in text.splitlines())
     assert settings > 40, "a sentence a setting"
+    assert "#  (" not in text, "a setting without one"
 
 
 def test_parameter_counts():

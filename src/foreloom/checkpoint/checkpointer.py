@@ -35,6 +35,7 @@ from foreloom.distributed.process import Process
 from foreloom.distributed.reduce import from_rank_zero, gather_objects
 
 _UNFINISHED = ".saving-"
+LOCK_NAME = ".run.lock"
 
 # One process needs no group of ranks, and that is no news to the user.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
@@ -326,9 +327,6 @@ def steps_to_keep(checkpoints: Iterable[Candidate], *, num_latest: int, num_best
     scored = [(c.score, -c.step) for c in newest_first if c.score is not None and not math.isnan(c.score)]
     best = {-negative for _, negative in sorted(scored)[:num_best]}
     return {c.step for c in latest} | best | {c.step for c in newest_first if c.needed}
-
-
-LOCK_NAME = ".run.lock"
 
 
 def claim(run_dir: Path, *, resume: bool) -> TextIO:

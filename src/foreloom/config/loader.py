@@ -25,6 +25,30 @@ COMMAND_LINE = "command line"
 SectionChoice = type | Callable[[Mapping[str, Any]], type]
 """A section's class, or a function that picks it from the raw values of the whole recipe."""
 
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "datetime_type": "a date (2024-01-31)",
+    "datetime_parsing": "a date (2024-01-31)",
+    "datetime_from_date_parsing": "a date (2024-01-31)",
+    "dataclass_type": "a group of settings (key: value)",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "a number of at least {ge}",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "a number of at most {le}",
+    "too_short": "a list of at least {min_length}",
+    "string_too_short": "text",
+}
+"""What pydantic's kinds of errors wanted."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -203,30 +227,6 @@ def _explain(cls: type, problem: Any, located: Located, prefix: str) -> str:
         expected = _EXPECTED[kind].format_map(context) if kind in _EXPECTED else problem["msg"]
         sentence = f"expected {expected}, got {problem['input']!r}."
     return f"{where}: {key}: {sentence}" if where else f"{key}: {sentence}"
-
-
-_EXPECTED = {
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "float_parsing": "a number",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
-    "string_type": "text",
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "datetime_type": "a date (2024-01-31)",
-    "datetime_parsing": "a date (2024-01-31)",
-    "datetime_from_date_parsing": "a date (2024-01-31)",
-    "dataclass_type": "a group of settings (key: value)",
-    "greater_than": "a number above {gt}",
-    "greater_than_equal": "a number of at least {ge}",
-    "less_than": "a number below {lt}",
-    "less_than_equal": "a number of at most {le}",
-    "too_short": "a list of at least {min_length}",
-    "string_too_short": "text",
-}
 
 
 def _line(problem: str) -> int:

@@ -20,4 +20,10 @@ def section(cls: type[T]) -> type[T]:
     several fields go into `__post_init__` and raise `ValueError` with a sentence; the loader adds file and line. A
     section whose empty fields stand for something has a method `implied()` that says for what.
     """
-    return dataclass(frozen=True, kw_only=True, config=_CONFIG)(cls)  # type: ignore[return-value]
+    made = dataclass(frozen=True, kw_only=True, config=_CONFIG)(cls)
+    # pydantic reads the docstrings of the class at hand only: an inherited field has that of its own class.
+    for base in cls.__mro__[1:]:
+        for name, field in getattr(base, "__pydantic_fields__", {}).items():
+            own = made.__pydantic_fields__[name]
+            own.description = own.description or field.description
+    return made  # type: ignore[return-value]

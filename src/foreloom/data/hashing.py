@@ -13,6 +13,9 @@ import numpy as np
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
+_NUM_ROUNDS = 6
+_MIN_HALF_BITS = 3
+"""Halves of fewer bits have too few round functions to make the orders of small sets differ."""
 
 
 @lru_cache(maxsize=4096)
@@ -42,11 +45,6 @@ def uniform(seed: int, stream: str, use: str, index_N: np.ndarray) -> np.ndarray
 def integers(seed: int, stream: str, use: str, index_N: np.ndarray, below: np.ndarray | int) -> np.ndarray:
     """int64 (N,), uniform in [0, below); `below` is one number or one an index, at most 2**40 (bias under 2**-13)."""
     return (uniform(seed, stream, use, index_N) * below).astype(np.int64)
-
-
-_NUM_ROUNDS = 6
-_MIN_HALF_BITS = 3
-"""Halves of fewer bits have too few round functions to make the orders of small sets differ."""
 
 
 def permute(seed: int, stream: str, epoch_N: np.ndarray, place_N: np.ndarray, size: int) -> np.ndarray:

@@ -24,6 +24,8 @@ _LAUNCHERS = (
     ("SLURM", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", ("SLURM_LOCALID",)),
 )
 _DEFAULT_PORT = 29500
+RAISED_ON_EVERY_RANK = "raised_on_every_rank"
+"""Attribute of an error that all ranks have, so that none waits for another."""
 
 
 @dataclass(frozen=True)
@@ -136,10 +138,6 @@ def start(device: DeviceSetting = "auto", *, group_of_one: bool = False, timeout
 def has_group() -> bool:
     """Did this process meet others, or itself as a group of one?"""
     return dist.is_initialized()
-
-
-RAISED_ON_EVERY_RANK = "raised_on_every_rank"
-"""Attribute of an error that all ranks have, so that none waits for another."""
 
 
 def stop() -> None:

@@ -26,6 +26,17 @@ from foreloom.data.synthetic.address import locate, missing_data
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 STEPS_OF_A_BATCH = 256 * 512
 """Context steps of one forward where contexts are of one length: 256 windows of 512 steps, 42 of 3,072."""
+_SEASONS = {"s": 3600, "min": 1440, "h": 24, "B": 5, "ME": 12, "MS": 12, "QE": 4, "QS": 4}
+_NO_SEASON = {
+    "D", "W", "YE", "YS", "BYE", "BYS", "BME", "BMS", "BQE", "BQS", "SME", "SMS", "C", "CBME", "CBMS", "bh", "cbh",
+    "ms", "us", "ns", "REQ", "FY5253", "FY5253Q", "WOM", "LWOM",
+}  # fmt: skip
+_OLD_SPELLINGS = {
+    "S": "s", "T": "min", "H": "h", "L": "ms", "U": "us", "N": "ns", "M": "ME", "Q": "QE", "BM": "BME", "BQ": "BQE",
+    "SM": "SME", "CBM": "CBME", "BH": "bh", "CBH": "cbh", "Y": "YE", "A": "YE", "AS": "YS", "BY": "BYE", "BA": "BYE",
+    "BAS": "BYS",
+}  # fmt: skip
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "D": 86400}
 
 
 @section
@@ -212,19 +223,6 @@ def _no_data(where: str, path: Path) -> str:
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, beside, n=1)
     return f"{where}: no data at {path}.{f' Did you mean {close[0]}?' if close else ''}"
-
-
-_SEASONS = {"s": 3600, "min": 1440, "h": 24, "B": 5, "ME": 12, "MS": 12, "QE": 4, "QS": 4}
-_NO_SEASON = {
-    "D", "W", "YE", "YS", "BYE", "BYS", "BME", "BMS", "BQE", "BQS", "SME", "SMS", "C", "CBME", "CBMS", "bh", "cbh",
-    "ms", "us", "ns", "REQ", "FY5253", "FY5253Q", "WOM", "LWOM",
-}  # fmt: skip
-_OLD_SPELLINGS = {
-    "S": "s", "T": "min", "H": "h", "L": "ms", "U": "us", "N": "ns", "M": "ME", "Q": "QE", "BM": "BME", "BQ": "BQE",
-    "SM": "SME", "CBM": "CBME", "BH": "bh", "CBH": "cbh", "Y": "YE", "A": "YE", "AS": "YS", "BY": "BYE", "BA": "BYE",
-    "BAS": "BYS",
-}  # fmt: skip
-_SECONDS = {"s": 1, "min": 60, "h": 3600, "D": 86400}
 
 
 def season_length(freq: str) -> int:

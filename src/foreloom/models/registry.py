@@ -29,11 +29,13 @@ def get(name: str) -> ModelFamily:
     if name in _BUILT_IN:
         return importlib.import_module(f"foreloom.models.{name}.family").FAMILY
     if name in (brought := _brought()):
-        family = brought[name].load()
+        where = f"the entry point {name} = {brought[name].value} of {ENTRY_POINTS}"
+        try:
+            family = brought[name].load()
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"{where} cannot be loaded ({error}). Update its package, or take it out.") from error
         if not isinstance(family, ModelFamily) or family.name != name:
-            raise ValueError(
-                f"the entry point {name} = {brought[name].value} of {ENTRY_POINTS} is no ModelFamily of that name."
-            )
+            raise ValueError(f"{where} is no ModelFamily of that name.")
         return family
     close = difflib.get_close_matches(name, names(), n=1)
     hint = f" Did you mean {close[0]}?" if close else ""

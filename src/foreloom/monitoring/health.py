@@ -34,6 +34,11 @@ MEMORY_LOW, MEMORY_HIGH = 0.3, 0.9
 """Shares of the device's memory, at its peak, below and above which the report says what to do."""
 MOST_TASKS = 15
 """Of a benchmark; larger ones show their averages only."""
+TIME_NAMES: Mapping[str, str] = {
+    **{part: part.replace("_", " ") for part in TIME_PARTS},
+    "forward_backward": "forward/backward",
+}
+"""For people."""
 
 
 def lay_out(meters: Meters, total_steps: int) -> dict[str, Rows]:
@@ -257,13 +262,6 @@ def _bytes(count: int) -> str:
 
 def _title(name: str) -> str:
     return name.replace("_", " ").capitalize()
-
-
-TIME_NAMES: Mapping[str, str] = {
-    **{part: part.replace("_", " ") for part in TIME_PARTS},
-    "forward_backward": "forward/backward",
-}
-"""For people."""
 
 
 class _Limit(NamedTuple):

@@ -44,6 +44,7 @@ _LATEX = str.maketrans(
 )
 _LATEX_NOTHING = "--"
 """What stands in a row where there is no number."""
+SLIDING_METRICS = ("MSE", "MAE")
 
 
 @dataclass(frozen=True)
@@ -316,9 +317,6 @@ def mean(values: Iterable[Cell]) -> float | None:
 
 def relative_mean(values: Iterable[Cell]) -> float | None:
     return finite(geometric_mean([value for value in values if isinstance(value, float)]))
-
-
-SLIDING_METRICS = ("MSE", "MAE")
 
 
 def table_of(rows: Iterable[Mapping[str, Any]], metrics: Sequence[str] | None = None) -> ScoreTable:

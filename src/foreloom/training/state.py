@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, get_state_dict, set_state_dict
 
 from foreloom.distributed.process import Process
 from foreloom.distributed.reduce import sum_over_ranks
@@ -137,8 +137,13 @@ def read_tensors(module: nn.Module, optimizer: Any, carry: LaneCarry | None) -> 
 
 
 def write_tensors(module: nn.Module, optimizer: Any, state: Mapping[str, Any]) -> None:
-    """Put back what `read_tensors` gave. A carry was filled in place."""
-    set_state_dict(module, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+    """Put back what `read_tensors` gave. A carry was filled in place.
+
+    The settings of the optimizer's groups (betas, weight decay) stay as they are: the recipe at hand has given them.
+    """
+    groups = get_optimizer_state_dict(module, optimizer)["param_groups"]
+    optimizer_state = {**state["optimizer"], "param_groups": groups}
+    set_state_dict(module, optimizer, model_state_dict=state["model"], optim_state_dict=optimizer_state)
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:

@@ -37,6 +37,23 @@ _TABLES: dict[str, Callable[[Sequence[Path], Path, TableOptions], None]] = {
     "csv": write_series_of,
 }
 _SAMPLE_BYTES = 4096
+ACCEPTED = (
+    "a save_to_disk folder (state.json, or dataset_dict.json with a split 'train'), a Time-300B folder (meta.json and "
+    ".bin shards), files .arrow, .parquet, .jsonl, .json, .csv, .tsv, .csv.gz, .npy, .pkl or .pickle, or a "
+    "folder of these"
+)
+_ENDINGS = {
+    ".arrow": "arrow",
+    ".parquet": "parquet",
+    ".jsonl": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".npy": "npy",
+    ".pkl": "pickle",
+    ".pickle": "pickle",
+}
+_DESCRIPTIONS = ("state.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", META)
 
 
 def open_source(path: str | Path, name: str | None = None, table: TableOptions = TableOptions()) -> Source:
@@ -45,9 +62,9 @@ def open_source(path: str | Path, name: str | None = None, table: TableOptions =
     Layouts: Hugging Face `save_to_disk` folders (a DatasetDict gives its split "train"); Time-300B folders; Arrow
     files, stream or file format, one or a folder of them; Parquet, one series a row or long; JSONL and JSON; CSV, long
     or wide; .npy; pickles of plain values and arrays; folders of all these, walked to their leaves. Plain Arrow and
-    Time-300B are mapped where they lie; all others are converted once into a cached Arrow file (see `cache.py`)
-    and mapped. `table` says of tables what they do not say
-    themselves. Raises ValueError for a path that is missing, empty, or none of these.
+    Time-300B are mapped where they lie; all others are converted once into a cached Arrow file (see `cache.py`) and
+    mapped. `table` says of tables what they do not say themselves. Raises ValueError for a path that is missing, empty,
+    or none of these.
     """
     if is_synthetic(path):
         return SyntheticSource(path, open_source, name)
@@ -102,25 +119,6 @@ def _fingerprint(layout: str, files: Sequence[Path]) -> str:
             file.seek(max(0, num_bytes - _SAMPLE_BYTES))
             digest.update(file.read(_SAMPLE_BYTES))
     return digest.hexdigest()
-
-
-ACCEPTED = (
-    "a save_to_disk folder (state.json, or dataset_dict.json with a split 'train'), a Time-300B folder (meta.json and "
-    ".bin shards), files .arrow, .parquet, .jsonl, .json, .csv, .tsv, .csv.gz, .npy, .pkl or .pickle, or a "
-    "folder of these"
-)
-_ENDINGS = {
-    ".arrow": "arrow",
-    ".parquet": "parquet",
-    ".jsonl": "jsonl",
-    ".json": "json",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".npy": "npy",
-    ".pkl": "pickle",
-    ".pickle": "pickle",
-}
-_DESCRIPTIONS = ("state.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", META)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from foreloom.data.formats.cache import cached
 from foreloom.data.source import RowCounts, Series
 
 META = "meta.json"
+_SHARD_NUMBER = re.compile(r"[^-]*-(\d+)-")
 
 
 class BinarySource:
@@ -103,9 +104,6 @@ def _map(path: Path, dtype: np.dtype, num_elements: int) -> np.ndarray:
         )
     # A memmap is an ndarray that costs several times as much to slice.
     return np.asarray(np.memmap(path, dtype=dtype, mode="r")) if num_elements else np.empty(0, dtype)
-
-
-_SHARD_NUMBER = re.compile(r"[^-]*-(\d+)-")
 
 
 @dataclass(frozen=True)

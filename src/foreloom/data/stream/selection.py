@@ -17,6 +17,8 @@ from foreloom.data.synthetic.address import short_name
 from foreloom.files import write_text
 
 _NONE = np.array([], dtype=np.int64)
+_KEYS = ("source", "item", "series", "reason")
+"""Of a line of the quarantine."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,6 @@ def _describe(lengths: np.ndarray) -> str:
     longest = np.sort(lengths)[::-1]
     shown = ", ".join(str(length) for length in longest[:10])
     return shown if len(longest) <= 10 else f"{shown}, ... {longest[-1]} (longest first)"
-
-
-_KEYS = ("source", "item", "series", "reason")
 
 
 def read_quarantine(path: str | Path, sources: Sequence[Source]) -> list[np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar
 
 from foreloom.config.section import section
@@ -90,8 +91,9 @@ class SeriesData(DataConfig):
         )
 
     def is_there(self) -> bool:
-        """Is every source there?"""
-        return not any(missing_data(source.path) for source in self.sources)
+        """Is every source there, and the quarantine?"""
+        has_quarantine = self.quarantine is None or Path(self.quarantine).is_file()
+        return has_quarantine and not any(missing_data(source.path) for source in self.sources)
 
     def in_words(self) -> Mapping[str, str]:
         """The lengths of a window."""

@@ -17,6 +17,9 @@ from foreloom.data.source import Prepares, Source
 from foreloom.data.stream.draw import Samples
 from foreloom.data.stream.normalization import Normalization, SeriesScales, center_and_scale
 
+_MOST_ROWS = 2**20
+"""Of one sample."""
+
 
 class Role(IntEnum):
     """What a row is to the model."""
@@ -178,10 +181,6 @@ def _refuse_missing(source: Source, item: int, cut: int, context_RC: np.ndarray,
             f"{source.name}: series {source.read(item).item_id!r} (row {item}) has missing values around step {cut}, "
             "and data.allow_missing is false. Fill them, or set data.allow_missing=true for a family that takes them."
         )
-
-
-_MOST_ROWS = 2**20
-"""Of one sample."""
 
 
 @dataclass(frozen=True)

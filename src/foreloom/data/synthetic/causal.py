@@ -16,6 +16,14 @@ from foreloom.data.synthetic.shapes import autoregression, season, shifted_and_s
 
 _NUM_PARENTS = 2
 _SHORTEST_LEVEL = 20
+_BENDS = (
+    lambda x: x,
+    lambda x: 1.5 * np.tanh(x),
+    lambda x: np.maximum(x, 0.1 * x),
+    lambda x: np.sin(1.5 * x),
+    lambda x: np.abs(x) - 0.8,
+)
+"""What a node makes of its sum: as it is, saturated, rectified, folded, without its sign."""
 
 
 @section
@@ -60,16 +68,6 @@ def generate(draws: Draws, num_steps: int, settings: CausalConfig) -> np.ndarray
             total_BT[bend_B == number] = bend(total_BT[bend_B == number])
         signal_MBT[known] = total_BT + noise_B1 * draws.normal(f"node{node}/noise", num_all)
     return shifted_and_scaled(draws, signal_MBT[-1][:, num_all - num_steps :])
-
-
-_BENDS = (
-    lambda x: x,
-    lambda x: 1.5 * np.tanh(x),
-    lambda x: np.maximum(x, 0.1 * x),
-    lambda x: np.sin(1.5 * x),
-    lambda x: np.abs(x) - 0.8,
-)
-"""What a node makes of its sum: as it is, saturated, rectified, folded, without its sign."""
 
 
 def _roots(draws: Draws, num_steps: int, settings: CausalConfig) -> list[np.ndarray]:

@@ -14,6 +14,12 @@ from foreloom.data.synthetic.process import Draws
 _NUM_HARMONICS = 6
 _MOST_LEVELS = 60
 """The longest period whose positions each have a level of their own: months have, minutes do not."""
+_LARGE = 30.0
+"""Rates from which a Poisson number is taken for a rounded normal one: its skew is under 0.2 there."""
+_CENTRED = 0.25
+"""Share of series about zero, as anomalies, differences and returns are."""
+_NEGATIVE = 0.1
+"""Share of those far from zero that lie below it."""
 
 
 def profile(draws: Draws, use: str, period_B: np.ndarray, longest: int) -> np.ndarray:
@@ -161,10 +167,6 @@ def autoregression(shock_BT: np.ndarray, keep_B: np.ndarray) -> np.ndarray:
     return decayed_sums(scaled_BT, keep_B)
 
 
-_LARGE = 30.0
-"""Rates from which a Poisson number is taken for a rounded normal one: its skew is under 0.2 there."""
-
-
 def poisson(draws: Draws, use: str, rate_BT: np.ndarray) -> np.ndarray:
     """float64 (B, T), whole numbers: Poisson of those rates, by inversion where they are small."""
     num_steps = rate_BT.shape[1]
@@ -199,12 +201,6 @@ def _inverted(uniform_N: np.ndarray, rate_N: np.ndarray) -> np.ndarray:
         term_N = term_N[beyond] * rate_N / count
         below_N = below_N[beyond] + term_N
     return count_N
-
-
-_CENTRED = 0.25
-"""Share of series about zero, as anomalies, differences and returns are."""
-_NEGATIVE = 0.1
-"""Share of those far from zero that lie below it."""
 
 
 def scaled(draws: Draws, x_BT: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 Layouts below the root, tried in this order for every place a task names: the place in a copy of the hub repository
 (`chronos_datasets/m4_daily`, which is where `foreloom data fetch` puts it), and the place itself (`m4_daily`,
-GIFT-Eval's `ett1/H`, `ETTh1.csv`). Each may be whatever `data/formats/reader.py` opens: a `save_to_disk` folder, Parquet,
+GIFT-Eval's `ett1/H`, `ETTh1.csv`). Each may be whatever `open_source` opens: a `save_to_disk` folder, Parquet,
 Arrow, CSV. Nothing is ever fetched from here.
 """
 

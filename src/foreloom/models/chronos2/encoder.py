@@ -22,6 +22,9 @@ from foreloom.models.common.dropout import add_dropped, dropout
 from foreloom.models.common.layers import FeedForward, RMSNorm, rotate
 from foreloom.models.common.rows import to_device
 
+SCORE_SCALE = 1.0
+"""T5 leaves attention scores unscaled; the initialisation of q carries the 1/sqrt(K)."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -55,10 +58,6 @@ def layout_of(group_ids: np.ndarray | None, num_rows: int, device: torch.device,
         return Layout(num_single, blocks, grouped=bool(blocks), all_observed=all_observed)
     move = lambda index: to_device(index, device)
     return Layout(num_single, blocks, move(order), move(np.argsort(order)), bool(blocks), all_observed)
-
-
-SCORE_SCALE = 1.0
-"""T5 leaves attention scores unscaled; the initialisation of q carries the 1/sqrt(K)."""
 
 
 class Projections(nn.Module):

@@ -18,6 +18,8 @@ from foreloom.models.chronos2.encoder import layout_of
 from foreloom.models.common.forecasting import inference, interpolate, interpolate_levels, usable_steps
 from foreloom.models.common.rows import to_device, without_leading_padding
 
+UNROLLED_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
 
 class Chronos2Forecaster:
     """Forecasts with a Chronos-2 module; the module keeps its device and, outside the calls, its training mode."""
@@ -173,8 +175,6 @@ def stacked_futures(inputs: Sequence[ForecastInput], prediction_length: int) -> 
 
 Forward = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 """forward(context (B, L), future (B, H), group ids (B,), patches) -> quantiles (B, Q, patches * P)."""
-
-UNROLLED_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 def unrolled_levels(levels: Sequence[float]) -> tuple[float, ...]:

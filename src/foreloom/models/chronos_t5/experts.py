@@ -23,6 +23,8 @@ from foreloom.objectives.router import load_figures
 MOMENTUM = 0.2
 """Share of the newest global batch, once there were five; before, all count alike."""
 _LEAST_VARIANCE = 1e-12
+ROUTER_STD = 0.02
+"""Standard deviation of the router's initial weights: close to an even choice."""
 
 
 class RunningMoments(nn.Module):
@@ -73,10 +75,6 @@ def moment_sums(x_BN: Tensor, keep_B: Tensor) -> Tensor:
     precise = torch.float32 if x_BN.device.type == "mps" else torch.float64
     kept_BN = torch.where(keep_B[:, None], x_BN.detach().to(precise), 0.0)
     return torch.cat([kept_BN.sum(0), kept_BN.square().sum(0), keep_B.sum().to(precise).reshape(1)])
-
-
-ROUTER_STD = 0.02
-"""Standard deviation of the router's initial weights: close to an even choice."""
 
 
 class SampleRouting(NamedTuple):

@@ -79,20 +79,17 @@ def check_quantile_levels(levels: Sequence[float]) -> None:
         raise ValueError("quantiles is empty; name at least one level, 0.5 for instance.")
 
 
-_PRETRAINED = "Folder or Hugging Face id of the model to start from, in place of a size."
-
-
 @section
 class ModelSection:
     """What every family's `model` section says: a new model of a named size, or a pretrained one.
 
-    A family names its `family` and `size` again, with the values they may have. A setting that is inherited as it is
-    carries its sentence itself, since pydantic finds those of the class at hand only.
+    A family names its `family` and `size` again, with the values they may have.
     """
 
     family: str
     size: str | None = None
-    pretrained: Annotated[str | None, Field(description=_PRETRAINED)] = None
+    pretrained: str | None = None
+    """Folder or Hugging Face id of the model to start from, in place of a size."""
 
     architecture: ClassVar[type[PublishedArchitecture]]
     sizes: ClassVar[Mapping[str, Mapping[str, Any]]]

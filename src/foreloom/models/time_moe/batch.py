@@ -14,6 +14,9 @@ import torch
 from foreloom.data.stream.windows import Role, Windows
 from foreloom.models.common.rows import last_observed, to_device
 
+WORTH_IT = 0.6
+"""Packed rows attend through a mask, which is slower: they pay off at this share of the padded steps and below."""
+
 
 def batch(windows: Windows, device: torch.device) -> dict[str, Any]:
     """Every target row as one sequence, context and horizon together, each step the label of the one before it.
@@ -56,10 +59,6 @@ def _from(first_R: np.ndarray, x_RL: np.ndarray) -> np.ndarray:
     step_RL = first_R[:, None] + np.arange(x_RL.shape[1])
     moved_RL = np.take_along_axis(x_RL, np.minimum(step_RL, x_RL.shape[1] - 1), axis=1)
     return np.where(step_RL < x_RL.shape[1], moved_RL, np.zeros((), x_RL.dtype))
-
-
-WORTH_IT = 0.6
-"""Packed rows attend through a mask, which is slower: they pay off at this share of the padded steps and below."""
 
 
 class Packing(NamedTuple):
