@@ -45,7 +45,7 @@ from foreloom.training.config import TrainingConfig, autocast_dtype
 from foreloom.training.optimizer import OptimizerConfig, build_optimizer
 from foreloom.training.scoring import Validation
 from foreloom.training.trainer import Trainer, TrainResult
-from toy_text import TOY_RECURRENT, TOY_TOKENS, ToyText
+from toy_text import TOY_RECURRENT, TOY_TOKENS, ToyTextData
 
 torch.set_num_threads(1)  # ranks share the machine
 DATA = Path(__file__).resolve().parents[1] / "examples" / "data" / "m3_monthly.parquet"
@@ -238,8 +238,8 @@ def build_trainer(process: Process, run_dir: Path, settings: Mapping[str, Any], 
 def data_of(s: Mapping[str, Any]) -> tuple[Any, Dataset]:
     """The data section of a run, and its samples."""
     if s["family"] in ("toy_tokens", "toy_recurrent"):
-        num_lanes = s["batch_size"] if s["family"] == "toy_recurrent" else None
-        return None, ToyText(num_lanes)
+        text = ToyTextData(is_stream=s["family"] == "toy_recurrent")
+        return text, text.open(5, batch_size=s["batch_size"])
     data = SeriesData(
         sources=(SourceConfig(path=str(DATA), holdout=PREDICTION_LENGTH if "validation" in s else 0),),
         context_length=CONTEXT_LENGTH,
@@ -247,7 +247,7 @@ def data_of(s: Mapping[str, Any]) -> tuple[Any, Dataset]:
         group=GroupConfig(probability=0.2, max_size=3),
         normalization="zero" if s["family"] == "time_moe" else "none",
     )
-    return data, data.open(5)
+    return data, data.open(5, batch_size=s["batch_size"])
 
 
 def small_config(family: str, dropout: float) -> dict[str, Any]:
@@ -270,12 +270,13 @@ def train_here(run_dir: Path, **settings: Any) -> TrainResult:
 
 
 def launch(world_size: int, runs: Sequence[Mapping[str, Any]], timeout_seconds: float = 60) -> None:
-    """Train `runs` (settings with `run_dir`) one after another on `world_size` gloo ranks; fail if a rank does."""
+    """Train `runs` (settings with `run_dir`) one after another on `world_size` gloo ranks; fail if a rank does, or if
+    they take longer than so many seconds and ten more a run."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     ranks = [start_rank(runs, rank=rank, world_size=world_size, port=port) for rank in range(world_size)]
-    deadline = time.monotonic() + timeout_seconds
+    deadline = time.monotonic() + timeout_seconds + 10 * len(runs)
     try:
         while any(rank.poll() is None for rank in ranks) and not any(rank.poll() for rank in ranks):
             assert time.monotonic() < deadline, f"still running after {timeout_seconds} s"

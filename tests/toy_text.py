@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from foreloom.data.batch import SourceStatistics
+from foreloom.config.section import section
+from foreloom.data.batch import Find, Problem, SourceStatistics
+from foreloom.data.config import ValidationConfig
 from foreloom.data.hashing import integers, permute
 from foreloom.distributed.sharding import Sharding
 from foreloom.models.family import Carry, ModelFamily, Tally
@@ -108,6 +110,53 @@ class ToyText:
         return [SourceStatistics("toy text", 1.0, NUM_BLOCKS, 0, unit="blocks")]
 
 
+@section
+class ToyTextData:
+    """A `data` section: the toy's text in blocks, or as streams that go on."""
+
+    is_stream: bool = False
+    """A stream for each row of the global batch."""
+    num_prefetch: int = 2
+    """Global batches read ahead."""
+
+    validation: ClassVar[type] = ValidationConfig
+
+    def open(self, seed: int, *, batch_size: int) -> ToyText:
+        return ToyText(batch_size if self.is_stream else None)
+
+    def held_out(self, validation: ValidationConfig, dataset: ToyText, **ranks: int) -> None:
+        return None
+
+    def find_files(self, validation: ValidationConfig, find: Find) -> tuple[Any, ValidationConfig, list[Problem]]:
+        return self, validation, []
+
+    def contradictions(self, validation: ValidationConfig) -> list[Problem]:
+        return [Problem("validation.steps", "a toy holds nothing out")] if validation.steps else []
+
+    def why_endless(self) -> str:
+        return "a stream has no end; give training.steps" if self.is_stream else ""
+
+    def is_there(self) -> bool:
+        return True
+
+    def in_words(self) -> Mapping[str, str]:
+        return {"text": "streams" if self.is_stream else "blocks"}
+
+
+@section
+class ToyReaderConfig:
+    """A `model` section."""
+
+    family: str = "toy_tokens"
+    """As registered."""
+    size: str = "toy"
+    """There is one."""
+    pretrained: str | None = None
+    """Not for toys."""
+    dropout: float = 0.0
+    """Rate."""
+
+
 class TextOutput(NamedTuple):
     loss: Tensor
     objective: Loss
@@ -168,8 +217,9 @@ def initialize(model: nn.Module, seed: int) -> None:
 def _family(name: str, is_recurrent: bool, **more: Any) -> ModelFamily:
     return ModelFamily(
         name=name,
-        config=dict,
-        build=lambda section, data: ToyReader(is_recurrent, **section),
+        config=ToyReaderConfig,
+        data=lambda: ToyTextData,
+        build=lambda section, data: ToyReader(is_recurrent, section.dropout),
         initialize=initialize,
         batch=batch,
         sharding=Sharding(blocks=("blocks.*",)),

@@ -106,7 +106,7 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
     model_config, data, training = (recipe.sections[name] for name in ("model", "data", "training"))
     assert isinstance(training, TrainingConfig)
     optimizer_config, validation = recipe.sections["optimizer"], recipe.sections["validation"]
-    dataset = data.open(training.seed)
+    dataset = data.open(training.seed, batch_size=training.batch_size)
     ranks = {"rank": process.rank, "world_size": process.world_size}
     loader = BatchLoader(
         dataset,
@@ -267,7 +267,7 @@ def _source_in_words(source: SourceStatistics) -> str:
 def _in_epochs(num_steps: int, loader: BatchLoader) -> str:
     if loader.num_epoch_batches is None:
         return ""
-    return f" ({num_steps / loader.num_epoch_batches:.3g} epochs of {loader.dataset.num_epoch_samples:,} windows)"
+    return f" ({num_steps / loader.num_epoch_batches:.3g} epochs of {loader.dataset.num_epoch_samples:,} samples)"
 
 
 def _strategy(parallel: ParallelConfig, process: Process, num_parameters: int) -> str:
@@ -314,7 +314,9 @@ def _length(recipe: Recipe) -> dict[str, Any]:
     data, training = recipe.sections["data"], recipe.sections["training"]
     if data.why_endless() or not data.is_there():
         return {}
-    num_batches = BatchLoader(data.open(training.seed), batch_size=training.batch_size).num_epoch_batches
+    num_batches = BatchLoader(
+        data.open(training.seed, batch_size=training.batch_size), batch_size=training.batch_size
+    ).num_epoch_batches
     assert num_batches is not None
     if training.epochs is None:
         return {"epochs": float(f"{training.num_steps / num_batches:.3g}")}

@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+from typer.testing import CliRunner
 
+from foreloom import run
+from foreloom.cli import app
+from foreloom.config.located import RecipeError
 from foreloom.models import registry
+from foreloom.report.step_windows import batch_of_step
 
 
 def test_names_lead_to_records():
@@ -53,3 +58,35 @@ def test_another_package_brings_a_family(tmp_path, monkeypatch):
         registry.get("gone")
     with pytest.raises(ValueError, match="Did you mean toy_tokens"):
         registry.get("toy_token")
+
+
+def test_a_recipe_trains_a_family_of_another_package_on_data_of_its_own(tmp_path, monkeypatch):
+    """A recurrent one, whose state goes on from batch to batch: trained, stopped, resumed, looked at."""
+    installed = tmp_path / "site" / "wobbly-1.0.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: wobbly\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text(f"[{registry.ENTRY_POINTS}]\ntoy_recurrent = toy_text:TOY_RECURRENT\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    recipe = tmp_path / "text.yaml"
+    recipe.write_text(
+        "model: {family: toy_recurrent}\ndata: {is_stream: true}\nmonitoring: {log_steps: 1, trackers: [none]}\n"
+        "training: {steps: 4, batch_size: 6, device: cpu, save_steps: 2}\n"
+        "optimizer: {schedule: constant}\n"
+    )
+    whole = run.train(recipe, out=tmp_path / "whole")
+    run.train(recipe, ["training.steps=2"], out=tmp_path / "parts")
+    parts = run.train(recipe, out=tmp_path / "parts", resume=True)
+    assert (parts.step, parts.loss) == (whole.step, whole.loss) == (4, whole.loss)
+    log = (tmp_path / "whole" / "training.log").read_text()
+    assert "50 blocks, 100% of the samples" in log and "streams" in log
+    dataset, drawn = batch_of_step(tmp_path / "whole", 3)
+    assert dataset.facts(drawn)[0] == {"sample": 12, "block": 12}
+    done = CliRunner().invoke(
+        app, ["data", "replay", str(tmp_path / "whole"), "3", "--out", str(tmp_path / "step.csv")]
+    )
+    assert done.exit_code == 0 and "Step 3 of whole: 6 samples" in done.output, done.output
+    assert (tmp_path / "step.csv").read_text().splitlines()[:2] == ["sample,block", "12,12"]
+    with pytest.raises(RecipeError, match="data.is_strean: unknown setting. Did you mean is_stream"):
+        run.load(recipe, ["data.is_strean=true"])
+    with pytest.raises(RecipeError, match=r"training\.epochs: a stream has no end"):
+        run.load(recipe, ["training.steps=null", "training.epochs=2"])

@@ -16,7 +16,7 @@ from foreloom.cli.data import replay
 from foreloom.data.formats.reader import open_source
 from foreloom.data.loader import StepBatch
 from foreloom.data.stream.selection import read_quarantine
-from foreloom.report.step_windows import windows_of_step
+from foreloom.report.step_windows import batch_of_step
 from foreloom.training.trainer import Trainer
 
 SETTINGS = [
@@ -24,6 +24,11 @@ SETTINGS = [
     "data.group.probability=0.5", "model.num_layers=1", "model.d_model=32", "model.d_ff=32",
     "monitoring.log_steps=4", "monitoring.trackers=[none]", "training.save_steps=3", "optimizer.schedule=cosine",
 ]  # fmt: skip
+
+
+def windows_of_step(run_dir, step):
+    dataset, drawn = batch_of_step(run_dir, step)
+    return dataset.replay(drawn)
 
 
 @pytest.fixture

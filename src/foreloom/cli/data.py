@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -199,6 +199,7 @@ def replay(
     """Rebuild the batch of a training step and show its windows, the most suspicious first."""
     from rich.console import Console
 
+    from foreloom.data.stream.dataset import SeriesDataset
     from foreloom.data.stream.replay import by_suspicion
     from foreloom.report import step_windows
     from foreloom.report.data_figures import replay_figure
@@ -209,7 +210,12 @@ def replay(
         raise ValueError(f"--samples {samples!r}: write whole numbers, comma separated: 1204,1210.")
     if (quarantine is None) != (not numbers):
         raise ValueError("give --quarantine FILE and --samples together: where to write, and which series.")
-    windows = step_windows.windows_of_step(run, step)
+    dataset, drawn = step_windows.batch_of_step(run, step)
+    facts = dataset.facts(drawn)
+    if not isinstance(dataset, SeriesDataset):
+        _show_facts(facts, run, step, out, unused=plot or quarantine)
+        return
+    windows = dataset.replay(drawn)
     suspects = by_suspicion(windows)
     chosen = step_windows.of_samples(windows, [int(number) for number in numbers], step)
     console = Console()
@@ -221,13 +227,29 @@ def replay(
         advice = "" if out else "; --out FILE.csv writes all"
         say(f"{len(suspects) - MAX_SHOWN:,} more, less suspicious{advice}")
     if out is not None:
-        step_windows.write_windows(windows, out)
+        step_windows.write_facts(facts, out)
         say(f"wrote {out}")
     if plot is not None:
         say(f"wrote {save_figure(replay_figure(suspects[:NUM_DRAWN]), plot)}")
     if quarantine is not None:
         num_added = step_windows.quarantine(chosen, quarantine, f"step {step} of {run.resolve().name}")
         say(f"added {num_added} series to {quarantine}; a run leaves them out with data.quarantine={quarantine}")
+
+
+def _show_facts(facts: list[dict[str, Any]], run: Path, step: int, out: Path | None, *, unused: Path | None) -> None:
+    """The samples of data that are no series: there are no windows to draw or to put into quarantine."""
+    from rich.console import Console
+
+    from foreloom.report import step_windows
+
+    if unused is not None:
+        raise ValueError("--plot and --quarantine are for runs on series; --out FILE.csv writes what this step read.")
+    num_samples = len({one["sample"] for one in facts})
+    title = f"Step {step:,} of {run.name}: {num_samples:,} samples"
+    Console().print(step_windows.facts_table(facts[:MAX_SHOWN], title))
+    if out is not None:
+        step_windows.write_facts(facts, out)
+        typer.echo(f"wrote {out}")
 
 
 def _facts(report: DataReport, context_length: int, horizon: int) -> dict[str, str]:

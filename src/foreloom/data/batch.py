@@ -88,7 +88,8 @@ class Dataset(Protocol):
         ...
 
     def facts(self, drawn: Any) -> list[dict[str, Any]]:
-        """What the samples were made of, for people: an entry each, or an entry for each member of a sample."""
+        """What the samples were made of, for people (`foreloom data replay`): an entry each, or one for each member of
+        a sample; `sample` is its index in the stream."""
         ...
 
     def statistics(self) -> list[SourceStatistics]:
@@ -136,8 +137,11 @@ class DataSection(Protocol):
         """Global batches read ahead."""
         ...
 
-    def open(self, seed: int, stream: str = "train") -> Dataset:
-        """The samples of a run. Raises ValueError where there are none."""
+    def open(self, seed: int, *, batch_size: int) -> Dataset:
+        """The samples of a run; a recurrent one has a stream for each row of its global batch, `batch_size` of them.
+
+        Raises ValueError where there are none.
+        """
         ...
 
     def held_out(

@@ -117,7 +117,7 @@ class BatchLoader:
     def largest(self) -> MicroBatch:
         """As large as the micro-batches of this run become."""
         share = -(-self._batch_size // self._world_size)
-        return self.dataset.largest(self._micro_batch_size or share)
+        return self.dataset.largest(min(self._micro_batch_size or share, share))
 
     @cached_property
     def num_epoch_batches(self) -> float | None:
@@ -157,8 +157,8 @@ class BatchLoader:
         """Go on from a position; the next iterator starts there. Another world or batch size is fine."""
         if state["fingerprint"] != self.dataset.fingerprint:
             raise ValueError(
-                "The data are not those this run was stopped with: a file, the mixture, the quarantine, a window "
-                f"length or the seed has changed (fingerprint {state['fingerprint']}, now {self.dataset.fingerprint}). "
+                "The data are not those this run was stopped with: a file, the mixture, the quarantine, a setting of "
+                f"data or the seed has changed (fingerprint {state['fingerprint']}, now {self.dataset.fingerprint}). "
                 "Restore them to go on in the same order, or start a new run."
             )
         self._next_sample = int(state["next_sample"])

@@ -302,4 +302,6 @@ def _resident_peak(pid: int) -> int:
 
 def _loader(recipe: Recipe) -> BatchLoader:
     training = recipe.sections["training"]
-    return BatchLoader(recipe.sections["data"].open(training.seed), batch_size=training.batch_size)
+    return BatchLoader(
+        recipe.sections["data"].open(training.seed, batch_size=training.batch_size), batch_size=training.batch_size
+    )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +14,12 @@ from foreloom.files import whole_or_absent
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from foreloom.data.batch import Dataset
     from foreloom.data.stream.replay import ReplayedWindow, WindowFacts
 
 
-def windows_of_step(run_dir: Path, step: int) -> list[ReplayedWindow]:
-    """The windows of the global batch that a step of a run was made of, in stream order.
+def batch_of_step(run_dir: Path, step: int) -> tuple[Dataset, Any]:
+    """A run's data, and what its step drew of them: the whole global batch.
 
     Works for every step the run has made, also where a resumed run changed its batch size. Raises ValueError for a
     folder that is no run, a step it has not made, and data that have changed since.
@@ -36,11 +36,9 @@ def windows_of_step(run_dir: Path, step: int) -> list[ReplayedWindow]:
     data, seed = recipe.sections["data"], recipe.sections["training"].seed
     records = list(read_records(run_dir))
     last_step = max((record["step"] for record in records if record.get("step")), default=0)
-    dataset = data.open(seed)
-    place = position_of(
-        step, anchors(records), last_step, lambda batch_size: BatchLoader(dataset, batch_size=batch_size)
-    )
-    return dataset.replay(place.loader.drawn(place.first_sample))
+    open_loader = lambda rows: BatchLoader(data.open(seed, batch_size=rows), batch_size=rows)
+    place = position_of(step, anchors(records), last_step, open_loader)
+    return place.loader.dataset, place.loader.drawn(place.first_sample)
 
 
 def of_samples(windows: Sequence[ReplayedWindow], samples: Sequence[int], step: int) -> list[ReplayedWindow]:
@@ -64,13 +62,23 @@ def quarantine(windows: Sequence[ReplayedWindow], path: Path, reason: str) -> in
     )
 
 
-def write_windows(windows: Sequence[ReplayedWindow], path: Path) -> None:
-    """A CSV with a row a window."""
-    rows: list[dict[str, Any]] = [dataclasses.asdict(window.facts) for window in windows]
+def write_facts(facts: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """A CSV with a row a window, or whatever else a sample is made of."""
     with whole_or_absent(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, list(facts[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(facts)
+
+
+def facts_table(facts: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """Facts as they are, a column each."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(*facts[0], title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    for row in facts:
+        table.add_row(*(str(value) for value in row.values()))
+    return table
 
 
 def window_table(windows: Sequence[ReplayedWindow], title: str) -> Table:

@@ -109,7 +109,7 @@ class Validation:
         total = sum_over_ranks(sums.vector, process)
         loss_sum, count = total[:2].tolist()
         if not count:
-            raise ValueError("validation: none of the windows held out has an observed value; hold out more steps")
+            raise ValueError("validation: nothing of what is held out counts in the loss; hold out more")
         tally = {name: value.cpu().numpy() for name, value in sums.tally(total[2:]).items()}
         self.best.note(step, loss_sum / count, self.config.min_delta)
         return ValidationRecord(

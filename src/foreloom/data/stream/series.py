@@ -22,9 +22,9 @@ class SeriesData(DataConfig):
 
     validation: ClassVar[type] = SeriesValidation
 
-    def open(self, seed: int, stream: str = "train") -> SeriesDataset:
-        """The windows of a run. Raises ValueError where no series is long enough for one."""
-        return SeriesDataset(self, seed=seed, stream=stream)
+    def open(self, seed: int, *, batch_size: int) -> SeriesDataset:
+        """The windows of a run, whatever the batches. Raises ValueError where no series is long enough for one."""
+        return SeriesDataset(self, seed=seed)
 
     def held_out(
         self, validation: SeriesValidation, dataset: SeriesDataset, *, micro_batch_size: int, rank: int, world_size: int
