@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from foreloom.evaluation.adapters.adapter import FunctionForecaster
-from foreloom.evaluation.baselines import BASELINE, Naive, SeasonalNaive
+from foreloom.evaluation.baselines import Naive, SeasonalNaive
 from foreloom.evaluation.evaluate import evaluate, evaluate_tasks
+from foreloom.evaluation.skill import BASELINE
 from foreloom.evaluation.tasks import EvaluationTask
 
 

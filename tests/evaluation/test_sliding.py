@@ -8,10 +8,11 @@ import pytest
 
 from foreloom.data.formats.reader import open_source
 from foreloom.data.source import MemorySource, Series
-from foreloom.evaluation.baselines import BASELINE, Naive, SeasonalNaive
+from foreloom.evaluation.baselines import Naive, SeasonalNaive
 from foreloom.evaluation.evaluate import evaluate
 from foreloom.evaluation.plan import plan_windows, window_reader
 from foreloom.evaluation.ranks import Ranks
+from foreloom.evaluation.skill import BASELINE
 from foreloom.evaluation.sliding import Horizon, SlidingOptions, evaluate_sliding, horizons_of, plan_horizons, raw_task
 
 

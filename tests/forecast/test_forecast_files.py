@@ -127,3 +127,15 @@ def test_no_model_gets_a_sentence(tmp_path):
     (tmp_path / "model.safetensors").write_text("")
     with pytest.raises(ValueError, match="is a file. Give the folder"):
         find_model_folder(tmp_path / "model.safetensors")
+
+
+def test_the_future_is_read_as_the_past_was(tmp_path, recwarn):
+    """Days first, which the past leaves no doubt about; of the future's cells alone, each fits month first too."""
+    days = pd.date_range("2024-01-01", "2024-02-29", freq="D")
+    past = pd.DataFrame({"item_id": "007", "timestamp": days.strftime("%d/%m/%Y"), "target": range(60), "promo": 0})
+    past.to_csv(tmp_path / "past.csv", index=False)
+    (tmp_path / "next.csv").write_text("item_id,timestamp,promo\n007,01/03/2024,1\n")
+    made = forecast_file(
+        naive_model(), tmp_path / "past.csv", tmp_path / "out.csv", future=tmp_path / "next.csv", prediction_length=1
+    )
+    assert made["timestamp"].tolist() == [pd.Timestamp("2024-03-01")] and not recwarn.list

@@ -258,6 +258,10 @@ def _score_and_publish(
     from foreloom.report.scores import default_csv
 
     csv_path = out or default_csv(models, subject.name)
+    if csv_path.suffix != ".csv":
+        raise ValueError(
+            f"--out {csv_path}: scores are written as .csv, the table and pictures beside it; name a .csv."
+        )
     process = start("cpu")
     try:
         console = Console(quiet=not process.is_main)

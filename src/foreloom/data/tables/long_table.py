@@ -79,6 +79,7 @@ class LongTable:
         """
         if not len(rows):
             raise ValueError(f"{rows.name} has no rows.")
+        rows.time_forms.update(self.rows.time_forms)
         times = read_times(rows, self.time_column)
         codes, keys = _series(rows, self.id_columns, self.keys_N.tolist())
         codes = self.keys_N.get_indexer(keys)[codes]
@@ -199,7 +200,7 @@ def has_values(rows: Rows, name: str) -> bool:
 def several_series(rows: Rows, time: str, stamp: object, both: str, order: np.ndarray, times: pd.Index) -> ValueError:
     """A time that stands twice where nothing names the series: which columns may."""
     keys = _likely_keys(rows, time, np.argsort(order), times)
-    verbs = "with foreloom forecast and data convert"
+    verbs = "with foreloom forecast, data inspect and data convert"
     remedy = f"Name the column that tells them apart with id_column= (--id-column {verbs})."
     if keys:
         quoted, asked = " and ".join(map(repr, keys)), ",".join(keys)

@@ -25,6 +25,8 @@ from pyarrow import csv as arrow_csv
 _PERIOD = "pandas.period"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _HEADER_BYTES = 2**16
+_INDEX = "__index_level_"
+"""What pandas calls an index without a name in Parquet; nobody misses it."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,9 @@ class Rows:
     options: TableOptions = TableOptions()
     notes: list[str] = field(default_factory=list)
     """What their owner should know: guesses, columns left out."""
+    time_forms: dict[str, str] = field(default_factory=dict)
+    """In which form, in strptime's words, a column of times is read that is not ISO 8601: the first choice of those
+    that fit before it was read, the one that was taken after."""
 
     @property
     def name(self) -> str:
@@ -192,7 +197,7 @@ def _with_text(table: pa.Table, name: str) -> pa.Table:
 def _checked(rows: Rows) -> Rows:
     """Text in one type; no two columns of one name; those without one left out, with a word."""
     named = [place for place, name in enumerate(rows.names) if not _is_unnamed(name)]
-    if len(named) < len(rows.names):
+    if any(not name.startswith(_INDEX) for name in rows.names if _is_unnamed(name)):
         rows.say(f"{rows.name}: a column without a name is left out.")
     names = [rows.names[place] for place in named]
     twice = {name for name in names if names.count(name) > 1}
@@ -204,7 +209,7 @@ def _checked(rows: Rows) -> Rows:
 
 def _is_unnamed(name: str) -> bool:
     """What a frame's index becomes in files, and the column after a comma at the end of every line."""
-    return not name.strip() or name.startswith(("Unnamed: ", "__index_level_"))
+    return not name.strip() or name.startswith(("Unnamed: ", _INDEX))
 
 
 def _plain_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -321,7 +326,7 @@ def _hint(header: Sequence[str]) -> str:
         if len(header) == 1 and separator in header[0]:
             return (
                 f" Its columns seem to be parted by {name}; save it with commas, and numbers with a decimal point, or "
-                f"say {option} to foreloom forecast or data convert."
+                f"say {option} to foreloom forecast, data inspect or data convert."
             )
     return ""
 

@@ -145,17 +145,21 @@ def _parsed(rows: Rows, name: str, texts: pa.Array, place_N: np.ndarray) -> tupl
     fitting = [(one, form) for one, form in readings if one.notna().sum() == best]
     if "." in fitting[0][1]:  # 01.02.2024 is written where the day stands first
         fitting.sort(key=lambda found: not found[1].startswith("%d"))
+    known = rows.time_forms.get(name, "")[:2]  # what stands first in the table that this one goes on from
+    fitting.sort(key=lambda found: not known or not found[1].startswith(known))
     chosen, form = fitting[0]
     others = [found for found in fitting[1:] if best == len(texts) and not found[0].equals(chosen)]
-    if others:
+    if others and not (known and form.startswith(known)):
         other = others[0][1]
         if _freq(chosen) is None and _freq(others[0][0]) is not None:  # only the other one is regular
             (chosen, form), other = others[0], form
         example = texts[int(place_N[0])].as_py()
         rows.say(
             f"{rows.name}: column {name!r} can be read in two ways ({example!r}); it is read as {form}. If that is "
-            f'wrong, say date_format="{other}" (--date-format "{other}" with foreloom forecast and data convert).'
+            f'wrong, say date_format="{other}" (--date-format "{other}" with foreloom forecast, data inspect and data '
+            "convert)."
         )
+    rows.time_forms[name] = form
     return chosen, form
 
 
