@@ -18,7 +18,7 @@ from foreloom.cli.arguments import DeviceOption
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from foreloom.evaluation.evaluate import Evaluation, Progress
+    from foreloom.evaluation.evaluate import Evaluation, ReportProgress
     from foreloom.evaluation.sliding import SlidingOptions
     from foreloom.evaluation.suites import MissingTask, Suite
 
@@ -259,9 +259,7 @@ def _score_and_publish(
 
     csv_path = out or default_csv(models, subject.name)
     if csv_path.suffix != ".csv":
-        raise ValueError(
-            f"--out {csv_path}: scores are written as .csv, the table and pictures beside it; name a .csv."
-        )
+        raise ValueError(f"--out {csv_path}: scores are written as .csv, table and pictures beside it; name a .csv.")
     process = start("cpu")
     try:
         console = Console(quiet=not process.is_main)
@@ -274,7 +272,7 @@ def _score_and_publish(
 
 
 @contextmanager
-def _progress_bars(console: Console, is_shown: bool, model: str) -> Iterator[Progress]:
+def _progress_bars(console: Console, is_shown: bool, model: str) -> Iterator[ReportProgress]:
     """A bar a task while a model is scored."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -39,7 +39,7 @@ from foreloom.models.family import Forecaster
 EXAMPLE_CONTEXT_LENGTH = 512
 """Past steps kept with an example forecast where the task does not limit them, enough for a picture."""
 
-Progress = Callable[[str, int, int], None]
+ReportProgress = Callable[[str, int, int], None]
 """progress(task name, batches done, batches in all): called by every rank."""
 ExampleKind = Literal["best", "median", "worst"]
 
@@ -120,7 +120,7 @@ def evaluate_all(
     *,
     batch_size: int | None = None,
     ranks: Ranks = ALONE,
-    progress: Callable[[str], AbstractContextManager[Progress | None]] | None = None,
+    progress: Callable[[str], AbstractContextManager[ReportProgress | None]] | None = None,
 ) -> dict[str, EvaluationResult]:
     """Score several forecasters by name, see `evaluate`; `progress(name)` is opened while one is scored."""
     results = {}
@@ -187,7 +187,7 @@ def evaluate(
     *,
     batch_size: int | None = None,
     ranks: Ranks = ALONE,
-    progress: Progress | None = None,
+    progress: ReportProgress | None = None,
 ) -> EvaluationResult:
     """Score `forecaster` on `tasks`; every rank gets the whole result.
 
@@ -246,7 +246,7 @@ class _TaskRun:
     plan: Plan
     read: Callable[[range], list[EvaluationWindow]]
     ranks: Ranks
-    progress: Progress | None
+    progress: ReportProgress | None
 
     def score(self) -> tuple[Sums, np.ndarray, int]:
         """Sums over all ranks, the error that each window is ranked by (its mean over targets), and the fallbacks."""

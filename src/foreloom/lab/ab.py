@@ -70,7 +70,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Test:
+class ABTest:
     """Two recipes that can be compared, and what is to be trained of them."""
 
     recipes: tuple[Recipe, Recipe]
@@ -129,7 +129,7 @@ def compare_recipes(
         for seed in range(first, first + num_seeds)
         for arm in arms  # in turn, so that what a machine does at a time of the day happens to A and B
     }
-    test = Test(recipes, (f"A: {stems[0]}", f"B: {stems[1]}"), sizes, arms, planned, task_list, folder)
+    test = ABTest(recipes, (f"A: {stems[0]}", f"B: {stems[1]}"), sizes, arms, planned, task_list, folder)
     with StopRequest() as stop:
         outcomes = runs.execute(list(planned.values()), folder, stop)
         if stop.signal_number:
@@ -301,7 +301,7 @@ def notes_of(recipes: tuple[Recipe, Recipe], sizes: tuple[Size, Size]) -> list[s
     return notes
 
 
-def _score(test: Test, outcomes: Sequence[Outcome]) -> tuple[list[Result], list[str]]:
+def _score(test: ABTest, outcomes: Sequence[Outcome]) -> tuple[list[Result], list[str]]:
     """The finished runs in numbers, and what went wrong with the others."""
     by_name = {outcome.name: outcome for outcome in outcomes if outcome.status == "finished"}
     failures = [outcome.error for outcome in outcomes if outcome.status == "failed"]
@@ -324,7 +324,7 @@ def _score(test: Test, outcomes: Sequence[Outcome]) -> tuple[list[Result], list[
     return results, failures
 
 
-def _compare(test: Test, results: Sequence[Result]) -> list[Compared]:
+def _compare(test: ABTest, results: Sequence[Result]) -> list[Compared]:
     values = {arm: {one.seed: one.values for one in results if one.arm == arm} for arm in test.arms}
     a, *arms_of_b = test.arms
     return [
@@ -340,7 +340,7 @@ def _compare(test: Test, results: Sequence[Result]) -> list[Compared]:
 
 
 def _publish(
-    test: Test, results: Sequence[Result], compared: Sequence[Compared], failures: Sequence[str], form: Form | None
+    test: ABTest, results: Sequence[Result], compared: Sequence[Compared], failures: Sequence[str], form: Form | None
 ) -> None:
     notes = notes_of(test.recipes, test.sizes)
     tables = [verdict.table_of(one, notes) for one in compared]
@@ -348,7 +348,12 @@ def _publish(
     if results:
         of_a, *of_b = ([one.outcome for one in results if one.arm == arm] for arm in test.arms)
         panels = [
-            Panel(f"Held-out loss, {arm.title[0].lower()}{arm.title[1:]}", of_a, runs_of_b, arm.is_equal_compute)
+            Panel(
+                f"Held-out loss, {arm.title[0].lower()}{arm.title[1:].partition(',')[0]}",
+                of_a,
+                runs_of_b,
+                arm.is_equal_compute,
+            )
             for arm, runs_of_b in zip(test.arms[1:], of_b, strict=True)
         ]
         figure = verdict.loss_figure(panels)
@@ -364,7 +369,7 @@ def _publish(
 
 
 def _data(
-    test: Test, results: Sequence[Result], compared: Sequence[Compared], failures: Sequence[str]
+    test: ABTest, results: Sequence[Result], compared: Sequence[Compared], failures: Sequence[str]
 ) -> dict[str, Any]:
     return {
         "recipes": {"A": str(test.recipes[0].path), "B": str(test.recipes[1].path)},

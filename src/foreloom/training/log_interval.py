@@ -15,7 +15,7 @@ from torch import Tensor
 from foreloom.data.loader import BatchLoader
 from foreloom.monitoring.environment import utilisation
 from foreloom.monitoring.record import DataRecord, StepRecord
-from foreloom.training.state import Progress
+from foreloom.training.state import RunProgress
 from foreloom.training.step import RunningTally, StepFigures
 from foreloom.training.stopwatch import Stopwatch, training_seconds
 
@@ -60,7 +60,7 @@ class StepOutcome:
         return f"Step {self.step:,} changed nothing: {reason} (samples {self.samples[0]} to {self.samples[1]})."
 
 
-class Interval:
+class LogInterval:
     """The steps since the previous log line. `num_devices` share the work, each with a peak of `peak_flops` a second
     (None: not known)."""
 
@@ -104,7 +104,7 @@ class Interval:
 
     def record(
         self,
-        progress: Progress,
+        progress: RunProgress,
         *,
         grad_norm: float,
         learning_rate: float,

@@ -30,7 +30,7 @@ class Stateful(Protocol):
 
 
 @dataclass
-class Progress:
+class RunProgress:
     """How far a run has come, earlier sessions included. Equal on every rank."""
 
     step: int = 0

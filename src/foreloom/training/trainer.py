@@ -26,11 +26,11 @@ from foreloom.monitoring.environment import find_peak
 from foreloom.monitoring.monitor import Monitor
 from foreloom.training.config import TrainingConfig
 from foreloom.training.incidents import Incidents
-from foreloom.training.log_interval import DataWatch, Interval
+from foreloom.training.log_interval import DataWatch, LogInterval
 from foreloom.training.optimizer import Optimizer
 from foreloom.training.scoring import Benchmark, Scoring, Validation
 from foreloom.training.signals import StopRequest, exit_code
-from foreloom.training.state import LaneCarry, Progress, Stateful, read_tensors, seed_step, write_tensors
+from foreloom.training.state import LaneCarry, RunProgress, Stateful, read_tensors, seed_step, write_tensors
 from foreloom.training.step import OptimizerStep
 
 CLIPPED = 0.99
@@ -86,7 +86,7 @@ class Trainer:
         self.config_hash, self.on_start, self.flops_per_row = config_hash, on_start, flops_per_row
         peak = find_peak(process.device, monitor.config.peak_flops)
         self.banner = {**(banner or {}), "Monitoring": {"MFU": peak.sentence}}
-        self.interval = Interval(process.device, process.world_size, flops_per_row, peak.flops)
+        self.interval = LogInterval(process.device, process.world_size, flops_per_row, peak.flops)
         self.data_watch = DataWatch(loader)
         self.carry = None
         if family.carry:
@@ -94,7 +94,7 @@ class Trainer:
         self.optimizer_step = OptimizerStep(parallel, family, optimizer, process, self.interval.stopwatch, self.carry)
         self.scoring = Scoring(parallel, family, process, monitor, validation, benchmark)
         self.incidents = Incidents(checkpointer.run_dir)
-        self.progress = Progress()
+        self.progress = RunProgress()
         self.saved: CheckpointFolder | None = None
 
     @property

@@ -61,7 +61,7 @@ class Chronos2Forecaster:
                 chosen = [contexts[i] for i in chunk]
                 group_ids = group_ids_of(chosen)
                 quantiles_BQH = self._predict(
-                    left_padded(chosen),
+                    stacked_contexts(chosen),
                     stacked_futures([inputs[i] for i in chunk], prediction_length),
                     np.zeros_like(group_ids) if cross_learning else group_ids,
                 )
@@ -83,7 +83,7 @@ class Chronos2Forecaster:
             for rows in batches([len(context) for context in contexts], batch_size):
                 group_ids = group_ids_of(contexts[rows])
                 layout = layout_of(group_ids, len(group_ids), self._device, all_observed=False)
-                context = to_device(left_padded(contexts[rows]), self._device)
+                context = to_device(stacked_contexts(contexts[rows]), self._device)
                 output = self.module(context, num_output_patches=1, layout=layout, output_hidden_states=True)
                 hidden = output.last_hidden_state.float().cpu().numpy()
                 answers += np.split(hidden, np.flatnonzero(np.diff(group_ids)) + 1)
@@ -147,7 +147,7 @@ def group_ids_of(contexts: Sequence[np.ndarray]) -> np.ndarray:
     return np.repeat(np.arange(len(contexts)), [len(context) for context in contexts])
 
 
-def left_padded(contexts: Sequence[np.ndarray]) -> np.ndarray:
+def stacked_contexts(contexts: Sequence[np.ndarray]) -> np.ndarray:
     """float32 (B, longest), NaN before the rows that are shorter."""
     longest = max(context.shape[1] for context in contexts)
     if all(context.shape[1] == longest for context in contexts):
