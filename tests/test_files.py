@@ -27,3 +27,8 @@ def test_an_error_names_the_file_and_leaves_the_old_one(tmp_path):
         beside.write_text("half")
         raise OSError(28, os.strerror(28))
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("scores.csv", "old")]
+
+
+def test_where_nothing_can_be_written_the_path_asked_for_is_named():
+    with pytest.raises(OSError, match="'/proc/scores.csv'"), whole_or_absent("/proc/scores.csv"):
+        pass

@@ -14,7 +14,7 @@ from typing import Any
 @contextmanager
 def whole_or_absent(path: str | Path) -> Iterator[Path]:
     """A path beside `path` to write to, with the same ending: renamed to `path` when the block ends, removed when it
-    fails. Folders above are made. A system error that names no file (a full disk) gets `path`."""
+    fails. Folders above are made. A system error that names no file (a full disk), or the one beside, names `path`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{os.getpid()}.partial.{path.name}")
@@ -25,8 +25,8 @@ def whole_or_absent(path: str | Path) -> Iterator[Path]:
         beside.chmod(permissions)  # safetensors gives its files to the owner alone
         os.replace(beside, path)
     except OSError as error:
-        if error.errno and not error.filename:
-            error.filename = str(path)
+        if error.errno and error.filename in (None, str(beside), beside):
+            error.filename, error.filename2 = str(path), None
         raise
     finally:
         beside.unlink(missing_ok=True)

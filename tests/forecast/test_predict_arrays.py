@@ -109,6 +109,8 @@ def test_levels_lie_between_0_and_1(levels):
 def test_a_horizon_has_a_step():
     with pytest.raises(ValueError, match="prediction_length must be at least 1, got 0"):
         naive_model().predict(RAMP, 0)
+    with pytest.raises(ValueError, match="prediction_length must be a whole number of steps, got 2.5"):
+        naive_model().predict(RAMP, 2.5)
 
 
 def test_arrays_that_are_read_at_once_are_read_as_any_other() -> None:

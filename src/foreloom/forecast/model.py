@@ -169,6 +169,8 @@ class Model:
         trained = self.forecaster.prediction_length
         if prediction_length is None:
             return trained
+        if prediction_length != int(prediction_length):
+            raise ValueError(f"prediction_length must be a whole number of steps, got {prediction_length}.")
         if prediction_length < 1:
             raise ValueError(f"prediction_length must be at least 1, got {prediction_length}.")
         if prediction_length > trained:
