@@ -171,6 +171,7 @@ class Model:
             return trained
         if prediction_length != int(prediction_length):
             raise ValueError(f"prediction_length must be a whole number of steps, got {prediction_length}.")
+        prediction_length = int(prediction_length)
         if prediction_length < 1:
             raise ValueError(f"prediction_length must be at least 1, got {prediction_length}.")
         if prediction_length > trained:
