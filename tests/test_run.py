@@ -102,7 +102,7 @@ def test_epochs_become_steps_and_validation_ends_the_run(tmp_path, monkeypatch):
     result = foreloom.train("chronos2-test", [*settings, "training.epochs=1.5", *validation], out=tmp_path / "run")
     assert (result.step, result.exit_code) == (2, 0)
     log = (tmp_path / "run" / "training.log").read_text()
-    assert f"{num_steps} ({num_steps * 6 / num_windows:.3g} epochs of {num_windows:,} windows)" in log
+    assert f"{num_steps} ({num_steps * 6 / num_windows:.3g} epochs of {num_windows:,} samples)" in log
     assert f"Step 1/{num_steps} |" in log and "Validation after step 0: loss=" in log
     assert "The run ends early: a validation did not lower the loss by more than 1000" in log
     (final,) = (tmp_path / "run").glob("checkpoints/final/manifest.json")

@@ -74,7 +74,7 @@ def test_the_synthetic_recipe_reads_nothing_real_and_sees_short_contexts():
     assert sum(source.weight for source in data.sources) == pytest.approx(1)
     assert training.save_steps % sections["monitoring"].log_steps == 0, "the board needs the minutes of each checkpoint"
     loader = series_loader(data, seed=training.seed, batch_size=4000)
-    steps_N = np.minimum([member["cut"] for member in loader.dataset.facts(loader.drawn(0))], data.context_length)
+    steps_N = np.minimum(loader.drawn(0).cut_M, data.context_length)
     assert (steps_N < 12).mean() > 0.03 and (steps_N < 120).mean() > 0.5
     assert (steps_N == data.context_length).mean() > 0.05
     whole_patches = sections["model"].input_patch_size
