@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -211,9 +212,8 @@ def replay(
     if (quarantine is None) != (not numbers):
         raise ValueError("give --quarantine FILE and --samples together: where to write, and which series.")
     dataset, drawn = step_windows.batch_of_step(run, step)
-    facts = dataset.facts(drawn)
     if not isinstance(dataset, SeriesDataset):
-        _show_facts(facts, run, step, out, unused=plot or quarantine)
+        _show_facts(dataset.facts(drawn), run, step, out, unused=plot or quarantine)
         return
     windows = dataset.replay(drawn)
     suspects = by_suspicion(windows)
@@ -227,7 +227,7 @@ def replay(
         advice = "" if out else "; --out FILE.csv writes all"
         say(f"{len(suspects) - MAX_SHOWN:,} more, less suspicious{advice}")
     if out is not None:
-        step_windows.write_facts(facts, out)
+        step_windows.write_facts([dataclasses.asdict(window.facts) for window in windows], out)
         say(f"wrote {out}")
     if plot is not None:
         say(f"wrote {save_figure(replay_figure(suspects[:NUM_DRAWN]), plot)}")
