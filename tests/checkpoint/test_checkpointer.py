@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import Metadata
 
 from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer, CheckpointError
 from foreloom.checkpoint.manifest import Manifest
@@ -198,3 +200,50 @@ def test_an_export_is_given_only_whole_and_only_as_that_step_s_own(tmp_path: Pat
     assert [checkpointer.export_of(step) for step in (1, 2, 3, 4)] == [first, None, None, None]
     (first / "config.json").write_text("[]")
     assert checkpointer.export_of(1) is None
+
+
+class Planted:
+    """Runs when it is unpickled."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.proof),)
+
+
+class OnAClass:
+    """Changes a class of DCP's when it is unpickled: state for what stands in the first place."""
+
+    def __reduce__(self) -> tuple:
+        return getattr, (Metadata, "version")
+
+
+@pytest.mark.parametrize("place", ["metadata", "rank", "entry", "outside", "function"])
+def test_a_run_folder_of_someone_else_runs_no_code(tmp_path: Path, reopen, place: str, capfd) -> None:
+    checkpointer = reopen(resume=False)
+    proof, planted = tmp_path / "proof", state(1.0)
+    if place == "entry":
+        planted["model"]["w"] = Planted(proof)  # DCP pickles what is no tensor
+    checkpointer.save(manifest(1), planted, {})
+    folder = checkpointer.newest()
+    assert folder
+    path = folder.path / "state" / ".metadata"
+    metadata = pickle.loads(path.read_bytes())
+    if place == "metadata":
+        metadata.planner_data = Planted(proof)
+    elif place == "rank":  # where DCP looks next
+        path.rename(path.with_name("__0.metadata"))
+        path = path.with_name("__0.metadata")
+        metadata.planner_data = Planted(proof)
+    elif place == "outside":
+        for info in metadata.storage_data.values():
+            info.relative_path = "../../step-00000001/state/" + info.relative_path
+    elif place == "function":
+        metadata.planner_data = OnAClass()
+    path.write_bytes(pickle.dumps(metadata))
+    told = {"outside": "a file outside its folder", "entry": "model.w is no tensor", "rank": "No such file"}
+    with pytest.raises(CheckpointError, match=told.get(place, "it names (posix.mkdir|builtins.getattr)")):
+        checkpointer.load(folder, state(0.0))
+    assert not proof.exists()
+    assert "Traceback" not in capfd.readouterr().err

@@ -17,12 +17,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
 
-import torch.distributed.checkpoint as dcp
 from pydantic import Field
 from torch.distributed.checkpoint.api import CheckpointException
 
+from foreloom.checkpoint import tensors
 from foreloom.checkpoint.manifest import (
     VALIDATION_LOSS,
+    CheckpointError,
     FileRecord,
     Manifest,
     file_record,
@@ -53,10 +54,6 @@ class CheckpointConfig:
     export: Literal["all", "final"] = "all"
     """Which checkpoints get hf/, the folder that the reference library loads. With validation.restore_best each best
     model so far has it too."""
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that could not be written or read, in a sentence."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,7 @@ class Checkpointer:
         unfinished = self.folder / (_UNFINISHED + target.name)
         try:
             from_rank_zero(lambda: _make_empty(unfinished), self._process)
-            dcp.save(dict(state), checkpoint_id=unfinished / "state", no_dist=self._process.world_size == 1)
+            tensors.save(state, unfinished / "state", is_alone=self._process.world_size == 1)
             from_rank_zero(lambda: self._write_rest(unfinished, position, export), self._process)
             files = self._record_files(unfinished)
             manifest = replace(manifest, files=files)
@@ -164,10 +161,12 @@ class Checkpointer:
     def load(self, folder: CheckpointFolder, state: dict[str, Any]) -> dict[str, Any]:
         """Fill the tensors of `state` in place, whatever the world size was, and return the position saved with them.
 
-        Raises CheckpointError where the checkpoint is of another model.
+        Raises CheckpointError where the checkpoint is of another model, or holds what is no tensor.
         """
         try:
-            dcp.load(state, checkpoint_id=folder.path / "state", no_dist=self._process.world_size == 1)
+            tensors.load(state, folder.path / "state", is_alone=self._process.world_size == 1)
+        except CheckpointError:
+            raise
         except (CheckpointException, RuntimeError, ValueError) as error:
             raise CheckpointError(
                 f"{folder.path} does not fit this run's model or optimizer ({_reason(error)}); resume with the recipe "

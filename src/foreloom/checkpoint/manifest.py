@@ -18,6 +18,10 @@ VALIDATION_LOSS = "validation_loss"
 """Name among the scores, beside the benchmark's metrics."""
 
 
+class CheckpointError(ValueError):
+    """A checkpoint that could not be written or read, in a sentence."""
+
+
 @dataclass(frozen=True)
 class FileRecord:
     size_bytes: int
