@@ -67,7 +67,7 @@ class RunProgress:
         return asdict(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
+        vars(self).update(vars(RunProgress(**state)))
 
 
 class LaneCarry:
