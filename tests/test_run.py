@@ -11,8 +11,10 @@ import torch
 
 import foreloom
 from foreloom import run
+from foreloom.checkpoint.checkpointer import check_folder
 from foreloom.config.located import RecipeError
 from foreloom.data.convert import convert
+from foreloom.distributed.process import Process
 from foreloom.run import RECIPE_NAME
 from loaders import series_loader
 
@@ -144,6 +146,28 @@ NOWHERE = "validation.sources=[{path: no/such.parquet}]"
 def test_settings_that_contradict_each_other(overrides, sentence):
     with pytest.raises(RecipeError, match=sentence):
         run.load("chronos2-test", overrides)
+
+
+def test_validation_is_turned_off_with_all_that_hangs_on_it(tmp_path):
+    recipe = tmp_path / "validated.yaml"
+    validation = "{steps: 5, patience: 2, min_delta: 0.1, sources: [{path: 'synth://patterns?num_series=9&length=99'}]}"
+    recipe.write_text(f"extends: chronos2-test\nvalidation: {validation}\n")
+    config = run.load(recipe, ["validation.steps=0"]).sections["validation"]
+    assert (config.steps, config.patience, config.min_delta, config.restores) == (0, 0, 0, False)
+    with pytest.raises(RecipeError, match="patience has no effect while validation.steps is 0"):
+        run.load(recipe, ["validation.steps=0", "validation.patience=3"])
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_work_with_the_option(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    recipe = run.load("chronos2-test", TINY)
+    monkeypatch.setattr("foreloom.run.BatchLoader", lambda *_, **__: pytest.fail("the data were opened"))
+    with pytest.raises(ValueError, match="file/run cannot be made: .*file is a file. Give another by --out"):
+        run.build(recipe, tmp_path / "file" / "run", Process(0, 1, 0, torch.device("cpu")))
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(ValueError, match="run cannot be written: .* is read-only for you"):
+        check_folder(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.gpu

@@ -10,17 +10,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer
+from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer, check_folder
 from foreloom.checkpoint.locate import find_model_folder
 from foreloom.checkpoint.manifest import VALIDATION_LOSS
 from foreloom.config.loader import Recipe, SectionChoice, describe_recipe, flatten, load_recipe, plain
 from foreloom.config.located import RecipeError, read_yaml
 from foreloom.data.batch import DataSection, HeldOut, SourceStatistics
+from foreloom.data.config import ValidationConfig
 from foreloom.data.loader import BatchLoader
 from foreloom.data.synthetic.address import short_name
+from foreloom.distributed.agreement import check_agreement
 from foreloom.distributed.mesh import ParallelConfig, mesh_shape
 from foreloom.distributed.parallelize import parallelize
-from foreloom.distributed.process import Process, has_group, start, stop
+from foreloom.distributed.process import Process, has_group, is_of_peers, prepare, start, stop
 from foreloom.distributed.reduce import from_rank_zero
 from foreloom.evaluation.benchmark import TrainingBenchmark
 from foreloom.evaluation.config import BENCHMARK_SCORES, BenchmarkConfig, tier_tasks
@@ -32,6 +34,7 @@ from foreloom.recipe_files import find_files
 from foreloom.training.config import TrainingConfig, autocast_dtype
 from foreloom.training.optimizer import OptimizerConfig, build_optimizer
 from foreloom.training.scoring import Validation
+from foreloom.training.step import is_out_of_memory
 from foreloom.training.trainer import Trainer, TrainResult
 
 logger = logging.getLogger(__name__)
@@ -74,7 +77,7 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, need_data: bool = T
     A relative path is looked for beside the file that names it, then in the working directory. `need_data` makes data
     that are not there an error.
     """
-    recipe = load_recipe(path, overrides, SECTIONS)
+    recipe = load_recipe(path, [*_absent_validation(overrides), *overrides], SECTIONS)
     sections, missing = find_files(recipe, need_data=need_data)
     problems = _contradictions(recipe) + missing
     if problems:
@@ -90,15 +93,38 @@ def train(
     `out` is the run folder (default: `training.output_dir`, else runs/<recipe's name>). Raises ValueError with a
     sentence for whatever the recipe, the data, the folder or the memory do not allow.
     """
-    recipe = load(path, overrides)
-    training = recipe.sections["training"]
-    run_dir = Path(out or training.output_dir or Path("runs") / recipe.path.stem)
-    recipe = _settle(recipe, run_dir)
-    process = start(training.device, group_of_one=recipe.sections["parallel"].strategy != "auto")
     try:
+        recipe = prepare(lambda: load(path, overrides))
+        training, parallel = recipe.sections["training"], recipe.sections["parallel"]
+        run_dir = Path(out or training.output_dir or Path("runs") / recipe.path.stem)
+        recipe = _settle(recipe, run_dir)
+        process = start(
+            training.device, group_of_one=parallel.strategy != "auto", timeout_minutes=parallel.timeout_minutes
+        )
         return build(recipe, run_dir, process, resume=resume).train()
+    except (RuntimeError, MemoryError) as error:
+        if (sentence := _in_words(error)) is None:
+            raise
+        raise ValueError(sentence) from error
     finally:
         stop()
+
+
+def _in_words(error: RuntimeError | MemoryError) -> str | None:
+    """What a run may end by that is nobody's mistake in the code; None for anything else."""
+    first_line = str(error).strip().partition("\n")[0]
+    if is_out_of_memory(error):
+        return (
+            f"there is not enough memory ({first_line or 'MemoryError'}). Lower training.micro_batch_size, "
+            "data.context_length or data.num_prefetch, or end what else runs on this machine"
+        )
+    if isinstance(error, RuntimeError) and is_of_peers(error):
+        return (
+            f"another rank has gone or did not answer within parallel.timeout_minutes ({first_line}). If it said "
+            "nothing, it was killed, by the system for want of memory perhaps. --resume goes on from the newest "
+            "checkpoint"
+        )
+    return None
 
 
 def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = False) -> Trainer:
@@ -106,6 +132,8 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
     model_config, data, training = (recipe.sections[name] for name in ("model", "data", "training"))
     assert isinstance(training, TrainingConfig)
     optimizer_config, validation = recipe.sections["optimizer"], recipe.sections["validation"]
+    check_agreement({"run folder": str(run_dir.absolute())}, process)
+    from_rank_zero(lambda: check_folder(run_dir), process)
     dataset = data.open(training.seed, batch_size=training.batch_size)
     ranks = {"rank": process.rank, "world_size": process.world_size}
     loader = BatchLoader(
@@ -162,6 +190,15 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         config_hash=config_hash(recipe),
         on_start=lambda: _record(recipe, run_dir, process),
     )
+
+
+def _absent_validation(overrides: Sequence[str]) -> list[str]:
+    """Who turns validation off turns off what a recipe hangs on it."""
+    given = {name: value for name, _, value in (one.partition("=") for one in overrides)}
+    if given.get("validation.steps") != "0":
+        return []
+    hanging = {f"validation.{name}": value for name, value in ValidationConfig.ABSENT.items()}
+    return [f"{name}={value}" for name, value in hanging.items() if name not in given]
 
 
 def describe(recipe: Recipe) -> str:

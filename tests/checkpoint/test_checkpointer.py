@@ -3,7 +3,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,9 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.metadata import Metadata
 
-from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer, CheckpointError
+from foreloom.checkpoint.checkpointer import Candidate, CheckpointConfig, Checkpointer, CheckpointError, steps_to_keep
 from foreloom.checkpoint.manifest import Manifest
 from foreloom.distributed.process import Process
 
@@ -261,48 +259,33 @@ def test_an_export_is_given_only_whole_and_only_as_that_step_s_own(tmp_path: Pat
     assert checkpointer.export_of(1) is None
 
 
-class Planted:
-    """Runs when it is unpickled."""
+def test_scripted_run() -> None:
+    """Ten checkpoints, every second one scored: what the folder holds after each save."""
+    scores = {2: 0.9, 4: 0.5, 6: 0.7, 8: float("nan"), 10: 0.5}
+    kept: list[Candidate] = []
+    history = {}
+    for step in range(1, 11):
+        kept.append(Candidate(step, scores.get(step), needed=step == 10))
+        keep = steps_to_keep(kept, num_latest=2, num_best=2)
+        kept = [candidate for candidate in kept if candidate.step in keep]
+        history[step] = sorted(keep)
+    assert history == {
+        1: [1],
+        2: [1, 2],
+        3: [2, 3],
+        4: [2, 3, 4],
+        5: [2, 4, 5],
+        6: [4, 5, 6],
+        7: [4, 6, 7],
+        8: [4, 6, 7, 8],
+        9: [4, 6, 8, 9],
+        10: [4, 9, 10],
+    }
 
-    def __init__(self, proof: Path) -> None:
-        self.proof = proof
 
-    def __reduce__(self) -> tuple:
-        return os.mkdir, (str(self.proof),)
-
-
-class OnAClass:
-    """Changes a class of DCP's when it is unpickled: state for what stands in the first place."""
-
-    def __reduce__(self) -> tuple:
-        return getattr, (Metadata, "version")
-
-
-@pytest.mark.parametrize("place", ["metadata", "rank", "entry", "outside", "function"])
-def test_a_run_folder_of_someone_else_runs_no_code(tmp_path: Path, reopen, place: str, capfd) -> None:
-    checkpointer = reopen(resume=False)
-    proof, planted = tmp_path / "proof", state(1.0)
-    if place == "entry":
-        planted["model"]["w"] = Planted(proof)  # DCP pickles what is no tensor
-    checkpointer.save(manifest(1), planted, {})
-    folder = checkpointer.newest()
-    assert folder
-    path = folder.path / "state" / ".metadata"
-    metadata = pickle.loads(path.read_bytes())
-    if place == "metadata":
-        metadata.planner_data = Planted(proof)
-    elif place == "rank":  # where DCP looks next
-        path.rename(path.with_name("__0.metadata"))
-        path = path.with_name("__0.metadata")
-        metadata.planner_data = Planted(proof)
-    elif place == "outside":
-        for info in metadata.storage_data.values():
-            info.relative_path = "../../step-00000001/state/" + info.relative_path
-    elif place == "function":
-        metadata.planner_data = OnAClass()
-    path.write_bytes(pickle.dumps(metadata))
-    told = {"outside": "a file outside its folder", "entry": "model.w is no tensor", "rank": "No such file"}
-    with pytest.raises(CheckpointError, match=told.get(place, "it names (posix.mkdir|builtins.getattr)")):
-        checkpointer.load(folder, state(0.0))
-    assert not proof.exists()
-    assert "Traceback" not in capfd.readouterr().err
+def test_limits_of_zero() -> None:
+    candidates = [Candidate(1, 0.1), Candidate(2), Candidate(3, 0.2)]
+    assert steps_to_keep(candidates, num_latest=0, num_best=0) == {1, 2, 3}
+    assert steps_to_keep(candidates, num_latest=1, num_best=0) == {3}
+    needed_first = [Candidate(1, needed=True), Candidate(2), Candidate(3)]
+    assert steps_to_keep(needed_first, num_latest=1, num_best=1) == {1, 3}

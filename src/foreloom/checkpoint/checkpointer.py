@@ -39,6 +39,7 @@ from foreloom.distributed.reduce import from_rank_zero, gather_objects
 _UNFINISHED = ".saving-"
 _REPLACED = f"{_UNFINISHED}replaced-"
 LOCK_NAME = ".run.lock"
+_OTHER_FOLDER = "Give another by --out, or training.output_dir in the recipe"
 
 # One process needs no group of ranks, and that is no news to the user.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
@@ -348,13 +349,26 @@ def steps_to_keep(checkpoints: Iterable[Candidate], *, num_latest: int, num_best
     return {c.step for c in latest} | best | {c.step for c in newest_first if c.needed}
 
 
+def check_folder(run_dir: Path) -> None:
+    """Raise ValueError where nothing can be written below `run_dir`; before any work, and leaving no trace."""
+    there = next(folder for folder in (run_dir, *run_dir.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise ValueError(f"the run folder {run_dir} cannot be made: {there} is a file. {_OTHER_FOLDER}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"the run folder {run_dir} cannot be written: {there} is read-only for you. {_OTHER_FOLDER}")
+
+
 def claim(run_dir: Path, *, resume: bool) -> TextIO:
     """Claim `run_dir` for this process; the claim lasts until the returned file is closed or the process dies.
 
-    Raises ValueError where another process holds it, or where it holds an earlier run and `resume` is false.
+    Raises ValueError where another process holds it, where it holds an earlier run and `resume` is false, or where it
+    cannot be written.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    lock = (run_dir / LOCK_NAME).open("a+")
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = (run_dir / LOCK_NAME).open("a+")
+    except OSError as error:
+        raise ValueError(f"the run folder {run_dir} cannot be written ({error.strerror}). {_OTHER_FOLDER}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

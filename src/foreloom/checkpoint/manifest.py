@@ -84,7 +84,8 @@ class Manifest:
         if unknown:
             raise OtherVersionError(path, f"has {unknown[0]!r}, which is not known here", written_by)
         try:
-            return Manifest(**{**values, "files": {name: FileRecord(**record) for name, record in records}})
+            values["files"] = {name: FileRecord(**record) for name, record in records}
+            return Manifest(**values)
         except TypeError as error:
             raise OtherVersionError(path, f"lacks something ({error})", written_by) from error
 

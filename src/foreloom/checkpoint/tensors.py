@@ -20,6 +20,7 @@ from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, Stora
 
 from foreloom.checkpoint.manifest import CheckpointError
 from foreloom.data.formats.restricted_pickle import DAMAGED
+from foreloom.distributed.waiting import waiting
 
 _NAME = ".metadata"
 _TRUST = "Nothing of it was run; take the folder from where it was trained"
@@ -31,7 +32,8 @@ _RECORDS = (
 
 def save(state: Mapping[str, Any], folder: Path, *, is_alone: bool) -> None:
     """Write the tensors of `state`, nested dictionaries of them. Collective, but where the process `is_alone`."""
-    dcp.save(dict(state), checkpoint_id=folder, no_dist=is_alone)
+    with waiting("the tensors of a checkpoint"):
+        dcp.save(dict(state), checkpoint_id=folder, no_dist=is_alone)
 
 
 def load(state: dict[str, Any], folder: Path, *, is_alone: bool) -> None:
@@ -42,7 +44,8 @@ def load(state: dict[str, Any], folder: Path, *, is_alone: bool) -> None:
     """
     reader = _Reader(folder)
     reader.read_metadata()  # once beforehand: DCP would show the traceback of what is refused
-    dcp.load(state, storage_reader=reader, planner=_TensorsOnly(), no_dist=is_alone)
+    with waiting("the tensors of a checkpoint"):
+        dcp.load(state, storage_reader=reader, planner=_TensorsOnly(), no_dist=is_alone)
 
 
 class _Reader(FileSystemReader):

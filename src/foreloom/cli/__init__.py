@@ -49,7 +49,8 @@ def _sentence(error: ValueError | OSError) -> str:
 
 
 def main() -> None:
-    """Run the command line. What users got wrong ends in a sentence and exit code 2, what they should know in one.
+    """Run the command line. What users got wrong ends in a sentence and exit code 2, or the error's
+    own; what they should know ends in a sentence.
 
     FORELOOM_TRACEBACK=1 shows the traceback instead.
     """
@@ -61,5 +62,10 @@ def main() -> None:
     except (ValueError, OSError) as error:
         if os.environ.get("FORELOOM_TRACEBACK"):
             raise
-        typer.echo(f"error: {_sentence(error)}", err=True)
-        sys.exit(2)
+        # Ranks speak with one voice. Torch is not imported for a word.
+        ranks = sys.modules.get("foreloom.distributed.process")
+        who = ranks.voice() if ranks else ""
+        if who is not None:
+            typer.echo(f"error: {who}{_sentence(error)}", err=True)
+        leave = ranks.leave if ranks else sys.exit
+        leave(getattr(error, "exit_code", 2))

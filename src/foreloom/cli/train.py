@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -20,8 +21,13 @@ def train(
 ) -> None:
     """Train or fine-tune the model a recipe describes. Starts alone or under torchrun."""
     from foreloom import run
+    from foreloom.distributed.process import leave
+    from foreloom.training.signals import exit_code
 
-    result = run.train(recipe, overrides or [], out=out, resume=resume)
+    try:
+        result = run.train(recipe, overrides or [], out=out, resume=resume)
+    except KeyboardInterrupt:  # before the first step, or told twice
+        leave(exit_code(signal.SIGINT))
     raise typer.Exit(result.exit_code)
 
 
