@@ -39,6 +39,8 @@ class RunProgress:
     flops: float = 0.0
     seconds: float = 0.0
     num_skipped_steps: int = 0
+    num_skipped_in_a_row: int = 0
+    """The newest steps, back to one that was not skipped."""
     num_non_finite_steps: int = 0
     """Of the skipped ones, those whose loss or gradient was not finite."""
     num_clipped_steps: int = 0

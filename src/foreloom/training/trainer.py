@@ -113,7 +113,8 @@ class Trainer:
     def train(self) -> TrainResult:
         """Resume if there is something to resume, train, save. Collective.
 
-        Raises ValueError where ranks disagree, a micro-batch does not fit or the last checkpoint cannot be written.
+        Raises ValueError where ranks disagree, a micro-batch does not fit or the last checkpoint cannot be written, and
+        FutileRunError where steps change nothing.
         """
         try:
             with StopRequest() as stop:
@@ -131,7 +132,7 @@ class Trainer:
             rows = {"checkpoint": str(self.saved.path)}
             if self.saved.manifest.export_step not in (None, self.saved.step):
                 rows["hf/"] = f"weights of step {self.saved.manifest.export_step:,}, the best validated"
-            self.monitor.finish(rows, step=self.progress.step, is_early_end=self._is_over)
+            self.monitor.finish(rows, step=self.progress.step, is_end=self._is_over)
         finally:
             self.monitor.close()
             self.checkpointer.close()
@@ -206,9 +207,11 @@ class Trainer:
         for outcome in outcomes:
             if outcome.is_applied:
                 self.progress.note_loss(outcome.loss)
+                self.progress.num_skipped_in_a_row = 0
                 self.progress.num_clipped_steps += bool(limit) and outcome.grad_norm >= CLIPPED * limit
             else:
                 self.progress.num_skipped_steps += 1
+                self.progress.num_skipped_in_a_row += 1
                 self.progress.num_non_finite_steps += not outcome.is_finite
             if incident := self.incidents.note(outcome):
                 fields = {"samples": outcome.samples, "loss": outcome.loss, "grad_norm": outcome.grad_norm}
@@ -238,6 +241,7 @@ class Trainer:
             data=self.data_watch.record(),
         )
         self.monitor.log(record)
+        self.incidents.check(self.progress, limit=self.config.max_skipped_steps, is_over=self._is_over)
 
     @property
     def _is_to_restore(self) -> bool:
@@ -284,6 +288,14 @@ class Trainer:
             return lambda folder: write_folder(self.family, self.parallel.model, weights, folder), step
         return None, None
 
+    def _check_length(self) -> None:
+        done, wanted = self.progress.step, self.config.num_steps
+        if done > wanted:
+            raise ValueError(
+                f"{self.checkpointer.run_dir} has made {done:,} steps, and training.steps is {wanted:,}: there is "
+                f"nothing to go on with. Give more than {done:,}, or train in another folder"
+            )
+
     def _load_parts(self, position: Mapping[str, Any], saved: CheckpointFolder) -> None:
         """Raises OtherVersionError where a part of the checkpoint is not what this version keeps."""
         written_by = saved.manifest.versions.get("foreloom", "of an unknown version")
@@ -307,6 +319,7 @@ class Trainer:
             position = self.checkpointer.load(self.saved, tensors)
             write_tensors(self.parallel.module, self.optimizer, tensors)
             self._load_parts(position, self.saved)
+            self._check_length()
         self.scoring.resume(self.progress.step if self.saved else -1)
         self.on_start()
         # What `incidents.position_of` finds a step's samples by.
