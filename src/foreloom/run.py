@@ -13,7 +13,7 @@ from typing import Any
 from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer
 from foreloom.checkpoint.locate import find_model_folder
 from foreloom.checkpoint.manifest import VALIDATION_LOSS
-from foreloom.config.loader import Recipe, SectionChoice, describe_recipe, flatten, load_recipe, plain
+from foreloom.config.loader import Recipe, SectionChoice, describe_recipe, flatten, line_of, plain, read_recipe
 from foreloom.config.located import RecipeError, read_yaml
 from foreloom.data.batch import DataSection, HeldOut, SourceStatistics
 from foreloom.data.loader import BatchLoader
@@ -74,11 +74,11 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, need_data: bool = T
     A relative path is looked for beside the file that names it, then in the working directory. `need_data` makes data
     that are not there an error.
     """
-    recipe = load_recipe(path, overrides, SECTIONS)
+    recipe = read_recipe(path, overrides, SECTIONS)
     sections, missing = find_files(recipe, need_data=need_data)
-    problems = _contradictions(recipe) + missing
-    if problems:
-        raise RecipeError(problems)
+    problems = list(recipe.problems) or _contradictions(recipe)
+    if problems := problems + missing:
+        raise RecipeError(sorted(problems, key=line_of))
     return dataclasses.replace(recipe, sections=sections)
 
 

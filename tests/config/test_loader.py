@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +12,7 @@ from pydantic import Field
 from foreloom.config.loader import apply_overrides, load_recipe
 from foreloom.config.located import Located, RecipeError
 from foreloom.config.section import section
+from foreloom.config.shipped import find_example, purpose, shipped_recipes
 
 
 @section
@@ -103,12 +105,44 @@ def test_all_errors_at_once_each_at_its_line(tmp_path):
         ("- 3\n", "a.yaml: expected sections"),
         ("extends: nowhere\nwhole: {parts: []}\n", "a.yaml:1: extends: nowhere: no such file"),
         ("extends: a.yaml\n", "a.yaml: extends itself (a.yaml -> a.yaml)."),
+        ("whole: {start: 2024-13-01}\n", "a.yaml:1: whole.start: 2024-13-01 cannot be read (month must be in 1..12)."),
+        ("whole: &a {limit: *a}\n", "a.yaml:1: its aliases (*name) stand for too much; write the values out."),
+        ("whole: " + "[" * 5000 + "\n", "a.yaml: is nested too deep to be a recipe."),
+        (
+            "whole: {parts: [{path: x, weight: .nan}]}\n",
+            "a.yaml:1: whole.parts.0.weight: expected a finite number",
+        ),
     ],
 )
 def test_bad_files_get_a_sentence(tmp_path, text, expected):
     found = problems(write(tmp_path, "a.yaml", text))
     assert len(found) == 1
     assert found[0].replace(str(tmp_path) + "/", "").startswith(expected)
+
+
+def test_a_small_file_of_aliases_is_refused_at_once(tmp_path):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 8)}]" for n in range(1, 9)]
+    assert len("\n".join(lines)) < 500
+    started = time.monotonic()
+    (problem,) = problems(write(tmp_path, "a.yaml", "\n".join(lines)))
+    assert "aliases (*name) stand for too much" in problem and time.monotonic() - started < 5
+    aliased = write(tmp_path, "b.yaml", "whole:\n  parts: [&one {path: x}, *one, *one]\n  kind: length\n")
+    assert load_recipe(aliased, [], SECTIONS).sections["whole"].parts == [Part(path="x")] * 3
+
+
+def test_what_comes_with_foreloom_is_listed_and_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    purposes = {name: purpose(path) for name, path in shipped_recipes().items()}
+    assert purposes["quickstart"].endswith("a small Chronos-2 from random weights on the example data.")
+    assert purposes["chronos-t5-tiny"].endswith("the recipe of the paper (Ansari et al. 2024, Chronos).")
+    assert all(20 < len(sentence) < 200 for sentence in purposes.values()), "a line each"
+    births = find_example(Path("examples/births.csv"))
+    assert births.is_file() and find_example(Path("elsewhere/births.csv")) == Path("elsewhere/births.csv")
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "examples" / "births.csv").touch()
+    assert find_example(Path("examples/births.csv")) == Path("examples/births.csv"), "what is there is meant"
+    assert find_example(Path("examples/tasks.yaml")).is_file()
 
 
 def test_missing_recipe_names_the_nearest_shipped_one(tmp_path):

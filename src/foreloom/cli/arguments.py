@@ -20,6 +20,13 @@ def _known_form(text: str | None) -> str | None:
     return parse_form(text)
 
 
+def or_example(path: Path | None) -> Path | None:
+    """`examples/births.csv` is found from anywhere."""
+    from foreloom.config.shipped import find_example
+
+    return None if path is None else find_example(path)
+
+
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one (chronos2-test).")]
 OverridesArgument = Annotated[
     list[str] | None, typer.Argument(help="Settings on top: training.steps=100 optimizer.learning_rate=1e-4")
@@ -39,8 +46,11 @@ FormatOption = Annotated[
     typer.Option(
         "--format",
         callback=_known_form,
-        help="markdown, latex, csv or html (default: a table to look at, or by --out's ending).",
+        help="markdown, latex, csv, html or json (default: a table to look at, or by --out's ending).",
     ),
 ]
 """Of a score table, with `OutOption`: what `report.tables.print_or_write` takes."""
-OutOption = Annotated[Path | None, typer.Option(help="The file to write (.md, .tex, .csv, .html) instead of printing.")]
+OutOption = Annotated[
+    Path | None, typer.Option(help="The file to write (.md, .tex, .csv, .html, .json) instead of printing.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON, and nothing else.")]

@@ -90,7 +90,7 @@ class Architecture(T5Shape):
     """What experts are chosen by. standardized (default): each expert's logit against its own running mean and
     deviation, which keeps all of them in use; biased: probability plus a bias that follows the expert's load (Wang et
     al. 2024); probability: alone, which leaves it to the loss, and some experts without samples."""
-    load_balancing_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
+    load_balancing_weight: Annotated[float, Field(ge=0)] = 0.01
     """Weight of the balance loss, 0.01 by default; 0: none. The loss can be near 1, its value at even use, without any
     balance: watch expert_load."""
 
