@@ -32,6 +32,7 @@ ELSEWHERE = {
     "chmod": "of a key that the reader has and we have not",
     "curl": "needs a network",
     "git": "needs a network",
+    "hf": "needs an account with Hugging Face",
     "icacls.exe": "is Windows'",
     "nvidia-smi": "needs a GPU",
     "pip": "needs a network",
