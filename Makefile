@@ -27,7 +27,7 @@ quickstart: $(VENV)/installed
 	$(BIN)/foreloom report $(OUT)
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: install
 	$(BIN)/ruff check src tests benchmarks
