@@ -121,7 +121,9 @@ def test_the_version_and_completion(foreloom):
     [
         (["train", "time-moe-finetune", "-d", "x.csv"], ["No such option: -d", "data.sources.0.path=PATH"]),
         (["train", "time-moe-finetune", "--stride=1"], ["No such option: --stride", "data.stride=N"]),
-        (["train", "--model-id", "a/b"], ["section.setting=value", "model.pretrained=FOLDER-OR-ID"]),
+        (["train", "--model-id", "a/b"], ["Here it is model.pretrained=FOLDER-OR-ID"]),
+        (["evaluate", "-m", "a/b", "-d", "ETTh1.csv"], ["No such option: -m", "foreloom evaluate MODEL"]),
+        (["evaluate", "a/b", "-d", "ETTh1.csv"], ["No such option: -d. Here it is --data FILE"]),
         (["trian", "chronos2-test"], ["No such command 'trian'", "'train'"]),
         (["train", "chronos2-test", "--stepz", "3"], ["No such option", "--stepz"]),
         (["train"], ["Missing argument", "recipe"]),

@@ -10,7 +10,7 @@ import yaml
 
 from foreloom import run
 from foreloom.cli import translate_tsm as tsm
-from foreloom.cli.train import FLAGS_ELSEWHERE
+from foreloom.cli.train import FLAGS_OF_TRAINERS
 from foreloom.config.located import RecipeError
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "migration.md"
@@ -132,6 +132,6 @@ def test_the_guide_lists_every_key_with_its_place():
 def test_the_guide_lists_the_fourteen_flags():
     flags = re.findall(r"^\| `(--[\w-]+)", GUIDE.read_text(), flags=re.MULTILINE)
     assert len(flags) == len(set(flags)) == 14
-    assert set(flags) <= FLAGS_ELSEWHERE.keys(), "each is met with what it is called here"
+    assert set(flags) <= FLAGS_OF_TRAINERS.keys(), "each is met with what it is called here"
     time_moe = re.findall(r"^\| `(-\w|--\w+)", GUIDE.with_name("fine_tuning.md").read_text(), flags=re.MULTILINE)
-    assert len(time_moe) > 10 and set(time_moe) <= FLAGS_ELSEWHERE.keys()
+    assert len(time_moe) > 10 and set(time_moe) <= FLAGS_OF_TRAINERS.keys()

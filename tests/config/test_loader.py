@@ -12,7 +12,6 @@ from pydantic import Field
 from foreloom.config.loader import apply_overrides, load_recipe
 from foreloom.config.located import Located, RecipeError
 from foreloom.config.section import section
-from foreloom.config.shipped import find_example, purpose, shipped_recipes
 
 
 @section
@@ -129,25 +128,6 @@ def test_a_small_file_of_aliases_is_refused_at_once(tmp_path):
     assert "aliases (*name) stand for too much" in problem and time.monotonic() - started < 5
     aliased = write(tmp_path, "b.yaml", "whole:\n  parts: [&one {path: x}, *one, *one]\n  kind: length\n")
     assert load_recipe(aliased, [], SECTIONS).sections["whole"].parts == [Part(path="x")] * 3
-
-
-def test_what_comes_with_foreloom_is_listed_and_found_from_anywhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    purposes = {name: purpose(path) for name, path in shipped_recipes().items()}
-    assert purposes["quickstart"].endswith("a small Chronos-2 from random weights on the example data.")
-    assert purposes["chronos-t5-tiny"].endswith("the recipe of the paper (Ansari et al. 2024, Chronos).")
-    assert all(20 < len(sentence) < 200 for sentence in purposes.values()), "a line each"
-    births = find_example(Path("examples/births.csv"))
-    assert births.is_file() and find_example(Path("elsewhere/births.csv")) == Path("elsewhere/births.csv")
-    (tmp_path / "examples").mkdir()
-    (tmp_path / "examples" / "births.csv").touch()
-    assert find_example(Path("examples/births.csv")) == Path("examples/births.csv"), "what is there is meant"
-    assert find_example(Path("examples/tasks.yaml")).is_file()
-
-
-def test_missing_recipe_names_the_nearest_shipped_one(tmp_path):
-    with pytest.raises(RecipeError, match="no shipped recipe of that name.*Did you mean chronos2-test?"):
-        load_recipe("chronos2-tst", [], SECTIONS)
 
 
 def test_overrides_reach_into_lists_and_are_named_in_errors(tmp_path):

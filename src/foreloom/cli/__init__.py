@@ -15,12 +15,13 @@ from typing import Annotated
 import typer
 
 from foreloom import __version__
+from foreloom.cli.arguments import command_with_hints
 from foreloom.cli.data import data_app
-from foreloom.cli.evaluate import evaluate
+from foreloom.cli.evaluate import FLAGS_OF_EVALUATORS, evaluate
 from foreloom.cli.forecast import forecast
 from foreloom.cli.lab import lab_app
 from foreloom.cli.report import report_app
-from foreloom.cli.train import TrainCommand, show, train
+from foreloom.cli.train import FLAGS_OF_TRAINERS, show, train
 
 app = typer.Typer(
     name="foreloom",
@@ -53,8 +54,9 @@ _EXAMPLES = {
     evaluate: "foreloom evaluate runs/quickstart amazon/chronos-2 --tasks examples/tasks.yaml",
     forecast: "foreloom forecast runs/quickstart examples/births.csv --horizon 28 --out births.csv --plot",
 }
+_HINTS = {train: FLAGS_OF_TRAINERS, evaluate: FLAGS_OF_EVALUATORS}
 for _verb, _example in _EXAMPLES.items():
-    app.command(cls=TrainCommand if _verb is train else None, epilog=f"Example: {_example}")(_verb)
+    app.command(cls=command_with_hints(_HINTS.get(_verb, {})), epilog=f"Example: {_example}")(_verb)
 app.add_typer(report_app, name="report")
 app.add_typer(lab_app, name="lab")
 app.add_typer(data_app, name="data")

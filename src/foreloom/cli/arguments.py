@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
+
+
+def command_with_hints(flags: Mapping[str, str]) -> type[typer.core.TyperCommand]:
+    """A verb that meets flags of other programs with what says the same here."""
+
+    class Command(typer.core.TyperCommand):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            for flag in (arg.partition("=")[0] for arg in args):
+                if flag in flags:
+                    ctx.fail(f"No such option: {flag}. Here it is {flags[flag]}")
+            return super().parse_args(ctx, args)
+
+    return Command
 
 
 def split_names(text: str) -> list[str]:

@@ -31,6 +31,19 @@ def _windows_option(*flags: str, text: str, least: int | None = None) -> Any:
     return typer.Option(*flags, min=least, help=text, rich_help_panel="Every window of a data set")
 
 
+FLAGS_OF_EVALUATORS = {
+    "-m": "an argument: foreloom evaluate MODEL ...",
+    "--model": "an argument: foreloom evaluate MODEL ...",
+    "--model-path": "an argument: foreloom evaluate MODEL ...",
+    "-d": "--data FILE",
+    "-b": "--batch-size N",
+    "--batch_size": "--batch-size N",
+    "--benchmarks": "--suite NAME",
+    "--datasets-root": "--data-root FOLDER",
+    "--output-dir": "--out FILE.csv",
+}
+"""Flags of Time-MoE's run_eval.py and TSM-Trainer's run_benchmark, and what says the same."""
+
 ModelsArgument = Annotated[
     list[str],
     typer.Argument(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-import typer.core
 
 from foreloom.cli.arguments import OverridesArgument, RecipeArgument
 
-FLAGS_ELSEWHERE = {
+FLAGS_OF_TRAINERS = {
     "--config": "the recipe itself: foreloom train RECIPE",
     "-d": "data.sources.0.path=PATH",
     "--data_path": "data.sources.0.path=PATH",
@@ -56,18 +55,7 @@ FLAGS_ELSEWHERE = {
     "--attn_implementation": "model.attn_implementation=sdpa",
     "--logging_steps": "monitoring.log_steps=N",
 }
-"""Flags of the trainers people come from, Time-MoE's main.py and TSM-Trainer's, and what says the same here."""
-
-
-class TrainCommand(typer.core.TyperCommand):
-    """Meets a flag of another trainer with what it is called here."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        for flag in (arg.partition("=")[0] for arg in args):
-            if flag in FLAGS_ELSEWHERE:
-                ctx.fail(f"No such option: {flag}. Any setting is given as section.setting=value: "
-                         f"{FLAGS_ELSEWHERE[flag]}")  # fmt: skip
-        return super().parse_args(ctx, args)
+"""Flags of the trainers people come from, Time-MoE's main.py and TSM-Trainer's, and the setting that says the same."""
 
 
 def train(
