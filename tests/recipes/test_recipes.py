@@ -100,6 +100,15 @@ def test_missing_data_are_named_with_their_place():
     assert "chronos2-base.yaml:" in caught.value.problems[0]
 
 
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.endswith("-finetune")])
+def test_fine_tuning_is_short_validated_and_leaves_the_best(name):
+    sections = run.load(name, need_data=False).sections
+    data, training, validation = (sections[part] for part in ("data", "training", "validation"))
+    assert training.epochs == 1 or 300 <= training.steps <= 3000
+    assert all(source.holdout >= data.prediction_length for source in data.sources)
+    assert 0 < validation.steps <= 100 and validation.patience and validation.restores
+
+
 OVERRIDES_OF_THE_ORIGINAL = {
     "model.pretrained=amazon/chronos-2": ("model", "pretrained", "amazon/chronos-2"),
     "data.context_length=1024": ("data", "context_length", 1024),
