@@ -10,6 +10,7 @@ import errno
 import os
 import sys
 import warnings
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import typer
@@ -48,15 +49,14 @@ def _options(
     pass
 
 
-_EXAMPLES = {
-    train: "foreloom train quickstart training.steps=200 --out runs/first",
-    show: "foreloom show chronos2-finetune",
-    evaluate: "foreloom evaluate runs/quickstart amazon/chronos-2 --tasks examples/tasks.yaml",
-    forecast: "foreloom forecast runs/quickstart examples/births.csv --horizon 28 --out births.csv --plot",
-}
-_HINTS = {train: FLAGS_OF_TRAINERS, evaluate: FLAGS_OF_EVALUATORS}
-for _verb, _example in _EXAMPLES.items():
-    app.command(cls=command_with_hints(_HINTS.get(_verb, {})), epilog=f"Example: {_example}")(_verb)
+def _add(verb: Callable[..., None], example: str, flags_elsewhere: Mapping[str, str] | None = None) -> None:
+    app.command(cls=command_with_hints(flags_elsewhere or {}), epilog=f"Example: foreloom {example}")(verb)
+
+
+_add(train, "train quickstart training.steps=200 --out runs/first", FLAGS_OF_TRAINERS)
+_add(show, "show chronos2-finetune")
+_add(evaluate, "evaluate runs/quickstart amazon/chronos-2 --tasks examples/tasks.yaml", FLAGS_OF_EVALUATORS)
+_add(forecast, "forecast runs/quickstart examples/births.csv --horizon 28 --out births.csv --plot")
 app.add_typer(report_app, name="report")
 app.add_typer(lab_app, name="lab")
 app.add_typer(data_app, name="data")
