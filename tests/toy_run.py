@@ -197,7 +197,7 @@ def build_trainer(process: Process, run_dir: Path, settings: Mapping[str, Any], 
         compile=s.get("compile", False), precision=s.get("precision", "auto"),
         save_total_limit=s.get("save_total_limit", 0),
     )  # fmt: skip
-    optimizer = OptimizerConfig(learning_rate=3e-3, warmup_steps=2, schedule="linear")
+    optimizer = OptimizerConfig(learning_rate=3e-3, warmup_steps=2, schedule="linear", **s.get("optimizer", {}))
     parallel = ParallelConfig(**{k: s[k] for k in ("strategy", "dp_replicate", "dp_shard") if k in s})
     checkpointing = CheckpointConfig(**s.get("checkpoint", {}))
     checkpointer = Checkpointer(
