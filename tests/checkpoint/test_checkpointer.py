@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import Metadata
 
 from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer, CheckpointError
 from foreloom.checkpoint.manifest import Manifest
@@ -169,6 +172,64 @@ def test_leftovers_of_a_killed_save_are_removed(tmp_path: Path, reopen) -> None:
     assert checkpointer.newest().step == 1
 
 
+def test_a_checkpoint_that_was_to_be_replaced_is_put_back(tmp_path: Path, reopen, monkeypatch) -> None:
+    """Its successor is not in place yet: the process is killed, or the disk refuses."""
+    checkpointer = reopen(resume=False, save_total_limit=1)
+    checkpointer.save(manifest(1), state(1.0), {})
+    real = Path.rename
+
+    def rename(path: Path, target: Path) -> Path:
+        if path.name == ".saving-step-00000001":
+            raise failure
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    failure: BaseException = OSError(errno.EIO, "Input/output error")
+    with pytest.raises(CheckpointError, match="earlier checkpoints are intact"):
+        checkpointer.save(manifest(1, wql=0.5), state(2.0), {})
+    assert names(tmp_path) == ["step-00000001"]
+    failure = SystemExit()  # nothing is tidied up after it
+    with pytest.raises(SystemExit):
+        checkpointer.save(manifest(1, wql=0.5), state(2.0), {})
+    assert names(tmp_path) == [".saving-replaced-step-00000001", ".saving-step-00000001"]
+    checkpointer = reopen()
+    assert names(tmp_path) == ["step-00000001"]
+    filled, folder = state(0.0), checkpointer.newest()
+    assert folder and not folder.manifest.scores
+    checkpointer.load(folder, filled)
+    assert torch.equal(filled["model"]["w"], state(1.0)["model"]["w"])
+
+
+def test_the_final_checkpoint_of_a_run_made_longer_goes_when_there_is_another(tmp_path: Path, reopen) -> None:
+    checkpointer = reopen(save_total_limit=1, resume=False)
+    for step, kept in ((2, [2]), (3, [2, 3]), (4, [4]), (5, [4, 5])):
+        checkpointer.save(manifest(step, final=step in (2, 4)), state(step), {})
+        assert names(tmp_path) == ["final", *(f"step-{one:08d}" for one in kept)]
+    assert (tmp_path / "checkpoints" / "final").resolve().name == "step-00000004"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda values: values | {"epoch": 3},
+            "has 'epoch', which is not known here: it was written by foreloom 9.1, ",
+        ),
+        (lambda values: {key: value for key, value in values.items() if key != "flops"}, "lacks something .*'flops'"),
+    ],
+)
+def test_a_checkpoint_of_another_version_is_named_and_left_alone(tmp_path: Path, reopen, change, sentence) -> None:
+    checkpointer = reopen(resume=False)
+    for step in (1, 2):
+        checkpointer.save(replace(manifest(step), versions={"foreloom": "9.1"}), state(step), {})
+    path = tmp_path / "checkpoints" / "step-00000002" / "manifest.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    checkpointer = reopen()
+    with pytest.raises(CheckpointError, match=f"{sentence}.*nothing was changed"):
+        checkpointer.newest()
+    assert names(tmp_path) == ["step-00000001", "step-00000002"] and not checkpointer.notices
+
+
 def test_the_best_is_by_the_validation_loss_where_the_run_validates(tmp_path: Path, reopen) -> None:
     checkpointer = reopen(save_total_limit=1, resume=False)
     scores = [{"wql": 0.1, "validation_loss": 3.0}, {"wql": 0.2, "validation_loss": 1.0}, {"wql": 0.3}, {}]
@@ -198,3 +259,50 @@ def test_an_export_is_given_only_whole_and_only_as_that_step_s_own(tmp_path: Pat
     assert [checkpointer.export_of(step) for step in (1, 2, 3, 4)] == [first, None, None, None]
     (first / "config.json").write_text("[]")
     assert checkpointer.export_of(1) is None
+
+
+class Planted:
+    """Runs when it is unpickled."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.proof),)
+
+
+class OnAClass:
+    """Changes a class of DCP's when it is unpickled: state for what stands in the first place."""
+
+    def __reduce__(self) -> tuple:
+        return getattr, (Metadata, "version")
+
+
+@pytest.mark.parametrize("place", ["metadata", "rank", "entry", "outside", "function"])
+def test_a_run_folder_of_someone_else_runs_no_code(tmp_path: Path, reopen, place: str, capfd) -> None:
+    checkpointer = reopen(resume=False)
+    proof, planted = tmp_path / "proof", state(1.0)
+    if place == "entry":
+        planted["model"]["w"] = Planted(proof)  # DCP pickles what is no tensor
+    checkpointer.save(manifest(1), planted, {})
+    folder = checkpointer.newest()
+    assert folder
+    path = folder.path / "state" / ".metadata"
+    metadata = pickle.loads(path.read_bytes())
+    if place == "metadata":
+        metadata.planner_data = Planted(proof)
+    elif place == "rank":  # where DCP looks next
+        path.rename(path.with_name("__0.metadata"))
+        path = path.with_name("__0.metadata")
+        metadata.planner_data = Planted(proof)
+    elif place == "outside":
+        for info in metadata.storage_data.values():
+            info.relative_path = "../../step-00000001/state/" + info.relative_path
+    elif place == "function":
+        metadata.planner_data = OnAClass()
+    path.write_bytes(pickle.dumps(metadata))
+    told = {"outside": "a file outside its folder", "entry": "model.w is no tensor", "rank": "No such file"}
+    with pytest.raises(CheckpointError, match=told.get(place, "it names (posix.mkdir|builtins.getattr)")):
+        checkpointer.load(folder, state(0.0))
+    assert not proof.exists()
+    assert "Traceback" not in capfd.readouterr().err

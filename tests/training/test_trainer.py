@@ -147,3 +147,25 @@ def test_a_finished_run_resumes_to_nothing(tmp_path: Path) -> None:
     assert again.step == first.step == 3 and again.loss == first.loss and again.checkpoint == first.checkpoint
     longer = train_here(tmp_path, steps=5, resume=True)
     assert longer.step == 5 and list(losses(tmp_path)) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("part", "sentence"),
+    [
+        ({"trainer": {"laps": 3}}, r"keeps something else of its trainer \(.*'laps'.*written by foreloom"),
+        ({"laps": {}}, "keeps 'laps', which is not known here: it was written by foreloom"),
+    ],
+)
+def test_a_position_of_another_version_is_named(tmp_path: Path, part: dict[str, Any], sentence: str) -> None:
+    train_here(tmp_path, steps=2)
+    trainer = build_trainer(PROCESS, tmp_path, {"steps": 4, "resume": True})
+    original = trainer.checkpointer.load
+
+    def load(*arguments: Any) -> dict[str, Any]:
+        position = original(*arguments)
+        return {name: position.get(name, {}) | part.get(name, {}) for name in {**position, **part}}
+
+    trainer.checkpointer.load = load  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match=sentence):
+        trainer.train()
+    assert (tmp_path / "checkpoints" / "step-00000002").is_dir()

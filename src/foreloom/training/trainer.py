@@ -15,7 +15,7 @@ import torch
 from foreloom import subnormals
 from foreloom.checkpoint.checkpointer import Checkpointer, CheckpointError, CheckpointFolder
 from foreloom.checkpoint.export import whole_state_dict, write_folder
-from foreloom.checkpoint.manifest import Manifest, installed_versions
+from foreloom.checkpoint.manifest import Manifest, OtherVersionError, installed_versions
 from foreloom.data.loader import BatchLoader, StepBatch
 from foreloom.distributed.agreement import check_agreement, check_disjoint, code_hash
 from foreloom.distributed.parallelize import ParallelModel
@@ -284,6 +284,21 @@ class Trainer:
             return lambda folder: write_folder(self.family, self.parallel.model, weights, folder), step
         return None, None
 
+    def _load_parts(self, position: Mapping[str, Any], saved: CheckpointFolder) -> None:
+        """Raises OtherVersionError where a part of the checkpoint is not what this version keeps."""
+        written_by = saved.manifest.versions.get("foreloom", "of an unknown version")
+        parts = self.parts
+        unknown = position.keys() - parts.keys() - {"validation"}  # a run may lose its validation, or get one
+        if unknown:
+            raise OtherVersionError(saved.path, f"keeps {unknown.pop()!r}, which is not known here", written_by)
+        for name in position.keys() & parts.keys():
+            try:
+                parts[name].load_state_dict(position[name])
+            except (KeyError, TypeError) as error:
+                raise OtherVersionError(
+                    saved.path, f"keeps something else of its {name} ({error})", written_by
+                ) from error
+
     def _resume(self) -> None:
         """Put everything where the newest checkpoint says, if there is one."""
         self.saved = self.checkpointer.newest()
@@ -291,9 +306,7 @@ class Trainer:
             tensors = read_tensors(self.parallel.module, self.optimizer, self.carry)
             position = self.checkpointer.load(self.saved, tensors)
             write_tensors(self.parallel.module, self.optimizer, tensors)
-            for name, part in self.parts.items():
-                if name in position:  # a run may get a validation when it goes on
-                    part.load_state_dict(position[name])
+            self._load_parts(position, self.saved)
         self.scoring.resume(self.progress.step if self.saved else -1)
         self.on_start()
         # What `incidents.position_of` finds a step's samples by.
