@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer
 from foreloom.checkpoint.locate import find_model_folder
 from foreloom.checkpoint.manifest import VALIDATION_LOSS
@@ -26,10 +28,11 @@ from foreloom.evaluation.benchmark import TrainingBenchmark
 from foreloom.evaluation.config import BENCHMARK_SCORES, BenchmarkConfig, tier_tasks
 from foreloom.files import write_text
 from foreloom.models import registry
-from foreloom.models.family import forecaster_of, series
+from foreloom.models.common.lora import AdapterConfig, FrozenWeights, attach_adapter, merged, write_adapter
+from foreloom.models.family import ModelFamily, forecaster_of, series
 from foreloom.monitoring.monitor import Monitor, MonitoringConfig
 from foreloom.recipe_files import find_files
-from foreloom.training.config import TrainingConfig, autocast_dtype
+from foreloom.training.config import TrainingConfig, autocast_dtype, freeze
 from foreloom.training.optimizer import OptimizerConfig, build_optimizer
 from foreloom.training.scoring import Validation
 from foreloom.training.trainer import Trainer, TrainResult
@@ -58,6 +61,7 @@ SECTIONS: dict[str, SectionChoice] = {
     "model": _model_section,
     "data": _data_section,
     "training": TrainingConfig,
+    "adapter": AdapterConfig,
     "optimizer": OptimizerConfig,
     "validation": lambda recipe: _data_section(recipe).validation,
     "benchmark": BenchmarkConfig,
@@ -128,6 +132,8 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
     model = family.build(model_config, data)
     if model_config.pretrained is None:
         family.initialize(model, training.seed)
+    frozen = _leave_to_be_trained(model, recipe, family)
+    family = _exporting(family, recipe)
     benchmark = _benchmark(recipe, run_dir, process)
     if benchmark:
         benchmark.check(model)
@@ -135,6 +141,7 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         run_dir, _checkpointing(recipe), process, save_total_limit=training.save_total_limit, resume=resume
     )
     num_parameters = sum(p.numel() for p in model.parameters())
+    num_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     flops_per_row, kinds = family.flops_per_row(model, data), family.kinds(model)
     parallel = parallelize(
         model,
@@ -158,10 +165,33 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         flops_per_row=flops_per_row,
         validation=Validation(validation, held_out) if held_out else None,
         benchmark=benchmark,
-        banner=_banner(recipe, process, loader, held_out, training.num_steps, num_parameters),
+        frozen=frozen,
+        banner=_banner(recipe, process, loader, held_out, training.num_steps, (num_parameters, num_trained)),
         config_hash=config_hash(recipe),
         on_start=lambda: _record(recipe, run_dir, process),
     )
+
+
+def _leave_to_be_trained(model: nn.Module, recipe: Recipe, family: ModelFamily) -> FrozenWeights | None:
+    """Attach the adapter, or freeze what the recipe says; what is then not trained, if anything."""
+    adapter, training = recipe.sections["adapter"], recipe.sections["training"]
+    if adapter.kind == "lora":
+        attach_adapter(model, adapter, family.lora, training.seed)
+    else:
+        freeze(model, training)
+    return None if all(p.requires_grad for p in model.parameters()) else FrozenWeights(model)
+
+
+def _exporting(family: ModelFamily, recipe: Recipe) -> ModelFamily:
+    """The family, saving a model with adapters as the recipe says."""
+    adapter, base = recipe.sections["adapter"], recipe.sections["model"].pretrained
+    if adapter.kind == "none":
+        return family
+    if adapter.export == "adapter":
+        save = lambda module, weights, folder: write_adapter(folder, adapter, family.lora, base, weights)
+    else:
+        save = lambda module, weights, folder: family.save(module, merged(weights, adapter.scale), folder)
+    return dataclasses.replace(family, save=save)
 
 
 def describe(recipe: Recipe) -> str:
@@ -173,6 +203,11 @@ def _contradictions(recipe: Recipe) -> list[str]:
     """What settings of several sections say against each other, a line a problem."""
     data, training, validation = (recipe.sections[name] for name in ("data", "training", "validation"))
     problems = {one.key: one.sentence for one in data.contradictions(validation)}
+    if recipe.sections["adapter"].kind != "none":
+        if recipe.sections["model"].pretrained is None:
+            problems["adapter.kind"] = "there is nothing to adapt without model.pretrained; set it, or train the whole."
+        if given := [name for name in ("train_only", "freeze") if getattr(training, name)]:
+            problems[f"training.{given[0]}"] = "an adapter freezes everything beside it; remove one of the two."
     if training.epochs is not None and (why := data.why_endless()):
         problems["training.epochs"] = why
     metric = recipe.sections["checkpoint"].best_metric
@@ -225,18 +260,21 @@ def _banner(
     loader: BatchLoader,
     held_out: HeldOut | None,
     num_steps: int,
-    num_parameters: int,
+    size: tuple[int, int],
 ) -> dict[str, dict[str, Any]]:
     """What a run says of itself before its first step: titled sections of labels and values."""
     model, data, training = (recipe.sections[name] for name in ("model", "data", "training"))
     optimizer, parallel = recipe.sections["optimizer"], recipe.sections["parallel"]
     dtype = autocast_dtype(training.precision, process.device)
     every = recipe.sections["validation"].steps
+    num_parameters, num_trained = size
+    share = f"{num_trained:,} ({num_trained / num_parameters:.2%})"
     return {
         "Model": {
             "family": model.family,
             "start": model.pretrained or f"random values, size {model.size}",
             "parameters": num_parameters,
+            **({"trained": share} if num_trained < num_parameters else {}),
         },
         "Optimization": {
             "steps": f"{num_steps:,}" + _in_epochs(num_steps, loader),

@@ -6,7 +6,7 @@ Axes: R target rows, L layers with experts, E experts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -196,7 +196,7 @@ class ModelFamily:
     Losses of two modules with other units are different quantities."""
     experts: ExpertHooks = ExpertHooks()
     """What it does besides with experts."""
-    lora: LoraHooks = LoraHooks()
+    lora: LoraHooks = field(default_factory=LoraHooks)
     """Which of its matrices are adapted, and how PEFT knows them."""
     carry: Callable[[nn.Module, int, torch.device], Carry] | None = None
     """carry(module, lanes, device): the state that `lanes` streams begin with, for recurrent modules. Sample i of the

@@ -157,6 +157,9 @@ class GroupwiseOptimizer(FusedAdamW):
                 for parameter in group["params"]:
                     self._move(parameter, group)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        torch.optim.Optimizer.__setstate__(self, state)  # AdamW's expects a step count of every parameter
+
     def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
         """M <- m M + G; W <- (1 - lr d) W - lr f(M), or f(G + m M) for nesterov. f is the identity, or Muon's."""
         if parameter.grad is None:

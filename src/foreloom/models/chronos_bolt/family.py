@@ -22,8 +22,8 @@ from foreloom.models.chronos_bolt.model import ChronosBoltModel
 from foreloom.models.common.architecture import raised_limit
 from foreloom.models.common.dropout import set_dropout_rate
 from foreloom.models.common.hub_folder import HubFolder, resolve_folder
-from foreloom.models.common.lora import LoraHooks
 from foreloom.models.common.initialize import normal_by_name
+from foreloom.models.common.lora import LoraHooks
 from foreloom.models.common.t5.shape import initialize_t5, without_tied_copies
 from foreloom.models.common.t5.stack import BLOCKS
 from foreloom.models.family import ModelFamily, WindowLengths

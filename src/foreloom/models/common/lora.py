@@ -6,6 +6,7 @@ Axes: E experts, R rank, I inputs, O outputs of a matrix.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,6 +50,8 @@ class AdapterConfig:
     modules: tuple[str, ...] = ()
     """Which matrices: ends of their names, * standing for anything (self_attention.q, experts.*). Empty: those of the
     attention, and of the experts where a model has them."""
+    export: Literal["adapter", "merged"] = "adapter"
+    """What hf/ of a checkpoint holds: the adapter alone, which PEFT loads onto its base, or the whole model with it."""
 
     def __post_init__(self) -> None:
         idle = [one.name for one in fields(self) if getattr(self, one.name) != one.default]
@@ -126,7 +129,7 @@ def attach_adapter(module: nn.Module, config: AdapterConfig, hooks: LoraHooks, s
     }  # fmt: skip
     names = [*layers, *stacks]
     _refuse_idle(names, config.modules)
-    chosen = [name for name in names if any(_fits(name, pattern) for pattern in config.modules or hooks.modules)]
+    chosen = [name for name in names if any(fits(name, pattern) for pattern in config.modules or hooks.modules)]
     module.requires_grad_(False)
     for name in chosen:
         if name in layers:
@@ -146,13 +149,14 @@ def attach_adapter(module: nn.Module, config: AdapterConfig, hooks: LoraHooks, s
             nn.init.zeros_(parameter)
 
 
-def _fits(name: str, pattern: str) -> bool:
+def fits(name: str, pattern: str) -> bool:
+    """Is this the whole name, or its end from a dot on? * stands for anything."""
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
 
 
 def _refuse_idle(names: Sequence[str], patterns: Sequence[str]) -> None:
     for pattern in patterns:
-        if not any(_fits(name, pattern) for name in names):
+        if not any(fits(name, pattern) for name in names):
             endings = dict.fromkeys(".".join(name.split(".")[-2:]) for name in names)
             raise ValueError(
                 f"adapter.modules: {pattern!r} fits no matrix of the model. Their names end in {', '.join(endings)}."
@@ -208,6 +212,29 @@ def _published(name: str, b: Tensor, hooks: LoraHooks) -> Iterator[tuple[str, Te
     experts = hooks.published_names({own: number})
     for published, low in hooks.published_names({own: b}).items():
         yield published, low, int(experts[published].flatten()[0])
+
+
+class FrozenWeights:
+    """What a run does not train: no checkpoint holds it, so a resumed run is to find the same again. A part of a run's
+    state."""
+
+    def __init__(self, module: nn.Module) -> None:
+        digest = hashlib.sha256()
+        for name, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                digest.update(name.encode())
+                digest.update(parameter.detach().flatten().view(torch.uint8).numpy().tobytes())
+        self._digest = digest.hexdigest()[:16]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"digest": self._digest}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["digest"] != self._digest:
+            raise ValueError(
+                "the weights that this run leaves as they are differ from those it began with: model.pretrained, what "
+                "it points at, or what is frozen has changed. Put it back, or begin in another folder."
+            )
 
 
 def write_adapter(
