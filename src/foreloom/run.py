@@ -28,7 +28,7 @@ from foreloom.evaluation.benchmark import TrainingBenchmark
 from foreloom.evaluation.config import BENCHMARK_SCORES, BenchmarkConfig, tier_tasks
 from foreloom.files import write_text
 from foreloom.models import registry
-from foreloom.models.common.lora import AdapterConfig, FrozenWeights, attach_adapter, merged, write_adapter
+from foreloom.models.common.lora import AdapterConfig, FrozenWeights, attach_adapter, check_base, merged, write_adapter
 from foreloom.models.family import ModelFamily, forecaster_of, series
 from foreloom.monitoring.monitor import Monitor, MonitoringConfig
 from foreloom.recipe_files import find_files
@@ -133,7 +133,7 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
     if model_config.pretrained is None:
         family.initialize(model, training.seed)
     frozen = _leave_to_be_trained(model, recipe, family)
-    family = _exporting(family, recipe)
+    family = _exporting(family, recipe, model, model_config.pretrained)
     benchmark = _benchmark(recipe, run_dir, process)
     if benchmark:
         benchmark.check(model)
@@ -182,12 +182,15 @@ def _leave_to_be_trained(model: nn.Module, recipe: Recipe, family: ModelFamily) 
     return None if all(p.requires_grad for p in model.parameters()) else FrozenWeights(model)
 
 
-def _exporting(family: ModelFamily, recipe: Recipe) -> ModelFamily:
-    """The family, saving a model with adapters as the recipe says."""
+def _exporting(family: ModelFamily, recipe: Recipe, model: nn.Module, folder: str | None) -> ModelFamily:
+    """The family, saving a model with adapters as the recipe says. `folder`: where the base lies."""
     adapter, base = recipe.sections["adapter"], recipe.sections["model"].pretrained
     if adapter.kind == "none":
         return family
+    assert folder is not None
     if adapter.export == "adapter":
+        check_base(model, Path(folder))
+        base = str(Path(folder).resolve()) if Path(base).expanduser().exists() else base
         save = lambda module, weights, folder: write_adapter(folder, adapter, family.lora, base, weights)
     else:
         save = lambda module, weights, folder: family.save(module, merged(weights, adapter.scale), folder)

@@ -23,6 +23,7 @@ from torch.nn.utils import parametrize
 
 from foreloom.config.section import section
 from foreloom.files import whole_or_absent, write_text
+from foreloom.models.common.architecture import PublishedArchitecture
 from foreloom.models.common.dropout import dropout
 from foreloom.models.common.initialize import normal_by_name
 from foreloom.models.common.moe import Experts
@@ -235,6 +236,21 @@ class FrozenWeights:
                 "the weights that this run leaves as they are differ from those it began with: model.pretrained, what "
                 "it points at, or what is frozen has changed. Put it back, or begin in another folder."
             )
+
+
+def check_base(module: nn.Module, folder: Path) -> None:
+    """ValueError where a base and an adapter alone do not make this model: its limits were raised above those of the
+    folder it comes from, or that folder holds an adapter itself."""
+    remedy = "so an adapter alone is not the model; set adapter.export: merged."
+    if (folder / ADAPTER_CONFIG_FILE).is_file():
+        raise ValueError(f"adapter.export: {folder} is a model with an adapter already, {remedy}")
+    architecture = getattr(module, "architecture", None)
+    if isinstance(architecture, PublishedArchitecture):
+        base = type(architecture).from_published(json.loads((folder / "config.json").read_text()))
+        for one in fields(architecture):
+            ours, theirs = getattr(architecture, one.name), getattr(base, one.name)
+            if ours != theirs and "dropout" not in one.name:
+                raise ValueError(f"adapter.export: the run has {one.name} {ours} and {folder} {theirs}, {remedy}")
 
 
 def write_adapter(
