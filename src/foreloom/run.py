@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer, check_folder
 from foreloom.checkpoint.export import model_card
@@ -32,10 +33,11 @@ from foreloom.evaluation.benchmark import TrainingBenchmark
 from foreloom.evaluation.config import BENCHMARK_SCORES, BenchmarkConfig, tier_tasks
 from foreloom.files import write_text
 from foreloom.models import registry
+from foreloom.models.common.lora import AdapterConfig, FrozenWeights, attach_adapter, check_base, merged, write_adapter
 from foreloom.models.family import ModelFamily, forecaster_of, series
 from foreloom.monitoring.monitor import Monitor, MonitoringConfig
 from foreloom.recipe_files import find_files
-from foreloom.training.config import TrainingConfig, autocast_dtype
+from foreloom.training.config import TrainingConfig, autocast_dtype, freeze
 from foreloom.training.optimizer import OptimizerConfig, build_optimizer
 from foreloom.training.scoring import Validation
 from foreloom.training.step import is_out_of_memory
@@ -65,6 +67,7 @@ SECTIONS: dict[str, SectionChoice] = {
     "model": _model_section,
     "data": _data_section,
     "training": TrainingConfig,
+    "adapter": AdapterConfig,
     "optimizer": OptimizerConfig,
     "validation": lambda recipe: _data_section(recipe).validation,
     "benchmark": BenchmarkConfig,
@@ -160,6 +163,8 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
     model = family.build(model_config, data)
     if model_config.pretrained is None:
         family.initialize(model, training.seed)
+    frozen = _leave_to_be_trained(model, recipe, family)
+    family = _exporting(family, recipe, model, model_config.pretrained)
     benchmark = _benchmark(recipe, run_dir, process)
     if benchmark:
         benchmark.check(model)
@@ -167,6 +172,7 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         run_dir, _checkpointing(recipe), process, save_total_limit=training.save_total_limit, resume=resume
     )
     num_parameters = sum(p.numel() for p in model.parameters())
+    num_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     flops_per_row, kinds = family.flops_per_row(model, data), family.kinds(model)
     parallel = parallelize(
         model,
@@ -177,7 +183,7 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         compile_blocks=training.compile,
         autocast_dtype=autocast_dtype(training.precision, process.device),
     )
-    banner = _banner(recipe, process, loader, held_out, training.num_steps, num_parameters)
+    banner = _banner(recipe, process, loader, held_out, training.num_steps, (num_parameters, num_trained))
     if process.device.type == "cpu" and process.is_main:
         _warn_of_cost(flops_per_row * training.batch_size * training.num_steps, process.world_size)
     return Trainer(
@@ -193,6 +199,7 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         flops_per_row=flops_per_row,
         validation=Validation(validation, held_out) if held_out else None,
         benchmark=benchmark,
+        frozen=frozen,
         banner=banner,
         config_hash=config_hash(recipe),
         card=_card(recipe, run_dir, family, banner),
@@ -209,6 +216,31 @@ def _absent_validation(overrides: Sequence[str]) -> list[str]:
     return [f"{name}={value}" for name, value in hanging.items() if name not in given]
 
 
+def _leave_to_be_trained(model: nn.Module, recipe: Recipe, family: ModelFamily) -> FrozenWeights | None:
+    """Attach the adapter, or freeze what the recipe says; what is then not trained, if anything."""
+    adapter, training = recipe.sections["adapter"], recipe.sections["training"]
+    if adapter.kind == "lora":
+        attach_adapter(model, adapter, family.lora, training.seed)
+    else:
+        freeze(model, training)
+    return None if all(p.requires_grad for p in model.parameters()) else FrozenWeights(model)
+
+
+def _exporting(family: ModelFamily, recipe: Recipe, model: nn.Module, folder: str | None) -> ModelFamily:
+    """The family, saving a model with adapters as the recipe says. `folder`: where the base lies."""
+    adapter, base = recipe.sections["adapter"], recipe.sections["model"].pretrained
+    if adapter.kind == "none":
+        return family
+    assert folder is not None
+    if adapter.export == "adapter":
+        check_base(model, Path(folder))
+        base = str(Path(folder).resolve()) if Path(base).expanduser().exists() else base
+        save = lambda module, weights, folder: write_adapter(folder, adapter, family.lora, base, weights)
+    else:
+        save = lambda module, weights, folder: family.save(module, merged(weights, adapter.scale), folder)
+    return dataclasses.replace(family, save=save)
+
+
 def describe(recipe: Recipe) -> str:
     """The resolved recipe as YAML, a sentence above each setting, and where each value came from."""
     return describe_recipe(recipe, {"training": _length(recipe)})
@@ -218,6 +250,11 @@ def _contradictions(recipe: Recipe) -> list[str]:
     """What settings of several sections say against each other, a line a problem."""
     data, training, validation = (recipe.sections[name] for name in ("data", "training", "validation"))
     problems = {one.key: one.sentence for one in data.contradictions(validation)}
+    if recipe.sections["adapter"].kind != "none":
+        if recipe.sections["model"].pretrained is None:
+            problems["adapter.kind"] = "there is nothing to adapt without model.pretrained; set it, or train the whole."
+        if given := [name for name in ("train_only", "freeze") if getattr(training, name)]:
+            problems[f"training.{given[0]}"] = "an adapter freezes everything beside it; remove one of the two."
     if training.epochs is not None and (why := data.why_endless()):
         problems["training.epochs"] = why
     metric = recipe.sections["checkpoint"].best_metric
@@ -270,18 +307,21 @@ def _banner(
     loader: BatchLoader,
     held_out: HeldOut | None,
     num_steps: int,
-    num_parameters: int,
+    size: tuple[int, int],
 ) -> dict[str, dict[str, Any]]:
     """What a run says of itself before its first step: titled sections of labels and values."""
     model, data, training = (recipe.sections[name] for name in ("model", "data", "training"))
     optimizer, parallel = recipe.sections["optimizer"], recipe.sections["parallel"]
     dtype = autocast_dtype(training.precision, process.device)
     every = recipe.sections["validation"].steps
+    num_parameters, num_trained = size
+    share = f"{num_trained:,} ({num_trained / num_parameters:.2%})"
     return {
         "Model": {
             "family": model.family,
             "start": model.pretrained or f"random values, size {model.size}",
             "parameters": num_parameters,
+            **({"trained": share} if num_trained < num_parameters else {}),
         },
         "Optimization": {
             "steps": f"{num_steps:,}" + _in_epochs(num_steps, loader),

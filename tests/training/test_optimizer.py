@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from foreloom.models.common.count import by_shape
-from foreloom.training.optimizer import OptimizerConfig, build_optimizer
+from foreloom.training.optimizer import OptimizerConfig, build_optimizer, orthogonalised
 
 
 class Layer(nn.Module):
@@ -39,6 +39,70 @@ def test_weight_decay_reaches_the_parameters_it_names_and_no_others(decay_on: st
 def test_a_choice_that_decides_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="weight_decay_on: all_but_biases has no effect with weight_decay: 0"):
         OptimizerConfig(weight_decay=0, weight_decay_on="all_but_biases")
+    with pytest.raises(ValueError, match="momentum has no effect with name: adamw"):
+        OptimizerConfig(momentum=0.5)
+    with pytest.raises(ValueError, match="epsilon has no effect with name: sgd"):
+        OptimizerConfig(name="sgd", epsilon=1e-6)
+
+
+def descend(optimizer, layer: Layer, target: torch.Tensor, num_steps: int, update) -> torch.Tensor:
+    """The projection after some steps towards `target`."""
+    for _ in range(num_steps):
+        optimizer.zero_grad()
+        ((layer.proj.weight - target).square().sum() + layer.proj.bias.square().sum()).backward()
+        update(optimizer)
+    return layer.proj.weight.detach()
+
+
+@pytest.mark.parametrize("name", ["sgd", "muon"])
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_muon_and_sgd_are_those_of_torch(name: str, nesterov: bool) -> None:
+    ours, theirs = Layer(), Layer()
+    theirs.load_state_dict(ours.state_dict())
+    target = torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
+    config = OptimizerConfig(name=name, weight_decay=0, momentum=0.9, nesterov=nesterov)
+    optimizer = build_optimizer(config, ours.named_parameters(), by_shape(ours), max_grad_norm=0.0)
+    if name == "sgd":
+        reference = torch.optim.SGD(theirs.parameters(), lr=0.02, momentum=0.9, nesterov=nesterov)
+    else:
+        options = {"lr": 0.02, "momentum": 0.9, "nesterov": nesterov, "weight_decay": 0.0}
+        reference = torch.optim.Muon([theirs.proj.weight], adjust_lr_fn="match_rms_adamw", **options)
+    totals = torch.tensor([1.0, 0.0, 1.0])
+    moved = descend(optimizer, ours, target, 5, lambda optimizer: optimizer.update(totals, 0.02))
+    expected = descend(reference, theirs, target, 5, lambda optimizer: optimizer.step())
+    # Torch orthogonalises in bfloat16, and its momentum of Muon is a mean where ours is a sum, which goes alike.
+    tolerance = {"rtol": 1e-5, "atol": 1e-6} if name == "sgd" else {"rtol": 0, "atol": 2e-3}
+    torch.testing.assert_close(moved, expected, **tolerance)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])
+def test_a_step_that_is_not_finite_changes_nothing(name: str) -> None:
+    layer = Layer()
+    optimizer = build_optimizer(
+        OptimizerConfig(name=name), layer.named_parameters(), by_shape(layer), max_grad_norm=1.0
+    )
+    before = {key: x.clone() for key, x in layer.state_dict().items()}
+    for parameter in layer.parameters():
+        parameter.grad = torch.full_like(parameter, torch.nan)
+    assert optimizer.update(torch.tensor([1.0, torch.nan, 1.0]), 0.1) == 0
+    assert all(torch.equal(x, before[key]) for key, x in layer.state_dict().items())
+    for parameter in layer.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    assert optimizer.update(torch.tensor([1.0, 1.0, 1.0]), 0.1) == 1
+    once = {key: x.clone() for key, x in layer.state_dict().items()}
+    layer.load_state_dict(before)
+    fresh = build_optimizer(OptimizerConfig(name=name), layer.named_parameters(), by_shape(layer), max_grad_norm=1.0)
+    fresh.update(torch.tensor([1.0, 1.0, 1.0]), 0.1)
+    assert all(torch.equal(x, once[key]) for key, x in layer.state_dict().items())  # no moment was kept of it
+
+
+def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    stack = torch.randn(3, 12, 40, generator=generator)
+    for matrix in (stack, stack.mT):
+        values = torch.linalg.svdvals(orthogonalised(matrix)) / (0.2 * 40**0.5)
+        assert values.min() > 0.6 and values.max() < 1.3
+    torch.testing.assert_close(orthogonalised(stack)[1], orthogonalised(stack[1]))
 
 
 def rates(num_updates: int, **settings) -> list[float]:

@@ -57,9 +57,9 @@ class Trainer:
 
     All ranks construct one with the same arguments (their own share of `loader`, and `process`) and call `train` once;
     `run.build` shows how. `learning_rate(k)` is that of update k, from 1; `flops_per_row` what a row costs.
-    `validation` and `benchmark` score the model as it trains. `banner` is shown by the monitor; `config_hash` must
-    agree between ranks. `card(step)` is the README.md of hf/ folders. `on_start()` is called on all ranks once the
-    run may begin or go on, before its first line.
+    `validation` and `benchmark` score the model as it trains; `frozen` knows what is not trained. `banner` is shown by
+    the monitor; `config_hash` must agree between ranks. `card(step)` is the README.md of hf/ folders. `on_start()` is
+    called on all ranks once the run may begin or go on, before its first line.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class Trainer:
         flops_per_row: float,
         validation: Validation | None = None,
         benchmark: Benchmark | None = None,
+        frozen: Stateful | None = None,
         banner: Mapping[str, Mapping[str, Any]] | None = None,
         config_hash: str = "",
         card: Callable[[int], str] = lambda step: "",
@@ -95,6 +96,7 @@ class Trainer:
         if family.carry:
             self.carry = LaneCarry(family.carry(parallel.model, config.batch_size, process.device), process)
         self.optimizer_step = OptimizerStep(parallel, family, optimizer, process, self.interval.stopwatch, self.carry)
+        self.frozen = frozen
         self.scoring = Scoring(parallel, family, process, monitor, validation, benchmark)
         self.incidents = Incidents(checkpointer.run_dir)
         self.progress = RunProgress()
@@ -110,7 +112,8 @@ class Trainer:
             "tally": self.interval.tally,
             "incidents": self.incidents,
         }
-        return parts | ({"validation": self.scoring.validation} if self.scoring.validation else {})
+        sometimes = {"validation": self.scoring.validation, "frozen": self.frozen}
+        return parts | {name: part for name, part in sometimes.items() if part}
 
     @subnormals.flushed()
     def train(self) -> TrainResult:
