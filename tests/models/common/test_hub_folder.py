@@ -45,3 +45,12 @@ def test_an_adapter_is_merged_into_its_base(request, tmp_path, family):
     merged = dict(family.load(tmp_path / "adapter").named_parameters())
     torch.testing.assert_close(merged[name], weight + 2 * b @ a)
     assert all(merged[other].equal(x) for other, x in model.named_parameters() if other != name)
+
+
+@pytest.mark.parametrize("family", registry.names())
+def test_weights_that_are_not_finite_are_the_models_fault(request, tmp_path, family):
+    model, family = request.getfixturevalue(f"tiny_{family}"), registry.get(family)
+    next(x for x in model.parameters() if x.dim() == 2).data[0, 0] = torch.nan
+    family.save(model, model.state_dict(), tmp_path)
+    with pytest.raises(ValueError, match=r"model.safetensors: \S+ holds values that are not finite"):
+        family.load(tmp_path)

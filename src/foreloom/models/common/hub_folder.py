@@ -87,7 +87,8 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def load_weights(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Copy `tensors` into the model's `own`, whatever their dtypes; ValueError names the first that do not fit."""
+    """Copy `tensors` into the model's `own`, whatever their dtypes; ValueError names what does not fit or is not
+    finite."""
     wrong = [f"{name} is missing" for name in own if name not in tensors]
     wrong += [f"{name} is not part of the model" for name in tensors if name not in own]
     wrong += [
@@ -99,6 +100,11 @@ def load_weights(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], file:
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
         raise ValueError(f"{file} does not fit its config.json: {'; '.join(wrong[:3])}{more}.")
     for name, tensor in own.items():
+        if not tensors[name].isfinite().all():
+            raise ValueError(
+                f"{file}: {name} holds values that are not finite, so the model answers nothing. Its training failed, "
+                "or the file is damaged: take an earlier checkpoint, or copy it again."
+            )
         tensor.copy_(tensors[name])
 
 
