@@ -44,7 +44,8 @@ class Forecaster(Protocol):
         context_length: int | None = None,
         cross_learning: bool = False,
     ) -> list[np.ndarray]:
-        """One float32 array (num_targets, prediction_length, len(quantile_levels)) an input, in the order given.
+        """One array (num_targets, prediction_length, len(quantile_levels)) an input, in the order given: float32, or
+        float64 where float32 would lose its moves in their level (see `models.common.forecasting.in_float32`).
 
         A model of single values gives its value at every level asked for: a distribution of one point.
         `batch_size` counts rows. `context_length` keeps the newest steps only; more than the model's own is an error.

@@ -159,7 +159,8 @@ class Trainer:
             with part("communication"):
                 stopped_by = max_over_ranks(stop.signal_number, self.process)
             # A session that is told to stop scores nothing; the one that goes on begins with it.
-            loss, scores = ({}, {}) if stopped_by else self._score()
+            loss, scores = ({}, {}) if stopped_by else self._score(stop)
+            stopped_by = stopped_by or self.scoring.stopped_by
             if self._is_over and not self.interval.is_empty:
                 self._log()  # the run has ended early, between two log lines
             self.monitor.report_health()
@@ -174,11 +175,13 @@ class Trainer:
             if self.progress.step % self.monitor.config.log_steps == 0 or self._is_over:
                 self._log()
 
-    def _score(self) -> tuple[dict[str, float], dict[str, float]]:
+    def _score(self, stop: StopRequest) -> tuple[dict[str, float], dict[str, float]]:
         """The validation loss and the benchmark's scores of the model as it is, where they are due."""
         step = self.progress.step
         with self.interval.stopwatch.part("evaluation"):
-            loss = self.scoring.validate(step, is_last=self._is_over)
+            loss = self.scoring.validate(step, is_last=self._is_over, stop=lambda: stop.signal_number)
+            if self.scoring.stopped_by:
+                return {}, {}
             return loss, self.scoring.benchmark(step, self._run_seconds, is_last=self._is_over)
 
     def _is_save_due(self, loss: Mapping[str, float], scores: Mapping[str, float], *, is_stopped: bool) -> bool:

@@ -131,3 +131,12 @@ def test_ranks_by_module_are_read_as_peft_does_and_never_hang(tmp_path):
     for settings in ({"r": 0}, {"r": None}, {"rank_pattern": {"q": "8"}}, {"lora_alpha": float("nan")}):
         with pytest.raises(ValueError, match="must be numbers above 0|expected numbers"):
             merged(**settings)
+
+
+@pytest.mark.parametrize("family", registry.names())
+def test_weights_that_are_not_finite_are_the_models_fault(request, tmp_path, family):
+    model, family = request.getfixturevalue(f"tiny_{family}"), registry.get(family)
+    next(x for x in model.parameters() if x.dim() == 2).data[0, 0] = torch.nan
+    family.save(model, model.state_dict(), tmp_path)
+    with pytest.raises(ValueError, match=r"model.safetensors: \S+ holds values that are not finite"):
+        family.load(tmp_path)

@@ -97,7 +97,8 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _check_shapes(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], file: Path) -> None:
-    """ValueError names the first of `tensors` that do not fit the model's `own`, which may be on the meta device."""
+    """ValueError names the first of `tensors` that are not finite, or do not fit the model's `own`, which may be on the
+    meta device."""
     wrong = [f"{name} is missing" for name in own if name not in tensors]
     wrong += [f"{name} is not part of the model" for name in tensors if name not in own]
     wrong += [
@@ -108,6 +109,12 @@ def _check_shapes(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], file
     if wrong:
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
         raise ValueError(f"{file} does not fit its config.json: {'; '.join(wrong[:3])}{more}.")
+    for name in own:
+        if not tensors[name].isfinite().all():
+            raise ValueError(
+                f"{file}: {name} holds values that are not finite, so the model answers nothing. Its training failed, "
+                "or the file is damaged: take an earlier checkpoint, or copy it again."
+            )
 
 
 def _check_size(arch: PublishedArchitecture, tensors: Mapping[str, Tensor], folder: Path) -> None:
