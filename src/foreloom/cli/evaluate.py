@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from foreloom.cli.arguments import DeviceOption
+from foreloom.cli.arguments import DeviceOption, with_table_options
+from foreloom.data.tables.options import TableOptions, changes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -91,6 +92,7 @@ BatchSizeOption = Annotated[
 ]
 
 
+@with_table_options
 def evaluate(
     models: ModelsArgument,
     suite: SuiteOption = None,
@@ -107,6 +109,8 @@ def evaluate(
     out: OutOption = None,
     batch_size: BatchSizeOption = None,
     device: DeviceOption = "auto",
+    *,
+    table: TableOptions,
 ) -> None:
     """Score models beside Seasonal Naive: on a suite, on tasks, or on every window of a data set.
 
@@ -126,7 +130,8 @@ def evaluate(
         found = f"; {' and '.join(given)} exclude one another" if given else ""
         raise ValueError(f"give --suite NAME, --tasks FILE or --data FILE: what to score on{found}.")
     if data is None:
-        _refuse_without_effect(of_windows, "--data", f"{given[0]}, which says all that")
+        said = {f"--{name.replace('_', '-')}": value for name, value in changes(table).items()}
+        _refuse_without_effect(of_windows | said, "--data", f"{given[0]}, which says all that")
     else:
         _refuse_without_effect({"--data-root": data_root}, "--suite and --tasks", "--data, which is a path of its own")
     if suite is not None:
@@ -135,7 +140,7 @@ def evaluate(
         subject = _tasks_file(tasks, data_root)
     else:
         assert data is not None
-        subject = _every_window(data, _sliding_options(of_windows))
+        subject = _every_window(data, _sliding_options(of_windows, table))
     _score_and_publish(models, subject, out=out, batch_size=batch_size, device=device)
 
 
@@ -212,7 +217,7 @@ def _setting(options: SlidingOptions) -> str:
     return f", protocol {options.protocol}, normalization {options.normalization}"
 
 
-def _sliding_options(typed: Mapping[str, Any]) -> SlidingOptions:
+def _sliding_options(typed: Mapping[str, Any], table: TableOptions) -> SlidingOptions:
     """Options as typed: lists are comma separated. ValueError names the option that is not one of its values."""
     from foreloom.evaluation.ltsf import WindowProtocol
     from foreloom.evaluation.sliding import Normalization, SlidingOptions
@@ -237,6 +242,7 @@ def _sliding_options(typed: Mapping[str, Any]) -> SlidingOptions:
         channels=None if channels is None else tuple(name.strip() for name in channels.split(",")),
         date_column=typed["--date-column"],
         season_length=typed["--season"],
+        table=table,
     )
 
 

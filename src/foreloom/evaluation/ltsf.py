@@ -174,8 +174,8 @@ def _date_column(path: Path, names: Sequence[str], asked: str | None) -> str:
     if asked is None and {"item_id", "unique_id"} & set(names):
         raise ValueError(
             f"{path} is a long table (a row a series and time; the columns are {', '.join(names)}), and "
-            "this protocol takes a column date and one for each channel. Score it with --tasks, or on every window of "
-            f"what `foreloom data convert {path} {path.with_suffix('.arrow')}` writes."
+            "this protocol takes a column date and one for each channel. Name its target with --target to score every "
+            "window of its series, or score it with --tasks."
         )
     what = f"there is no column {asked!r}" if asked else f"the first column is {names[0]!r}, not 'date'"
     raise ValueError(

@@ -224,7 +224,7 @@ def held_out_tasks(recipe: Recipe) -> list[EvaluationTask]:
     stems = [Path(source.path).stem for source in sources]
     tasks = []
     for source, stem in zip(sources, stems, strict=True):
-        num_series = len(open_source(source.path))
+        num_series = len(open_source(source.path, table=source.table))
         if num_series > MOST_SERIES:
             raise ValueError(
                 f"{source.path} has {num_series:,} series, too many to forecast each of them; name tasks with --tasks "
@@ -243,7 +243,8 @@ def held_out_tasks(recipe: Recipe) -> list[EvaluationTask]:
 def score_run(folder: Path, tasks: Sequence[EvaluationTask], device: str) -> Scores:
     """The WQL of a finished run on each task; what an earlier call has found for the same tasks and data is kept."""
     described = [
-        {**vars(task), "fingerprints": [open_source(path).fingerprint for path in task.paths]} for task in tasks
+        {**vars(task), "table": vars(task.table), "fingerprints": [one.fingerprint for one in task.open()]}
+        for task in tasks
     ]
     described = json.loads(json.dumps(strict_json(described)))
     path = folder / SCORES_NAME

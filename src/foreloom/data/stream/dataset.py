@@ -39,7 +39,8 @@ class SeriesDataset:
         sources: Sequence[Source] | None = None,
     ):
         self.config = config
-        self.sources = [open_source(one.path) for one in config.sources] if sources is None else list(sources)
+        opened = (open_source(one.path, table=one.table) for one in config.sources)
+        self.sources = list(opened if sources is None else sources)
         """As the mixture has them."""
         self._quarantined = (
             read_quarantine(config.quarantine, self.sources)

@@ -156,8 +156,7 @@ def _parsed(rows: Rows, name: str, texts: pa.Array, place_N: np.ndarray) -> tupl
         example = texts[int(place_N[0])].as_py()
         rows.say(
             f"{rows.name}: column {name!r} can be read in two ways ({example!r}); it is read as {form}. If that is "
-            f'wrong, say date_format="{other}" (--date-format "{other}" with foreloom forecast, data inspect and data '
-            "convert)."
+            f'wrong, say date_format="{other}" (--date-format "{other}").'
         )
     rows.time_forms[name] = form
     return chosen, form
