@@ -280,11 +280,12 @@ class Model:
 def _whole(name: str, value: Any, unit: str = "steps") -> int:
     """A number of steps or rows, 1 at least: 24.0 is one of 24."""
     is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number or not np.isfinite(float(value)) or value != int(value):
+    number = float(value) if is_number else float("nan")
+    if not number.is_integer():
         raise ValueError(f"{name} must be a whole number of {unit}, got {value!r}.")
-    if value < 1:
+    if number < 1:
         raise ValueError(f"{name} must be at least 1, got {value}.")
-    return int(value)
+    return int(number)
 
 
 def find_device(device: str) -> torch.device:
