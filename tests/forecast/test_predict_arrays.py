@@ -12,6 +12,7 @@ from naive_model import naive_model
 
 import foreloom
 from foreloom.data.forecast_input import ForecastInput
+from foreloom.forecast import forecast_file
 from foreloom.forecast.inputs import as_forecast_inputs
 
 RAMP = np.arange(5.0)
@@ -98,6 +99,17 @@ def test_options_of_another_type():
     ):
         with pytest.raises((TypeError, ValueError), match=sentence):
             model.predict(RAMP, **options)
+
+
+def test_values_reach_the_forecaster_in_the_precision_they_have(tmp_path):
+    model, values = naive_model(), 1e9 + RAMP / 10
+    model.predict([values, values.astype(np.float32)], 2)
+    model.predict({"target": values, "past_covariates": {"x": values}}, 2)
+    np.testing.assert_array_equal(model.forecaster.inputs[0].context_RC, [values, values])
+    frame = pd.DataFrame({"timestamp": pd.date_range("2024-01-01", periods=5), "target": values, "x": values})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    forecast_file(model, tmp_path / "a.csv", tmp_path / "out.csv", prediction_length=2)
+    np.testing.assert_array_equal(model.forecaster.inputs[0].context_RC, [values, values])
 
 
 def test_an_input_without_a_value_is_named():

@@ -74,7 +74,7 @@ def _sound_rows(rows: Sequence[Any], prediction_length: int) -> list[ForecastInp
     if not all(type(row) is np.ndarray and row.ndim == 1 and row.dtype.kind in "fiu" and row.size for row in rows):
         return None
     values_1X = _floats(np.concatenate(rows))[None]
-    if np.isinf(values_1X).any():
+    if _is_beyond(values_1X).any():
         return None
     unknown_1H = np.full((1, prediction_length), np.nan, values_1X.dtype)
     ends = accumulate(map(len, rows))
@@ -114,7 +114,7 @@ def _one_input(entry: Any, where: str, prediction_length: int) -> ForecastInput:
 
 
 def _target(values: Any, where: str) -> np.ndarray:
-    """(V, L) float32; text, times, ragged rows, infinities and empty contexts are refused."""
+    """(V, L) float32 or float64; text, times, ragged rows, infinities and empty contexts are refused."""
     expected = "expected numbers of shape (L,) or (V, L)"
     try:
         array = plain_array(values)
@@ -125,13 +125,18 @@ def _target(values: Any, where: str) -> np.ndarray:
         raise ValueError(f"{where}: {expected}: {error}.") from None
     if array.ndim not in (1, 2) or not array.size:
         raise ValueError(f"{where}: {expected}, got shape {array.shape}.")
-    if np.isinf(array).any():
-        step = int(np.argwhere(np.isinf(array))[0, -1])
+    if _is_beyond(array).any():
+        step = int(np.argwhere(_is_beyond(array))[0, -1])
         raise ValueError(f"{where}: step {step} is infinite, or beyond float32 (3.4e38); use NaN for missing.")
     return array if array.ndim == 2 else array[None]
 
 
 def _floats(array: np.ndarray) -> np.ndarray:
-    """float32."""
+    """float32 as it is, else float64."""
+    return array if array.dtype == np.float32 else array.astype(np.float64)
+
+
+def _is_beyond(array: np.ndarray) -> np.ndarray:
+    """Where float32, which models read, has no number."""
     with np.errstate(over="ignore"):
-        return array.astype(np.float32, copy=False)
+        return np.isinf(array.astype(np.float32, copy=False))

@@ -75,7 +75,8 @@ class Model:
         limit_prediction_length: bool = False,
         unrolled_quantiles: Sequence[float] | None = None,
     ) -> list[np.ndarray]:
-        """One float32 array (targets, prediction_length, levels) an input, in the data's units.
+        """One array (targets, prediction_length, levels) an input, in the data's units: float32, or float64 where
+        float32 would lose the moves of a series in its level.
 
         `inputs` is one of: an array (L,), one series; (N, L), N series; (N, V, L), N series of V targets; a list of
         arrays (L,) or (V, L); a list of dicts (or one) with `target` (L,) or (V, L), `past_covariates` {name: (L,)}

@@ -33,9 +33,9 @@ class Table:
 
     past: LongTable
     target_VT: np.ndarray
-    """float32."""
+    """float64."""
     past_covariates: dict[str, np.ndarray]
-    """Every covariate over the past, (T,): float32, or labels (object, None is missing)."""
+    """Every covariate over the past, (T,): float64, or labels (object, None is missing)."""
     future_covariates: dict[str, np.ndarray]
     """The covariates known ahead, (N * H,)."""
     ahead: pd.DatetimeIndex
@@ -119,8 +119,8 @@ class Table:
         known = sorted(self.future_covariates)
         names = sorted(set(self.past_covariates) - set(known)) + known
         num_targets, num_past = len(self.target_VT), len(names) - len(known)
-        context_RT = np.concatenate([self.target_VT, np.empty((len(names), self.target_VT.shape[1]), np.float32)])
-        future_NRH = np.full((num_series, len(context_RT), length), np.nan, dtype=np.float32)
+        context_RT = np.concatenate([self.target_VT, np.empty((len(names), self.target_VT.shape[1]))])
+        future_NRH = np.full((num_series, len(context_RT), length), np.nan)
         for row, name in enumerate(names, start=num_targets):
             past_T, future = self.past_covariates[name], self.future_covariates.get(name)
             future_NH = None if future is None else future.reshape(num_series, length)
@@ -177,19 +177,20 @@ def options_of_table(said: Mapping[str, Any]) -> TableOptions:
 
 
 def _finite(table: LongTable, name: str) -> np.ndarray:
-    """A column as float32 (T,); infinities are refused with their row."""
+    """A column as float64 (T,); what float32 cannot hold is refused with its row."""
+    column = table.numbers(name)
     with np.errstate(over="ignore"):
-        column = table.numbers(name).astype(np.float32)
-    if np.isinf(column).any():
+        is_beyond_T = np.isinf(column.astype(np.float32))
+    if is_beyond_T.any():
         raise ValueError(
-            f"{table.rows.name}: column {name!r} is infinite in {table.place(int(np.isinf(column).argmax()))}, "
+            f"{table.rows.name}: column {name!r} is infinite in {table.place(int(is_beyond_T.argmax()))}, "
             "or beyond float32 (3.4e38)."
         )
     return column
 
 
 def _covariate(table: LongTable, one: Covariate, past: np.ndarray | None = None) -> np.ndarray:
-    """Numbers as float32, anything else as labels (object, None is missing). `past` is the same column's past."""
+    """Numbers as float64, anything else as labels (object, None is missing). `past` is the same column's past."""
     if table.is_numeric(one) if past is None else past.dtype != object:
         return _finite(table, one.column)
     if past is None:
