@@ -75,8 +75,9 @@ class EvaluationTask:
     """Are SQL, MASE, WAPE and WQL of all points together, or means of the scores of every window and target (fev)?"""
     covariates: bool = False
     """Does the forecaster get the series' covariates?"""
-    table: TableOptions = TableOptions()
-    """Of tables with a row a series and time step: what they do not say themselves."""
+    table: TableOptions | None = None
+    """Of tables with a row a series and time step: what they do not say themselves (id_column, target, known_ahead,
+    freq ...)."""
 
     # What a file of tasks does not set, see `SlidingTask`.
     every_window = False
@@ -118,7 +119,7 @@ class EvaluationTask:
 
     def open(self) -> Sequence[Source]:
         """The data."""
-        return [open_source(path, table=self.table) for path in self.paths]
+        return [open_source(path, table=self.table or TableOptions()) for path in self.paths]
 
     def describe(self, name: str, roll: int, cut: int) -> str:
         """A window of the series `name`, for errors."""

@@ -11,9 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from naive_model import naive_model
 
+from foreloom.config.loader import validate
+from foreloom.config.located import Located
+from foreloom.data.config import DataConfig
 from foreloom.data.convert import convert
 from foreloom.data.formats.reader import open_source
 from foreloom.data.inspect import inspect
+from foreloom.data.stream.dataset import SeriesDataset
 from foreloom.data.tables.options import TableOptions, table_options
 from foreloom.evaluation.baselines import Naive, SeasonalNaive
 from foreloom.evaluation.evaluate import evaluate
@@ -398,6 +402,18 @@ def test_roles_are_said_by_the_columns_names_or_by_their_owner(promo, tmp_path):
         name="t", path=promo, prediction_length=1, table=TableOptions(known_ahead=("promo",)), covariates=True
     )
     assert sorted(task.open()[0].read(0).future) == ["promo"]
+    source, known = {"path": str(promo), "table": {"known_ahead": "promo", "past": []}}, Located({}, {})
+    config, problems = validate(
+        DataConfig, {"sources": [source], "context_length": 2, "prediction_length": 1}, known, "data"
+    )
+    with pytest.warns(UserWarning, match="left out"):
+        dataset = SeriesDataset(config, seed=0)
+    assert not problems and dataset.statistics()[0].num_items == 1 and dataset.sources[0].num_rows.tolist() == [2]
+    source["table"] = {"freqq": "D"}
+    _, (problem,) = validate(
+        DataConfig, {"sources": [source], "context_length": 2, "prediction_length": 1}, known, "data"
+    )
+    assert problem == "data.sources.0.table.freqq: unknown setting. Did you mean freq?"
 
 
 def test_what_is_known_ahead_stands_below_the_past_or_in_a_file(promo, tmp_path):

@@ -18,6 +18,7 @@ from foreloom.data.stream.draw import Samples
 from foreloom.data.stream.normalization import SeriesScales
 from foreloom.data.stream.selection import fixed_choice, read_quarantine
 from foreloom.data.stream.windows import Windows, gather
+from foreloom.data.tables.options import TableOptions
 
 
 def validation_samples(
@@ -101,7 +102,11 @@ class ValidationWindows:
                 "of every series alone, or name other data sets in validation.sources."
             )
         described = [candidates[number] for number in taken]
-        every = [open_source(one.path, table=one.table) for one in candidates] if opened is None else list(opened)
+        every = (
+            [open_source(one.path, table=one.table or TableOptions()) for one in candidates]
+            if opened is None
+            else list(opened)
+        )
         self._sources = [every[number] for number in taken]
         # The quarantine is of data.sources; a validation set of its own is scored as it is.
         none = [np.array([], dtype=np.int64)] * len(every)
