@@ -20,9 +20,10 @@ import pandas as pd
 
 from foreloom.data.source import MemorySource, Series
 from foreloom.data.tables import values
-from foreloom.data.tables.long_table import has_values, instants
+from foreloom.data.tables.frequency import infer_freq
+from foreloom.data.tables.long_table import instants
 from foreloom.data.tables.read import Rows, read_rows
-from foreloom.data.tables.timeline import infer_freq
+from foreloom.data.tables.roles import has_values
 from foreloom.data.tables.times import read_times
 from foreloom.evaluation.tasks import SlidingTask
 from foreloom.evaluation.tasks import season_length as season_of

@@ -11,9 +11,9 @@ from typing import Any, Literal
 from foreloom.data.columns import ID_NAMES
 from foreloom.data.formats.reader import open_source
 from foreloom.data.source import MemorySource, Source
-from foreloom.data.tables.long_table import TARGET_NAMES
 from foreloom.data.tables.options import TableOptions
 from foreloom.data.tables.read import read_names
+from foreloom.data.tables.roles import TARGET_NAMES
 from foreloom.evaluation.baselines import Naive
 from foreloom.evaluation.evaluate import Evaluation, Evaluator, TaskResult, evaluate_all, examples_of, fallback_notes
 from foreloom.evaluation.ltsf import HORIZONS, WindowProtocol, default_context, read_ltsf

@@ -18,10 +18,10 @@ from foreloom.data.formats.reader import find_parts, open_source
 from foreloom.data.source import Series, Source, read_in_turn
 from foreloom.data.tables import values
 from foreloom.data.tables.as_series import is_table, read_tables
-from foreloom.data.tables.long_table import TIME_NAMES
+from foreloom.data.tables.frequency import steps_from
 from foreloom.data.tables.options import TableOptions
 from foreloom.data.tables.read import Origin, Rows, join
-from foreloom.data.tables.timeline import steps_from
+from foreloom.data.tables.roles import TIME_NAMES
 from foreloom.data.tables.times import read_times
 from foreloom.files import whole_or_absent
 

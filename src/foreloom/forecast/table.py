@@ -17,9 +17,10 @@ import pyarrow.compute as pc
 
 from foreloom.data.encoding import encode_many
 from foreloom.data.forecast_input import ForecastInput, forecast_input
-from foreloom.data.tables.long_table import Covariate, LongTable, short_name
+from foreloom.data.tables.long_table import LongTable
 from foreloom.data.tables.options import TableOptions, table_options
 from foreloom.data.tables.read import Rows, nearest, rows_of
+from foreloom.data.tables.roles import Covariate, short_name
 from foreloom.data.tables.timeline import Timeline
 
 TABLE_OPTIONS = [field.name for field in fields(TableOptions)]

@@ -102,11 +102,8 @@ class ValidationWindows:
                 "of every series alone, or name other data sets in validation.sources."
             )
         described = [candidates[number] for number in taken]
-        every = (
-            [open_source(one.path, table=one.table or TableOptions()) for one in candidates]
-            if opened is None
-            else list(opened)
-        )
+        fresh = (open_source(one.path, table=one.table or TableOptions()) for one in candidates)
+        every = list(fresh if opened is None else opened)
         self._sources = [every[number] for number in taken]
         # The quarantine is of data.sources; a validation set of its own is scored as it is.
         none = [np.array([], dtype=np.int64)] * len(every)

@@ -22,9 +22,10 @@ import pyarrow as pa
 
 from foreloom.data import columns
 from foreloom.data.tables import values
-from foreloom.data.tables.long_table import LongTable, find, has_values, instants, several_series
+from foreloom.data.tables.long_table import LongTable, instants, several_series
 from foreloom.data.tables.options import TableOptions
 from foreloom.data.tables.read import Origin, Rows, join, nearest, read_rows, separator_hint
+from foreloom.data.tables.roles import find, has_values
 from foreloom.data.tables.timeline import Timeline, clock_of
 from foreloom.data.tables.times import read_times
 

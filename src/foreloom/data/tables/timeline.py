@@ -5,18 +5,25 @@ Axes: T rows (sorted by series, then time), N series, H horizon steps.
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from pandas.tseries.offsets import BaseOffset
 
-_DAY = np.timedelta64(1, "D")
+from foreloom.data.tables.frequency import (
+    checked_offset,
+    count_steps,
+    counts_from_first,
+    is_below_a_day,
+    later,
+    month_days,
+    regular_freqs,
+    usual_freq,
+)
+
 _ENOUGH_ROWS = 10
 """From so many on a series of its own step is believed, though it might be one of the table's with absent steps."""
 _MOST_FILLED = 10
@@ -59,15 +66,15 @@ class Timeline:
         or it is that of most of the table, and no more than half is absent. `fill_gaps` True asks less, False leaves
         rows as they are. ValueError names the first series with an odd step, and where it is.
         """
-        offset = None if freq is None else _checked(freq)
-        on_wall = _keeps_to_the_wall(times_T) if offset is None else not _is_below_a_day(offset)
+        offset = None if freq is None else checked_offset(freq)
+        on_wall = _keeps_to_the_wall(times_T) if offset is None else not is_below_a_day(offset)
         clock_T = _clock(times_T, on_wall)
-        shift_N = _month_days(clock_T, starts)
+        shift_N = month_days(clock_T, starts)
         if freq is None:
             freqs_N = _Told(clock_T, starts, shift_N, name, fill_gaps).freqs()
         else:
             freqs_N = [freq] * (len(starts) - 1)
-        shift_N = np.where([_counts_from_first(one) for one in freqs_N], shift_N, np.timedelta64(0, "s"))
+        shift_N = np.where([counts_from_first(one) for one in freqs_N], shift_N, np.timedelta64(0, "s"))
         lengths_N = np.diff(starts)
         row_T = np.arange(len(clock_T))
         as_read = cls(times_T, starts, row_T, freqs_N, name, shift_N)
@@ -98,7 +105,7 @@ class Timeline:
             absent = (row_T < 0) & np.array([one == freq for one in self.freqs_N])[series_T]
             if absent.any():
                 assert freq is not None
-                full_T[absent] = _later(first_T[absent], step_T[absent], freq, self.shift_N[series_T[absent]])
+                full_T[absent] = later(first_T[absent], step_T[absent], freq, self.shift_N[series_T[absent]])
         has_gaps_N = full_N > np.diff(self.starts)
         n = int(has_gaps_N.argmax())
         gap = self.starts[n] + int((np.diff(count_T[self.starts[n] : self.starts[n + 1]]) > 1).argmax())
@@ -123,9 +130,9 @@ class Timeline:
         for freq in dict.fromkeys(self.freqs_N):
             assert freq is not None
             mine = np.array([one == freq for one in self.freqs_N])
-            on_wall = not _is_below_a_day(_checked(freq))
+            on_wall = not is_below_a_day(checked_offset(freq))
             last_X, step_X = (x.ravel() for x in np.broadcast_arrays(_clock(last_N[mine], on_wall)[:, None], step_H))
-            later_X = _later(last_X, step_X, freq, np.repeat(self.shift_N[mine], num_steps))
+            later_X = later(last_X, step_X, freq, np.repeat(self.shift_N[mine], num_steps))
             utc_NH[mine] = _clock(_from_clock(later_X, self.times_T.tz, on_wall), False).reshape(-1, num_steps)
         return _from_clock(utc_NH.ravel(), self.times_T.tz, on_wall=False)
 
@@ -157,10 +164,26 @@ class _Told:
         as_main = [own is not None and main is not None and _base(own) == _base(main) for own in own_N]
         if all(as_main) or self.fill_gaps is False:
             return [own or (main if self._length(n) < 3 else None) for n, own in enumerate(own_N)]
+        full_N = self._on_main(main, ~np.array(as_main))
         return [
-            own if alike else self._freq(n, own, main)
-            for n, (own, alike) in enumerate(zip(own_N, as_main, strict=True))
+            own if alike else self._freq(n, own, main, full)
+            for n, (own, alike, full) in enumerate(zip(own_N, as_main, full_N.tolist(), strict=True))
         ]
+
+    def _on_main(self, main: str | None, asked_N: np.ndarray) -> np.ndarray:
+        """How many steps of `main` each series that is asked about spans, int64 (N,); 0 where a row is on no step."""
+        full_N = np.zeros(len(asked_N), np.int64)
+        if main is None:
+            return full_N
+        lengths_N = np.diff(self.starts)
+        mine_T = np.repeat(asked_N, lengths_N)
+        shift_N = self.shift_N if counts_from_first(main) else np.zeros(len(asked_N), "timedelta64[s]")
+        stamps_X = (self.clock_T - np.repeat(shift_N, lengths_N))[mine_T]
+        ends = np.cumsum(lengths_N[asked_N])
+        begins = ends - lengths_N[asked_N]
+        count_X, is_on_X = count_steps(stamps_X, np.repeat(stamps_X[begins], lengths_N[asked_N]), main)
+        full_N[asked_N] = np.where(np.logical_and.reduceat(is_on_X, begins), count_X[ends - 1] + 1, 0)
+        return full_N
 
     def _main(self, own_N: Sequence[str | None]) -> str | None:
         """That of most rows; where no series is regular, the longest one's."""
@@ -173,16 +196,16 @@ class _Told:
         longest = int(np.diff(self.starts).argmax())
         return self._usual(longest)
 
-    def _freq(self, n: int, own: str | None, main: str | None) -> str | None:
-        steps = None if main is None else self._steps(n, main)
-        half_is_there = steps is not None and steps.sum() + 1 <= 2 * self._length(n)
+    def _freq(self, n: int, own: str | None, main: str | None, full: int) -> str | None:
+        """Of a series that is not like the most: `full` steps of `main`, 0 where it is not on them."""
+        half_is_there = 0 < full <= 2 * self._length(n)
         if own is not None and (self._length(n) >= _ENOUGH_ROWS or not half_is_there):
             return own
         if half_is_there or self._length(n) < 3:
             return main
         if (usual := self._usual(n)) is not None:
             return usual
-        if steps is not None:  # a sporadic one in a table of a plain frequency
+        if full:  # a sporadic one in a table of a plain frequency
             return main
         raise _irregular(self.name(n), pd.DatetimeIndex(self._stamps(n)))
 
@@ -197,8 +220,8 @@ class _Told:
 
     def _steps(self, n: int, freq: str) -> np.ndarray | None:
         """How many steps of a frequency lie between the rows of a series; None where a row is on no step."""
-        stamps = self._stamps(n) - (self.shift_N[n] if _counts_from_first(freq) else np.timedelta64(0, "s"))
-        count, is_on = _count(stamps, stamps[:1].repeat(len(stamps)), freq)
+        stamps = self._stamps(n) - (self.shift_N[n] if counts_from_first(freq) else np.timedelta64(0, "s"))
+        count, is_on = count_steps(stamps, stamps[:1].repeat(len(stamps)), freq)
         return np.diff(count) if is_on.all() else None
 
     def _length(self, n: int) -> int:
@@ -206,16 +229,6 @@ class _Told:
 
     def _stamps(self, n: int) -> np.ndarray:
         return self.clock_T[self.starts[n] : self.starts[n + 1]]
-
-
-def steps_from(start: np.datetime64, num_steps: int, freq: str) -> np.ndarray:
-    """The times of a series that states its first one and its frequency; ValueError where that is not a step of it."""
-    _checked(freq)
-    first_X = np.full(max(num_steps, 1), start)
-    shift = _month_days(first_X[:1], np.array([0, 1])) if _counts_from_first(freq) else np.zeros(1, "timedelta64[s]")
-    if not _count(first_X[:1] - shift, first_X[:1] - shift, freq)[1].all():
-        raise ValueError(f"start {start} is not a step of its freq {freq!r}. State the one that its times have.")
-    return _later(first_X, np.arange(len(first_X)), freq, shift)[:num_steps]
 
 
 def fill_counted(
@@ -253,78 +266,6 @@ def fill_counted(
     return pd.Index(np.repeat(values_T[starts[:-1]], full_N) + step_of_T * usual), full_starts, row_T, (note,)
 
 
-def infer_freq(stamps: pd.DatetimeIndex | np.ndarray) -> str | None:
-    """The frequency that times in order keep to, as pandas writes it; None for none, and for fewer than 3."""
-    if len(stamps) < 3:
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # pandas 3 announces that pandas 4 returns an offset
-        found = pd.infer_freq(pd.DatetimeIndex(stamps))
-    return getattr(found, "freqstr", found)
-
-
-def regular_freqs(clock_T: np.ndarray, starts: np.ndarray, shift_N: np.ndarray) -> list[str | None]:
-    """The frequency of every series that keeps to one; those that look alike are asked about once."""
-    stamps_T = clock_T.astype("datetime64[us]")
-    lengths_N = np.diff(starts)
-    steps_T = np.append(np.diff(stamps_T), np.timedelta64(0, "us")).astype(np.int64)
-    last_T = np.zeros(len(stamps_T), dtype=bool)
-    last_T[starts[1:] - 1] = True  # no step of one series
-    first_step_N = steps_T[starts[:-1]]
-    uneven_T = ~last_T & (steps_T != np.repeat(first_step_N, lengths_N))
-    is_even_N = np.add.reduceat(uneven_T, starts[:-1]) == 0
-    known: dict[object, str | None] = {}
-    freqs = []
-    day = 86_400_000_000
-    weekday_N = (stamps_T[starts[:-1]].astype(np.int64) // day) % 7
-    for n, (begin, end) in enumerate(pairwise(starts)):
-        # An even step under 28 days is told by the step and the weekday; a calendar needs the stamps.
-        if is_even_N[n] and first_step_N[n] < 28 * day:
-            stamps = stamps_T[begin : min(end, begin + 30)]
-            key: object = (first_step_N[n], weekday_N[n], min(end - begin, 3))
-        else:
-            stamps = stamps_T[begin : begin + 30 if is_even_N[n] else end]
-            key = stamps.tobytes()
-        if key not in known:
-            known[key] = infer_freq(stamps)
-            if known[key] is None and shift_N[n]:
-                known[key] = infer_freq(stamps - shift_N[n])
-        freqs.append(known[key])
-    return freqs
-
-
-def usual_freq(stamps: np.ndarray) -> str | None:
-    """The frequency whose step is the most usual one of times in order; None for fewer than 3."""
-    if len(stamps) < 3:
-        return None
-    lengths, counts = np.unique(np.diff(stamps), return_counts=True)
-    usual = lengths[counts.argmax()]
-    days = stamps.astype("datetime64[D]")
-    index, num_days = pd.DatetimeIndex(days), usual // _DAY
-    if len(np.unique(stamps - days)) > 1 or usual % _DAY:
-        return _every(usual)
-    month = index[0].month_name()[:3].upper()
-    is_last = index.is_month_end.all()
-    over_weekends = (np.diff(days) == 3 * _DAY) & (index.dayofweek[:-1] == 4)
-    if num_days == 1 and np.is_busday(days).all() and over_weekends.any():
-        return "B"
-    if num_days == 7:
-        return f"W-{index[0].day_name()[:3].upper()}"
-    if 28 <= num_days <= 31:
-        return "ME" if is_last else "MS"
-    if 89 <= num_days <= 92:
-        return f"{'QE' if is_last else 'QS'}-{month}"
-    if 365 <= num_days <= 366:
-        return f"{'YE' if is_last else 'YS'}-{month}"
-    return "D" if num_days == 1 else f"{num_days}D"
-
-
-def _every(step: np.timedelta64) -> str:
-    """A step of one length as pandas writes it."""
-    offset: Any = pd.Timedelta(step)
-    return pd.tseries.frequencies.to_offset(offset).freqstr
-
-
 def _counts(
     clock_T: np.ndarray,
     starts: np.ndarray,
@@ -342,7 +283,7 @@ def _counts(
         if freq is None:
             continue
         mine = np.flatnonzero(np.array([one == freq for one in freqs_N])[series_T])
-        count_X, is_on_X = _count(aligned_T[mine], first_T[mine], freq)
+        count_X, is_on_X = count_steps(aligned_T[mine], first_T[mine], freq)
         count_T[mine] = count_X
         if not is_on_X.all() or (np.diff(count_T[mine])[np.diff(series_T[mine]) == 0] < 1).any():
             row = int(mine[~is_on_X][0]) if not is_on_X.all() else int(mine[1:][np.diff(count_X) == 0][0])
@@ -351,33 +292,6 @@ def _counts(
             after = clock_T[row] if row > starts[n] else clock_T[row + 1]
             raise _gap(name(n), pd.Timestamp(before), pd.Timestamp(after), freq)
     return count_T
-
-
-def _count(clock_T: np.ndarray, first_T: np.ndarray, freq: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps from `first_T` to each time, and whether it lies on that step."""
-    step = _fixed_step(freq)
-    if step is not None:
-        return (clock_T - first_T) // step, (clock_T - first_T) % step == np.timedelta64(0)
-    offset, multiple = _one_step(freq)
-    (day_T, time_T), (first_day_T, first_time_T) = _days(clock_T, offset), _days(first_T, offset)
-    grid = pd.date_range(offset.rollback(min(first_day_T.min(), day_T.min())), day_T.max(), freq=offset)
-    place_T, first_place_T = (grid.searchsorted(days, side="right") - 1 for days in (day_T, first_day_T))
-    on_day_T = (grid[place_T] == day_T) & (grid[first_place_T] == first_day_T) & (time_T == first_time_T)
-    count_T = place_T - first_place_T
-    return count_T // multiple, np.asarray(on_day_T & (count_T % multiple == 0))
-
-
-def _later(clock_X: np.ndarray, count_X: np.ndarray, freq: str, shift_X: np.ndarray) -> np.ndarray:
-    """The times so many steps after others."""
-    step = _fixed_step(freq)
-    if step is not None:
-        return clock_X + count_X * step
-    offset, multiple = _one_step(freq)
-    day_X, time_X = _days(clock_X - shift_X, offset)
-    end = day_X.max() + (int(count_X.max()) * multiple + 1) * offset
-    grid = pd.date_range(offset.rollback(day_X.min()), end, freq=offset)
-    place_X = grid.searchsorted(day_X, side="right") - 1
-    return (grid.to_numpy()[place_X + multiple * count_X] + time_X + shift_X).astype(clock_X.dtype)
 
 
 def clock_of(times: pd.DatetimeIndex) -> np.ndarray:
@@ -409,66 +323,9 @@ def _keeps_to_the_wall(times: pd.DatetimeIndex) -> bool:
     return (wall - wall.normalize()).nunique() == 1
 
 
-def _is_below_a_day(offset: BaseOffset) -> bool:
-    return isinstance(offset, pd.offsets.Tick) and not isinstance(offset, pd.offsets.Day)
-
-
-def _checked(freq: str) -> BaseOffset:
-    """The offset of a frequency that somebody stated."""
-    try:
-        offset = pd.tseries.frequencies.to_offset(freq)
-    except ValueError:
-        raise ValueError(f"freq {freq!r} is no pandas frequency; use h, 30min, D, W, MS, QS or the like.") from None
-    if offset.n < 1:
-        raise ValueError(f"freq {freq!r} does not go forward; use h, 30min, D, W, MS, QS or the like.")
-    return offset
-
-
-def _counts_from_first(freq: str | None) -> bool:
-    """Months, quarters and years counted from the first of a month?"""
-    offset = None if freq is None else pd.tseries.frequencies.to_offset(freq)
-    return isinstance(offset, pd.offsets.MonthBegin | pd.offsets.QuarterBegin | pd.offsets.YearBegin)
-
-
 def _base(freq: str) -> str:
     """W of W-MON: series of a table may count from days of their own."""
     return freq.split("-")[0]
-
-
-def _month_days(clock_T: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """How far the rows of each series stand behind the first of their month, where they keep one day to the 28th; else
-    0 (N,)."""
-    days_T = clock_T.astype("datetime64[D]")
-    day_T = (days_T - clock_T.astype("datetime64[M]").astype("datetime64[D]")).astype(np.int64)
-    first_day_N = day_T[starts[:-1]]
-    keeps_N = np.logical_and.reduceat(day_T == np.repeat(first_day_N, np.diff(starts)), starts[:-1])
-    return np.where(keeps_N & (first_day_N < 28), first_day_N, 0).astype("timedelta64[D]").astype("timedelta64[s]")
-
-
-def _fixed_step(freq: str) -> np.timedelta64 | None:
-    """The step of a frequency whose steps all last equally long on its clock; None for months, business days ..."""
-    offset = pd.tseries.frequencies.to_offset(freq)
-    if isinstance(offset, pd.offsets.Day):  # a Tick in pandas 2, not in pandas 3
-        return np.timedelta64(offset.n, "D")
-    if isinstance(offset, pd.offsets.Week):
-        return np.timedelta64(7 * offset.n, "D")
-    if isinstance(offset, pd.offsets.Tick):
-        seconds, rest = divmod(offset.nanos, 10**9)
-        return np.timedelta64(offset.nanos, "ns") if rest else np.timedelta64(seconds, "s")
-    return None
-
-
-def _one_step(freq: str) -> tuple[BaseOffset, int]:
-    """A calendar frequency as its offset and the multiple of it: 2MS is (MS, 2)."""
-    offset = pd.tseries.frequencies.to_offset(freq)
-    return offset.base, offset.n
-
-
-def _days(clock: np.ndarray, offset: BaseOffset) -> tuple[pd.DatetimeIndex, np.ndarray]:
-    """The dates, and the times of day; of business hours the hours, and no time."""
-    index = pd.DatetimeIndex(clock)
-    days = index if isinstance(offset, pd.offsets.BusinessHour) else index.normalize()
-    return days, index.to_numpy() - days.to_numpy()
 
 
 def _irregular(name: str, rows: pd.DatetimeIndex) -> ValueError:

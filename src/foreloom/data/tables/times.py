@@ -14,8 +14,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from foreloom.data.tables.frequency import infer_freq
 from foreloom.data.tables.read import Rows
-from foreloom.data.tables.timeline import infer_freq
 
 _ORDERS = {
     "000": ("mdy", "dmy", "ymd"), "0a0": ("dby", "ybd"), "a00": ("bdy",), "a0": ("by",), "0a": ("yb",),
