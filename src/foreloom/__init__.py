@@ -22,6 +22,10 @@ __all__ = ["Model", "__version__", "from_pretrained", "train"]
 _HOMES = {"from_pretrained": "foreloom.forecast", "Model": "foreloom.forecast", "train": "foreloom.run"}
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 def __getattr__(name: str):
     """Import what is asked for, when it is asked for: torch alone costs seconds."""
     if name not in _HOMES:

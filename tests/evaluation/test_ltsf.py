@@ -141,7 +141,7 @@ def test_channels_and_date_column(write):
     with pytest.raises(ValueError, match="first column is 'when', not 'date'; the columns are when, a, b.*--date-col"):
         read_ltsf(path)
     long = write(table().assign(item_id="x").iloc[:, [3, 0, 1]], "long.csv")
-    with pytest.raises(ValueError, match=r"is a long table .* item_id, date, a\).*--tasks, or .* data convert"):
+    with pytest.raises(ValueError, match=r"is a long table .* item_id, date, a\), .*--target .*--tasks"):
         read_ltsf(long)
     with pytest.raises(ValueError, match="no column 'whn'; the columns are when, a, b"):
         read_ltsf(path, date_column="whn")

@@ -27,4 +27,4 @@ class SpreadNaive(Naive):
 
 def naive_model() -> Model:
     forecaster = SpreadNaive()
-    return Model(SimpleNamespace(forecaster=lambda module: forecaster), torch.nn.Linear(1, 1))
+    return Model(SimpleNamespace(name="naive", forecaster=lambda module: forecaster), torch.nn.Linear(1, 1))

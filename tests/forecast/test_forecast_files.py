@@ -70,12 +70,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 def test_unreadable_tables_get_a_sentence(tmp_path):
-    with pytest.raises(ValueError, match="is a folder; a forecast is made from one table"):
+    with pytest.raises(ValueError, match="not a data set, it holds nothing"):
         read_table(tmp_path)
     (tmp_path / "broken.parquet").write_text("not parquet")
     (tmp_path / "empty.csv").write_text("")
     for name, sentence in {
-        "broken.parquet": "broken.parquet cannot be read as a table",
+        "broken.parquet": "broken.parquet: not a readable Parquet file",
         "empty.csv": "empty.csv cannot be read as a table",
         "absent.csv": "no file .*absent.csv",
     }.items():

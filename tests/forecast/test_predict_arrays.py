@@ -1,13 +1,18 @@
 """`Model.predict`: every form of input, the horizon's limits, refusals."""
 
 import warnings
+from datetime import date
+from decimal import Decimal
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from naive_model import naive_model
 
+import foreloom
 from foreloom.data.forecast_input import ForecastInput
+from foreloom.forecast import forecast_file
 from foreloom.forecast.inputs import as_forecast_inputs
 
 RAMP = np.arange(5.0)
@@ -34,6 +39,92 @@ def test_forms_of_input(inputs, shapes):
     num_targets = [one.num_targets for one in model.forecaster.inputs]
     assert [f.shape for f in forecasts] == [(n, 3, 2) for n in num_targets]
     assert [e.shape[0] for e in model.embed(inputs)] == [rows for rows, _ in shapes]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.ma.masked_equal(np.arange(5), 2),
+        [np.ma.masked_equal(RAMP, 2.0)],
+        {"target": np.ma.masked_equal(RAMP, 2.0)},
+        [0, 1, None, 3, 4],
+        [Decimal(0), Decimal(1), None, Decimal(3), Decimal(4)],
+        pd.Series([0, 1, None, 3, 4], dtype="Int64"),
+        torch.tensor([0, 1, np.nan, 3, 4], requires_grad=True),
+        torch.tensor([0, 1, np.nan, 3, 4]).bfloat16(),
+    ],
+)
+def test_what_is_masked_or_none_is_missing(values):
+    model = naive_model()
+    model.predict(values, 2)
+    np.testing.assert_array_equal(model.forecaster.inputs[0].context_RC, [[0, 1, np.nan, 3, 4]])
+    covariate = values["target"] if isinstance(values, dict) else values[0] if len(values) == 1 else values
+    model.predict({"target": RAMP, "past_covariates": {"x": covariate}}, 2)
+    np.testing.assert_array_equal(model.forecaster.inputs[0].context_RC[1], [0, 1, np.nan, 3, 4])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "sentence"),
+    [
+        (pd.DataFrame(np.ones((60, 2))), "inputs is a frame: .* forecast by predict_df"),
+        ([pd.DataFrame(np.ones((60, 2)))], "input 0 is a frame"),
+        ("sales.csv", "inputs is a path: .*forecast_file"),
+        (np.arange("2024-01-01", "2024-01-06", dtype="datetime64[D]"), "input 0: expected numbers .*datetime64"),
+        (np.arange(5).astype("timedelta64[s]"), "input 0: expected numbers .*timedelta64"),
+        (RAMP * 1j, "input 0: expected numbers .*complex128"),
+        ([date(2024, 1, day) for day in (1, 2)], "input 0: expected numbers"),
+        ({"target": RAMP, "past_covariates": {"x": [date(2024, 1, 1)] * 5}}, "'x' holds values of type date: give"),
+        ({"target": RAMP, "past_covariates": {"x": np.zeros(5, "timedelta64[s]")}}, "'x' holds .* timedelta64"),
+        ({"target": RAMP, "past_covariates": [RAMP]}, "past_covariates is of type list; write {name: values}"),
+    ],
+)  # fmt: skip
+def test_what_is_no_array_of_numbers_is_refused(inputs, sentence):
+    with pytest.raises((TypeError, ValueError), match=sentence):
+        naive_model().predict(inputs, 2)
+
+
+def test_options_of_another_type():
+    model = naive_model()
+    assert model.predict(RAMP, 4.0, 0.5)[0].shape == (1, 4, 1)
+    for options, sentence in (
+        ({"prediction_length": "4"}, "prediction_length must be a whole number of steps, got '4'"),
+        ({"prediction_length": float("nan")}, "must be a whole number of steps, got nan"),
+        ({"prediction_length": True}, "must be a whole number of steps, got True"),
+        ({"prediction_length": [4]}, r"must be a whole number of steps, got \[4\]"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"context_length": "x"}, "context_length must be a whole number of steps, got 'x'"),
+        ({"quantile_levels": "0.5"}, "quantile_levels must be numbers between 0 and 1"),
+        ({"quantile_levels": ["0.5"]}, "quantile_levels must be numbers between 0 and 1"),
+        ({"unrolled_quantiles": [0.5]}, "unrolled_quantiles: naive follows no paths"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=sentence):
+            model.predict(RAMP, **options)
+
+
+def test_values_reach_the_forecaster_in_the_precision_they_have(tmp_path):
+    model, values = naive_model(), 1e9 + RAMP / 10
+    model.predict([values, values.astype(np.float32)], 2)
+    model.predict({"target": values, "past_covariates": {"x": values}}, 2)
+    np.testing.assert_array_equal(model.forecaster.inputs[0].context_RC, [values, values])
+    frame = pd.DataFrame({"timestamp": pd.date_range("2024-01-01", periods=5), "target": values, "x": values})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    forecast_file(model, tmp_path / "a.csv", tmp_path / "out.csv", prediction_length=2)
+    np.testing.assert_array_equal(model.forecaster.inputs[0].context_RC, [values, values])
+
+
+def test_an_input_without_a_value_is_named():
+    with pytest.warns(UserWarning, match="input 1 has no value: there is nothing to forecast from"):
+        naive_model().predict([RAMP, RAMP * np.nan], 2)
+
+
+def test_the_package_and_a_model_say_what_they_are(tmp_path):
+    assert {"from_pretrained", "train", "Model"} <= set(dir(foreloom))
+    model = naive_model()
+    assert repr(model) == "<foreloom.Model naive, 0.0M parameters, context up to 16, 8 steps at once, from memory>"
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ValueError, match="file is a file; save_pretrained writes a folder"):
+            model.save_pretrained(place)
 
 
 def test_embeddings_are_of_the_newest_steps():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import typer.core
+
+from foreloom.data.tables.options import TableOptions, table_options
 
 
 def command_with_hints(flags: Mapping[str, str]) -> type[typer.core.TyperCommand]:
@@ -42,20 +46,39 @@ def or_example(path: Path | None) -> Path | None:
     return None if path is None else find_example(path)
 
 
+def with_table_options(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb an option for each setting of `TableOptions`, `--id-column` for id_column; it gets the record they
+    make as its argument `table`."""
+    own = inspect.signature(verb, eval_str=True)
+    options = [_table_option(field.name) for field in fields(TableOptions)]
+
+    def run(**typed: Any) -> None:
+        said = {option.name: typed.pop(option.name) for option in options}
+        verb(**typed, table=table_options(said))
+
+    parameters = [*(one for name, one in own.parameters.items() if name != "table"), *options]
+    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    run.__name__, run.__doc__ = verb.__name__, verb.__doc__
+    return run
+
+
+def _table_option(name: str) -> inspect.Parameter:
+    described = " ".join((TableOptions.__pydantic_fields__[name].description or "").split())  # type: ignore[attr-defined]
+    is_switch = TableOptions.__annotations__[name] == "bool | None"
+    flag = f"--{name.replace('_', '-')}"
+    flags = f"{flag}/--no-{flag[2:]}" if is_switch else flag
+    option = typer.Option(flags, help=described, rich_help_panel="What a table does not say itself")
+    annotation = Annotated[bool | None if is_switch else str | None, option]  # type: ignore[valid-type]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one (chronos2-test).")]
 OverridesArgument = Annotated[
     list[str] | None, typer.Argument(help="Settings on top: training.steps=100 optimizer.learning_rate=1e-4")
 ]
 ModelArgument = Annotated[str, typer.Argument(help="A run folder, a checkpoint, a model folder or a hub id.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-IdColumnOption = Annotated[str, typer.Option(help="The column that names the series, or several: store,item.")]
-TimestampColumnOption = Annotated[str, typer.Option(help="The column of times.")]
-TargetOption = Annotated[str, typer.Option(help="Target column(s), comma separated.")]
-DateFormatOption = Annotated[
-    str | None, typer.Option(help="How times are written, where two readings fit: %d/%m/%Y or %m/%d/%Y.")
-]
-SeparatorOption = Annotated[str | None, typer.Option(help="Between the columns of a text file (default: a comma).")]
-DecimalOption = Annotated[str | None, typer.Option(help="The decimal point of a text file (default: a point).")]
 FormatOption = Annotated[
     str | None,
     typer.Option(

@@ -10,24 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foreloom.cli.arguments import (
-    DateFormatOption,
-    DecimalOption,
-    IdColumnOption,
-    JsonOption,
-    SeparatorOption,
-    TargetOption,
-    TimestampColumnOption,
-    or_example,
-    split_names,
-)
+from foreloom.cli.arguments import JsonOption, or_example, split_names, with_table_options
+from foreloom.data.tables.options import TableOptions
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
     from foreloom.data.inspect import DataReport
     from foreloom.data.synthetic.source import SyntheticSource
-    from foreloom.data.tables.read import TableOptions
 
 MAX_SHOWN = 20
 """Windows of a step in the table on the console, the most suspicious ones."""
@@ -39,18 +29,15 @@ data_app = typer.Typer(help="Look at, convert, fetch and make data sets.", no_ar
 
 
 @data_app.command(epilog="Example: foreloom data inspect examples/births.csv --context-length 512 --horizon 28")
+@with_table_options
 def inspect(
     path: Annotated[Path, typer.Argument(help="A data set in any layout foreloom reads.", callback=or_example)],
     context_length: Annotated[int, typer.Option(min=1, help="Context to count usable series for.")] = 512,
     horizon: Annotated[int, typer.Option(min=1, help="Horizon to count usable series for.")] = 64,
     plot: Annotated[Path | None, typer.Option(help="Draw examples and lengths into this PNG.")] = None,
-    id_column: IdColumnOption = "item_id",
-    timestamp_column: TimestampColumnOption = "timestamp",
-    target: TargetOption = "target",
-    date_format: DateFormatOption = None,
-    separator: SeparatorOption = None,
-    decimal: DecimalOption = None,
     as_json: JsonOption = False,
+    *,
+    table: TableOptions,
 ) -> None:
     """Tell what a data set holds: series, lengths, gaps, duplicates, covariates."""
     from rich.console import Console
@@ -60,7 +47,6 @@ def inspect(
     from foreloom.report.data_figures import dataset_figure
     from foreloom.report.style import save_figure
 
-    table = _table(id_column, timestamp_column, target, date_format, separator, decimal)
     report = inspect(path, context_length=context_length, prediction_length=horizon, table=table)
     if as_json:
         numbers = {key: value for key, value in vars(report).items() if key != "examples"}
@@ -77,30 +63,18 @@ def inspect(
 
 
 @data_app.command(epilog="Example: foreloom data convert sales.csv sales.parquet --id-column store,item")
+@with_table_options
 def convert(
     source: Annotated[Path, typer.Argument(help="A data set in any layout foreloom reads.", callback=or_example)],
     out: Annotated[Path, typer.Argument(help="The file to write: .arrow or .parquet.")],
-    id_column: IdColumnOption = "item_id",
-    timestamp_column: TimestampColumnOption = "timestamp",
-    target: TargetOption = "target",
-    date_format: DateFormatOption = None,
-    separator: SeparatorOption = None,
-    decimal: DecimalOption = None,
+    *,
+    table: TableOptions,
 ) -> None:
     """Write a data set as one Arrow file, which is memory-mapped, or as Parquet, which is smaller."""
     from foreloom.data.convert import convert as write
 
-    table = _table(id_column, timestamp_column, target, date_format, separator, decimal)
     write(source, out, form="parquet" if out.suffix == ".parquet" else "arrow", table=table)
     typer.echo(f"wrote {out}")
-
-
-def _table(id_column: str, timestamp_column: str, target: str, *text: str | None) -> TableOptions:
-    """The options that say what a table does not; `text` is the date format, the separator and the decimal point."""
-    from foreloom.data.tables.read import TableOptions
-
-    ids, targets = tuple(split_names(id_column)), tuple(split_names(target))
-    return TableOptions(ids, timestamp_column, targets, *text)
 
 
 @data_app.command(epilog="Example: foreloom data synth regimes --num-series 1000 --length 512 --out regimes.arrow")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from foreloom.cli.arguments import DeviceOption, JsonOption, or_example
+from foreloom.cli.arguments import DeviceOption, JsonOption, or_example, with_table_options
+from foreloom.data.tables.options import TableOptions, changes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -105,6 +106,7 @@ BatchSizeOption = Annotated[
 ]
 
 
+@with_table_options
 def evaluate(
     models: ModelsArgument,
     suite: SuiteOption = None,
@@ -122,6 +124,8 @@ def evaluate(
     batch_size: BatchSizeOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
+    *,
+    table: TableOptions,
 ) -> None:
     """Score models beside Seasonal Naive: on a suite, on tasks, or on every window of a data set.
 
@@ -141,7 +145,8 @@ def evaluate(
         found = f"; {' and '.join(given)} exclude one another" if given else ""
         raise ValueError(f"give --suite NAME, --tasks FILE or --data FILE: what to score on{found}.")
     if data is None:
-        _refuse_without_effect(of_windows, "--data", f"{given[0]}, which says all that")
+        said = {f"--{name.replace('_', '-')}": value for name, value in changes(table).items()}
+        _refuse_without_effect(of_windows | said, "--data", f"{given[0]}, which says all that")
     else:
         _refuse_without_effect({"--data-root": data_root}, "--suite and --tasks", "--data, which is a path of its own")
     if suite is not None:
@@ -150,7 +155,7 @@ def evaluate(
         subject = _tasks_file(tasks, data_root)
     else:
         assert data is not None
-        subject = _every_window(data, _sliding_options(of_windows))
+        subject = _every_window(data, _sliding_options(of_windows, table))
     _score_and_publish(models, subject, out=out, batch_size=batch_size, device=device, as_json=as_json)
 
 
@@ -227,7 +232,7 @@ def _setting(options: SlidingOptions) -> str:
     return f", protocol {options.protocol}, normalization {options.normalization}"
 
 
-def _sliding_options(typed: Mapping[str, Any]) -> SlidingOptions:
+def _sliding_options(typed: Mapping[str, Any], table: TableOptions) -> SlidingOptions:
     """Options as typed: lists are comma separated. ValueError names the option that is not one of its values."""
     from foreloom.evaluation.ltsf import WindowProtocol
     from foreloom.evaluation.sliding import Normalization, SlidingOptions
@@ -252,6 +257,7 @@ def _sliding_options(typed: Mapping[str, Any]) -> SlidingOptions:
         channels=None if channels is None else tuple(name.strip() for name in channels.split(",")),
         date_column=typed["--date-column"],
         season_length=typed["--season"],
+        table=table,
     )
 
 

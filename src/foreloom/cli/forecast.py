@@ -7,30 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foreloom.cli.arguments import (
-    DateFormatOption,
-    DecimalOption,
-    DeviceOption,
-    IdColumnOption,
-    ModelArgument,
-    SeparatorOption,
-    TargetOption,
-    TimestampColumnOption,
-    or_example,
-    split_names,
-)
+from foreloom.cli.arguments import DeviceOption, ModelArgument, or_example, with_table_options
+from foreloom.data.tables.options import TableOptions
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from foreloom.data.tables.read import TableOptions
 
-
+@with_table_options
 def forecast(
     model: ModelArgument,
     data: Annotated[
         Path,
-        typer.Argument(help="CSV or Parquet: item_id, timestamp, target (or unique_id, ds, y).", callback=or_example),
+        typer.Argument(
+            help="A table, or a folder of tables: item_id, timestamp, target (or unique_id, ds, y).",
+            callback=or_example,
+        ),
     ],
     horizon: Annotated[int, typer.Option(min=1, help="Steps to forecast.")],
     out: Annotated[Path, typer.Option(help="Where to write: .parquet or .csv.")] = Path("forecast.parquet"),
@@ -39,22 +31,13 @@ def forecast(
         str | None,
         typer.Option(help="Quantile levels, comma separated (default: 0.1,0.5,0.9; 0.5 for models of single values)."),
     ] = None,
-    target: TargetOption = "target",
-    id_column: IdColumnOption = "item_id",
-    timestamp_column: TimestampColumnOption = "timestamp",
-    date_format: DateFormatOption = None,
-    separator: SeparatorOption = None,
-    decimal: DecimalOption = None,
-    freq: Annotated[
-        str | None,
-        typer.Option(help="The step between rows: h, D, W, MS ... (default: told from the times). Gaps are closed up."),
-    ] = None,
     context_length: Annotated[int | None, typer.Option(min=1, help="Use only the newest steps.")] = None,
     plot: Annotated[bool, typer.Option("--plot", help="Draw the forecast beside the output file.")] = False,
     device: DeviceOption = "auto",
+    *,
+    table: TableOptions,
 ) -> None:
     """Forecast every series of a table."""
-    from foreloom.data.tables.read import TableOptions
     from foreloom.forecast import forecast_file, from_pretrained
 
     levels = None if quantiles is None else parse_levels(quantiles)
@@ -65,17 +48,9 @@ def forecast(
         future=future,
         prediction_length=horizon,
         quantile_levels=levels,
-        target=split_names(target),
-        id_column=split_names(id_column),
-        timestamp_column=timestamp_column,
-        date_format=date_format,
-        separator=separator,
-        decimal=decimal,
-        freq=freq,
         context_length=context_length,
-    )
-    table = TableOptions(
-        tuple(split_names(id_column)), timestamp_column, tuple(split_names(target)), date_format, separator, decimal
+        say=lambda sentence: typer.echo(sentence, err=True),
+        **vars(table),
     )
     picture = _draw(data, table, forecasts, out.with_suffix(".png")) if plot else None
     for path in (out, picture):
@@ -96,7 +71,7 @@ def parse_levels(text: str) -> list[float]:
 
 def _draw(data: Path, table: TableOptions, forecasts: pd.DataFrame, picture: Path) -> Path:
     """The first few series with their history, read once more from the table."""
-    from foreloom.forecast.table import rows_of_file
+    from foreloom.forecast.files import rows_of_file
     from foreloom.report.figures import forecast_figure, panels_of
     from foreloom.report.style import save_figure
 

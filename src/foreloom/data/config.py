@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from foreloom.config.section import section
+from foreloom.data.tables.options import TableOptions
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -25,6 +26,9 @@ class SourceConfig:
     """Last steps of every series that training never sees, so that they can be forecast and scored."""
     max_series: Positive | None = None
     """Use only so many of the usable series, a fixed pseudo-random choice (the same for every seed); unset: all."""
+    table: TableOptions | None = None
+    """Of tables with a row a series and time step: what they do not say themselves (id_column, target, known_ahead,
+    freq ...)."""
 
 
 @section

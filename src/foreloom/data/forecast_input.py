@@ -6,6 +6,7 @@ Axes: V targets, L context steps, H horizon steps, R rows.
 from __future__ import annotations
 
 import difflib
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,9 +38,9 @@ def forecast_input(
     """The rows of one group: targets, covariates known over the past only, covariates known ahead (names sorted).
 
     `past` holds every covariate over the past, (L,) each; `future` those known ahead, (H,) each, or None for values
-    not at hand. Numbers stay as they are but for infinite ones, which count as missing; anything else, booleans
-    included, is a category. Raises ValueError with the covariate's name for lengths that do not fit and for a `future`
-    name that `past` lacks.
+    not at hand. Numbers stay as they are but for infinite ones, which count as missing, None and masked ones too;
+    text and booleans are categories. Raises ValueError with the covariate's name for lengths that do not fit, for a
+    `future` name that `past` lacks, and for times and other things that are neither number nor label.
     """
     length = target_VL.shape[-1]
     if not past and not future:  # as most are, by the thousand
@@ -78,13 +79,54 @@ def forecast_input(
     return ForecastInput(context_RL, future_RH, len(target_VL), len(past) - len(future), len(future))
 
 
-def _values(name: str, values: Any, length: int, kind: str, of: str) -> np.ndarray:
+def plain_array(values: Any) -> np.ndarray:
+    """Lists, arrays and tensors as an array: what a mask hides is missing, tensors of any device, precision and with
+    a gradient. None among numbers is NaN, decimals are floats."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = (values.float() if values.is_floating_point() and values.dtype.itemsize < 4 else values).numpy()
+    if isinstance(values, np.ma.MaskedArray):
+        if values.dtype.kind in "fiub":
+            return np.where(np.ma.getmaskarray(values), np.nan, values.data)
+        labels = values.data.astype(object)
+        labels[np.ma.getmaskarray(values)] = None
+        return labels
+    if isinstance(values, list | tuple) and any(isinstance(one, np.ma.MaskedArray) for one in values):
+        values = [plain_array(one) for one in values]
     array = np.asarray(values)
+    if array.dtype != object:
+        return array
+    present = [value for value in array.ravel().tolist() if value is not None]
+    if all(_is_number(value) for value in present):
+        return np.array([np.nan if value is None else float(value) for value in array.ravel()]).reshape(array.shape)
+    return array
+
+
+def _is_number(value: Any) -> bool:
+    """A decimal is one, too, and no `numbers.Real`; a truth value is a label."""
+    is_number = isinstance(value, numbers.Number) and not isinstance(value, bool | complex)
+    return is_number or type(value).__name__ == "NAType"
+
+
+def _values(name: str, values: Any, length: int, kind: str, of: str) -> np.ndarray:
+    array = plain_array(values)
     if array.shape != (length,):
         raise ValueError(
             f"{kind} {name!r} has shape {array.shape}; {of} has {length} steps, so it must have shape ({length},)."
         )
+    others = [value for value in array if not _is_label(value)] if array.dtype == object else []
+    if array.dtype.kind in "mMcV" or others:
+        found = type(others[0]).__name__ if others else array.dtype.name
+        raise ValueError(
+            f"{kind} {name!r} holds values of type {found}: give numbers, or labels as text. Of times make numbers "
+            "(day of week ...)."
+        )
     return array
+
+
+def _is_label(value: Any) -> bool:
+    """Text, a truth value, a number among them, or nothing."""
+    return value is None or isinstance(value, str | bool | np.bool_ | numbers.Number) or bool(value != value)
 
 
 def _is_numeric(values: np.ndarray) -> bool:

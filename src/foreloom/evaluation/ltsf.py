@@ -20,9 +20,10 @@ import pandas as pd
 
 from foreloom.data.source import MemorySource, Series
 from foreloom.data.tables import values
-from foreloom.data.tables.long_table import has_values, instants
+from foreloom.data.tables.frequency import infer_freq
+from foreloom.data.tables.long_table import instants
 from foreloom.data.tables.read import Rows, read_rows
-from foreloom.data.tables.timeline import infer_freq
+from foreloom.data.tables.roles import has_values
 from foreloom.data.tables.times import read_times
 from foreloom.evaluation.tasks import SlidingTask
 from foreloom.evaluation.tasks import season_length as season_of
@@ -174,8 +175,8 @@ def _date_column(path: Path, names: Sequence[str], asked: str | None) -> str:
     if asked is None and {"item_id", "unique_id"} & set(names):
         raise ValueError(
             f"{path} is a long table (a row a series and time; the columns are {', '.join(names)}), and "
-            "this protocol takes a column date and one for each channel. Score it with --tasks, or on every window of "
-            f"what `foreloom data convert {path} {path.with_suffix('.arrow')}` writes."
+            "this protocol takes a column date and one for each channel. Name its target with --target to score every "
+            "window of its series, or score it with --tasks."
         )
     what = f"there is no column {asked!r}" if asked else f"the first column is {names[0]!r}, not 'date'"
     raise ValueError(

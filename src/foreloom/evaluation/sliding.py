@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from foreloom.data.columns import ID_NAMES
 from foreloom.data.formats.reader import open_source
 from foreloom.data.source import MemorySource, Source
+from foreloom.data.tables.options import TableOptions
+from foreloom.data.tables.read import read_names
+from foreloom.data.tables.roles import TARGET_NAMES
 from foreloom.evaluation.baselines import Naive
 from foreloom.evaluation.evaluate import Evaluator, evaluate_all
 from foreloom.evaluation.ltsf import HORIZONS, WindowProtocol, default_context, read_ltsf
@@ -39,6 +43,8 @@ class SlidingOptions:
     """Of a CSV."""
     season_length: int | None = None
     """Default: by the frequency of the data."""
+    table: TableOptions = field(default_factory=TableOptions)
+    """Of a table with a row a series and time step: what it does not say itself; a CSV is read as one then."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +63,21 @@ class Horizon:
 def horizons_of(data: Path, options: SlidingOptions, named: Sequence[tuple[str, int]] | None = None) -> list[Horizon]:
     """The horizons of a data set, which is read once: those of the options, or `named` ones.
 
-    A CSV is read by the LTSF protocol, anything else as series in raw values.
+    A CSV is read by the LTSF protocol unless it is a long table, anything else as series in raw values.
     """
-    is_csv = ".csv" in data.suffixes
+    is_csv = ".csv" in data.suffixes and not _is_long(data, options)
     task = _csv_tasks(data, options) if is_csv else _raw_tasks(data, options)
     steps = options.horizons or (HORIZONS if is_csv else HORIZONS[:1])
     named = named or [(f"{data.stem}-{one}", one) for one in steps]
     return [Horizon(name, data.stem, one, task, is_csv) for name, one in named]
+
+
+def _is_long(data: Path, options: SlidingOptions) -> bool:
+    """Has a CSV a row a series and time step, as its names or its owner say?"""
+    if options.table != TableOptions() or options.date_column or options.channels:
+        return options.table != TableOptions()
+    names = read_names(data) if data.is_file() else []
+    return bool({*ID_NAMES} & {*names}) and bool({*TARGET_NAMES} & {*names})
 
 
 def _csv_tasks(data: Path, options: SlidingOptions) -> Callable[[str, int, int], SlidingTask]:
@@ -77,7 +91,7 @@ def _raw_tasks(data: Path, options: SlidingOptions) -> Callable[[str, int, int],
     for setting in ("channels", "date_column"):
         if getattr(options, setting) is not None:
             raise ValueError(f"{data}: {setting} names columns of a CSV; other data are scored whole. Leave it out.")
-    source = open_source(data)
+    source = open_source(data, table=options.table)
     return lambda name, horizon, context: raw_task(
         source, horizon, context, options.protocol, name=name, path=data, season_length=options.season_length
     )

@@ -22,6 +22,7 @@ from foreloom.config.section import section
 from foreloom.data.formats.reader import open_source
 from foreloom.data.source import Source
 from foreloom.data.synthetic.address import locate, missing_data
+from foreloom.data.tables.options import TableOptions
 
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 STEPS_OF_A_BATCH = 256 * 512
@@ -74,6 +75,9 @@ class EvaluationTask:
     """Are SQL, MASE, WAPE and WQL of all points together, or means of the scores of every window and target (fev)?"""
     covariates: bool = False
     """Does the forecaster get the series' covariates?"""
+    table: TableOptions | None = None
+    """Of tables with a row a series and time step: what they do not say themselves (id_column, target, known_ahead,
+    freq ...)."""
 
     # What a file of tasks does not set, see `SlidingTask`.
     every_window = False
@@ -115,7 +119,7 @@ class EvaluationTask:
 
     def open(self) -> Sequence[Source]:
         """The data."""
-        return [open_source(path) for path in self.paths]
+        return [open_source(path, table=self.table or TableOptions()) for path in self.paths]
 
     def describe(self, name: str, roll: int, cut: int) -> str:
         """A window of the series `name`, for errors."""

@@ -6,33 +6,58 @@ Axes: N inputs, V targets, L context steps, H horizon steps.
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from foreloom.data.forecast_input import ForecastInput, forecast_input
+from foreloom.data.forecast_input import ForecastInput, forecast_input, plain_array
 
 _KEYS = ("target", "past_covariates", "future_covariates")
 
 
 def as_forecast_inputs(inputs: Any, prediction_length: int) -> list[ForecastInput]:
-    """`inputs` in any form that `Model.predict` documents; torch tensors on the CPU count as arrays.
+    """`inputs` in any form that `Model.predict` documents.
 
-    Raises ValueError naming the input (by its place) and what is wrong with it.
+    Raises ValueError naming the input (by its place) and what is wrong with it, TypeError for frames and paths. Warns
+    of inputs without a value.
     """
+    _refuse_tables(inputs, "inputs")
     if isinstance(inputs, Mapping | ForecastInput):
         inputs = [inputs]
     elif not isinstance(inputs, list | tuple):
-        inputs = _split_array(np.asarray(inputs))
-    elif inputs and all(isinstance(value, int | float) for value in inputs):
+        inputs = _split_array(plain_array(inputs))
+    elif inputs and all(_is_step(value) for value in inputs):
         inputs = [inputs]
     if not len(inputs):
         raise ValueError("there is nothing to forecast: inputs is empty.")
-    return _sound_rows(inputs, prediction_length) or [
+    made = _sound_rows(inputs, prediction_length) or [
         _one_input(entry, f"input {i}", prediction_length) for i, entry in enumerate(inputs)
     ]
+    empty = [i for i, one in enumerate(made) if np.isnan(one.context_RC[: one.num_targets]).all()]
+    if empty:
+        others = f" and {len(empty) - 1} more have" if len(empty) > 1 else " has"
+        warnings.warn(f"input {empty[0]}{others} no value: there is nothing to forecast from.", stacklevel=3)
+    return made
+
+
+def _refuse_tables(value: Any, where: str) -> None:
+    """A frame is no array of series, though numpy would make one of it; nor is a path."""
+    is_path = isinstance(value, str | Path)
+    if is_path or (hasattr(value, "columns") and not isinstance(value, Mapping)):
+        raise TypeError(
+            f"{where} is a {'path' if is_path else 'frame'}: predict takes arrays of values. A table with a row a "
+            "series and time step is forecast by predict_df, a file by foreloom.forecast.forecast_file or the command "
+            "line."
+        )
+
+
+def _is_step(value: Any) -> bool:
+    """A single value, of which a list is one series; one that is no number is refused as that."""
+    return isinstance(value, str) or not (hasattr(value, "__len__") or isinstance(value, ForecastInput))
 
 
 def _split_array(array: np.ndarray) -> Sequence[np.ndarray]:
@@ -46,13 +71,12 @@ def _split_array(array: np.ndarray) -> Sequence[np.ndarray]:
 
 def _sound_rows(rows: Sequence[Any], prediction_length: int) -> list[ForecastInput] | None:
     """Arrays (L,) of numbers, thousands as a rule, all at once; None for other forms and where one may be refused."""
-    if not all(isinstance(row, np.ndarray) and row.ndim == 1 and row.dtype.kind in "fiu" and row.size for row in rows):
+    if not all(type(row) is np.ndarray and row.ndim == 1 and row.dtype.kind in "fiu" and row.size for row in rows):
         return None
-    with np.errstate(over="ignore"):
-        values_1X = np.concatenate(rows).astype(np.float32, copy=False)[None]
-    if np.isinf(values_1X).any():
+    values_1X = _floats(np.concatenate(rows))[None]
+    if _is_beyond(values_1X).any():
         return None
-    unknown_1H = np.full((1, prediction_length), np.nan, np.float32)
+    unknown_1H = np.full((1, prediction_length), np.nan, values_1X.dtype)
     ends = accumulate(map(len, rows))
     return [
         ForecastInput(values_1X[:, end - len(row) : end], unknown_1H, num_targets=1)
@@ -67,6 +91,7 @@ def _one_input(entry: Any, where: str, prediction_length: int) -> ForecastInput:
                 f"{where}: future_RH has {entry.future_RH.shape[1]} steps; the horizon has {prediction_length}."
             )
         return entry
+    _refuse_tables(entry, where)
     if not isinstance(entry, Mapping):
         return forecast_input(_target(entry, where), {}, {}, prediction_length)
     for key in entry:
@@ -78,6 +103,9 @@ def _one_input(entry: Any, where: str, prediction_length: int) -> ForecastInput:
         raise ValueError(f"{where}: the key 'target' is missing: the past values, (L,) or (V, L).")
     target_VL = _target(entry["target"], f"{where}, target")
     past, future = entry.get("past_covariates") or {}, entry.get("future_covariates") or {}
+    for key, given in (("past_covariates", past), ("future_covariates", future)):
+        if not isinstance(given, Mapping):
+            raise ValueError(f"{where}: {key} is of type {type(given).__name__}; write {{name: values}}.")
     future = {name: None if values is None or not len(values) else values for name, values in future.items()}
     try:
         return forecast_input(target_VL, past, future, prediction_length)
@@ -86,14 +114,29 @@ def _one_input(entry: Any, where: str, prediction_length: int) -> ForecastInput:
 
 
 def _target(values: Any, where: str) -> np.ndarray:
-    """(V, L) float32; text, ragged rows, infinities and empty contexts are refused."""
+    """(V, L) float32 or float64; text, times, ragged rows, infinities and empty contexts are refused."""
+    expected = "expected numbers of shape (L,) or (V, L)"
     try:
-        array = np.asarray(values, dtype=np.float32)
+        array = plain_array(values)
+        if array.dtype.kind in "mMcV":
+            raise ValueError(f"they are of type {array.dtype.name}")
+        array = _floats(array)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}: expected numbers of shape (L,) or (V, L): {error}.") from None
+        raise ValueError(f"{where}: {expected}: {error}.") from None
     if array.ndim not in (1, 2) or not array.size:
-        raise ValueError(f"{where}: expected numbers of shape (L,) or (V, L), got shape {array.shape}.")
-    if np.isinf(array).any():
-        step = int(np.argwhere(np.isinf(array))[0, -1])
+        raise ValueError(f"{where}: {expected}, got shape {array.shape}.")
+    if _is_beyond(array).any():
+        step = int(np.argwhere(_is_beyond(array))[0, -1])
         raise ValueError(f"{where}: step {step} is infinite, or beyond float32 (3.4e38); use NaN for missing.")
     return array if array.ndim == 2 else array[None]
+
+
+def _floats(array: np.ndarray) -> np.ndarray:
+    """float32 as it is, else float64."""
+    return array if array.dtype == np.float32 else array.astype(np.float64)
+
+
+def _is_beyond(array: np.ndarray) -> np.ndarray:
+    """Where float32, which models read, has no number."""
+    with np.errstate(over="ignore"):
+        return np.isinf(array.astype(np.float32, copy=False))

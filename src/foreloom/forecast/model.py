@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +18,14 @@ from torch import nn
 from foreloom.checkpoint.locate import load_newest
 from foreloom.distributed.process import DeviceSetting, choose_device, read_launch
 from foreloom.forecast.inputs import as_forecast_inputs
+from foreloom.models.common.forecasting import UnivariateForecaster
 from foreloom.models.family import Forecaster, ModelFamily, forecaster_of
 from foreloom.models.registry import recognise
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from foreloom.data.tables.options import TableOptions
 
 DEFAULT_LEVELS = (0.1, 0.5, 0.9)
 POINT_LEVELS = (0.5,)
@@ -37,7 +42,7 @@ def from_pretrained(path_or_hub_id: str | Path, device: DeviceSetting | str = "a
 
     def load(folder: Path) -> Model:
         family = recognise(folder)
-        return Model(family, family.load(folder).to(find_device(device)).eval())
+        return Model(family, family.load(folder).to(find_device(device)).eval(), str(folder))
 
     return load_newest(path_or_hub_id, load)
 
@@ -45,11 +50,21 @@ def from_pretrained(path_or_hub_id: str | Path, device: DeviceSetting | str = "a
 class Model:
     """A module with its forecaster."""
 
-    def __init__(self, family: ModelFamily, module: nn.Module) -> None:
+    def __init__(self, family: ModelFamily, module: nn.Module, folder: str = "") -> None:
         self.family = family
+        self.folder = folder
+        """Where it was loaded from."""
         self.module = module
         """The network itself, a `torch.nn.Module`."""
         self.forecaster: Forecaster = forecaster_of(family, module)
+
+    def __repr__(self) -> str:
+        millions = sum(parameter.numel() for parameter in self.module.parameters()) / 1e6
+        return (
+            f"<foreloom.Model {self.family.name}, {millions:.1f}M parameters, context up to "
+            f"{self.forecaster.context_length:,}, {self.forecaster.prediction_length:,} steps at once, from "
+            f"{self.folder or 'memory'}>"
+        )
 
     def predict(
         self,
@@ -61,8 +76,10 @@ class Model:
         context_length: int | None = None,
         cross_learning: bool = False,
         limit_prediction_length: bool = False,
+        unrolled_quantiles: Sequence[float] | None = None,
     ) -> list[np.ndarray]:
-        """One float32 array (targets, prediction_length, levels) an input, in the data's units.
+        """One array (targets, prediction_length, levels) an input, in the data's units: float32, or float64 where
+        float32 would lose the moves of a series in its level.
 
         `inputs` is one of: an array (L,), one series; (N, L), N series; (N, V, L), N series of V targets; a list of
         arrays (L,) or (V, L); a list of dicts (or one) with `target` (L,) or (V, L), `past_covariates` {name: (L,)}
@@ -73,12 +90,19 @@ class Model:
         (with a warning, but for models that are made for it), or refused with `limit_prediction_length`. `batch_size`
         counts rows, covariates included. `quantile_levels` default to 0.1, 0.5 and 0.9; a model of single values gives
         0.5 only. `context_length` keeps only the newest steps (default: as many as the model uses). `cross_learning`
-        lets the series of a batch inform each other. ValueError says which input is wrong and how.
+        lets the series of a batch inform each other. `unrolled_quantiles`: the levels whose paths an unrolled horizon
+        of Chronos-2 follows (default: the deciles). ValueError says which input is wrong and how.
         """
         length = self._horizon(prediction_length, limit_prediction_length)
         levels = self._levels(quantile_levels)
         return self._quantiles(
-            as_forecast_inputs(inputs, length), length, levels, batch_size, context_length, cross_learning
+            as_forecast_inputs(inputs, length),
+            length,
+            levels,
+            batch_size,
+            context_length,
+            cross_learning,
+            unrolled_quantiles,
         )
 
     def predict_df(
@@ -91,42 +115,107 @@ class Model:
         id_column: str | Sequence[str] = "item_id",
         timestamp_column: str = "timestamp",
         target: str | Sequence[str] = "target",
+        known_ahead: str | Sequence[str] = (),
+        past: str | Sequence[str] | None = None,
+        static: str | Sequence[str] = (),
+        category: str | Sequence[str] = (),
         date_format: str | None = None,
         freq: str | None = None,
+        fill_gaps: bool | None = None,
         batch_size: int = 256,
         context_length: int | None = None,
         cross_learning: bool = False,
         limit_prediction_length: bool = False,
+        unrolled_quantiles: Sequence[float] | None = None,
     ) -> pd.DataFrame:
         """Forecast every series of a long table (pandas, polars, Arrow); other columns are covariates.
 
         `df` has a row a series and time step, in any order. Columns also in `future_df`, which holds the
-        `prediction_length` steps after each series, are known ahead; the rest are known over the past only. Without
-        the default column names, other usual ones (Nixtla's unique_id, ds and y) are taken; a table without any ids is
-        one series; several columns may name the series together. `date_format` (%d/%m/%Y) says how times are written
-        where more than one reading fits. `quantile_levels` are as in `predict`; `freq` (a pandas alias) is inferred
-        when not given. Returns the columns id, timestamp, target_name, predictions (the median) and one a level
-        ("0.1"), rows ordered by series (as first met), target, time. ValueError names the column, series or row that
-        is wrong.
+        `prediction_length` steps after each series, are known ahead; the rest are known over the past only. A column
+        may also say its role by its name (`future__promo`, `past__rain`, `static__region`), or `known_ahead`, `past`
+        (then the rest are left out), `static` and `category` (its numbers are labels) say it; the future of those known
+        ahead is in `future_df`, or in the last `prediction_length` rows of each series, without a target. Without the
+        default column names, other usual ones (Nixtla's unique_id, ds and y) are taken; a table without any ids is one
+        series; several columns may name the series together. `date_format` (%d/%m/%Y) says how times are written where
+        more than one reading fits. `quantile_levels` are as in `predict`; `freq` (a pandas alias) is inferred when not
+        given. Steps that are absent at a plain frequency are missing values, with a warning that counts them;
+        `fill_gaps` True has them so at any, False takes rows as consecutive. Returns the columns id, timestamp,
+        target_name, predictions (the median) and one a level ("0.1"), rows ordered by series (as first met), target,
+        time. ValueError names the column, series or row that is wrong.
         """
-        from foreloom.forecast.table import Table, options_of_table
+        from foreloom.forecast.table import options_of_table
+
+        said = {
+            "id_column": id_column,
+            "timestamp_column": timestamp_column,
+            "target": target,
+            "known_ahead": known_ahead,
+            "past": past,
+            "static": static,
+            "category": category,
+            "date_format": date_format,
+            "freq": freq,
+            "fill_gaps": fill_gaps,
+        }
+        return self.predict_table(
+            df,
+            future_df,
+            options_of_table(said),
+            prediction_length,
+            quantile_levels,
+            batch_size=batch_size,
+            context_length=context_length,
+            cross_learning=cross_learning,
+            limit_prediction_length=limit_prediction_length,
+            unrolled_quantiles=unrolled_quantiles,
+        )
+
+    def predict_table(
+        self,
+        df: Any,
+        future_df: Any,
+        options: TableOptions,
+        prediction_length: int | None = None,
+        quantile_levels: Sequence[float] | None = None,
+        *,
+        batch_size: int = 256,
+        context_length: int | None = None,
+        cross_learning: bool = False,
+        limit_prediction_length: bool = False,
+        unrolled_quantiles: Sequence[float] | None = None,
+        say: Callable[[str], object] | None = None,
+    ) -> pd.DataFrame:
+        """`predict_df`, with what is to be said of the table in one record; `say` is told what was understood."""
+        from foreloom.forecast.table import Table
 
         length = self._horizon(prediction_length, limit_prediction_length)
         asked = self._levels(quantile_levels)
-        said = {"id_column": id_column, "timestamp_column": timestamp_column, "target": target}
-        table = Table.read(df, future_df, length, options_of_table(said | {"date_format": date_format}), freq)
+        table = Table.read(df, future_df, length, options)
+        table.refuse_names(asked)
+        if say is not None:
+            alone = isinstance(self.forecaster, UnivariateForecaster) and table.past_covariates
+            passed_over = " (covariates passed over: the model sees one series at a time)" if alone else ""
+            say(f"understood: {table.understood()}{passed_over}; {self.family.name} of {self.folder}")
         levels = [*asked, *([] if 0.5 in asked else [0.5])]
-        forecasts = self._quantiles(table.inputs(), length, levels, batch_size, context_length, cross_learning)
+        forecasts = self._quantiles(
+            table.inputs(), length, levels, batch_size, context_length, cross_learning, unrolled_quantiles
+        )
         return table.result(forecasts, levels, len(asked))
 
     def embed(self, inputs: Any, *, batch_size: int = 256, context_length: int | None = None) -> list[np.ndarray]:
         """Hidden states (rows, tokens, d_model) an input, in the forms `predict` takes, of the newest steps."""
-        newest = self.forecaster.context_length if context_length is None else context_length
+        newest = self.forecaster.context_length if context_length is None else _whole("context_length", context_length)
         cut = [replace(one, context_RC=one.context_RC[:, -newest:]) for one in as_forecast_inputs(inputs, 1)]
         return self.forecaster.embed(cut, batch_size=batch_size)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors, loadable here and by the library the family comes from."""
+        """Write config.json and model.safetensors, loadable here and by the library the family comes from.
+
+        ValueError where `folder` is a file, or lies below one.
+        """
+        for place in (Path(folder), *Path(folder).parents):
+            if place.is_file():
+                raise ValueError(f"{place} is a file; save_pretrained writes a folder. Name another.")
         self.family.save(self.module, self.module.state_dict(), Path(folder))
 
     def _quantiles(
@@ -137,14 +226,20 @@ class Model:
         batch_size: int,
         context_length: int | None,
         cross_learning: bool,
+        unrolled_quantiles: Sequence[float] | None,
     ) -> list[np.ndarray]:
+        unrolling = {} if unrolled_quantiles is None else {"unrolled_quantiles": list(unrolled_quantiles)}
+        if unrolling and "unrolled_quantiles" not in inspect.signature(self.forecaster.predict_quantiles).parameters:
+            raise ValueError(f"unrolled_quantiles: {self.family.name} follows no paths of chosen levels; leave it out.")
+        newest = self.forecaster.context_length if context_length is None else _whole("context_length", context_length)
         forecasts = self.forecaster.predict_quantiles(
             inputs,
             length,
             quantile_levels,
-            batch_size=batch_size,
-            context_length=self.forecaster.context_length if context_length is None else context_length,
+            batch_size=_whole("batch_size", batch_size, "rows"),
+            context_length=newest,
             cross_learning=cross_learning,
+            **unrolling,
         )
         if not np.isfinite(np.concatenate(forecasts)).all():
             wrong = [i for i, one in enumerate(forecasts) if not np.isfinite(one).all()]
@@ -159,7 +254,9 @@ class Model:
         is_point = len(self.forecaster.quantile_levels) == 1
         if asked is None:
             return list(POINT_LEVELS if is_point else DEFAULT_LEVELS)
-        levels = list(asked)
+        if isinstance(asked, str) or not all(isinstance(level, Real) for level in np.atleast_1d(asked)):
+            raise TypeError(f"quantile_levels must be numbers between 0 and 1, such as [0.1, 0.5, 0.9], got {asked!r}.")
+        levels = [float(level) for level in np.atleast_1d(asked)]
         if not levels or not all(0 < level < 1 for level in levels):
             raise ValueError(f"quantile_levels must lie between 0 and 1, got {levels}.")
         if is_point and levels != list(POINT_LEVELS):
@@ -172,11 +269,7 @@ class Model:
         trained = self.forecaster.prediction_length
         if prediction_length is None:
             return trained
-        if prediction_length != int(prediction_length):
-            raise ValueError(f"prediction_length must be a whole number of steps, got {prediction_length}.")
-        prediction_length = int(prediction_length)
-        if prediction_length < 1:
-            raise ValueError(f"prediction_length must be at least 1, got {prediction_length}.")
+        prediction_length = _whole("prediction_length", prediction_length)
         if prediction_length > trained:
             sentence = f"prediction_length {prediction_length} is beyond the {trained} steps the model gives at once"
             if limited:
@@ -186,6 +279,17 @@ class Model:
             if not self.forecaster.is_autoregressive:
                 warnings.warn(f"{sentence}: the forecast is unrolled and less sure.", stacklevel=3)
         return prediction_length
+
+
+def _whole(name: str, value: Any, unit: str = "steps") -> int:
+    """A number of steps or rows, 1 at least: 24.0 is one of 24."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    number = float(value) if is_number else float("nan")
+    if not number.is_integer():
+        raise ValueError(f"{name} must be a whole number of {unit}, got {value!r}.")
+    if number < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}.")
+    return int(number)
 
 
 def find_device(device: str) -> torch.device:
@@ -203,14 +307,23 @@ def find_device(device: str) -> torch.device:
 
 
 def forecast_file(
-    model: Model, data: str | Path, out: str | Path, *, future: str | Path | None = None, **options: Any
+    model: Model,
+    data: str | Path,
+    out: str | Path,
+    *,
+    future: str | Path | None = None,
+    say: Callable[[str], object] | None = None,
+    **options: Any,
 ) -> pd.DataFrame:
-    """Forecast every series of the table in `data` and write the result to `out`; returns it too.
+    """Forecast every series of the table in `data`, of a folder of tables or of a data set, write the result to `out`
+    and return it too.
 
     `future` is a file with the covariates known ahead; `options` are those of `Model.predict_df`, and `separator` and
-    `decimal` of a text file. ValueError where `out` is one of the files that are read.
+    `decimal` of a text file; `say` is told what was understood. ValueError where `out` is one of the files that are
+    read.
     """
-    from foreloom.forecast.table import TABLE_OPTIONS, options_of_table, rows_of_file, suffix_of, write_table
+    from foreloom.forecast.files import rows_of_file, suffix_of, write_table
+    from foreloom.forecast.table import TABLE_OPTIONS, options_of_table
 
     suffix_of(Path(out))  # before the forecast is paid for
     for given in (data, future):
@@ -219,6 +332,6 @@ def forecast_file(
     asked = options_of_table(options)
     rows = [None if path is None else rows_of_file(path, asked) for path in (data, future)]
     rest = {name: value for name, value in options.items() if name not in TABLE_OPTIONS}
-    result = model.predict_df(rows[0], rows[1], **rest)
+    result = model.predict_table(rows[0], rows[1], asked, say=say, **rest)
     write_table(result, out)
     return result

@@ -1,4 +1,4 @@
-"""Tables in, tables of forecasts out: frames of `Model.predict_df`, and files.
+"""Tables in, tables of forecasts out.
 
 Axes: T rows sorted by series (as first met), then time; N series, V targets, H horizon steps, Q levels.
 """
@@ -6,26 +6,26 @@ Axes: T rows sorted by series (as first met), then time; N series, V targets, H 
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 
-from foreloom.data.columns import ID_NAMES
 from foreloom.data.encoding import encode_many
 from foreloom.data.forecast_input import ForecastInput, forecast_input
-from foreloom.data.tables import values
-from foreloom.data.tables.long_table import TIME_NAMES, LongTable
-from foreloom.data.tables.read import Rows, TableOptions, nearest, read_rows, rows_of
+from foreloom.data.tables.long_table import LongTable
+from foreloom.data.tables.options import TableOptions, table_options
+from foreloom.data.tables.read import Rows, nearest, rows_of
+from foreloom.data.tables.roles import Covariate, short_name
 from foreloom.data.tables.timeline import Timeline
-from foreloom.data.tables.times import read_times
-from foreloom.files import whole_or_absent
 
 TABLE_OPTIONS = [field.name for field in fields(TableOptions)]
+_SEVERAL = ("id_column", "target", "known_ahead", "past", "static", "category")
+_OF_FORECASTS = ("target_name", "predictions")
 
 
 @dataclass(frozen=True)
@@ -34,23 +34,16 @@ class Table:
 
     past: LongTable
     target_VT: np.ndarray
-    """float32."""
+    """float64."""
     past_covariates: dict[str, np.ndarray]
-    """Every covariate over the past, (T,): float32, or labels (object, None is missing)."""
+    """Every covariate over the past, (T,): float64, or labels (object, None is missing)."""
     future_covariates: dict[str, np.ndarray]
     """The covariates known ahead, (N * H,)."""
     ahead: pd.DatetimeIndex
     """The time steps to forecast, N * H."""
 
     @classmethod
-    def read(
-        cls,
-        df: Any,
-        future_df: Any,
-        prediction_length: int,
-        options: TableOptions = TableOptions(),
-        freq: str | None = None,
-    ) -> Table:
+    def read(cls, df: Any, future_df: Any, prediction_length: int, options: TableOptions = TableOptions()) -> Table:
         """Check and sort `df` and `future_df` (see `Model.predict_df`); ValueError is a sentence for their owner.
 
         What was guessed, and what was left out, is warned of.
@@ -60,33 +53,62 @@ class Table:
         said = list(rows.notes)  # before what follows, which may fail of a wrong guess
         for note in said:
             warnings.warn(note, stacklevel=3)
-        if not isinstance(table.times_T, pd.DatetimeIndex):
+        if table.timeline is None:
             raise ValueError(
                 f"{rows.name}: column {table.time_column!r} holds numbers, not times ({table.times_T[0]} ...). Write "
                 "times as 2024-01-31 12:00:00; years, 20240131 and seconds since 1970 are known too."
             )
-        taken = {"target_name", "predictions"} & {*table.id_columns, table.time_column}
-        if taken:
-            raise ValueError(
-                f"{rows.name}: a column of the forecast is called {min(taken)!r} too: rename it in the table."
-            )
-        timeline = Timeline.read(table.times_T, table.starts, table.series, freq)
-        ahead = timeline.ahead(prediction_length)
+        later, steps_ahead = None, table.of_role("future")
+        if future_df is None and steps_ahead:
+            table, later = _parted(table, prediction_length)
+        assert table.timeline is not None
+        try:
+            ahead = table.timeline.ahead(prediction_length)
+        except ValueError as error:
+            raise ValueError(f"{rows.name}: {error}") from None
         target_VT = np.stack([_finite(table, name) for name in table.targets])
-        _say_empty(table, target_VT)
-        past = {name: _covariate(table, name) for name in table.covariates}
+        table.say_empty(target_VT)
+        past = {one.name: _covariate(table, one) for one in table.of_role("past", "future")}
+        for one in table.of_role("static"):
+            table.static_values(one)
         future: dict[str, np.ndarray] = {}
         if future_df is not None:
             ahead_rows = rows_of(future_df, "future_df", options)
             known = _known_ahead(table, ahead_rows)
             later = table.following(ahead_rows)
-            _check_future(later, ahead, prediction_length, timeline.freq)
-            future = {name: _covariate(later, name, past[name]) for name in known if name in past}
+            _check_future(later, ahead, prediction_length, table.timeline)
+            future = {one.name: _covariate(later, one, past[one.name]) for one in known}
             rows.notes.extend(ahead_rows.notes)
+        elif later is not None:
+            future = {one.name: _covariate(later, one, past[one.name]) for one in steps_ahead}
         for note in dict.fromkeys(rows.notes):
             if note not in said:
                 warnings.warn(note, stacklevel=3)
         return cls(table, target_VT, past, future, ahead)
+
+    def understood(self) -> str:
+        """What the table was taken for, in a line: series, frequency, and the role of every column."""
+        assert self.past.timeline is not None
+        lengths, freqs = np.diff(self.past.starts), Counter(self.past.timeline.freqs_N).most_common()
+        steps = f"{lengths.min():,}" if lengths.min() == lengths.max() else f"{lengths.min():,} to {lengths.max():,}"
+        often = ", ".join(f"{freq} ({count:,})" if len(freqs) > 1 else f"{freq}" for freq, count in freqs)
+        known = [name for name in self.past_covariates if name in self.future_covariates]
+        roles = {
+            "target": self.past.targets,
+            "known ahead": known,
+            "past": [name for name in self.past_covariates if name not in known],
+            "static": [one.name for one in self.past.of_role("static")],
+        }
+        named = "; ".join(f"{role} {', '.join(names)}" for role, names in roles.items() if names)
+        return f"{len(lengths):,} series of {steps} steps, frequency {often}; {named}"
+
+    def refuse_names(self, quantile_levels: Sequence[float]) -> None:
+        """ValueError where ids or times have a name that a column of the forecast has."""
+        taken = {*_OF_FORECASTS, *map(str, quantile_levels)} & {*self.past.id_columns, self.past.time_column}
+        if taken:
+            raise ValueError(
+                f"{self.past.rows.name}: a column of the forecast is called {min(taken)!r} too: rename it in the table."
+            )
 
     def inputs(self) -> list[ForecastInput]:
         """One thing to forecast a series: slices of the table, but where labels stand beside several targets."""
@@ -98,8 +120,8 @@ class Table:
         known = sorted(self.future_covariates)
         names = sorted(set(self.past_covariates) - set(known)) + known
         num_targets, num_past = len(self.target_VT), len(names) - len(known)
-        context_RT = np.concatenate([self.target_VT, np.empty((len(names), self.target_VT.shape[1]), np.float32)])
-        future_NRH = np.full((num_series, len(context_RT), length), np.nan, dtype=np.float32)
+        context_RT = np.concatenate([self.target_VT, np.empty((len(names), self.target_VT.shape[1]))])
+        future_NRH = np.full((num_series, len(context_RT), length), np.nan)
         for row, name in enumerate(names, start=num_targets):
             past_T, future = self.past_covariates[name], self.future_covariates.get(name)
             future_NH = None if future is None else future.reshape(num_series, length)
@@ -143,124 +165,96 @@ class Table:
         return {name: self.past.id_values(name) for name in self.past.id_columns}
 
 
-def options_of_table(options: Mapping[str, Any]) -> TableOptions:
-    """Those of some options that say what a table does not, names alone or in lists; None says nothing."""
-    said = {name: options[name] for name in TABLE_OPTIONS if options.get(name) is not None}
-    for name in ("id_column", "target"):
-        if name in said:
-            several = isinstance(said[name], Sequence) and not isinstance(said[name], str)
-            said[name] = tuple(map(str, said[name] if several else [said[name]]))
-    return TableOptions(**said)
-
-
-def rows_of_file(path: str | Path, options: TableOptions = TableOptions()) -> Rows:
-    """The rows of a .csv (also .csv.gz, .tsv) or .parquet file; ValueError for one that cannot be read."""
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; a forecast is made from one table, a .csv, .tsv or .parquet file.")
-    if not path.is_file():
-        raise ValueError(f"no file {path}.")
-    suffix_of(path)
-    return read_rows(path, options)
-
-
-def read_table(path: str | Path, id_column: str = "item_id") -> pd.DataFrame:
-    """A .csv (also .csv.gz, .tsv) or .parquet file as a frame; ids are text as written, a series may be called NA."""
-    rows = rows_of_file(path)
-    if not rows.is_text:
-        return rows.columns.to_pandas()
-    return pd.DataFrame({name: _as_given(rows, name, name in (*ID_NAMES, id_column)) for name in rows.names})
-
-
-def write_table(df: pd.DataFrame, path: str | Path) -> None:
-    """Write a frame as .csv or .parquet: beside, then renamed, so that `path` is never half a file."""
-    path = Path(path)
-    suffix = suffix_of(path)
-    with whole_or_absent(path) as beside:
-        if suffix == ".parquet":
-            df.to_parquet(beside, index=False)
-        else:
-            df.to_csv(beside, index=False, sep="\t" if ".tsv" in path.suffixes else ",")
-
-
-def suffix_of(path: Path) -> str:
-    """.csv, .tsv or .parquet, compression aside."""
-    known = [suffix for suffix in path.suffixes if suffix in (".csv", ".tsv", ".parquet")]
-    if not known:
-        raise ValueError(f"{path}: foreloom reads and writes tables as .csv, .tsv and .parquet.")
-    return known[-1]
-
-
-def _as_given(rows: Rows, name: str, is_id: bool) -> Any:
-    """A column of a text file as a frame holds it."""
-    if is_id:
-        return rows.column(name).to_pandas()
-    if name in TIME_NAMES:
-        return read_times(rows, name)
-    try:
-        column = values.numbers(rows, name)
-    except values.NotANumber:
-        return values.written(rows, name).to_pandas()
-    return column.astype(np.int64) if (column == np.floor(column)).all() and (abs(column) < 2**53).all() else column
+def options_of_table(said: Mapping[str, Any]) -> TableOptions:
+    """Those of some options that say what a table does not: names, alone or in lists; None says nothing."""
+    names = {name: said[name] for name in TABLE_OPTIONS if said.get(name) is not None}
+    for name, value in names.items():
+        if name in _SEVERAL:
+            several = isinstance(value, Sequence) and not isinstance(value, str)
+            names[name] = tuple(map(str, value if several else [value]))
+        elif name == "timestamp_column":
+            names[name] = str(value)
+    return table_options(names)
 
 
 def _finite(table: LongTable, name: str) -> np.ndarray:
-    """A column as float32 (T,); infinities are refused with their row."""
+    """A column as float64 (T,); what float32 cannot hold is refused with its row."""
+    column = table.numbers(name)
     with np.errstate(over="ignore"):
-        column = table.numbers(name).astype(np.float32)
-    if np.isinf(column).any():
+        is_beyond_T = np.isinf(column.astype(np.float32))
+    if is_beyond_T.any():
         raise ValueError(
-            f"{table.rows.name}: column {name!r} is infinite in {table.place(int(np.isinf(column).argmax()))}, "
+            f"{table.rows.name}: column {name!r} is infinite in {table.place(int(is_beyond_T.argmax()))}, "
             "or beyond float32 (3.4e38)."
         )
     return column
 
 
-def _covariate(table: LongTable, name: str, past: np.ndarray | None = None) -> np.ndarray:
-    """Numbers as float32, anything else as labels (object, None is missing). `past` is the same column's past."""
-    if table.is_numeric(name) if past is None else past.dtype != object:
-        return _finite(table, name)
+def _covariate(table: LongTable, one: Covariate, past: np.ndarray | None = None) -> np.ndarray:
+    """Numbers as float64, anything else as labels (object, None is missing). `past` is the same column's past."""
+    if table.is_numeric(one) if past is None else past.dtype != object:
+        return _finite(table, one.column)
     if past is None:
-        return table.labels(name).to_numpy(zero_copy_only=False)
+        return table.covariate(one)
     known = {label for label in pd.unique(past) if label is not None}
-    labels = table.labels(name, known)
+    labels = table.labels(one.column, known)
     distinct = pc.unique(labels.drop_null()).to_pylist()
     if distinct and known and not known & set(distinct):
         table.rows.say(
-            f"{table.rows.name}: no label of column {name!r} ({', '.join(map(repr, distinct[:3]))}) occurs in the past "
-            f"({', '.join(map(repr, sorted(known)[:3]))}): are they written differently?"
+            f"{table.rows.name}: no label of column {one.column!r} ({', '.join(map(repr, distinct[:3]))}) occurs in "
+            f"the past ({', '.join(map(repr, sorted(known)[:3]))}): are they written differently?"
         )
     return labels.to_numpy(zero_copy_only=False)
 
 
-def _say_empty(table: LongTable, target_VT: np.ndarray) -> None:
-    has_value_N = np.add.reduceat(np.isfinite(target_VT).any(axis=0), table.starts[:-1]) > 0
-    if not has_value_N.all():
-        empty = np.flatnonzero(~has_value_N)
-        others = f" and {len(empty) - 1} more have" if len(empty) > 1 else " has"
-        table.rows.say(
-            f"{table.rows.name}: series {table.series(int(empty[0]))}{others} no value: there is nothing to "
-            "forecast from."
+def _parted(table: LongTable, prediction_length: int) -> tuple[LongTable, LongTable]:
+    """A table whose last rows have no target as its past and the steps that come next: what is known ahead stands
+    there. ValueError where a series has another number of them."""
+    has_value_T = np.any([~np.isnan(table.numbers(name)) for name in table.targets], axis=0)
+    place_T = np.arange(len(has_value_T))
+    last_N = np.maximum.reduceat(np.where(has_value_T, place_T, -1), table.starts[:-1])
+    count_N = table.starts[1:] - 1 - np.maximum(last_N, table.starts[:-1])
+    if (count_N != prediction_length).any():
+        n = int((count_N != prediction_length).argmax())
+        names = ", ".join(repr(one.column) for one in table.of_role("future"))
+        raise ValueError(
+            f"{table.rows.name}: {names}: known ahead, but the values over the horizon are not there. Give the "
+            f"{prediction_length} steps after each series in a file with --future (future_df), or as its last rows, "
+            f"without a target (series {table.series(n)} ends in {count_N[n]} such); or name it with past (--past)."
         )
+    is_past_T = place_T <= np.repeat(table.starts[1:] - 1 - prediction_length, np.diff(table.starts))
+    return table.part(is_past_T), table.part(~is_past_T)
 
 
-def _known_ahead(past: LongTable, future: Rows) -> list[str]:
+def _known_ahead(past: LongTable, future: Rows) -> list[Covariate]:
+    """The covariates of the past table that the future one has too, under its own names."""
     for name in (*past.id_columns, past.time_column):
         if name not in future.names:
             raise ValueError(f"{future.name} has no column {name!r}. {future.nearest(name)}")
     used = (*past.id_columns, past.time_column)
-    known = [name for name in future.names if name not in used]
-    for name in known:
+    of_name = {key: one for one in past.covariates for key in (one.name, one.column)}
+    known: list[Covariate] = []
+    for name in future.names:
+        one = of_name.get(name) or of_name.get(short_name(name))
+        if name in used:
+            continue
         if name in past.targets:
             raise ValueError(f"{future.name} holds the target column {name!r}: drop it, it is what is forecast.")
-        if name not in past.rows.names:
+        if one is None and name not in past.rows.names and short_name(name) not in past.rows.names:
             raise ValueError(
                 f"{future.name} has a column {name!r} that {past.rows.name} lacks. {nearest(name, past.rows.names)}"
+            )
+        if one is not None and one.role != "static" and one.column not in (past.rows.options.past or ()):
+            known.append(replace(one, column=name))
+    for one in past.of_role("future"):
+        if one.name not in (other.name for other in known):
+            raise ValueError(
+                f"{future.name} has no column {one.column!r}, which is known ahead. {future.nearest(one.column)}"
             )
     return known
 
 
-def _check_future(table: LongTable, ahead: pd.DatetimeIndex, prediction_length: int, freq: str) -> None:
+def _check_future(table: LongTable, ahead: pd.DatetimeIndex, prediction_length: int, timeline: Timeline) -> None:
     name, counts_N = table.rows.name, np.diff(table.starts)
     if (counts_N != prediction_length).any():
         n = int((counts_N != prediction_length).argmax())
@@ -276,5 +270,5 @@ def _check_future(table: LongTable, ahead: pd.DatetimeIndex, prediction_length: 
         row = int(wrong.argmax())
         raise ValueError(
             f"{name} has {stamps[row]} in {table.place(row)} where {ahead[row]} comes next: the steps of a series "
-            f"follow its last time in the past at {freq}."
+            f"follow its last time in the past at {timeline.freqs_N[table.series_T[row]]}."
         )

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 from foreloom.config.loader import Recipe, flatten, plain
 from foreloom.config.shipped import find_recipe
 from foreloom.data.formats.reader import open_source
+from foreloom.data.tables.options import TableOptions
 from foreloom.evaluation.baselines import SeasonalNaive
 from foreloom.evaluation.evaluate import evaluate
 from foreloom.evaluation.skill import geometric_mean
@@ -226,7 +227,7 @@ def held_out_tasks(recipe: Recipe) -> list[EvaluationTask]:
     stems = [Path(source.path).stem for source in sources]
     tasks = []
     for source, stem in zip(sources, stems, strict=True):
-        num_series = len(open_source(source.path))
+        num_series = len(open_source(source.path, table=source.table or TableOptions()))
         if num_series > MOST_SERIES:
             raise ValueError(
                 f"{source.path} has {num_series:,} series, too many to forecast each of them; name tasks with --tasks "
@@ -236,6 +237,7 @@ def held_out_tasks(recipe: Recipe) -> list[EvaluationTask]:
             EvaluationTask(
                 name=stem if stems.count(stem) == 1 else source.path,
                 path=Path(source.path),
+                table=source.table,
                 prediction_length=min(data.prediction_length, source.holdout or data.prediction_length),
             )
         )
@@ -245,7 +247,12 @@ def held_out_tasks(recipe: Recipe) -> list[EvaluationTask]:
 def score_run(folder: Path, tasks: Sequence[EvaluationTask], device: str) -> Scores:
     """The WQL of a finished run on each task; what an earlier call has found for the same tasks and data is kept."""
     described = [
-        {**vars(task), "fingerprints": [open_source(path).fingerprint for path in task.paths]} for task in tasks
+        {
+            **vars(task),
+            "table": task.table and vars(task.table),
+            "fingerprints": [one.fingerprint for one in task.open()],
+        }
+        for task in tasks
     ]
     described = json.loads(json.dumps(strict_json(described)))
     path = folder / SCORES_NAME

@@ -17,6 +17,7 @@ import yaml
 
 from foreloom.data.formats.cache import cached
 from foreloom.data.formats.reader import open_source
+from foreloom.data.tables.options import TableOptions
 
 UNIVARIATE = [[1.0, 2.0, 3.0], [4.0, float("nan"), 6.0, 7.0], [8.0], [9.0, 10.0]]
 
@@ -220,7 +221,7 @@ def test_wide_tables_in_several_files_are_as_many_series(tmp_path) -> None:
     assert [source.read(item).item_id for item in range(2)] == ["north", "south"]
     np.testing.assert_array_equal(source.read(0).target_VT, [[1, 3], [2, np.nan]])
     assert source.read(0).timestamps is None
-    assert source.read(1).timestamps[-1] == np.datetime64("2024-01-04")
+    np.testing.assert_array_equal(source.read(1).target_VT, [[5, 6, np.nan, 7]])
 
 
 def test_start_with_a_time_zone_is_read_as_utc(tmp_path, save_to_disk) -> None:
@@ -229,10 +230,12 @@ def test_start_with_a_time_zone_is_read_as_utc(tmp_path, save_to_disk) -> None:
     assert source.read(0).start == np.datetime64("2024-01-01T12:00")
 
 
-def test_irregular_times_are_kept(tmp_path) -> None:
+def test_irregular_times_are_kept_if_they_are_to_be(tmp_path) -> None:
     path = tmp_path / "gaps.csv"
     path.write_text("ds,y\n2024-01-01,1\n2024-01-02,2\n2024-01-09,3\n2024-01-10,4\n")
-    series = open_source(path).read(0)
+    with pytest.raises(ValueError, match="gaps.csv: series 'gaps' is not regular: .* 2024-01-02 .* to 2024-01-09"):
+        open_source(path)
+    series = open_source(path, table=TableOptions(fill_gaps=False)).read(0)
     assert series.freq is None
     assert series.timestamps[2] == np.datetime64("2024-01-09")
     assert series.item_id == "gaps"

@@ -11,9 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 from naive_model import naive_model
 
+from foreloom.config.loader import validate
+from foreloom.config.located import Located
+from foreloom.data.config import DataConfig
 from foreloom.data.convert import convert
 from foreloom.data.formats.reader import open_source
-from foreloom.data.tables.read import TableOptions
+from foreloom.data.inspect import inspect
+from foreloom.data.stream.dataset import SeriesDataset
+from foreloom.data.tables.options import TableOptions, table_options
 from foreloom.evaluation.baselines import Naive, SeasonalNaive
 from foreloom.evaluation.evaluate import evaluate
 from foreloom.evaluation.tasks import EvaluationTask
@@ -350,6 +355,170 @@ def test_a_row_with_a_comma_too_many_is_named(tmp_path, forecast):
     path = tmp_path / "a.csv"
     path.write_text("item_id,timestamp,target\na,2024-01-01,1\na,2024-01-02,2,\n")
     refused_everywhere(path, forecast, "a.csv cannot be read as a table: row 3: Expected 3 columns, got 4")
+
+
+def roles_of(path, **said):
+    series = open_source(path, table=table_options(said)).read(0)
+    return {
+        role: {k: np.asarray(v).tolist() for k, v in getattr(series, role).items()} for role in ("past", "future")
+    } | {"static": series.static}
+
+
+@pytest.fixture
+def promo(tmp_path):
+    """Four days, then two without a target."""
+    path = tmp_path / "promo.csv"
+    rows = [f"a,2024-01-0{day},{day if day < 5 else ''},{day % 2},0.{day},{day // 4},north" for day in range(1, 7)]
+    path.write_text("\n".join(["item_id,timestamp,target,promo,rain,kind,region", *rows]))
+    return path
+
+
+def test_roles_are_said_by_the_columns_names_or_by_their_owner(promo, tmp_path):
+    prefixed = tmp_path / "prefixed.csv"
+    prefixed.write_text(
+        promo.read_text().replace("promo,rain,kind,region", "future__promo,past__rain,future_cat__kind,static__region")
+    )
+    kinds = ["0", "0", "0", "1", "1", "1"]
+    expected = {
+        "past": {"rain": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]},
+        "future": {"promo": [1.0, 0, 1, 0, 1, 0], "kind": kinds},
+        "static": {"region": "north"},
+    }
+    said = {"known_ahead": "promo,kind", "static": ["region"], "category": "kind"}
+    assert roles_of(prefixed) == roles_of(promo, **said) == roles_of(promo, **said, past="rain") == expected
+    with pytest.warns(UserWarning, match="promo.csv: rain, kind: left out"):
+        assert roles_of(promo, past=[], known_ahead="promo", static="region")["past"] == {}
+    with pytest.raises(ValueError, match="promo.csv has no column 'prom'. Did you mean 'promo'"):
+        roles_of(promo, known_ahead="prom")
+    with pytest.raises(ValueError, match="column 'promo' is asked for twice"):
+        roles_of(promo, known_ahead="promo", past="promo")
+    with pytest.raises(
+        ValueError, match=r"'promo' is static, one value a series, and holds 0.0 in row 3 \(series 'a'\) after 1"
+    ):
+        roles_of(promo, static="promo")
+    with pytest.raises(ValueError, match="separator ';;': one character is wanted"):
+        table_options({"separator": ";;"})
+    task = EvaluationTask(
+        name="t", path=promo, prediction_length=1, table=TableOptions(known_ahead=("promo",)), covariates=True
+    )
+    assert sorted(task.open()[0].read(0).future) == ["promo"]
+    source, known = {"path": str(promo), "table": {"known_ahead": "promo", "past": []}}, Located({}, {})
+    config, problems = validate(
+        DataConfig, {"sources": [source], "context_length": 2, "prediction_length": 1}, known, "data"
+    )
+    with pytest.warns(UserWarning, match="left out"):
+        dataset = SeriesDataset(config, seed=0)
+    assert not problems and dataset.statistics()[0].num_items == 1 and dataset.sources[0].num_rows.tolist() == [2]
+    source["table"] = {"freqq": "D"}
+    _, (problem,) = validate(
+        DataConfig, {"sources": [source], "context_length": 2, "prediction_length": 1}, known, "data"
+    )
+    assert problem == "data.sources.0.table.freqq: unknown setting. Did you mean freq?"
+
+
+def test_what_is_known_ahead_stands_below_the_past_or_in_a_file(promo, tmp_path):
+    def asked(**options):
+        model, said = naive_model(), []
+        forecast_file(model, promo, tmp_path / "out.csv", prediction_length=2, say=said.append, **options)
+        (one,) = model.forecaster.inputs
+        return one.context_RC.tolist(), one.future_RH[-1].tolist(), said[0]
+
+    roles = {"known_ahead": "promo", "past": [], "static": "region"}
+    with pytest.warns(UserWarning, match="left out"):
+        context, future, said = asked(**roles)
+    assert (context, future) == ([[1, 2, 3, 4], [1, 0, 1, 0]], [1, 0])
+    assert said.startswith(
+        "understood: 1 series of 4 steps, frequency D; target target; known ahead promo; static region; naive"
+    )
+    later = tmp_path / "later.csv"
+    later.write_text("item_id,timestamp,promo\na,2024-01-05,5\na,2024-01-06,6\n")
+    promo.write_text("\n".join(promo.read_text().splitlines()[:5]).replace("promo", "future__promo"))
+    assert asked(future=later, past=[])[:2] == (context, [5, 6])
+    with pytest.raises(ValueError, match="'future__promo': known ahead, but .* --future .*ends in 0 such.*--past"):
+        asked()
+    later.write_text(later.read_text().replace("promo", "rain"))
+    with pytest.raises(ValueError, match="later.csv has no column 'future__promo', which is known ahead"):
+        asked(future=later)
+
+
+def test_absent_steps_are_missing_values_at_every_door(tmp_path, forecast):
+    days = pd.date_range("2024-01-01", periods=40, freq="D")
+    whole = pd.DataFrame({"item_id": "a", "timestamp": days, "target": np.arange(40.0), "x": 1.0})
+    gapped, filled = tmp_path / "gapped.csv", tmp_path / "filled.csv"
+    whole.drop(index=[7, 8, 20]).to_csv(gapped, index=False)
+    whole.assign(target=whole["target"].where(~whole.index.isin([7, 8, 20]))).to_csv(filled, index=False)
+    sentence = r"gapped.csv: 3 of 40 steps are absent, in 1 of 1 series, .* from 2024-01-07 .* to 2024-01-10 .* at D"
+    for _ in range(2):  # the second time from the cache
+        with pytest.warns(UserWarning, match=sentence):
+            series = open_source(gapped).read(0)
+    np.testing.assert_array_equal(series.target_VT, open_source(filled).read(0).target_VT)
+    assert series.freq == "D" and np.isnan(series.past["x"][[7, 8, 20]]).all()
+    with pytest.warns(UserWarning, match=sentence):
+        assert inspect(gapped, context_length=4, prediction_length=4).num_missing == 3
+    with pytest.warns(UserWarning, match=sentence):
+        assert mase(gapped) == mase(filled)
+    with pytest.warns(UserWarning, match=sentence):
+        pd.testing.assert_frame_equal(forecast(gapped), forecast(filled))
+    as_is = TableOptions(fill_gaps=False)
+    assert open_source(gapped, table=as_is).read(0).length == 37
+    wide = tmp_path / "wide.csv"
+    whole.drop(index=[7])[["timestamp", "x"]].rename(columns={"timestamp": "date", "x": "load"}).to_csv(
+        wide, index=False
+    )
+    with pytest.warns(UserWarning, match="wide.csv: 1 of 40 steps are absent"):
+        assert np.isnan(open_source(wide).read(0).target_VT[0, 7])
+    whole.iloc[[0, 3, 4, 6, 10, 21, 25, 37, 38, 39]].to_csv(gapped, index=False)
+    refused_everywhere(
+        gapped, forecast, "gapped.csv: series .a. is not regular: .* 2024-01-01 .*--freq D.*--fill-gaps.*--no-fill-gaps"
+    )
+    with pytest.warns(UserWarning, match="30 of 40 steps are absent"):
+        assert open_source(gapped, table=TableOptions(freq="D")).read(0).length == 40
+    with pytest.warns(UserWarning, match="30 of 40 steps are absent"):
+        assert forecast(gapped, fill_gaps=True)["timestamp"][0] == pd.Timestamp("2024-02-10")
+
+
+def test_days_of_a_zone_go_on_over_a_change_of_the_clock(tmp_path, forecast):
+    days = pd.date_range("2024-03-20", periods=20, freq="D", tz="Europe/Berlin")
+    path = tmp_path / "a.parquet"
+    pd.DataFrame({"timestamp": days, "target": np.arange(20.0)}).to_parquet(path)
+    series = open_source(path).read(0)
+    assert (series.freq, series.start) == ("D", np.datetime64("2024-03-20"))
+    assert forecast(path)["timestamp"][0] == pd.Timestamp("2024-04-09", tz="Europe/Berlin")
+
+
+def test_series_one_below_the_other_without_an_id_are_refused(tmp_path, forecast):
+    path = tmp_path / "a.csv"
+    rows = [f"2024-0{month}-0{day},{day},{shop}" for month, shop in ((2, "north"), (1, "south")) for day in range(1, 6)]
+    path.write_text("\n".join(["timestamp,target,shop", *rows]))
+    refused_everywhere(
+        path, forecast, "its times go back in row 7, where 'shop' changes from 'north' to 'south'.*--id-column shop"
+    )
+
+
+def test_a_folder_and_a_data_set_of_series_are_forecast_as_the_table_they_were(cases, tmp_path, forecast):
+    expected = forecast(cases / "02_id_leading_zero.csv")
+    convert(cases / "02_id_leading_zero.csv", tmp_path / "series.arrow")
+    pd.testing.assert_frame_equal(forecast(tmp_path / "series.arrow"), expected, check_dtype=False)
+    assert pd.unique(forecast(cases / "16_folder_ids")["item_id"]).tolist() == ["1", "x"]
+    with pytest.raises(ValueError, match="series.arrow holds a series a row, so there is no table to say anything of"):
+        forecast(tmp_path / "series.arrow", target="sales")
+    months = tmp_path / "months.jsonl"
+    months.write_text(
+        '{"target": [[1, 2, 3], [4, 5, 6]], "start": "2024-01-15", "freq": "MS", "future__p": [1, 2, null]}\n'
+    )
+    with pytest.raises(ValueError, match="'future__p': known ahead, but"):
+        forecast(months)
+    months.write_text(
+        '{"target": [[1, 2, 3], [4, 5, 6]], "start": "2024-01-15", "freq": "MS", "past__p": [1, 2, null]}\n'
+    )
+    found = forecast(months)
+    assert found["timestamp"][0] == pd.Timestamp("2024-04-15") and found["target_name"].unique().tolist() == [
+        "target_0",
+        "target_1",
+    ]
+    months.write_text('{"target": [1, 2, 3]}\n')
+    with pytest.raises(ValueError, match="series '0' states no times .* from_pretrained"):
+        forecast(months)
 
 
 def test_a_covariate_may_say_that_it_is_known_ahead(tmp_path):

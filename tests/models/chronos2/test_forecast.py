@@ -53,6 +53,28 @@ def test_quantile_sets_without_deciles():
         extremes.predict_quantiles(inputs(50), 33, [0.02])
 
 
+def test_paths_of_chosen_levels_are_followed():
+    model = forecaster()
+    levels = model.quantile_levels
+    (given,) = inputs(50)
+    whole = model.predict_quantiles([given], 64, levels, unrolled_quantiles=[0.5])[0][0]
+    (first,) = model.predict_quantiles([given], 32, levels)
+    np.testing.assert_allclose(whole[:32], first[0], rtol=1e-5)
+    # One path: the median goes on, and what is forecast from there counts by the mass of its level.
+    context = np.concatenate([given.context_RC[0], first[0, :, levels.index(0.5)]])[None, -96:]
+    (then,) = model.predict_quantiles([ForecastInput(context, given.future_RH, num_targets=1)], 32, levels)
+    edges = np.array([0, *levels, 1])
+    mass = (edges[2:] - edges[:-2]) / 2
+    for step, values in enumerate(then[0]):
+        order = values.argsort()
+        expected = np.interp(levels, (mass / mass.sum())[order].cumsum(), values[order])
+        np.testing.assert_allclose(whole[32 + step], expected, rtol=1e-3, atol=1e-4)
+    deciles = model.predict_quantiles([given], 64, levels)[0][0]
+    assert np.abs(deciles[32:] - whole[32:]).max() > 1e-3
+    with pytest.raises(ValueError, match=r"unrolled_quantiles \[0.33\]: paths are followed at levels of the model"):
+        model.predict_quantiles([given], 64, [0.5], unrolled_quantiles=[0.33])
+
+
 def test_levels_beyond_the_outermost_are_flat():
     model = forecaster(quantiles=(0.2, 0.5, 0.8))
     (answer,) = model.predict_quantiles(inputs(50), 16, [0.01, 0.2, 0.8, 0.99])

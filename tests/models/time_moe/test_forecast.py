@@ -73,6 +73,22 @@ def test_missing_values_repeat_the_last_one_and_leading_ones_are_dropped(tiny_ti
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
+def test_a_context_beyond_the_maximum_is_cut_with_a_word_or_taken_whole(tiny_time_moe):
+    long = np.random.default_rng(1).normal(size=140).cumsum()
+    forecaster = FAMILY.forecaster(tiny_time_moe)
+    with pytest.warns(UserWarning, match="context of 140 steps is cut to its newest 116: with 12 to forecast"):
+        (cut,) = forecaster.predict_quantiles(inputs_of(long), 12, [0.5])
+    (newest,) = forecaster.predict_quantiles(inputs_of(long[-116:]), 12, [0.5])
+    np.testing.assert_array_equal(cut, newest)
+    with pytest.raises(ValueError, match="context_length 118 and prediction_length 12 are 130 steps"):
+        forecaster.predict_quantiles(inputs_of(long), 12, [0.5], context_length=118)
+    tiny_time_moe.protocol = "reference"
+    (whole,) = forecaster.predict_quantiles(inputs_of(long), 12, [0.5])
+    scaled = torch.from_numpy((long - long.mean()) / long.std(ddof=1))[None].float()
+    theirs = generate(tiny_time_moe, scaled, 12)[:, -12:].numpy() * long.std(ddof=1) + long.mean()
+    np.testing.assert_allclose(whole[..., 0], theirs, rtol=1e-4)
+
+
 def test_constant_and_empty_rows(tiny_time_moe):
     forecaster = FAMILY.forecaster(tiny_time_moe)
     five, one, nothing = forecaster.predict_quantiles(inputs_of(np.full(30, 5.0), [5.0], np.full(4, np.nan)), 12, [0.5])
@@ -101,7 +117,7 @@ def test_context_and_forecast_share_the_maximum(tiny_time_moe):
         np.testing.assert_allclose(ours, expected, rtol=1e-5)
     with pytest.raises(ValueError, match="context_length 100 and prediction_length 30 are 130 steps"):
         forecaster.predict_quantiles(newest, 30, [0.5], context_length=100)
-    with pytest.raises(ValueError, match="prediction_length 128 leaves no context"):
+    with pytest.raises(ValueError, match="128 steps to forecast leave no context"):
         forecaster.predict_quantiles(newest, 128, [0.5])
     with pytest.raises(ValueError, match="at least 1"):
         forecaster.predict_quantiles(newest, 30, [0.5], context_length=0)

@@ -42,12 +42,19 @@ def test_integers_are_values(tiny_time_moe):
     assert torch.equal(tiny_time_moe.generate(whole, 4), tiny_time_moe.generate(whole.float(), 4))
 
 
-def test_beyond_the_maximum_only_the_reference_protocol_goes(tiny_time_moe, context):
+def test_beyond_the_maximum_the_newest_steps_are_used_or_by_the_reference_protocol_all(tiny_time_moe, context):
     assert tiny_time_moe.generate(context, 108).shape == (3, 128)
-    with pytest.raises(ValueError, match="20 steps of context and 109 of forecast are 129, and the model takes 128"):
-        tiny_time_moe.generate(context, 109)
+    mask = torch.ones(3, 20)
+    mask[0, :5] = 0
+    with pytest.warns(UserWarning, match="context of 20 steps is cut to its newest 18: with 110 to forecast .* 128"):
+        cut = tiny_time_moe.generate(context, 110, attention_mask=mask)
+    assert torch.equal(cut[:, :20], context)
+    assert torch.equal(cut[:, 20:], tiny_time_moe.generate(context[:, 2:], 110, attention_mask=mask[:, 2:])[:, 18:])
+    with pytest.raises(ValueError, match="128 steps to forecast leave no context: the model takes 128"):
+        tiny_time_moe.generate(context, 128)
     tiny_time_moe.protocol = "reference"
-    assert tiny_time_moe.generate(context, 109).shape == (3, 129)
+    whole = tiny_time_moe.generate(context, 110, attention_mask=mask)
+    assert whole.shape == (3, 130) and not torch.allclose(whole[:, 20:], cut[:, 20:])
 
 
 @pytest.mark.parametrize(

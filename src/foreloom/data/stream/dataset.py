@@ -21,6 +21,7 @@ from foreloom.data.stream.normalization import SeriesScales
 from foreloom.data.stream.replay import ReplayedWindow, replay
 from foreloom.data.stream.selection import read_quarantine, select
 from foreloom.data.stream.windows import Dropping, Windows, gather
+from foreloom.data.tables.options import TableOptions
 
 _DECIDE_NOTHING = ("num_prefetch", "quarantine")
 """Settings that have no say in what a sample is; of the quarantine, what the file lists has."""
@@ -39,7 +40,8 @@ class SeriesDataset:
         sources: Sequence[Source] | None = None,
     ):
         self.config = config
-        self.sources = [open_source(one.path) for one in config.sources] if sources is None else list(sources)
+        opened = (open_source(one.path, table=one.table or TableOptions()) for one in config.sources)
+        self.sources = list(opened if sources is None else sources)
         """As the mixture has them."""
         self._quarantined = (
             read_quarantine(config.quarantine, self.sources)

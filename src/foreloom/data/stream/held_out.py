@@ -19,6 +19,7 @@ from foreloom.data.stream.draw import Samples
 from foreloom.data.stream.normalization import SeriesScales, center_and_scale
 from foreloom.data.stream.selection import fixed_choice, read_quarantine
 from foreloom.data.stream.windows import Role, Windows, gather
+from foreloom.data.tables.options import TableOptions
 
 _FAR = 1e6
 """Times a past's deviation and mean."""
@@ -106,7 +107,8 @@ class ValidationWindows:
                 "of every series alone, or name other data sets in validation.sources."
             )
         described = [candidates[number] for number in taken]
-        every = [open_source(one.path) for one in candidates] if opened is None else list(opened)
+        fresh = (open_source(one.path, table=one.table or TableOptions()) for one in candidates)
+        every = list(fresh if opened is None else opened)
         self._sources = [every[number] for number in taken]
         # The quarantine is of data.sources; a validation set of its own is scored as it is.
         none = [np.array([], dtype=np.int64)] * len(every)

@@ -22,9 +22,11 @@ import pyarrow as pa
 
 from foreloom.data import columns
 from foreloom.data.tables import values
-from foreloom.data.tables.long_table import LongTable, find, has_values, instants, several_series
-from foreloom.data.tables.read import Origin, Rows, TableOptions, join, nearest, read_rows, separator_hint
-from foreloom.data.tables.timeline import infer_freq
+from foreloom.data.tables.long_table import LongTable, instants, several_series
+from foreloom.data.tables.options import TableOptions
+from foreloom.data.tables.read import Origin, Rows, join, nearest, read_rows, separator_hint
+from foreloom.data.tables.roles import find, has_values
+from foreloom.data.tables.timeline import Timeline, clock_of
 from foreloom.data.tables.times import read_times
 
 _NOTES = b"foreloom.notes"
@@ -51,6 +53,23 @@ def write_series_of(paths: Sequence[Path], out: Path, options: TableOptions = Ta
     column. What the owner should know of the reading travels in the stream, see `say_notes`. Raises ValueError, with
     file and row, as `LongTable.read` does.
     """
+    rows, is_long = read_tables(paths, options)
+    if is_long:
+        whole = join(rows)
+        table, notes = _from_long(LongTable.read(whole)), whole.notes
+    else:
+        series = [_from_wide(one) for one in rows]
+        table = pa.concat_tables(series, promote_options="permissive")
+        notes = [note for one in rows for note in one.notes]
+    if notes:
+        table = table.replace_schema_metadata({_NOTES: json.dumps(notes)})
+    with pa.OSFile(str(out), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=4096)
+
+
+def read_tables(paths: Sequence[Path], options: TableOptions) -> tuple[list[Rows], bool]:
+    """The rows of files of one kind, and whether they are long tables. ValueError for files that are no tables, are
+    empty, or do not have the same columns."""
     parts = [read_rows(path, options) for path in paths]
     for part in parts:
         if not is_table(part.columns.schema, options):
@@ -62,18 +81,10 @@ def write_series_of(paths: Sequence[Path], out: Path, options: TableOptions = Ta
             )
         if not len(part):
             raise ValueError(f"{part.name} has no rows.")
-    if find(parts[0], options.target[0]) is not None:
+    is_long = find(parts[0], options.target[0]) is not None
+    if is_long:
         _check_same_columns(parts, options)
-        whole = join(parts)
-        table, notes = _from_long(LongTable.read(whole, lone=[path.stem for path in paths])), whole.notes
-    else:
-        series = [_from_wide(part, path.stem) for part, path in zip(parts, paths, strict=True)]
-        table = pa.concat_tables(series, promote_options="permissive")
-        notes = [note for part in parts for note in part.notes]
-    if notes:
-        table = table.replace_schema_metadata({_NOTES: json.dumps(notes)})
-    with pa.OSFile(str(out), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table, max_chunksize=4096)
+    return parts, is_long
 
 
 def say_notes(schema: pa.Schema) -> None:
@@ -96,34 +107,31 @@ def _check_same_columns(parts: Sequence[Rows], options: TableOptions) -> None:
 
 
 def _from_long(table: LongTable) -> pa.Table:
+    freqs = [None] * len(table.keys_N) if table.timeline is None else table.timeline.freqs_N
     arrays: dict[str, pa.Array] = {
         "item_id": pa.array(table.names_N, pa.string()),
-        **_clock(table.times_T, table.starts),
+        **_clock(table.times_T, table.starts, freqs),
     }
     offsets = pa.array(table.starts, pa.int64())
-    if len(table.targets) == 1:
-        arrays["target"] = pa.LargeListArray.from_arrays(offsets, pa.array(table.numbers(table.targets[0])))
+    target_VT = np.stack([table.numbers(name) for name in table.targets])
+    table.say_empty(target_VT)
+    if len(target_VT) == 1:
+        arrays["target"] = pa.LargeListArray.from_arrays(offsets, pa.array(target_VT[0]))
     else:
-        arrays["target"] = _variates([table.numbers(name) for name in table.targets], table.starts)
+        arrays["target"] = _variates(target_VT, table.starts)
         arrays["static__variates"] = pa.array([", ".join(table.targets)] * len(table.keys_N))
-    for name in table.covariates:
-        is_numeric = table.is_numeric(name)
-        column = pa.array(table.numbers(name)) if is_numeric else table.labels(name).cast(pa.string())
-        called = _column_name(name, is_numeric)
-        if called in arrays:
-            raise ValueError(f"{table.rows.name} has two columns for the covariate {called!r}. Rename or drop one.")
+    for one in table.of_role("past", "future"):
+        values_T = table.covariate(one)
+        is_label = values_T.dtype == object
+        column = pa.array(values_T, pa.string()) if is_label else pa.array(values_T)
+        called = f"{one.role}{'_cat' * is_label}__{one.name}"
         arrays[called] = pa.LargeListArray.from_arrays(offsets, column)
+    for one in table.of_role("static"):
+        arrays[f"static__{one.name}"] = table.static_values(one)
     return pa.table(arrays)
 
 
-def _column_name(name: str, is_numeric: bool) -> str:
-    """A covariate with its role: known ahead where its own name says so (future__price), else of the past."""
-    stated = columns.kind_of(name) if "__" in name else None
-    role, short = ("past", name) if stated is None else (stated[0].value, stated[1])
-    return f"{role}__{short}" if is_numeric else f"{role}_cat__{short}"
-
-
-def _from_wide(rows: Rows, item_id: str) -> pa.Table:
+def _from_wide(rows: Rows) -> pa.Table:
     time = find(rows, rows.options.timestamp_column)
     assert time is not None
     id_name = find(rows, rows.options.id_column[0])
@@ -134,6 +142,13 @@ def _from_wide(rows: Rows, item_id: str) -> pa.Table:
             f"{rows.name}: {id_name!r} names the series of a long table, which needs a column target (or y) too; "
             f"the columns are {', '.join(rows.names)}. {which}, name it with --target, or take {id_name!r} out of a "
             "table with a column for each series."
+        )
+    options = rows.options
+    roles = (*options.known_ahead, *(options.past or ()), *options.static, *options.category)
+    if roles:
+        raise ValueError(
+            f"{rows.name} has no column {options.target[0]!r}, so it is a wide table: every column is a target, and "
+            f"{roles[0]!r} cannot be a covariate. Name the target(s) with target (--target)."
         )
     times_T = read_times(rows, time)
     names = [name for name in rows.names if name != time and has_values(rows, name)]
@@ -147,17 +162,27 @@ def _from_wide(rows: Rows, item_id: str) -> pa.Table:
         place = int(twice.argmax())
         both = f"{rows.origin.row(order[place])} and {rows.origin.row(order[place + 1])}"
         raise several_series(rows, time, times_T[place], both, order, times_T)
-    starts = np.array([0, len(rows)])
+    starts, freqs, row_T = np.array([0, len(rows)]), [None], np.arange(len(rows))
+    if isinstance(times_T, pd.DatetimeIndex):
+        try:
+            timeline = Timeline.read(times_T, starts, lambda n: repr(rows.lone[0]), options.freq, options.fill_gaps)
+        except ValueError as error:
+            raise ValueError(f"{rows.name}: {error}") from None
+        times_T, starts, freqs, row_T = timeline.times_T, timeline.starts, timeline.freqs_N, timeline.row_T
+        for note in timeline.notes:
+            rows.say(f"{rows.name}: {note}")
+    target_VT = np.stack([values.numbers(rows, name)[order][row_T] for name in names])
+    target_VT[:, row_T < 0] = np.nan
     arrays = {
-        "item_id": pa.array([item_id]),
-        **_clock(times_T, starts),
-        "target": _variates([values.numbers(rows, name)[order] for name in names], starts),
+        "item_id": pa.array([rows.lone[0]]),
+        **_clock(times_T, starts, freqs),
+        "target": _variates(target_VT, starts),
         "static__variates": pa.array([", ".join(names)]),
     }
     return pa.table(arrays)
 
 
-def _variates(variates: Sequence[np.ndarray], starts: np.ndarray) -> pa.Array:
+def _variates(variates: Sequence[np.ndarray] | np.ndarray, starts: np.ndarray) -> pa.Array:
     """V columns of numbers (T,) as N lists of V lists."""
     lengths_N = np.diff(starts)
     inner_offsets = np.concatenate([[0], np.cumsum(np.repeat(lengths_N, len(variates)))])
@@ -166,40 +191,12 @@ def _variates(variates: Sequence[np.ndarray], starts: np.ndarray) -> pa.Array:
     return pa.LargeListArray.from_arrays(pa.array(np.arange(len(lengths_N) + 1) * len(variates)), inner)
 
 
-def _clock(times_T: pd.Index, starts: np.ndarray) -> dict[str, pa.Array]:
+def _clock(times_T: pd.Index, starts: np.ndarray, freqs: Sequence[str | None]) -> dict[str, pa.Array]:
     """Columns start and freq, and timestamp where a series is not regular; none where the times are counted steps."""
     if not isinstance(times_T, pd.DatetimeIndex):
         return {}
-    stamps_T = instants(times_T).astype("datetime64[us]")
-    freqs = _freqs(stamps_T, starts)
+    stamps_T = clock_of(times_T).astype("datetime64[us]")
     arrays = {"start": pa.array(stamps_T[starts[:-1]]), "freq": pa.array(freqs, pa.string())}
     if any(freq is None and length >= 3 for freq, length in zip(freqs, np.diff(starts), strict=True)):
         arrays["timestamp"] = pa.LargeListArray.from_arrays(pa.array(starts, pa.int64()), pa.array(stamps_T))
     return arrays
-
-
-def _freqs(stamps_T: np.ndarray, starts: np.ndarray) -> list[str | None]:
-    """The frequency of every series; those that look alike are asked about once."""
-    lengths_N = np.diff(starts)
-    steps_T = np.append(np.diff(stamps_T), np.timedelta64(0, "us")).astype(np.int64)
-    last_T = np.zeros(len(stamps_T), dtype=bool)
-    last_T[starts[1:] - 1] = True  # no step of one series
-    first_step_N = steps_T[starts[:-1]]
-    uneven_T = ~last_T & (steps_T != np.repeat(first_step_N, lengths_N))
-    is_even_N = np.add.reduceat(uneven_T, starts[:-1]) == 0
-    known: dict[object, str | None] = {}
-    freqs = []
-    day = 86_400_000_000
-    weekday_N = (stamps_T[starts[:-1]].astype(np.int64) // day) % 7
-    for n, (begin, end) in enumerate(pairwise(starts)):
-        # An even step under 28 days is told by the step and the weekday; a calendar needs the stamps.
-        if is_even_N[n] and first_step_N[n] < 28 * day:
-            stamps = stamps_T[begin : min(end, begin + 30)]
-            key: object = (first_step_N[n], weekday_N[n], min(end - begin, 3))
-        else:
-            stamps = stamps_T[begin : begin + 30 if is_even_N[n] else end]
-            key = stamps.tobytes()
-        if key not in known:
-            known[key] = infer_freq(stamps)
-        freqs.append(known[key])
-    return freqs

@@ -6,7 +6,7 @@ Axes: T rows, sorted by series (as first met), then time; N series.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 
@@ -17,60 +17,61 @@ import pyarrow as pa
 from foreloom.data.columns import ID_NAMES
 from foreloom.data.tables import values
 from foreloom.data.tables.read import Rows
+from foreloom.data.tables.roles import Covariate, Role, columns_said, covariates_of, find, needed
+from foreloom.data.tables.timeline import Timeline, fill_counted
 from foreloom.data.tables.times import read_times
 
-TIME_NAMES = ("timestamp", "ds", "date", "datetime", "time")
-TARGET_NAMES = ("target", "y")
 _BETWEEN_KEYS = "\x1f"
 _MOST_KEYS = 6
 
 
-def find(rows: Rows, asked: str) -> str | None:
-    """The column of that name; for a default name, any that is known for the same thing."""
-    if asked in rows.names:
-        return asked
-    known = next((names for names in (ID_NAMES, TIME_NAMES, TARGET_NAMES) if asked == names[0]), ())
-    return next((name for name in known if name in rows.names), None)
-
-
 @dataclass(frozen=True)
 class LongTable:
-    """A table that was read and found sound, but for its numbers, which are looked at when they are asked for."""
+    """A table that was read and found sound, but for its numbers, which are looked at when they are asked for. Absent
+    steps stand in it as missing values, see `timeline`."""
 
     rows: Rows
     id_columns: tuple[str, ...]
     """Empty where nothing names the series: then each file is one."""
     time_column: str
     targets: tuple[str, ...]
+    covariates: Sequence[Covariate]
+    """In the order of the columns, but for those without any value, which `rows` notes."""
     keys_N: pd.Index
     """What tells the series apart: their ids as text."""
     order_T: np.ndarray
-    """The row of the table that stands at each place."""
+    """The row of the table that stands at each place, -1 for an absent step."""
     series_T: np.ndarray
     starts: np.ndarray
     """Series n has rows starts[n]:starts[n + 1]."""
     times_T: pd.Index
     """DatetimeIndex, or int64 where the time column counts steps."""
+    timeline: Timeline | None
+    """None where the time column counts steps, and of steps that come next."""
 
     @classmethod
-    def read(cls, rows: Rows, *, lone: Sequence[str] = ("series",)) -> LongTable:
-        """Find the columns (`rows.options`), read times and ids, sort. Without an id column every file is a series,
-        called as in `lone`.
+    def read(cls, rows: Rows) -> LongTable:
+        """Find the columns (`rows.options`), read times and ids, sort, put absent steps in. Without an id column every
+        file is a series (`rows.lone`).
 
-        ValueError, with file and row, for a column that is not there, an empty id or time, and a time that a series has
-        twice.
+        ValueError, with file and row, for a column that is not there, an empty id or time, a time that a series has
+        twice, and for times that are no steps of a frequency.
         """
         if not len(rows):
             raise ValueError(f"{rows.name} has no rows.")
-        time_column = _needed(rows, rows.options.timestamp_column)
-        targets = tuple(_needed(rows, name) for name in rows.options.target)
+        time_column = needed(rows, rows.options.timestamp_column)
+        targets = tuple(needed(rows, name) for name in rows.options.target)
         if not targets:
             raise ValueError("target is an empty list: name the column to forecast.")
         id_columns = _id_columns(rows)
-        _check_distinct([*id_columns, time_column, *targets])
+        covariates = covariates_of(rows, {*id_columns, time_column, *targets})
+        _check_distinct([*id_columns, time_column, *targets, *columns_said(rows.options)])
         times = read_times(rows, time_column)
-        codes, keys = _series(rows, id_columns, lone)
-        return cls._sorted(rows, id_columns, time_column, targets, keys, codes, times)
+        codes, keys = _series(rows, id_columns, rows.lone)
+        table = cls._sorted(rows, id_columns, time_column, targets, covariates, keys, codes, times)
+        if not id_columns:
+            _check_one_series(rows, time_column, times)
+        return table._with_absent_steps()
 
     def following(self, rows: Rows) -> LongTable:
         """A table of the steps that come next: the same columns and series, in the same order, and no targets.
@@ -84,7 +85,7 @@ class LongTable:
         codes, keys = _series(rows, self.id_columns, self.keys_N.tolist())
         codes = self.keys_N.get_indexer(keys)[codes]
         self._check_same_series(rows, codes)
-        return self._sorted(rows, self.id_columns, self.time_column, (), self.keys_N, codes, times)
+        return self._sorted(rows, self.id_columns, self.time_column, (), [], self.keys_N, codes, times)
 
     @classmethod
     def _sorted(
@@ -93,6 +94,7 @@ class LongTable:
         id_columns: tuple[str, ...],
         time_column: str,
         targets: tuple[str, ...],
+        covariates: Sequence[Covariate],
         keys_N: pd.Index,
         codes: np.ndarray,
         times: pd.Index,
@@ -100,32 +102,92 @@ class LongTable:
         order = np.lexsort([instants(times), codes])
         codes, times = codes[order], times.take(order)
         starts = np.searchsorted(codes, np.arange(len(keys_N) + 1))
-        table = cls(rows, id_columns, time_column, targets, keys_N, order, codes, starts, times)
+        table = cls(rows, id_columns, time_column, targets, covariates, keys_N, order, codes, starts, times, None)
         table._check_times()
         return table
 
-    @cached_property
-    def covariates(self) -> list[str]:
-        """The columns that are left, but for those without any value, which `rows` notes."""
-        used = {*self.id_columns, self.time_column, *self.targets}
-        return [name for name in self.rows.names if name not in used and has_values(self.rows, name)]
+    def _with_absent_steps(self) -> LongTable:
+        options, place = self.rows.options, self.rows.name
+        try:
+            if isinstance(self.times_T, pd.DatetimeIndex):
+                timeline = Timeline.read(self.times_T, self.starts, self.series, options.freq, options.fill_gaps)
+                times_T, starts, row_T, notes = timeline.times_T, timeline.starts, timeline.row_T, timeline.notes
+            else:
+                timeline = None
+                times_T, starts, row_T, notes = fill_counted(
+                    self.times_T, self.starts, self.series, options.freq, options.fill_gaps
+                )
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from None
+        for note in notes:
+            self.rows.say(f"{place}: {note}")
+        order_T = np.where(row_T < 0, -1, self.order_T[row_T])
+        series_T = np.repeat(np.arange(len(self.keys_N)), np.diff(starts))
+        return replace(self, order_T=order_T, series_T=series_T, starts=starts, times_T=times_T, timeline=timeline)
+
+    def part(self, chosen_T: np.ndarray) -> LongTable:
+        """Some of the places, bool (T,), of every series one at least."""
+        series_T = self.series_T[chosen_T]
+        starts = np.searchsorted(series_T, np.arange(len(self.keys_N) + 1))
+        times_T = self.times_T[chosen_T]
+        timeline = self.timeline
+        if timeline is not None:
+            assert isinstance(times_T, pd.DatetimeIndex)
+            timeline = replace(timeline, times_T=times_T, starts=starts, row_T=timeline.row_T[chosen_T])
+        return replace(
+            self, order_T=self.order_T[chosen_T], series_T=series_T, starts=starts, times_T=times_T, timeline=timeline
+        )
+
+    def of_role(self, *roles: Role) -> list[Covariate]:
+        """The covariates of some roles, in the order of the columns."""
+        return [one for one in self.covariates if one.role in roles]
+
+    def static_values(self, covariate: Covariate) -> pa.Array:
+        """The one value of each series (N,), null is missing. ValueError, with row and series, for a second one."""
+        column = self.covariate(covariate)
+        code_T = pd.factorize(column)[0]
+        seen_T = np.flatnonzero(code_T >= 0)
+        first_N = np.full(len(self.keys_N), -1)
+        series, place = np.unique(self.series_T[seen_T], return_index=True)
+        first_N[series] = seen_T[place]
+        other_T = seen_T[code_T[seen_T] != code_T[first_N[self.series_T[seen_T]]]]
+        if len(other_T):
+            here, first = int(other_T[0]), int(first_N[self.series_T[other_T[0]]])
+            other, known = column[[here, first]].tolist()
+            raise ValueError(
+                f"{self.rows.name}: column {covariate.column!r} is static, one value a series, and holds "
+                f"{other!r} in {self.place(here)} after {known!r}. It is a covariate: leave it out of "
+                "static, and out of its name."
+            )
+        is_known = first_N >= 0
+        type_ = pa.large_string() if column.dtype == object else pa.float64()
+        return pa.array(column[np.maximum(first_N, 0)], type_, mask=~is_known)
+
+    def covariate(self, covariate: Covariate, past: set[str] | None = None) -> np.ndarray:
+        """A column (T,) of float64, NaN is missing, or of labels (object, None is missing), see `labels`."""
+        if past is None and self.is_numeric(covariate):
+            return self.numbers(covariate.column)
+        return self.labels(covariate.column, past).to_numpy(zero_copy_only=False)
 
     def numbers(self, name: str) -> np.ndarray:
         """float64 (T,), NaN is missing; ValueError, with row and series, for what is no number."""
         try:
-            return values.numbers(self.rows, name)[self.order_T]
+            numbers = values.numbers(self.rows, name)[self.order_T]
+            numbers[self.order_T < 0] = np.nan
+            return numbers
         except values.NotANumber as error:
             row = error.args_of[2]
             raise error.of(self.series(int(self.series_T[int((self.order_T == row).argmax())]))) from None
 
-    def is_numeric(self, name: str) -> bool:
+    def is_numeric(self, covariate: Covariate) -> bool:
         """Numbers, or labels?"""
-        return values.is_numeric(self.rows, name)
+        is_numeric = values.is_numeric(self.rows, covariate.column)  # also where it is said: times are refused
+        return is_numeric and not covariate.is_label
 
     def labels(self, name: str, past: set[str] | None = None) -> pa.Array:
         """Text (T,), null is missing; written as the labels of the `past` where those are given."""
         column = values.labels(self.rows, name) if past is None else values.labels_like(self.rows, name, past)
-        return column.take(pa.array(self.order_T))
+        return column.take(pa.array(self.order_T, mask=self.order_T < 0))
 
     @cached_property
     def names_N(self) -> list[str]:
@@ -147,6 +209,17 @@ class LongTable:
     def place(self, position: int) -> str:
         """A sorted row, for sentences."""
         return f"{self.rows.origin.row(self.order_T[position])} (series {self.series(self.series_T[position])})"
+
+    def say_empty(self, target_VT: np.ndarray) -> None:
+        """A note where a series has no value in any of its targets."""
+        has_value_N = np.add.reduceat(np.isfinite(target_VT).any(axis=0), self.starts[:-1]) > 0
+        if not has_value_N.all():
+            empty = np.flatnonzero(~has_value_N)
+            others = f" and {len(empty) - 1} more have" if len(empty) > 1 else " has"
+            self.rows.say(
+                f"{self.rows.name}: series {self.series(int(empty[0]))}{others} no value: there is nothing to "
+                "forecast from."
+            )
 
     def _check_times(self) -> None:
         instants_T = instants(self.times_T)
@@ -189,23 +262,14 @@ def instants(times: pd.Index) -> np.ndarray:
     return times.to_numpy()
 
 
-def has_values(rows: Rows, name: str) -> bool:
-    """A column without any value is left out; a note says so."""
-    if values.is_empty(rows, name):
-        rows.say(f"{rows.name}: column {name!r} holds no value and is left out.")
-        return False
-    return True
-
-
 def several_series(rows: Rows, time: str, stamp: object, both: str, order: np.ndarray, times: pd.Index) -> ValueError:
     """A time that stands twice where nothing names the series: which columns may."""
     keys = _likely_keys(rows, time, np.argsort(order), times)
-    verbs = "with foreloom forecast, data inspect and data convert"
-    remedy = f"Name the column that tells them apart with id_column= (--id-column {verbs})."
+    remedy = "Name the column that tells them apart with id_column= (--id-column)."
     if keys:
         quoted, asked = " and ".join(map(repr, keys)), ",".join(keys)
         given = repr(keys[0]) if len(keys) == 1 else repr(list(keys))
-        remedy = f"Is the series named by {quoted}? Then say id_column={given} (--id-column {asked} {verbs})."
+        remedy = f"Is the series named by {quoted}? Then say id_column={given} (--id-column {asked})."
     return ValueError(
         f"{rows.name} has no column {rows.options.id_column[0]!r}. Its columns: {', '.join(rows.names)}. The time "
         f"{stamp} stands in it twice ({both}), so it holds more than one series. {remedy}"
@@ -237,14 +301,30 @@ def _id_columns(rows: Rows) -> tuple[str, ...]:
     if len(asked) == 1 and asked[0] == ID_NAMES[0]:
         found = find(rows, asked[0])
         return () if found is None else (found,)
-    return tuple(_needed(rows, name) for name in asked)
+    return tuple(needed(rows, name) for name in asked)
 
 
-def _needed(rows: Rows, asked: str) -> str:
-    found = find(rows, asked)
-    if found is None:
-        raise ValueError(f"{rows.name} has no column {asked!r}. {rows.nearest(asked)}")
-    return found
+def _check_one_series(rows: Rows, time: str, times: pd.Index) -> None:
+    """Without an id, times that go back just where a column of text changes are those of several series."""
+    instants_T = instants(times)
+    back = instants_T[1:] < instants_T[:-1]
+    if len(rows.lone) > 1 or not back.any():
+        return
+    for name in rows.names:
+        if name == time or not pa.types.is_large_string(rows.column(name).type):
+            continue
+        code, labels = pd.factorize(rows.column(name).to_pandas())
+        changes = code[1:] != code[:-1]
+        if not any(character.isalpha() for label in labels[:2] for character in label):
+            continue  # a number
+        if changes.sum() == code.max() and (changes >= back).all() and 2 * changes.sum() < len(code):
+            row = int(back.argmax()) + 1
+            raise ValueError(
+                f"{rows.name} has no column {rows.options.id_column[0]!r}, and its times go back in "
+                f"{rows.origin.row(row)}, where {name!r} changes from {rows.column(name)[row - 1].as_py()!r} to "
+                f"{rows.column(name)[row].as_py()!r}: is that the name of the series? Then say id_column={name!r} "
+                f"(--id-column {name}); else sort the rows by time."
+            )
 
 
 def _check_distinct(used: Sequence[str]) -> None:

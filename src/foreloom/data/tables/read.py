@@ -22,34 +22,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv as arrow_csv
 
+from foreloom.data.tables.options import TableOptions
+
 _PERIOD = "pandas.period"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _HEADER_BYTES = 2**16
 _INDEX = "__index_level_"
 """What pandas calls an index without a name in Parquet; nobody misses it."""
-
-
-@dataclass(frozen=True)
-class TableOptions:
-    """What a table does not say itself. The default names stand for all that are known, see `long_table`."""
-
-    id_column: tuple[str, ...] = ("item_id",)
-    """The columns that name the series together."""
-    timestamp_column: str = "timestamp"
-    target: tuple[str, ...] = ("target",)
-    date_format: str | None = None
-    """How times are written (%d/%m/%Y), where more than one reading fits."""
-    separator: str | None = None
-    """Between the columns of a text file; unset: a comma, a tab in .tsv files."""
-    decimal: str | None = None
-    """The decimal point of a text file; unset: a point."""
-
-    def __post_init__(self) -> None:
-        if self.separator == "tab":
-            object.__setattr__(self, "separator", "\t")
-        for name, value in (("separator", self.separator), ("decimal", self.decimal)):
-            if value is not None and len(value) != 1:
-                raise ValueError(f"{name} {value!r}: one character is wanted, such as ; or a comma.")
 
 
 @dataclass(frozen=True)
@@ -88,7 +67,9 @@ class Rows:
     origin: Origin
     is_text: bool = False
     """Read from a text file: numbers are spelled out, and so is what is missing."""
-    options: TableOptions = TableOptions()
+    options: TableOptions = field(default_factory=TableOptions)
+    lone: tuple[str, ...] = ("series",)
+    """What the series is called where nothing names it, one a file."""
     notes: list[str] = field(default_factory=list)
     """What their owner should know: guesses, columns left out."""
     time_forms: dict[str, str] = field(default_factory=dict)
@@ -156,11 +137,17 @@ def read_rows(path: Path, options: TableOptions = TableOptions()) -> Rows:
     """The rows of a file, .parquet or text (.csv, .tsv, also compressed: .csv.gz). ValueError, with the file."""
     if ".parquet" in path.suffixes:
         table = _without_periods(_read_parquet(path))
-        return _checked(Rows(table, Origin((str(path),), (len(table),)), options=options))
+        return _checked(Rows(table, Origin((str(path),), (len(table),)), options=options, lone=(path.stem,)))
     notes: list[str] = []
     table = _read_text(path, options, notes)
     origin = Origin((str(path),), (len(table),), first_row=2)
-    return _checked(Rows(table, origin, is_text=True, options=options, notes=notes))
+    return _checked(Rows(table, origin, is_text=True, options=options, lone=(path.stem,), notes=notes))
+
+
+def read_names(path: Path, options: TableOptions = TableOptions()) -> list[str]:
+    """The columns of a text file."""
+    data, encoding = _text_of(path, [])
+    return _header(path, data, encoding, _separator(path, options))
 
 
 def join(parts: Sequence[Rows]) -> Rows:
@@ -184,7 +171,8 @@ def join(parts: Sequence[Rows]) -> Rows:
         tuple(size for one in origins for size in one.num_rows),
         first.origin.first_row,
     )
-    return Rows(table, origin, first.is_text, first.options, [note for part in parts for note in part.notes])
+    lone = tuple(name for part in parts for name in part.lone)
+    return Rows(table, origin, first.is_text, first.options, lone, [note for part in parts for note in part.notes])
 
 
 def _with_text(table: pa.Table, name: str) -> pa.Table:
@@ -251,7 +239,7 @@ def _read_parquet(path: Path) -> pa.Table:
 
 def _read_text(path: Path, options: TableOptions, notes: list[str]) -> pa.Table:
     data, encoding = _text_of(path, notes)
-    separator = options.separator or ("\t" if ".tsv" in path.suffixes else ",")
+    separator = _separator(path, options)
     header = _header(path, data, encoding, separator)
     fields = [f"f{number}" for number in range(len(header))]
 
@@ -275,7 +263,11 @@ def _read_text(path: Path, options: TableOptions, notes: list[str]) -> pa.Table:
         except pa.ArrowInvalid as error:
             reason = str(error).rstrip(".").removeprefix("CSV parse error: ").replace("Row #", "row ")
             raise ValueError(f"{path} cannot be read as a table: {reason}.{_hint(header)}") from None
-    return table.slice(1).rename_columns([name.strip() for name in header])
+    return table.slice(1).rename_columns(header)
+
+
+def _separator(path: Path, options: TableOptions) -> str:
+    return options.separator or ("\t" if ".tsv" in path.suffixes else ",")
 
 
 def _text_of(path: Path, notes: list[str]) -> tuple[bytes, str]:
@@ -314,7 +306,7 @@ def _header(path: Path, data: bytes, encoding: str, separator: str) -> list[str]
     header = next(csv.reader(io.StringIO(text), delimiter=separator), [])
     if not header:
         raise ValueError(f"{path} cannot be read as a table: it is empty.")
-    return header
+    return [name.strip() for name in header]
 
 
 def _hint(header: Sequence[str]) -> str:
@@ -326,7 +318,7 @@ def _hint(header: Sequence[str]) -> str:
         if len(header) == 1 and separator in header[0]:
             return (
                 f" Its columns seem to be parted by {name}; save it with commas, and numbers with a decimal point, or "
-                f"say {option} to foreloom forecast, data inspect or data convert."
+                f"say {option} (of a recipe's source or a task: table.separator, table.decimal)."
             )
     return ""
 

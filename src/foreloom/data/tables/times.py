@@ -14,8 +14,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from foreloom.data.tables.frequency import infer_freq
 from foreloom.data.tables.read import Rows
-from foreloom.data.tables.timeline import infer_freq
 
 _ORDERS = {
     "000": ("mdy", "dmy", "ymd"), "0a0": ("dby", "ybd"), "a00": ("bdy",), "a0": ("by",), "0a": ("yb",),
@@ -156,8 +156,7 @@ def _parsed(rows: Rows, name: str, texts: pa.Array, place_N: np.ndarray) -> tupl
         example = texts[int(place_N[0])].as_py()
         rows.say(
             f"{rows.name}: column {name!r} can be read in two ways ({example!r}); it is read as {form}. If that is "
-            f'wrong, say date_format="{other}" (--date-format "{other}" with foreloom forecast, data inspect and data '
-            "convert)."
+            f'wrong, say date_format="{other}" (--date-format "{other}").'
         )
     rows.time_forms[name] = form
     return chosen, form

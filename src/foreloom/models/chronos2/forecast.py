@@ -49,8 +49,10 @@ class Chronos2Forecaster:
         batch_size: int = 256,
         context_length: int | None = None,
         cross_learning: bool = False,
+        unrolled_quantiles: Sequence[float] | None = None,
     ) -> list[np.ndarray]:
-        """See `models.family.Forecaster`. `cross_learning` lets all rows of a batch see each other.
+        """See `models.family.Forecaster`. `cross_learning` lets all rows of a batch see each other. Horizons beyond one
+        forward follow the paths of the model's levels `unrolled_quantiles` (see `unrolled_levels` for none).
 
         Levels the model was not trained for are interpolated, flat beyond its outermost. Horizons beyond
         `max_output_patches` are unrolled. ValueError for a context beyond the limit where `context_length` does not
@@ -71,6 +73,7 @@ class Chronos2Forecaster:
                     stacked_contexts(contexts),
                     stacked_futures([seen[i] for i in chunk], prediction_length),
                     np.zeros_like(group_ids) if cross_learning else group_ids,
+                    unrolled_quantiles,
                 )
                 quantiles_BHQ = quantiles_BQH.transpose(1, 2)
                 values = interpolate_levels(quantiles_BHQ, self.quantile_levels, quantile_levels).cpu().numpy()
@@ -100,7 +103,13 @@ class Chronos2Forecaster:
         """Itself: the model standardises every context anyway."""
         return self
 
-    def _predict(self, context_BL: np.ndarray, future_BH: np.ndarray, group_ids: np.ndarray) -> Tensor:
+    def _predict(
+        self,
+        context_BL: np.ndarray,
+        future_BH: np.ndarray,
+        group_ids: np.ndarray,
+        unrolled: Sequence[float] | None,
+    ) -> Tensor:
         """Quantiles (B, Q, H) of one batch."""
         context_BL = without_leading_padding(context_BL)
         has_covariates = not np.isnan(future_BH).all()
@@ -125,6 +134,7 @@ class Chronos2Forecaster:
             patch_size=patch_size,
             max_patches=self.architecture.max_output_patches,
             context_length=self.context_length,
+            unrolled=unrolled,
         )
 
     def _in_float32(
@@ -187,8 +197,16 @@ Forward = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 """forward(context (B, L), future (B, H), group ids (B,), patches) -> quantiles (B, Q, patches * P)."""
 
 
-def unrolled_levels(levels: Sequence[float]) -> tuple[float, ...]:
-    """The levels whose paths are followed: the nine deciles, or a model's own between 0.1 and 0.9 if it lacks one."""
+def unrolled_levels(levels: Sequence[float], asked: Sequence[float] | None = None) -> tuple[float, ...]:
+    """The levels whose paths are followed: those asked for, in order, which must be the model's own; else the nine
+    deciles, or a model's own between 0.1 and 0.9 if it lacks one."""
+    if asked is not None:
+        if not asked or not set(asked) <= set(levels):
+            raise ValueError(
+                f"unrolled_quantiles {list(asked)}: paths are followed at levels of the model, {list(levels)}; name "
+                "some of these."
+            )
+        return tuple(sorted(set(asked)))
     if set(UNROLLED_LEVELS) <= set(levels):
         return UNROLLED_LEVELS
     inner = tuple(level for level in levels if 0.1 <= level <= 0.9)
@@ -210,6 +228,7 @@ def unroll(
     patch_size: int,
     max_patches: int,
     context_length: int,
+    unrolled: Sequence[float] | None = None,
 ) -> Tensor:
     """Quantiles (B, Q, H) of a horizon of any length, H being the steps of `future_BH` (NaN: unknown).
 
@@ -218,12 +237,13 @@ def unroll(
     stands for. Paths of different levels never share a group.
     """
     num_rows, horizon = future_BH.shape
+    paths = () if unrolled is None else unrolled_levels(levels, unrolled)
     num_patches = lambda steps: min(-(-steps // patch_size), max_patches)
     forecast = forward(context_BL, future_BH, group_ids, num_patches(horizon))
     done = forecast.shape[-1]
     if done >= horizon:
         return forecast[..., :horizon]
-    paths = unrolled_levels(levels)
+    paths = paths or unrolled_levels(levels)
     num_paths = len(paths)
     level_Q, level_U = forecast.new_tensor(levels), forecast.new_tensor(paths)
     weight_UQ = torch.outer(level_mass(level_U), level_mass(level_Q)).flatten()

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from foreloom.models.common.attention import Implementation
 from foreloom.models.common.hub_folder import resolve_folder
-from foreloom.models.time_moe.architecture import MODEL_TYPE, Architecture
+from foreloom.models.time_moe.architecture import MODEL_TYPE, Architecture, Protocol
 from foreloom.models.time_moe.checkpoint import FOLDER
 from foreloom.models.time_moe.model import TimeMoeForPrediction
 
@@ -44,31 +44,37 @@ class AutoTimeMoe(TimeMoeForPrediction):
         torch_dtype: torch.dtype | str | None = None,
         device_map: str | torch.device | None = None,
         attn_implementation: str | None = None,
+        protocol: str = "standard",
         **options: Any,
     ) -> AutoTimeMoe:
         """Load a folder or hub id, in evaluation mode.
 
         `dtype` (once `torch_dtype`): float32 unless asked, also where the folder holds bfloat16, since a context is
         rounded to the model's dtype; "auto" takes the folder's. `device_map`: one device. `attn_implementation`: auto,
-        eager, sdpa or flash_attention_2. ValueError for other options and for folders that do not fit.
+        eager, sdpa or flash_attention_2. `protocol`: "reference" is the official code's, which also forecasts beyond
+        `max_position_embeddings` from the whole context; standard uses the newest steps. ValueError for other options
+        and for folders that do not fit.
         """
         download = {name: options.pop(name) for name in _DOWNLOAD_OPTIONS if options.get(name) is not None}
         unknown = [name for name in options if name not in (*_IGNORED, *_DOWNLOAD_OPTIONS)]
         if unknown:
             raise ValueError(
                 f"from_pretrained: {', '.join(unknown)} mean nothing to foreloom's Time-MoE; it takes dtype, "
-                "device_map (one device) and attn_implementation."
+                "device_map (one device), attn_implementation and protocol."
             )
         folder = resolve_folder(pretrained_model_name_or_path, **download)
         config = AutoTimeMoeConfig.from_pretrained(folder) if config is None else config
         named = attn_implementation or config._attn_implementation or "auto"  # where AutoConfig puts what was asked
         if named not in get_args(Implementation):
             raise ValueError(f"attn_implementation {named!r}: choose one of {', '.join(get_args(Implementation))}.")
+        if protocol not in get_args(Protocol):
+            raise ValueError(f"protocol {protocol!r}: choose one of {', '.join(get_args(Protocol))}.")
         loaded = FOLDER.load(folder)
         with torch.device("meta"):
             model = cls(loaded.architecture, config)
         model.load_state_dict(loaded.state_dict(), assign=True)
         model.attn_implementation = cast(Implementation, named)
+        model.protocol = cast(Protocol, protocol)
         return model.to(device=_device(device_map), dtype=_dtype(dtype or torch_dtype, config)).eval()
 
     def save_pretrained(self, save_directory: str | Path) -> None:

@@ -20,7 +20,7 @@ from foreloom.models.common.forecasting import UnivariateForecaster
 from foreloom.models.common.rows import last_observed, left_padded, to_device
 from foreloom.models.family import ExpertChoices
 from foreloom.models.time_moe.architecture import Architecture
-from foreloom.models.time_moe.generate import generate
+from foreloom.models.time_moe.generate import context_room, generate
 
 
 class TimeMoeForecaster(UnivariateForecaster):
@@ -28,8 +28,9 @@ class TimeMoeForecaster(UnivariateForecaster):
 
     The model knows no levels: every level gets the one forecast there is. Context and forecast together are
     `max_position_embeddings` steps at most. Without a `context_length` of its own choice (none, or that of this
-    forecaster) a forecast uses the newest steps that leave room for it; where the two lengths asked for do not fit, it
-    raises ValueError.
+    forecaster) a forecast uses the newest steps that leave room for it, with a warning where that cuts any; where the
+    two lengths asked for do not fit, it raises ValueError. With `module.protocol = "reference"` there is no such limit,
+    as in the official code.
     """
 
     model_name = "Time-MoE"
@@ -99,16 +100,16 @@ class TimeMoeForecaster(UnivariateForecaster):
         """Context steps beside a forecast of `prediction_length` steps."""
         if prediction_length is None:
             return super().num_context_steps(inputs, context_length)
-        if prediction_length >= self._limit:
-            raise ValueError(
-                f"prediction_length {prediction_length} leaves no context: the model takes {self._limit} steps "
-                "together (max_position_embeddings)."
-            )
-        if context_length is None or context_length == self.context_length:
-            return self._limit - prediction_length
+        longest = max((x.context_RC.shape[1] for x in inputs), default=0)
+        is_chosen = context_length is not None and context_length != self.context_length
+        if self.module.protocol == "reference" and not is_chosen:
+            return max(longest, 1)
+        room = context_room(self._limit, prediction_length, 0 if is_chosen else longest)
+        if context_length is None or not is_chosen:
+            return room
         if context_length < 1:
             raise ValueError(f"context_length must be at least 1, got {context_length}.")
-        if context_length + prediction_length > self._limit:
+        if context_length > room and self.module.protocol == "standard":
             raise ValueError(
                 f"context_length {context_length} and prediction_length {prediction_length} are "
                 f"{context_length + prediction_length} steps, and the model takes {self._limit} "

@@ -6,6 +6,7 @@ Axes: B rows, S context steps, T steps with the forecast, h horizon of one head.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -38,18 +39,20 @@ def generate(
     round the longest horizon that does not go beyond the end is forecast, as the official code does: 96 = 64 + 32 steps
     with the released heads. `use_cache` remembers keys and values, so that a round computes its new steps only.
 
-    Raises ValueError where `inputs` has another shape or values that are not finite, where padding stands at the right,
-    for anything that asks to sample, and (but in the reference protocol) beyond `max_position_embeddings`.
+    Where context and forecast together go beyond `max_position_embeddings`, the forecast is made from the newest steps
+    that leave room for it, with a warning; with `module.protocol = "reference"` it is made from all, as the official
+    code does. Raises ValueError where `inputs` has another shape or values that are not finite, where padding stands at
+    the right, for anything that asks to sample, and for a forecast that leaves no room for any context.
     """
     _refuse_sampling(sampling)
     num_new = _num_new_tokens(inputs, max_new_tokens, max_length)
     num_steps, total = inputs.shape[1], inputs.shape[1] + num_new
     limit = Architecture.of(module).max_position_embeddings
     if total > limit and module.protocol == "standard":
-        raise ValueError(
-            f"{num_steps} steps of context and {num_new} of forecast are {total}, and the model takes {limit} "
-            "(max_position_embeddings); shorten the context or the forecast."
-        )
+        room = context_room(limit, num_new, num_steps)
+        mask = None if attention_mask is None else attention_mask[:, -room:]
+        both = generate(module, inputs[:, -room:], num_new, attention_mask=mask, use_cache=use_cache)
+        return torch.cat([inputs.to(both.dtype), both[:, room:]], 1)
     values = inputs.new_empty((len(inputs), total), dtype=next(module.parameters()).dtype)
     values[:, :num_steps] = inputs
     if not values[:, :num_steps].isfinite().all():
@@ -62,6 +65,25 @@ def generate(
     with _not_compiled():
         _extend(module, values, num_steps, mask, positions, use_cache)
     return values
+
+
+def context_room(limit: int, num_new: int, num_steps: int) -> int:
+    """Context steps beside a forecast of `num_new`, with a warning where a context of `num_steps` has more. ValueError
+    where there is no room for any."""
+    if num_new >= limit:
+        raise ValueError(
+            f"{num_new} steps to forecast leave no context: the model takes {limit} steps together "
+            "(max_position_embeddings). Ask for fewer."
+        )
+    room = limit - num_new
+    if num_steps > room:
+        warnings.warn(
+            f"a context of {num_steps:,} steps is cut to its newest {room:,}: with {num_new:,} to forecast they are "
+            f'the {limit:,} that the model was made for (max_position_embeddings). protocol "reference" goes beyond, '
+            "as the official code does.",
+            stacklevel=3,
+        )
+    return room
 
 
 def _extend(
