@@ -75,9 +75,7 @@ def forecasting_pair(num_rows: int, folder: Path) -> tuple[Call, Call]:
 
 
 def main() -> None:
-    options = parser(__doc__, turns=5, only=["train", "forecast", "batches"])
-    options.add_argument("--rows", type=int, nargs="+", help="batch sizes in place of 32 and 256")
-    arguments = options.parse_args()
+    arguments = parser(__doc__, turns=5, only=["train", "forecast", "batches"]).parse_args()
     wants = lambda what: arguments.only in (None, what)
     rows = arguments.rows or ([4] if arguments.quick else [32, 256])
     if arguments.only != "batches":

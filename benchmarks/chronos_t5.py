@@ -102,7 +102,7 @@ def main() -> None:
             arguments.trained, "chronos-t5-tiny-sample", quick=arguments.quick, overrides=overrides
         ) as folder:
             table = Table(arguments, "chronos-forecasting")
-            for rows in [2] if arguments.quick else [8, 32]:
+            for rows in arguments.rows or ([2] if arguments.quick else [8, 32]):
                 if wants("train"):
                     table.compare(
                         f"{arguments.size}, training step, batch {rows}", training_pair(rows, folder), trains=True

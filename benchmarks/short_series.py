@@ -68,14 +68,12 @@ def pairs(folder: Path, num_series: int) -> dict[str, tuple[Call, Call]]:
 
 
 def main() -> None:
-    options = parser(__doc__, turns=7)
-    options.add_argument("--series", type=int, default=2000)
-    arguments = options.parse_args()
-    num_series = 50 if arguments.quick else arguments.series
+    arguments = parser(__doc__, turns=7).parse_args()
     with trained_folder(arguments.trained, quick=arguments.quick) as folder:
         table = Table(arguments, "chronos-forecasting")
-        for name, pair in pairs(folder, num_series).items():
-            table.compare(f"{num_series:,} series, {name}", pair)
+        for num_series in arguments.rows or ([50] if arguments.quick else [2000]):
+            for name, pair in pairs(folder, num_series).items():
+                table.compare(f"{num_series:,} series, {name}", pair)
 
 
 if __name__ == "__main__":

@@ -133,17 +133,20 @@ def on_cpu(arguments: argparse.Namespace) -> None:
     with trained_folder(arguments.trained, "time-moe-etth1", quick=quick, overrides=overrides) as folder:
         model = FAMILY.load(folder)
     table = Table(arguments, "plain")
+    num_tokens, rows = (256, [2]) if quick else (4096, arguments.rows or [8, 2])
     if only in (None, "layer"):
-        for num_tokens in (8, 64, 512) if quick else (8, 64, 512, 4096):
-            pair = layer_pair(model, num_tokens)
-            table.compare(f"layer of experts, {num_tokens} tokens", pair, trains=True, tolerance=1e-5, times=5)
+        for num in (8, 64, 512) if quick else (8, 64, 512, 4096):
+            pair = layer_pair(model, num)
+            table.compare(f"layer of experts, {num} tokens", pair, trains=True, tolerance=1e-5, times=5)
     if only in (None, "train"):
-        asked = [(arguments.rows, arguments.steps)] if arguments.rows else [(8, 512), (2, 2048)]
-        for num_rows, num_steps in [(2, 128)] if quick else asked:
+        for num_rows in rows:
+            num_steps = num_tokens // num_rows
             pair = training_pair(model, num_rows, num_steps)
             table.compare(f"forward and backward, {num_rows} × {num_steps}", pair, trains=True, tolerance=1e-5)
     if only in (None, "forecast"):
-        for num_rows, num_steps, num_new in ((2, 128, 96),) if quick else ((8, 512, 96), (2, 2048, 336)):
+        for num_rows in rows:
+            num_steps = num_tokens // num_rows
+            num_new = 336 if num_steps > 1024 else 96
             pair = forecasting_pair(model, num_rows, num_steps, num_new)
             table.compare(f"generate, {num_rows} × {num_steps} → {num_new}", pair, tolerance=1e-3)
 
@@ -151,7 +154,7 @@ def on_cpu(arguments: argparse.Namespace) -> None:
 def on_cuda(arguments: argparse.Namespace) -> None:
     device = torch.device("cuda")
     model = new_model(Architecture(**SIZES["50m"]))
-    num_rows, num_steps = arguments.rows or 32, arguments.steps
+    (num_rows,), num_steps = arguments.rows or [32], arguments.steps
     pair = training_pair(model, num_rows, num_steps, device)
     name = f"time-moe-50m, bf16, training step, {num_rows} × {num_steps}"
     step_seconds = Table(arguments, "plain").compare(name, pair, tolerance=2e-2)
@@ -171,8 +174,7 @@ def on_cuda(arguments: argparse.Namespace) -> None:
 def main() -> None:
     options = parser(__doc__, turns=7, only=["layer", "train", "forecast"])
     options.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    options.add_argument("--rows", type=int, help="of a training batch, in place of the standard ones")
-    options.add_argument("--steps", type=int, default=1024, help="of its rows")
+    options.add_argument("--steps", type=int, default=1024, help="of a row on a GPU")
     arguments = options.parse_args()
     if arguments.device == "cuda":
         on_cuda(arguments)

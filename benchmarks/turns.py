@@ -26,6 +26,7 @@ def parser(description: str | None, *, turns: int, only: Sequence[str] = ()) -> 
     made.add_argument("--trained", type=Path, metavar="FOLDER", help="a trained run or model, in place of training one")
     made.add_argument("--turns", type=int, default=turns, help=f"of both sides; {turns} by default")
     made.add_argument("--cpu-time", action="store_true", help="of all threads together, in place of the clock's")
+    made.add_argument("--rows", type=int, nargs="+", help="batch sizes in place of the standard ones")
     if only:
         made.add_argument("--only", choices=only, help="one of them")
     return made
