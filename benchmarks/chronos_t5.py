@@ -1,18 +1,16 @@
 """Chronos-T5 beside chronos-forecasting and transformers, and its experts beside a dense run of all of them.
 
-    OMP_NUM_THREADS=2 python benchmarks/chronos_t5.py            # about ten minutes
+    OMP_NUM_THREADS=2 python benchmarks/chronos_t5.py            # trains a model first; about ten minutes
     OMP_NUM_THREADS=2 python benchmarks/chronos_t5.py --quick    # does it still run?
 
-Both sides hold the same weights. Training: the same tokens (context 512, horizon 64, dropout 0.1), fused AdamW, beside
-transformers' T5ForConditionalGeneration as chronos-forecasting trains it. Forecasts: 20 samples of 64 steps, beside
-ChronosPipeline.predict. Experts: forward and backward of the head for 16 experts of which 2 are active, beside running
-all 16 and mixing.
+Both sides hold the same trained weights. Training: the same tokens (context 512, horizon 64, dropout 0.1), fused AdamW,
+beside transformers' T5ForConditionalGeneration as chronos-forecasting trains it. Forecasts: 20 samples of 64 steps,
+beside ChronosPipeline.predict. Experts: forward and backward of a head of 16 experts of which 2 are active, beside
+running all 16 and mixing; their weights are random, and the gradients of a mean square are far from subnormal.
 """
 
 from __future__ import annotations
 
-import argparse
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -20,35 +18,30 @@ import torch
 from chronos import ChronosPipeline
 
 from foreloom.data.forecast_input import ForecastInput
-from foreloom.models.chronos_t5.architecture import Architecture, ChronosT5Config
+from foreloom.models.chronos_t5.architecture import Architecture
 from foreloom.models.chronos_t5.experts import SampleExperts, SampleRouting
 from foreloom.models.chronos_t5.family import FAMILY
 from foreloom.models.chronos_t5.forecast import ChronosT5Forecaster
-from foreloom.models.family import WindowLengths
-from turns import Call, compare, training_step
+from trained import trained_folder
+from turns import Call, Table, parser, random_walks, training_step
 
 CONTEXT, HORIZON = 512, 64
-SEED = 0
+OVERRIDES = [
+    f"data.context_length={CONTEXT}", f"data.prediction_length={HORIZON}", "data.drop_values=0",
+    "data.sources=[{path: 'synth://patterns?num_series=50&length=800'}]", "validation.steps=0",
+    "model.n_tokens=4096", "model.low_limit=-15", "model.high_limit=15", "model.num_samples=20",
+]  # fmt: skip
+"""The published tokens and samples, and longer windows than those of the sample recipe."""
 
 
-def both_sides(size: str, folder: Path) -> tuple[torch.nn.Module, ChronosPipeline]:
-    """Our module and their pipeline on the same weights; theirs is loaded from the folder that we write."""
-    config = ChronosT5Config(size=size, initializer_factor=1.0)  # with 0.05 every token is as likely as any other
-    model = FAMILY.build(config, WindowLengths(CONTEXT, HORIZON))
-    FAMILY.initialize(model, SEED)
-    FAMILY.save(model, model.state_dict(), folder)
-    return model, ChronosPipeline.from_pretrained(folder)
+def both_sides(folder: Path) -> tuple[torch.nn.Module, ChronosPipeline]:
+    """Our module and their pipeline on the same weights."""
+    return FAMILY.load(folder), ChronosPipeline.from_pretrained(folder)
 
 
-def random_walks(num_rows: int) -> np.ndarray:
-    """float32 (rows, CONTEXT + HORIZON)."""
-    steps = np.random.default_rng(SEED).normal(size=(num_rows, CONTEXT + HORIZON))
-    return steps.cumsum(1).astype(np.float32)
-
-
-def training_pair(size: str, num_rows: int, folder: Path) -> tuple[Call, Call]:
-    ours, pipeline = both_sides(size, folder)
-    walks = torch.from_numpy(random_walks(num_rows))
+def training_pair(num_rows: int, folder: Path) -> tuple[Call, Call]:
+    ours, pipeline = both_sides(folder)
+    walks = torch.from_numpy(random_walks(num_rows, CONTEXT + HORIZON))
     context = ours.tokenizer.encode_context(walks[:, :CONTEXT])
     labels = ours.tokenizer.encode_labels(walks[:, CONTEXT:], context.scale_R)
     batch = {"input_ids": context.id_RS, "attention_mask": context.mask_RS, "labels": labels}
@@ -56,9 +49,9 @@ def training_pair(size: str, num_rows: int, folder: Path) -> tuple[Call, Call]:
     return training_step(ours, batch), training_step(theirs, batch)
 
 
-def forecasting_pair(size: str, num_rows: int, folder: Path) -> tuple[Call, Call]:
-    ours, pipeline = both_sides(size, folder)
-    contexts = random_walks(num_rows)[:, :CONTEXT]
+def forecasting_pair(num_rows: int, folder: Path) -> tuple[Call, Call]:
+    ours, pipeline = both_sides(folder)
+    contexts = random_walks(num_rows, CONTEXT)
     inputs = [ForecastInput(row[None], np.empty((1, HORIZON), np.float32), num_targets=1) for row in contexts]
     forecaster = ChronosT5Forecaster(ours.eval())
     pipeline.inner_model.eval()
@@ -99,25 +92,27 @@ def dense_mixture(moe: SampleExperts, h_BTD: torch.Tensor, routing: SampleRoutin
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one turn of small batches")
-    parser.add_argument("--only", choices=["train", "forecast", "experts"], help="one of the three")
-    parser.add_argument("--size", default="tiny", choices=["tiny", "mini", "small", "base"])
-    parser.add_argument("--turns", type=int, default=7)
-    arguments = parser.parse_args()
-    turns = 1 if arguments.quick else arguments.turns
+    options = parser(__doc__, turns=7, only=["train", "forecast", "experts"])
+    options.add_argument("--size", default="tiny", choices=["tiny", "mini", "small", "base"])
+    arguments = options.parse_args()
     wants = lambda what: arguments.only in (None, what)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {arguments.size}, {turns} interleaved turns")
-    with tempfile.TemporaryDirectory() as folder:
-        for rows in [2] if arguments.quick else [8, 32]:
-            if wants("train"):
-                compare(f"training step, batch {rows}", training_pair(arguments.size, rows, Path(folder)), turns)
-            if wants("forecast"):
-                name = f"forecast, {rows} series of 20 samples"
-                compare(name, forecasting_pair(arguments.size, rows, Path(folder)), turns)
+    if arguments.only != "experts":
+        overrides = [*OVERRIDES, f"model.size={arguments.size}"]
+        with trained_folder(
+            arguments.trained, "chronos-t5-tiny-sample", quick=arguments.quick, overrides=overrides
+        ) as folder:
+            table = Table(arguments, "chronos-forecasting")
+            for rows in arguments.rows or ([2] if arguments.quick else [8, 32]):
+                if wants("train"):
+                    table.compare(
+                        f"{arguments.size}, training step, batch {rows}", training_pair(rows, folder), trains=True
+                    )
+                if wants("forecast"):
+                    pair = forecasting_pair(rows, folder)
+                    table.compare(f"{arguments.size}, forecast, {rows} series of 20 samples", pair)
     if wants("experts"):
         pair = experts_pair(4 if arguments.quick else 32, 16, 2)
-        compare("16 experts, 2 active, 32 series", pair, turns, peer="all experts dense")
+        Table(arguments, "all experts dense").compare("16 experts, 2 active, 32 series", pair, trains=True)
 
 
 if __name__ == "__main__":

@@ -147,18 +147,16 @@ def time_moe(bench: Bench) -> None:
     _train_each(bench, "time-moe-50m", [16, 32, 8], [NO_WARM_UP, f"training.batch_size={bench.size(64, 8)}"])
     import torch
 
-    from time_moe import SIZES, SMALL, Architecture, layer_pair, training_pair
+    from time_moe import SIZES, SMALL, Architecture, layer_pair, new_model, training_pair
 
     device = torch.device(bench.device)
-    arch = Architecture(**({**vars(SMALL), "num_hidden_layers": 1} if bench.smoke else SIZES["50m"]))
+    model = new_model(Architecture(**(SMALL | {"num_hidden_layers": 1} if bench.smoke else SIZES["50m"])))
     steps = bench.size(4096, 32)
     for rows in (2,) if bench.smoke else (1, 2, 4):  # the plain side keeps whole attention matrices
-        figures = _beside(bench, lambda rows=rows: training_pair(arch, rows, steps, device))
+        figures = _beside(bench, lambda rows=rows: training_pair(model, rows, steps, device))
         bench.note(f"training step, {rows} x {steps}, beside the loop", rows=rows, **figures)
     for tokens in (64,) if bench.smoke else (4096, 65536):
-        figures = _beside(
-            bench, lambda tokens=tokens: layer_pair(tokens, arch.hidden_size, arch.expert_width, device=device)
-        )
+        figures = _beside(bench, lambda tokens=tokens: layer_pair(model, tokens, device))
         bench.note(f"layer of experts, {tokens} tokens, beside the loop", **figures)
 
 
@@ -199,14 +197,20 @@ def peer(bench: Bench) -> None:
         return
     import torch
 
-    from chronos2 import CONFIG, training_pair
+    from chronos2 import training_pair
+    from foreloom.models.chronos2.architecture import Chronos2Config
+    from foreloom.models.chronos2.family import FAMILY
+    from foreloom.models.family import WindowLengths
 
-    config = CONFIG if bench.smoke else {"size": "base", "time_encoding_scale": 8192}
-    lengths = (bench.size(2048, 96), bench.size(64, 16))
+    lengths = WindowLengths(bench.size(2048, 96), bench.size(64, 16))
+    config = Chronos2Config(size="test") if bench.smoke else Chronos2Config(size="base", time_encoding_scale=8192)
+    model = FAMILY.build(config, lengths)
+    FAMILY.initialize(model, 0)
     folder = bench.folder / "peer"
     folder.mkdir()
+    FAMILY.save(model, model.state_dict(), folder)
     for rows in (2,) if bench.smoke else (64, 128, 256):
-        pair = lambda rows=rows: training_pair(rows, folder, config, lengths, torch.device(bench.device))
+        pair = lambda rows=rows: training_pair(rows, folder, lengths, torch.device(bench.device))
         figures = _beside(bench, pair)
         rates = {f"{ms.removesuffix('ms')}rows_per_second": rows / figures[ms] * 1e3 for ms in ("our_ms", "their_ms")
                  if ms in figures}  # fmt: skip

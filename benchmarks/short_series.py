@@ -1,7 +1,7 @@
 """Many short series: `predict` and `predict_df` beside chronos-forecasting, trained weights, interleaved in one run.
 
-    OMP_NUM_THREADS=2 python benchmarks/short_series.py runs/quickstart        # a run or model folder: a few minutes
-    OMP_NUM_THREADS=2 python benchmarks/short_series.py --quick                # trains 20 steps first; does it run?
+    OMP_NUM_THREADS=2 python benchmarks/short_series.py --trained runs/quickstart    # without, one is trained first
+    OMP_NUM_THREADS=2 python benchmarks/short_series.py --quick                      # does it still run?
 
 2,000 series of 120 steps, 12 to be forecast at three levels with the defaults of both sides. Both sides load the same
 folder and their forecasts are asserted equal before anything is timed. `--cpu-time` measures CPU time and not the
@@ -10,9 +10,6 @@ clock's: what a busy machine disturbs least (with one thread; more of them spin 
 
 from __future__ import annotations
 
-import argparse
-import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +18,8 @@ import torch
 from chronos import Chronos2Pipeline
 
 import foreloom
-from foreloom.checkpoint.locate import find_model_folder
 from trained import trained_folder
-from turns import Call, compare
+from turns import Call, Table, parser
 
 LEVELS = [0.1, 0.5, 0.9]
 NUM_STEPS, HORIZON = 120, 12
@@ -48,7 +44,7 @@ def long_table(values_NL: np.ndarray) -> pd.DataFrame:
 def pairs(folder: Path, num_series: int) -> dict[str, tuple[Call, Call]]:
     """What each side is asked, by what it is given; the sum of a forecast comes back."""
     ours = foreloom.from_pretrained(folder, device="cpu")
-    theirs = Chronos2Pipeline.from_pretrained(find_model_folder(folder))
+    theirs = Chronos2Pipeline.from_pretrained(folder)
     values = series(num_series)
     rows, table = list(values), long_table(values)
     our_table = lambda: ours.predict_df(table, prediction_length=HORIZON, quantile_levels=LEVELS)
@@ -72,21 +68,12 @@ def pairs(folder: Path, num_series: int) -> dict[str, tuple[Call, Call]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", help="a trained Chronos-2; without it, quickstart is trained")
-    parser.add_argument("--quick", action="store_true", help="few series, one turn")
-    parser.add_argument("--series", type=int, default=2000)
-    parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--cpu-time", action="store_true", help="of all threads together")
-    arguments = parser.parse_args()
-    num_series, turns = (50, 1) if arguments.quick else (arguments.series, arguments.turns)
-    clock = time.process_time if arguments.cpu_time else time.perf_counter
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians of {turns} interleaved turns, "
-          f"{'CPU time' if arguments.cpu_time else 'wall clock'}")  # fmt: skip
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = arguments.folder or trained_folder(Path(temporary), quick=arguments.quick)
-        for name, pair in pairs(folder, num_series).items():
-            compare(f"{num_series:,} series, {name}", pair, turns, clock=clock)
+    arguments = parser(__doc__, turns=7).parse_args()
+    with trained_folder(arguments.trained, quick=arguments.quick) as folder:
+        table = Table(arguments, "chronos-forecasting")
+        for num_series in arguments.rows or ([50] if arguments.quick else [2000]):
+            for name, pair in pairs(folder, num_series).items():
+                table.compare(f"{num_series:,} series, {name}", pair)
 
 
 if __name__ == "__main__":

@@ -1,55 +1,76 @@
 """Time-MoE beside the same model written plainly (plain_time_moe.py): training steps, forecasts, the layer of experts.
 
-    OMP_NUM_THREADS=2 python benchmarks/time_moe.py                  # minutes; a Markdown table
+    OMP_NUM_THREADS=2 python benchmarks/time_moe.py                  # trains a model first: minutes
+    OMP_NUM_THREADS=1 python benchmarks/time_moe.py --cpu-time --only train --trained FOLDER
     OMP_NUM_THREADS=2 python benchmarks/time_moe.py --quick          # does it still run?
     python benchmarks/time_moe.py --device cuda                      # time-moe-50m: tokens/s, MFU and a profile
 
-Both sides hold the same weights and see the same rows; results are asserted equal before anything is timed. They take
-turns, so a busy machine slows both; medians of the turns and of their ratios are printed. On a GPU both compute in bf16
-under autocast, and the optimizer's step is timed too.
+Both sides hold the same trained weights (on a GPU: random ones) and see the same rows; results are asserted equal
+before anything is timed. They take turns, so a busy machine slows both; medians of the turns and of their ratios are
+printed. --cpu-time, with one thread, is what that disturbs least. On a GPU both compute in bf16 under autocast, and the
+optimizer's step is timed too.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import statistics
-import time
-from collections.abc import Callable, Sequence
+import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from foreloom.models.common.moe import MixtureOfExperts
+from foreloom.models.family import WindowLengths
 from foreloom.models.time_moe.architecture import SIZES, Architecture, flops_per_row
 from foreloom.models.time_moe.checkpoint import initialize, official_views
+from foreloom.models.time_moe.family import FAMILY
 from foreloom.models.time_moe.model import TimeMoeForPrediction
-from plain_time_moe import PlainExperts, PlainTimeMoe, plain_copy
+from plain_time_moe import PlainExperts, plain_copy
+from trained import EXAMPLES, trained_folder
+from turns import SEED, Call, Table, parser, random_walks
 
-SMALL = Architecture(
-    hidden_size=256, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=8, horizon_lengths=(1, 8, 32, 64)
-)
+SMALL: dict[str, Any] = {
+    "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 8, "num_experts": 8,
+}  # fmt: skip
 """8 layers, 8 experts of width 512, top-2, and a shared one of 1024."""
-SEED = 0
+OVERRIDES = [
+    *(f"model.{name}={value}" for name, value in SMALL.items()), "model.initializer_range=0.05",
+    "model.horizon_lengths=[1, 8, 32, 64]",
+    f"data.sources=[{{path: {EXAMPLES / 'm4_hourly.parquet'}}}]", "data.context_length=64",
+    "data.prediction_length=64", "data.min_past=64",
+    "validation.steps=0", "validation.stride=null", "validation.patience=0",
+    "training.steps=120", "training.batch_size=4", "optimizer.learning_rate=1e-3",
+]  # fmt: skip
+"""Of time-moe-etth1, on example data and short windows."""
 PEAK_BF16_FLOPS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "L4": 121e12, "L40S": 362e12, "A10G": 70e12}
 """Dense bf16 products a second by the vendor's data sheet, for MFU = model FLOPs a second / this. Model FLOPs are those
 of `time_moe.architecture.flops_per_row`: 6 a multiply-add weight that a token uses, and causal attention; nothing
 recomputed."""
-Call = Callable[[], Tensor]
 
 
-def both_models(arch: Architecture, device: torch.device) -> tuple[TimeMoeForPrediction, PlainTimeMoe]:
+def new_model(arch: Architecture) -> TimeMoeForPrediction:
+    """Of random weights."""
     model = TimeMoeForPrediction(arch)
     initialize(model, SEED)
+    return model
+
+
+def rows_of(num_rows: int, num_steps: int) -> Tensor:
+    """(rows, steps), each row scaled as a window is."""
+    walks = torch.from_numpy(random_walks(num_rows, num_steps))
+    return (walks - walks.mean(1, keepdim=True)) / walks.std(1, keepdim=True)
+
+
+def training_pair(
+    model: TimeMoeForPrediction, num_rows: int, num_steps: int, device: torch.device = torch.device("cpu")
+) -> tuple[Call, Call]:
+    """Forward and backward; on a GPU in bf16 and with a step of fused AdamW."""
     model.protocol = "reference"  # the loss that the plain model has
     model.to(device)
-    return model, plain_copy(model)
-
-
-def training_pair(arch: Architecture, num_rows: int, num_steps: int, device: torch.device) -> tuple[Call, Call]:
-    """Forward and backward; on a GPU in bf16 and with a step of fused AdamW."""
-    model, plain = both_models(arch, device)
-    rows = torch.randn(num_rows, num_steps + 1, generator=torch.Generator().manual_seed(SEED)).to(device)
+    plain = plain_copy(model)
+    rows = rows_of(num_rows, num_steps + 1).to(device)
     x, labels, mask = rows[:, :-1], rows[:, 1:], torch.ones(num_rows, num_steps, device=device)
 
     def step_of(module: nn.Module, loss_of: Call) -> Call:
@@ -73,24 +94,23 @@ def training_pair(arch: Architecture, num_rows: int, num_steps: int, device: tor
     )
 
 
-def forecasting_pair(arch: Architecture, num_rows: int, num_steps: int, num_new: int) -> tuple[Call, Call]:
-    model, plain = both_models(arch, torch.device("cpu"))
-    x = torch.randn(num_rows, num_steps, generator=torch.Generator().manual_seed(SEED))
+def forecasting_pair(model: TimeMoeForPrediction, num_rows: int, num_steps: int, num_new: int) -> tuple[Call, Call]:
+    plain, x = plain_copy(model), rows_of(num_rows, num_steps)
     return lambda: model.generate(x, num_new), lambda: plain.generate(x, num_new)
 
 
 def layer_pair(
-    num_tokens: int, width: int, expert_width: int, device: torch.device = torch.device("cpu")
+    model: TimeMoeForPrediction, num_tokens: int, device: torch.device = torch.device("cpu")
 ) -> tuple[Call, Call]:
-    """Forward and backward of one mixture of 8 experts, top-2, with the shared expert; on a GPU in bf16."""
-    torch.manual_seed(SEED)
-    layer = MixtureOfExperts(width, expert_width, 8, 2, shared_width=2 * expert_width)
-    for parameter in layer.parameters():
-        nn.init.normal_(parameter, std=0.05)
-    plain = PlainExperts(width, expert_width, 8, 2, 2 * expert_width)
+    """Forward and backward of the experts of one layer; on a GPU in bf16."""
+    arch = model.architecture
+    layer = copy.deepcopy(model.model.layers[0].ffn_layer)
+    assert isinstance(layer, MixtureOfExperts)
+    plain = PlainExperts(arch.hidden_size, arch.expert_width, arch.num_experts, arch.num_experts_per_tok,
+                         arch.intermediate_size)  # fmt: skip
     views = official_views({f"ffn_layer.{name}": value for name, value in layer.state_dict().items()})
     plain.load_state_dict({name.removeprefix("ffn_layer."): view for name, view in views.items()})
-    x = torch.randn(1, num_tokens, width, device=device)
+    x = torch.randn(1, num_tokens, arch.hidden_size, generator=torch.Generator().manual_seed(SEED)).to(device)
 
     def step_of(module: nn.Module) -> Call:
         module.to(device)
@@ -107,50 +127,38 @@ def layer_pair(
     return step_of(layer), step_of(plain)
 
 
-def seconds(call: Call, device: torch.device) -> float:
-    wait = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
-    wait()
-    start = time.perf_counter()
-    call()
-    wait()
-    return time.perf_counter() - start
-
-
-def compare(name: str, pair: Sequence[Call], num_turns: int, device: torch.device, tolerance: float) -> float:
-    """Assert that both agree, take turns, print a row of the table; our median in seconds."""
-    ours, theirs = (call() for call in pair)
-    torch.testing.assert_close(ours.float(), theirs.float(), rtol=tolerance, atol=tolerance)
-    turns = [(seconds(pair[0], device), seconds(pair[1], device)) for _ in range(num_turns)]
-    ours_seconds, theirs_seconds = (statistics.median(column) for column in zip(*turns, strict=True))
-    ratio = statistics.median(b / a for a, b in turns)
-    print(f"| {name} | {ours_seconds * 1e3:,.1f} ms | {theirs_seconds * 1e3:,.1f} ms | **{ratio:.2f}×** |", flush=True)
-    return ours_seconds
-
-
-def on_cpu(num_turns: int, only: str | None, *, quick: bool) -> None:
-    cpu = torch.device("cpu")
-    arch = Architecture(**{**vars(SMALL), "num_hidden_layers": 1}) if quick else SMALL
+def on_cpu(arguments: argparse.Namespace) -> None:
+    quick, only = arguments.quick, arguments.only
+    overrides = [*OVERRIDES, "model.num_hidden_layers=1"] if quick else OVERRIDES
+    with trained_folder(arguments.trained, "time-moe-etth1", quick=quick, overrides=overrides) as folder:
+        model = FAMILY.load(folder)
+    table = Table(arguments, "plain")
+    num_tokens, rows = (256, [2]) if quick else (4096, arguments.rows or [8, 2])
     if only in (None, "layer"):
-        for num_tokens in (8, 64, 512) if quick else (8, 64, 512, 4096):
-            pair = layer_pair(num_tokens, 256, 512)
-            compare(f"layer of experts, {num_tokens} tokens", pair, 5 * num_turns, cpu, 1e-5)
+        for num in (8, 64, 512) if quick else (8, 64, 512, 4096):
+            pair = layer_pair(model, num)
+            table.compare(f"layer of experts, {num} tokens", pair, trains=True, tolerance=1e-5, times=5)
     if only in (None, "train"):
-        for num_rows, num_steps in ((2, 128),) if quick else ((8, 512), (2, 2048)):
-            pair = training_pair(arch, num_rows, num_steps, cpu)
-            compare(f"forward and backward, {num_rows} × {num_steps}", pair, num_turns, cpu, 1e-5)
+        for num_rows in rows:
+            num_steps = num_tokens // num_rows
+            pair = training_pair(model, num_rows, num_steps)
+            table.compare(f"forward and backward, {num_rows} × {num_steps}", pair, trains=True, tolerance=1e-5)
     if only in (None, "forecast"):
-        for num_rows, num_steps, num_new in ((2, 128, 96),) if quick else ((8, 512, 96), (2, 2048, 336)):
-            pair = forecasting_pair(arch, num_rows, num_steps, num_new)
-            compare(f"generate, {num_rows} × {num_steps} → {num_new}", pair, num_turns, cpu, 1e-4)
+        for num_rows in rows:
+            num_steps = num_tokens // num_rows
+            num_new = 336 if num_steps > 1024 else 96
+            pair = forecasting_pair(model, num_rows, num_steps, num_new)
+            table.compare(f"generate, {num_rows} × {num_steps} → {num_new}", pair, tolerance=1e-3)
 
 
-def on_cuda(num_turns: int, num_rows: int, num_steps: int) -> None:
+def on_cuda(arguments: argparse.Namespace) -> None:
     device = torch.device("cuda")
-    arch = Architecture(**SIZES["50m"])
-    pair = training_pair(arch, num_rows, num_steps, device)
+    model = new_model(Architecture(**SIZES["50m"]))
+    (num_rows,), num_steps = arguments.rows or [32], arguments.steps
+    pair = training_pair(model, num_rows, num_steps, device)
     name = f"time-moe-50m, bf16, training step, {num_rows} × {num_steps}"
-    step_seconds = compare(name, pair, num_turns, device, 2e-2)
-    flops = num_rows * flops_per_row(TimeMoeForPrediction(arch), num_steps, 1)
+    step_seconds = Table(arguments, "plain").compare(name, pair, tolerance=2e-2)
+    flops = num_rows * flops_per_row(model, WindowLengths(num_steps, 1))
     card = torch.cuda.get_device_name()
     peak = next((peak for part, peak in PEAK_BF16_FLOPS.items() if part in card.replace("-", " ").split()), None)
     mfu = f"{flops / step_seconds / peak:.1%}" if peak else "unknown, no peak is listed for this card"
@@ -164,21 +172,14 @@ def on_cuda(num_turns: int, num_rows: int, num_steps: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--quick", action="store_true", help="one turn of small cases, one layer")
-    parser.add_argument("--only", choices=["layer", "train", "forecast"], help="one of the three, on a CPU")
-    parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--rows", type=int, default=32, help="of a batch on a GPU")
-    parser.add_argument("--steps", type=int, default=1024, help="of a row on a GPU")
-    arguments = parser.parse_args()
-    num_turns = 1 if arguments.quick else arguments.turns
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians of {num_turns} interleaved turns\n")
-    print("| what | foreloom | plain | ratio |\n| --- | ---: | ---: | ---: |")
+    options = parser(__doc__, turns=7, only=["layer", "train", "forecast"])
+    options.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    options.add_argument("--steps", type=int, default=1024, help="of a row on a GPU")
+    arguments = options.parse_args()
     if arguments.device == "cuda":
-        on_cuda(num_turns, arguments.rows, arguments.steps)
+        on_cuda(arguments)
     else:
-        on_cpu(num_turns, arguments.only, quick=arguments.quick)
+        on_cpu(arguments)
 
 
 if __name__ == "__main__":

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import foreloom
 from foreloom.checkpoint.locate import find_model_folder
 
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "data"
 
-def trained_folder(work_dir: Path, *, quick: bool, overrides: Sequence[str] = ()) -> Path:
-    """The Hugging Face folder of a quickstart of other sizes (`overrides`), trained here; `quick`: for 20 steps."""
-    settings = [*overrides, *(["training.steps=20"] if quick else [])]
-    run_dir = work_dir / "run"
-    foreloom.train("quickstart", settings, out=run_dir)
-    return find_model_folder(run_dir)
+
+@contextmanager
+def trained_folder(
+    given: Path | None, recipe: str = "quickstart", *, quick: bool, overrides: Sequence[str] = ()
+) -> Iterator[Path]:
+    """The Hugging Face folder of the run or model `given`, or else of `recipe` with `overrides`, trained here and gone
+    afterwards; `quick`: for 20 steps."""
+    if given is not None:
+        yield find_model_folder(given)
+        return
+    settings = ["training.device=cpu", *overrides, *(["training.steps=20"] if quick else [])]
+    with tempfile.TemporaryDirectory() as temporary:
+        run_dir = Path(temporary) / "run"
+        foreloom.train(recipe, settings, out=run_dir)
+        yield find_model_folder(run_dir)

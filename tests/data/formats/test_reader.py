@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from foreloom.data.convert import convert
 from foreloom.data.formats.cache import cached
 from foreloom.data.formats.reader import open_source
+from foreloom.data.inspect import inspect
 from foreloom.data.tables.options import TableOptions
 
 UNIVARIATE = [[1.0, 2.0, 3.0], [4.0, float("nan"), 6.0, 7.0], [8.0], [9.0, 10.0]]
@@ -348,3 +351,38 @@ def test_ranks_that_open_at_once_convert_once(tmp_path) -> None:
         found = list(pool.map(lambda _: cached([path], write), range(4)))
     assert len(set(found)) == len(calls) == 1
     assert found[0].read_bytes() == b"whole"
+
+
+def test_a_tree_of_folders_is_one_source(tmp_path, save_to_disk, cache_folder) -> None:
+    root = tmp_path / "root"
+    for folder in ("b", "a/deep", ".hidden", "empty"):
+        (root / folder).mkdir(parents=True)
+    (root / "b" / "two.jsonl").write_text("[2, 2]\n[2, 2, 2]\n")
+    (root / "b" / "three.jsonl").write_text("[3, 3]\n")
+    np.save(root / "a" / "deep" / "one.npy", np.ones((2, 4)))
+    (root / "a" / "deep" / "one.pkl").write_bytes(pickle.dumps([[9, 9, 9]]))
+    (root / ".hidden" / "no.jsonl").write_text("nonsense")
+    (root / "notes.txt").write_text("x")
+    pq.write_table(pa.table({"target": [[7.0], [8.0, 8.0]], "item_id": ["x", "y"]}), root / "top.parquet")
+    save_to_disk(root / "saved", pa.table({"target": [[5.0] * 5, [6.0] * 6]}))
+    rows = [[7], [8, 8], [1] * 4, [1] * 4, [9] * 3, [3, 3], [2, 2], [2, 2, 2], [5] * 5, [6] * 6]
+    source = open_source(root)
+    assert source.name == str(root)
+    assert_univariate(source, rows)
+    ids = [source.read(item).item_id for item in range(len(source))]
+    assert ids[:5] == ["top.parquet/x", "top.parquet/y", "a/deep/one.npy/0", "a/deep/one.npy/1", "a/deep/one.pkl/0"]
+    assert ids[5].startswith("b/*.jsonl/") and ids[-1] == "saved/1"
+    context, future = np.full((1, 4), np.nan), np.full((1, 2), np.nan)
+    source.fill_window(9, 3, context, future)
+    assert context[0, 1:].tolist() == [6, 6, 6] and future.tolist() == [[6, 6]]
+    assert open_source(root / "b").read(0).target_VT.tolist() == [[3, 3]]
+
+    report = inspect(root, prediction_length=1)
+    assert report.layout == "parquet + npy + pickle + jsonl + arrow"
+    assert (report.num_series, report.num_points) == (10, 32)
+    assert convert(root, tmp_path / "out.arrow") == 10
+    assert_univariate(open_source(tmp_path / "out.arrow"), rows)
+
+    before = source.fingerprint
+    (root / "b" / "three.jsonl").write_text("[3, 3, 3]\n")
+    assert open_source(root).fingerprint != before

@@ -27,6 +27,15 @@ def test_not_a_data_set(tmp_path) -> None:
     refused(tmp_path, "it holds notes.txt", "Accepted: a save_to_disk folder")
 
 
+def test_a_tree_without_data(tmp_path) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "readme.md").write_text("x")
+    refused(tmp_path, str(tmp_path), "not a data set, it holds ", "inner")
+    (tmp_path / "inner" / "bad.jsonl").write_text("[1\n")
+    (tmp_path / "good.jsonl").write_text("[1]\n")
+    refused(tmp_path, "inner/bad.jsonl:1: not JSON")
+
+
 def test_empty_sets(tmp_path, save_to_disk) -> None:
     empty = pa.table({"target": pa.array([], pa.list_(pa.float32()))})
     refused(save_to_disk(tmp_path / "hf", empty), "is empty, it has no series")

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foreloom.models.chronos2.architecture import Architecture
 from foreloom.models.common.attention import attend
 from foreloom.models.common.dropout import add_dropped, dropout
-from foreloom.models.common.layers import FeedForward, RMSNorm, rotate
+from foreloom.models.common.layers import FeedForward, RMSNorm, add_product, rotate
 from foreloom.models.common.rows import to_device
 
 SCORE_SCALE = 1.0
@@ -71,15 +70,28 @@ class Projections(nn.Module):
         self.o = nn.Linear(arch.inner_width, arch.d_model, bias=False)
 
 
-class Attention(nn.Module):
-    """Norm and projections, which both attentions have."""
+class Residual(nn.Module):
+    """What is added to the residual stream, behind a norm."""
 
     def __init__(self, arch: Architecture) -> None:
         super().__init__()
         self.layer_norm = RMSNorm(arch.d_model, arch.layer_norm_epsilon)
+        self.dropout_rate = arch.dropout_rate
+
+    def add(self, h: Tensor, x: Tensor, last: nn.Linear) -> Tensor:
+        """h + dropout(last(x)); h may be overwritten."""
+        if self.training:
+            return add_dropped(h, last(x), self.dropout_rate, self.training)
+        return add_product(h, x, last.weight)
+
+
+class Attention(Residual):
+    """Norm and projections, which both attentions have."""
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__(arch)
         self.self_attention = Projections(arch)
         self.num_heads = arch.num_heads
-        self.dropout_rate = arch.dropout_rate
 
 
 class TimeAttention(Attention):
@@ -99,8 +111,7 @@ class TimeAttention(Attention):
         mask = None if valid_BT is None else valid_BT[:, None, None, :]
         attention_dropout = self.dropout_rate if self.training else 0.0
         mixed = attend(q, k, heads(projections.v(x)), mask=mask, scale=SCORE_SCALE, dropout=attention_dropout)
-        out = projections.o(mixed.transpose(1, 2).flatten(2))
-        return add_dropped(h_BTD[:, start:], out, self.dropout_rate, self.training)
+        return self.add(h_BTD[:, start:], mixed.transpose(1, 2).flatten(2), projections.o)
 
 
 class GroupAttention(Attention):
@@ -117,9 +128,9 @@ class GroupAttention(Attention):
         drops |= any(getattr(one, "lora_dropout_rate", 0.0) > 0 for one in (o, v)) and self.training
         if not layout.grouped and not drops and num_tokens > 2 * width:
             # Nothing stands between v and o: one product with o v, once there are rows enough to pay for composing it.
-            return h_BTD + F.linear(x, o.weight @ v.weight)
+            return add_product(h_BTD, x, o.weight @ v.weight)
         mixed = self.mix(x, v(x), valid_BT, layout)
-        return add_dropped(h_BTD, o(mixed), self.dropout_rate, self.training)
+        return self.add(h_BTD, mixed, o)
 
     def mix(self, x_BTD: Tensor, v_BTI: Tensor, valid_BT: Tensor | None, layout: Layout) -> Tensor:
         """Values mixed over the rows of each group, (B, T, I)."""
@@ -165,17 +176,15 @@ class GroupAttention(Attention):
         return mixed.unflatten(0, (-1, num_tokens)).permute(0, 3, 1, 2, 4).flatten(3).flatten(0, 1)
 
 
-class FeedForwardLayer(nn.Module):
+class FeedForwardLayer(Residual):
     """Norm and feed-forward, added to the residual stream."""
 
     def __init__(self, arch: Architecture) -> None:
-        super().__init__()
-        self.layer_norm = RMSNorm(arch.d_model, arch.layer_norm_epsilon)
+        super().__init__(arch)
         self.mlp = FeedForward(arch.d_model, arch.d_ff, arch.feed_forward_proj, arch.dropout_rate)
-        self.dropout_rate = arch.dropout_rate
 
     def forward(self, h_BTD: Tensor) -> Tensor:
-        return add_dropped(h_BTD, self.mlp(self.layer_norm(h_BTD)), self.dropout_rate, self.training)
+        return self.add(h_BTD, self.mlp.hidden(self.layer_norm(h_BTD)), self.mlp.wo)
 
 
 class Block(nn.Module):
@@ -193,7 +202,10 @@ class Block(nn.Module):
         layout: Layout,
         num_last: int | None = None,
     ) -> Tensor:
-        """(B, T, D) -> (B, T, D), or (B, num_last, D): the last block need not finish tokens that nobody reads."""
+        """(B, T, D) -> (B, T, D), or (B, num_last, D): the last block need not finish tokens that nobody reads.
+
+        Outside training and without a graph, what is handed in may be overwritten.
+        """
         time, group, feed_forward = self.layer
         h_BTD = time(h_BTD, rotary, valid_BT, num_last)
         # The last tokens are those of the future, always valid.

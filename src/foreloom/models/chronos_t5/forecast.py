@@ -69,7 +69,6 @@ class UsageStatistics:
     """Of all choices."""
     entropy: float
     """Of the shares over log E: 1 is even use, 0 one expert for all."""
-    num_unused: int
 
 
 class ExpertUsage:
@@ -86,14 +85,12 @@ class ExpertUsage:
 
     def statistics(self) -> UsageStatistics:
         """Since the last `reset`."""
-        figures = load_figures(self._count_E[None].astype(np.float64))
         shares = self._count_E / max(int(self._count_E.sum()), 1)
         return UsageStatistics(
             num_samples=self._num_samples,
             counts=tuple(self._count_E.tolist()),
             shares=tuple(shares.tolist()),
-            entropy=figures["expert_entropy"],
-            num_unused=int(figures["dead_experts"]),
+            entropy=load_figures(self._count_E[None].astype(np.float64))["expert_entropy"],
         )
 
     def reset(self) -> None:

@@ -71,10 +71,14 @@ class FeedForward(nn.Module):
         self.dropout_rate = dropout_rate
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.wo(self.hidden(x))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """What `wo` is given."""
         hidden = self.wi(x)
         if self.activation is torch.relu_:
-            return self.wo(relu_dropout_(hidden, self.dropout_rate, self.training))
-        return self.wo(dropout(self.activation(hidden), self.dropout_rate, self.training))
+            return relu_dropout_(hidden, self.dropout_rate, self.training)
+        return dropout(self.activation(hidden), self.dropout_rate, self.training)
 
 
 class ResidualBlock(nn.Module):
@@ -104,6 +108,19 @@ class GatedFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(silu_times(self.gate_proj(x), self.up_proj(x)))
+
+
+def add_product(h: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """h + x weight^T, of (..., D), (..., E) and (D, E).
+
+    On a CPU, where no graph is made, h is overwritten: the product is added to it as it is made, which spares fresh
+    memory and the passes over it.
+    """
+    plain = h.device.type == "cpu" and not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
+    if plain and h.is_contiguous() and h.dtype == x.dtype == weight.dtype and not torch.compiler.is_compiling():
+        h.view(-1, h.shape[-1]).addmm_(x.reshape(-1, x.shape[-1]), weight.t())
+        return h
+    return h + F.linear(x, weight)
 
 
 def silu_times(gate: Tensor, up: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""JSON documents, .npy, pickles and trees of folders give back what was written; pickles run nothing."""
+"""JSON documents, .npy and pickles give back what was written; pickles run nothing."""
 
 from __future__ import annotations
 
@@ -10,13 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from foreloom.data.convert import convert
 from foreloom.data.formats.reader import open_source
-from foreloom.data.inspect import inspect
 
 ROWS = [[1.0, 2.0, 3.0], [4.0, float("nan"), 6.0, 7.0], [8.0]]
 
@@ -254,50 +250,3 @@ def test_pickles_of_other_classes_and_damaged_ones(tmp_path) -> None:
     refused(path, "series 0: 'sequence' holds 'a' at step 0")
     path.write_bytes(pickle.dumps([[1.0], "b"]))
     refused(path, "series 1: no series found")
-
-
-def test_a_tree_of_folders_is_one_source(tmp_path, save_to_disk, cache_folder) -> None:
-    root = tmp_path / "root"
-    for folder in ("b", "a/deep", ".hidden", "empty"):
-        (root / folder).mkdir(parents=True)
-    (root / "b" / "two.jsonl").write_text("[2, 2]\n[2, 2, 2]\n")
-    (root / "b" / "three.jsonl").write_text("[3, 3]\n")
-    np.save(root / "a" / "deep" / "one.npy", np.ones((2, 4)))
-    (root / "a" / "deep" / "one.pkl").write_bytes(pickle.dumps([[9, 9, 9]]))
-    (root / ".hidden" / "no.jsonl").write_text("nonsense")
-    (root / "notes.txt").write_text("x")
-    pq.write_table(pa.table({"target": [[7.0], [8.0, 8.0]], "item_id": ["x", "y"]}), root / "top.parquet")
-    save_to_disk(root / "saved", pa.table({"target": [[5.0] * 5, [6.0] * 6]}))
-    source = open_source(root)
-    assert source.name == str(root)
-    assert values(root) == [
-        *([7], [8, 8], [1] * 4, [1] * 4, [9] * 3),
-        *([3, 3], [2, 2], [2, 2, 2], [5] * 5, [6] * 6),
-    ]
-    ids = [source.read(item).item_id for item in range(len(source))]
-    assert ids[:5] == ["top.parquet/x", "top.parquet/y", "a/deep/one.npy/0", "a/deep/one.npy/1", "a/deep/one.pkl/0"]
-    assert ids[5].startswith("b/*.jsonl/") and ids[-1] == "saved/1"
-    context, future = np.full((1, 4), np.nan), np.full((1, 2), np.nan)
-    source.fill_window(9, 3, context, future)
-    assert context[0, 1:].tolist() == [6, 6, 6] and future.tolist() == [[6, 6]]
-    assert open_source(root / "b").read(0).target_VT.tolist() == [[3, 3]]
-
-    report = inspect(root, prediction_length=1)
-    assert report.layout == "parquet + npy + pickle + jsonl + arrow"
-    assert (report.num_series, report.num_points) == (10, 32)
-    assert convert(root, tmp_path / "out.arrow") == 10
-    assert values(tmp_path / "out.arrow") == values(root)
-
-    before = source.fingerprint
-    (root / "b" / "three.jsonl").write_text("[3, 3, 3]\n")
-    assert open_source(root).fingerprint != before
-
-
-def test_a_tree_without_data(tmp_path) -> None:
-    (tmp_path / "inner").mkdir()
-    (tmp_path / "inner" / "readme.md").write_text("x")
-    refused(tmp_path, "not a data set, it holds ", "inner")
-    (tmp_path / "inner" / "bad.jsonl").write_text("[1\n")
-    (tmp_path / "good.jsonl").write_text("[1]\n")
-    with pytest.raises(ValueError, match=r"inner/bad\.jsonl:1: not JSON"):
-        open_source(tmp_path)

@@ -1,4 +1,4 @@
-"""What holds of every synthetic process: series i is always the same, finite, tame and not flat."""
+"""What holds of every synthetic process: series i is always the same, finite, tame and not flat; and its settings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from importlib import import_module
 
 import numpy as np
 import pytest
+
+from foreloom.data.synthetic.chaos import ChaosConfig
+from foreloom.data.synthetic.count import CountConfig
+from foreloom.data.synthetic.regimes import RegimesConfig
 
 NAMES = ("regimes", "arma", "ets", "intermittent", "volatility", "chaos", "spikes", "count", "causal")
 
@@ -68,3 +72,15 @@ def test_a_batch_of_no_series(process, batch_of):
 def test_unknown_settings_are_refused(process, batch_of):
     with pytest.raises(ValueError, match="colour"):
         batch_of(process, 1, 8, colour="red")
+
+
+def test_a_list_may_be_written_with_commas():
+    assert ChaosConfig(systems="lorenz,henon").systems == ("lorenz", "henon")
+    assert RegimesConfig(periods="24,168") == RegimesConfig(periods=[24, 168])
+    assert CountConfig(steps_per_day="24").steps_per_day == (24,)
+
+
+@pytest.mark.parametrize("periods", ["24,day", "24,,168", "", "1"])
+def test_words_that_are_no_periods_are_refused(periods):
+    with pytest.raises(ValueError, match="periods"):
+        RegimesConfig(periods=periods)
