@@ -4,13 +4,15 @@ Fences: `sh` and `python` blocks run in order, one folder a page (the README's h
 `output` block must equal what the block above it printed; the commands of a `console` block cannot run here (other
 machines, a network, a GPU), so those of foreloom are parsed only, and the other programs must be among `ELSEWHERE`.
 
-All commands run in this process, which has torch imported, and trainings of which a guide shows nothing that hangs on
-their length are cut short (`SHORTER`).
+All commands run in this process, which has torch imported, the trainings of an A/B test too. What takes long and has no
+say in what is compared is cut: trainings of which a page shows nothing that hangs on their length (`SHORTER`), and four
+of the six example tasks.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import re
@@ -26,6 +28,7 @@ import typer
 
 from foreloom import cli, run
 from foreloom.config.loader import shipped_recipes
+from foreloom.lab import runs as lab_runs
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("data", "training", "forecasting", "evaluation", "fine_tuning", "aws_gpu", "monitoring", "ab", "chronos_t5")
@@ -55,6 +58,16 @@ SHORTER = {
     "runs/on-births": ["training.steps=2"],
     "runs/forecaster": ["training.steps=2"],
     "runs/scored": ["training.steps=2"],
+    "runs/routed": ["training.steps=2"],
+    "runs/validated": ["training.steps=10"],
+    "runs/benchmarked": ["training.steps=20"],
+    "runs/births": ["training.steps=2"],
+    "runs/aws-births": ["training.steps=2"],
+    "runs/etth1-short": ["training.steps=2", "training.batch_size=4"],
+    "runs/t5": ["training.steps=2", "validation.steps=2"],
+    "runs/t5-moe": ["training.steps=2", "validation.steps=2"],
+    "runs/ab": ["training.steps=1", "validation.steps=1"],
+    "runs/causal": ["training.steps=2", "validation.steps=2"],
 }
 """Run folder -> what the test of its page adds to the command that trains into it."""
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")])
@@ -131,27 +144,50 @@ def shell(text: str, given: str = "") -> str:
     return done.stdout
 
 
+def train_here(command: list[str], log: Path, stop: object, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """In place of `lab.runs.run_process`, whose processes are tested there."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
+        foreloom(command[command.index("foreloom") + 1 :], monkeypatch)
+    return {"exit_code": 0, "seconds": 1.0, "peak_bytes": None}
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """The working directory of a reader: examples (of the tasks the smallest two), an empty cache."""
+    (tmp_path / "examples").mkdir()
+    for name in ("data", "births.csv"):
+        (tmp_path / "examples" / name).symlink_to(ROOT / "examples" / name)
+    tasks = (ROOT / "examples" / "tasks.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
+    left_out = ("m4_hourly", "m3_monthly", "vehicle_trips", "traffic_weekly")
+    few = [line for line in tasks if not any(f"name: {name}," in line for name in left_out)]
+    assert len(few) == len(tasks) - len(left_out)
+    (tmp_path / "examples" / "tasks.yaml").write_text("".join(few), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FORELOOM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(lab_runs, "run_process", functools.partial(train_here, monkeypatch=monkeypatch))
+    return tmp_path
+
+
 def quickstart(monkeypatch: pytest.MonkeyPatch) -> None:
     """What `make quickstart` runs once foreloom is installed, of two steps."""
     rule = re.search(r"^quickstart:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert rule
-    lines = re.findall(r"foreloom (.*)$", re.sub(r"\$\(if.*\)", "", rule[1]).replace("$(OUT)", "runs/quickstart"), re.M)
-    assert [line.split()[0] for line in lines] == ["train", "evaluate", "forecast", "report"]
-    for line in lines:
-        foreloom(shorter(line.split()), monkeypatch)
+    plain = re.sub(r"\$\(if.*\)", "", rule[1]).replace("$(OUT)", "runs/quickstart")
+    lines = [line.split() for line in re.findall(r"foreloom (.*)$", plain, re.MULTILINE)]
+    assert [words[0] for words in lines] == ["train", "evaluate", "forecast", "report"]
+    for words in lines:
+        foreloom(shorter(words), monkeypatch)
 
 
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
-def test_every_block_of_a_guide_runs(page, tmp_path, monkeypatch, request):
-    for folder in ("examples", "recipes"):
-        (tmp_path / folder).symlink_to(ROOT / folder)
+def test_every_block_of_a_guide_runs(page, checkout, monkeypatch, request):
     if page.stem == "fine_tuning":  # what its reader downloads
-        (tmp_path / "ETTh1.csv").symlink_to(request.getfixturevalue("shared") / "data" / "ltsf_csv" / "ETTh1.csv")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FORELOOM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("COLUMNS", "120")
+        (checkout / "ETTh1.csv").symlink_to(request.getfixturevalue("shared") / "data" / "ltsf_csv" / "ETTh1.csv")
     if page.stem == "README":
         quickstart(monkeypatch)
+    before = {path.name for path in checkout.iterdir()}
     names: dict[str, object] = {}
     printed = ""
     for block in blocks(page):
@@ -165,8 +201,9 @@ def test_every_block_of_a_guide_runs(page, tmp_path, monkeypatch, request):
         elif block.kind == "sh":
             printed = "".join(run_statement(text, monkeypatch) for text in statements(block.text))
         else:
-            known = ("console", "text", "yaml", "json") + (("",) if page.stem == "README" else ())  # the house
-            assert block.kind in known, f"{place}: what is a {block.kind!r} block?"
+            assert block.kind in ("console", "text", "yaml", "json"), f"{place}: what is a {block.kind!r} block?"
+    left = {path.name for path in checkout.iterdir()} - before
+    assert left <= {"runs", "try", "cache"}, f"{page.name} writes beside what is the reader's own"
 
 
 def parse(arguments: list[str]) -> None:
