@@ -66,7 +66,8 @@ SHORTER = {
     "runs/etth1-short": ["training.steps=2", "training.batch_size=4"],
     "runs/t5": ["training.steps=2", "validation.steps=2"],
     "runs/t5-moe": ["training.steps=2", "validation.steps=2"],
-    "runs/ab": ["training.steps=1", "validation.steps=1"],
+    "runs/ab": ["training.steps=1", "validation.steps=1", "model.num_samples=2"],
+    "runs/first-look": ["model.max_position_embeddings=128", "validation.max_windows=4"],
     "runs/causal": ["training.steps=2", "validation.steps=2"],
 }
 """Run folder -> what the test of its page adds to the command that trains into it."""

@@ -89,7 +89,13 @@ def test_centred_mean_is_not_late_and_skips_gaps():
 
 @pytest.mark.parametrize(
     ("values", "scale"),
-    [([30.0, np.nan, 1.0], "log"), ([1.9, 1.0, 1.2], "linear"), ([0.0, 0.0, 0.0], "linear"), ([1.5, 15, 4], "log")],
+    [
+        ([30.0, np.nan, 1.0], "log"),
+        ([1.9, 1.0, 1.2], "linear"),
+        ([2.5, 7.7, 3.0], "linear"),
+        ([0.0, 0.0, 0.0], "linear"),
+        ([1.5, 15, 4], "log"),
+    ],
 )
 def test_a_curve_has_ticks_to_read_it_by(values, scale):
     figure = curve_figure("loss", [1, 2, 3], values, log=True)

@@ -259,9 +259,9 @@ def step_axis(ax: Axes) -> None:
 
 
 def plain_ticks(ax: Axes) -> None:
-    """At most five, as numbers one can read aloud."""
+    """Three to five, as numbers one can read aloud."""
     ax.yaxis.set_major_formatter("{x:,g}")
-    ax.locator_params(axis="y", nbins=5)
+    ax.locator_params(axis="y", nbins=5, min_n_ticks=3)
 
 
 def panel_title(ax: Axes, text: str, most: int = TITLE_LENGTH) -> None:

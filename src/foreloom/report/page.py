@@ -157,7 +157,7 @@ def _pictures(paths: Iterable[Path]) -> str:
         width = width_points(content)
         kind = "card" if width and width <= NARROW_POINTS else "card wide scroll"
         images.append(image(content, path.suffix, _title(path.stem), kind, width))
-    return grid("".join(images))
+    return grid("".join(images), "pictures")
 
 
 def _setup(run: RunFolder) -> str:
