@@ -1,13 +1,18 @@
-"""The guides are true: their commands run, what they print is what is shown, and what they name exists.
+"""README and guides are true: their commands run, what they print is what is shown, and what they name exists.
 
-Fences: `sh` and `python` blocks run in order, one folder a guide; an `output` block must equal what the block above it
-printed; the commands of a `console` block cannot run here (other machines, a network, a GPU), so those of foreloom are
-parsed only, and the other programs must be among `ELSEWHERE`.
+Fences: `sh` and `python` blocks run in order, one folder a page (the README's holds what `make quickstart` leaves); an
+`output` block must equal what the block above it printed; the commands of a `console` block cannot run here (other
+machines, a network, a GPU), so those of foreloom are parsed only, and the other programs must be among `ELSEWHERE`.
+
+All commands run in this process, which has torch imported, the trainings of an A/B test too. What takes long and has no
+say in what is compared is cut: trainings of which a page shows nothing that hangs on their length (`SHORTER`), and four
+of the six example tasks.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import re
@@ -23,20 +28,23 @@ import typer
 
 from foreloom import cli, run
 from foreloom.config.shipped import shipped_recipes
+from foreloom.lab import runs as lab_runs
 
 ROOT = Path(__file__).resolve().parents[1]
-GUIDES = ("data", "training", "forecasting", "evaluation", "fine_tuning", "aws_gpu", "monitoring", "ab", "chronos_t5")
+NAMES = ("data", "training", "forecasting", "evaluation", "fine_tuning", "aws_gpu", "monitoring", "ab", "chronos_t5")
+GUIDES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES)]
 ELSEWHERE = {
     "apt-get": "installs software on the machine",
     "aws": "needs an account with Amazon",
     "chmod": "of a key that the reader has and we have not",
     "curl": "needs a network",
     "git": "needs a network",
-    "hf": "needs an account with Hugging Face",
+    "hf": "needs a network, or an account with Hugging Face",
     "icacls.exe": "is Windows'",
+    "make": "installs first",
     "nvidia-smi": "needs a GPU",
     "pip": "needs a network",
-    "python3": "makes an environment to install into",
+    "python3": "makes an environment to install into, and downloads data",
     "scp": "needs the other machine",
     "shutdown": "would",
     "ssh": "needs the other machine",
@@ -44,6 +52,25 @@ ELSEWHERE = {
     "tmux": "does not return",
 }
 """What `console` blocks may tell a reader to type besides foreloom, and why no test does."""
+SHORTER = {
+    "runs/quickstart": ["training.steps=2", "training.save_steps=2"],
+    "runs/shorter": ["training.steps=2"],
+    "runs/on-births": ["training.steps=2"],
+    "runs/forecaster": ["training.steps=2"],
+    "runs/scored": ["training.steps=2"],
+    "runs/routed": ["training.steps=2"],
+    "runs/validated": ["training.steps=10"],
+    "runs/benchmarked": ["training.steps=20"],
+    "runs/births": ["training.steps=2"],
+    "runs/aws-births": ["training.steps=2"],
+    "runs/etth1-short": ["training.steps=2", "training.batch_size=4"],
+    "runs/t5": ["training.steps=2", "validation.steps=2"],
+    "runs/t5-moe": ["training.steps=2", "validation.steps=2"],
+    "runs/ab": ["training.steps=1", "validation.steps=1", "model.num_samples=2"],
+    "runs/first-look": ["model.max_position_embeddings=128", "validation.max_windows=4"],
+    "runs/causal": ["training.steps=2", "validation.steps=2"],
+}
+"""Run folder -> what the test of its page adds to the command that trains into it."""
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")])
 RECIPES = set(shipped_recipes())
 
@@ -69,9 +96,10 @@ def commands(text: str) -> list[list[str]]:
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
-def only_foreloom(text: str) -> bool:
-    """No pipes, files or other programs?"""
-    return not re.search(r"[|<>&;]", text) and all(words[0] == "foreloom" for words in commands(text))
+def statements(text: str) -> list[str]:
+    """The lines of a shell block; continued lines and here-documents stay whole."""
+    whole = re.compile(r"(?:[^\n]*\\\n)*[^\n]*?<<'(\w+)'.*?^\1$|(?:[^\n]*\\\n)*[^\n]+", re.DOTALL | re.MULTILINE)
+    return [found[0] for found in whole.finditer(text)]
 
 
 def foreloom(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,11 +110,33 @@ def foreloom(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert not left.value.code, arguments
 
 
-def shell(text: str) -> str:
+def shorter(words: list[str]) -> list[str]:
+    """Arguments with what `SHORTER` has for their `--out`."""
+    out = words[words.index("--out") + 1] if "--out" in words else ""
+    return [*words, *SHORTER.get(out, ())]
+
+
+def run_statement(text: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What a statement prints. `foreloom ...` runs in this process, whatever its output goes into in a shell."""
+    if not text.startswith("foreloom "):
+        return shell(text)
+    found = re.fullmatch(r"(.*?)(?: (>|\|) (.*))?", re.sub(r" +#.*", "", text), re.DOTALL)
+    assert found
+    command, into, rest = found.groups()
+    assert not re.search(r"[<>&;|]", re.sub(r"\"[^\"]*\"|'[^']*'", "", command)), f"{text}: needs a shell"
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        (words,) = commands(command)
+        foreloom(shorter(words[1:]), monkeypatch)
+    printed = out.getvalue()
+    return shell(f"cat > {rest}" if into == ">" else rest, printed) if into else printed
+
+
+def shell(text: str, given: str = "") -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", text],
         env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
+        input=given,
         capture_output=True,
         text=True,
         timeout=120,
@@ -95,34 +145,66 @@ def shell(text: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("guide", GUIDES)
-def test_every_block_of_a_guide_runs(guide, tmp_path, monkeypatch, request):
-    for name in ("examples", "recipes"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    if guide == "fine_tuning":  # what its reader downloads
-        (tmp_path / "ETTh1.csv").symlink_to(request.getfixturevalue("shared") / "data" / "ltsf_csv" / "ETTh1.csv")
+def train_here(command: list[str], log: Path, stop: object, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """In place of `lab.runs.run_process`, whose processes are tested there."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
+        foreloom(command[command.index("foreloom") + 1 :], monkeypatch)
+    return {"exit_code": 0, "seconds": 1.0, "peak_bytes": None}
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """The working directory of a reader: examples (of the tasks the smallest two), an empty cache."""
+    (tmp_path / "examples").mkdir()
+    for name in ("data", "births.csv"):
+        (tmp_path / "examples" / name).symlink_to(ROOT / "examples" / name)
+    tasks = (ROOT / "examples" / "tasks.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
+    left_out = ("m4_hourly", "m3_monthly", "vehicle_trips", "traffic_weekly")
+    few = [line for line in tasks if not any(f"name: {name}," in line for name in left_out)]
+    assert len(few) == len(tasks) - len(left_out)
+    (tmp_path / "examples" / "tasks.yaml").write_text("".join(few), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FORELOOM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(lab_runs, "run_process", functools.partial(train_here, monkeypatch=monkeypatch))
+    return tmp_path
+
+
+def quickstart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `make quickstart` runs once foreloom is installed, of two steps."""
+    rule = re.search(r"^quickstart:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert rule
+    plain = re.sub(r"\$\(if.*\)", "", rule[1]).replace("$(OUT)", "runs/quickstart")
+    lines = [line.split() for line in re.findall(r"foreloom (.*)$", plain, re.MULTILINE)]
+    assert [words[0] for words in lines] == ["train", "evaluate", "forecast", "report"]
+    for words in lines:
+        foreloom(shorter(words), monkeypatch)
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
+def test_every_block_of_a_guide_runs(page, checkout, monkeypatch, request):
+    if page.stem == "fine_tuning":  # what its reader downloads
+        (checkout / "ETTh1.csv").symlink_to(request.getfixturevalue("shared") / "data" / "ltsf_csv" / "ETTh1.csv")
+    if page.stem == "README":
+        quickstart(monkeypatch)
+    before = {path.name for path in checkout.iterdir()}
     names: dict[str, object] = {}
     printed = ""
-    for block in blocks(ROOT / "docs" / f"{guide}.md"):
-        place = f"docs/{guide}.md:{block.line}"
+    for block in blocks(page):
+        place = f"{page.name}:{block.line}"
         if block.kind == "output":
             assert printed.rstrip() == block.text.rstrip(), f"{place}: this is not what the block above it prints"
         elif block.kind == "python":
             with contextlib.redirect_stdout(io.StringIO()) as out:
                 exec(compile("\n" * block.line + block.text, place, "exec"), names)
             printed = out.getvalue()
-        elif block.kind == "sh" and only_foreloom(block.text):
-            with contextlib.redirect_stdout(io.StringIO()) as out:
-                for words in commands(block.text):
-                    foreloom(words[1:], monkeypatch)
-            printed = out.getvalue()
         elif block.kind == "sh":
-            printed = shell(block.text)
+            printed = "".join(run_statement(text, monkeypatch) for text in statements(block.text))
         else:
             assert block.kind in ("console", "text", "yaml", "json"), f"{place}: what is a {block.kind!r} block?"
+    left = {path.name for path in checkout.iterdir()} - before
+    assert left <= {"runs", "try", "cache"}, f"{page.name} writes beside what is the reader's own"
 
 
 def parse(arguments: list[str]) -> None:
@@ -153,7 +235,7 @@ def spoken(words: list[str]) -> list[str] | None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_that_are_only_shown_parse(page):
     for block in blocks(page):
-        if block.kind == "console" or (block.kind == "sh" and page.stem not in GUIDES):
+        if block.kind == "console" or (block.kind == "sh" and page not in GUIDES):
             for words in commands(block.text):
                 arguments = spoken(words)
                 if arguments:
@@ -163,7 +245,9 @@ def test_commands_that_are_only_shown_parse(page):
 def programs(text: str) -> set[str]:
     """What a block starts, past `sudo` and loops; foreloom under torchrun or srun is foreloom."""
     found = set()
-    for words in commands(re.sub(r"\$\([^)]*\)|;", lambda part: "\n" if part[0] == ";" else "", text)):
+    parts = {";": "\n", "$": ""}
+    split = re.compile(r"\"[^\"]*\"|\$\([^)]*\)|;")
+    for words in commands(split.sub(lambda part: parts.get(part[0][0], part[0]), text)):
         words = [word for word in words if word not in ("sudo", "do", "done")]
         if words and not spoken(words) and words[0] not in ("for", "echo", "cd", "."):
             found.add(Path(words[0]).name)
@@ -171,9 +255,30 @@ def programs(text: str) -> set[str]:
 
 
 def test_what_the_guides_do_not_run_is_known():
-    pages = [ROOT / "docs" / f"{guide}.md" for guide in GUIDES]
-    shown = [programs(block.text) for page in pages for block in blocks(page) if block.kind == "console"]
+    shown = [programs(block.text) for page in GUIDES for block in blocks(page) if block.kind == "console"]
     assert set().union(*shown) == set(ELSEWHERE)
+
+
+def folders(page: Path) -> set[str]:
+    """What the commands of a page write a run into."""
+    lines = [words for block in blocks(page) if block.kind in ("sh", "console") for words in commands(block.text)]
+    written = [spoken(words) or [] for words in lines]
+    trained = [words for words in written if words[:1] == ["train"] or words[:2] == ["lab", "ab"]]
+    return {words[words.index("--out") + 1] for words in trained if "--out" in words and "--resume" not in words}
+
+
+def test_no_two_pages_share_a_run_folder():
+    owners: dict[str, str] = {}
+    for page in PAGES:
+        for folder in folders(page):
+            assert owners.setdefault(folder, page.name) == page.name, f"{folder}: in {owners[folder]} and {page.name}"
+    assert "runs/quickstart" not in owners, "is what make quickstart leaves"
+    assert set(SHORTER) <= {"runs/quickstart", *owners}
+
+
+def test_a_block_is_cut_into_statements():
+    text = "cat > a <<'END'\nx \\\n\ny\nEND\nforeloom train a \\\n  b=1 --out c\n\nls\n"
+    assert statements(text) == ["cat > a <<'END'\nx \\\n\ny\nEND", "foreloom train a \\\n  b=1 --out c", "ls"]
 
 
 def test_a_wrong_command_would_be_noticed():

@@ -126,7 +126,7 @@ def test_validation_on_a_data_set_of_its_own(tmp_path):
     foreloom.train("chronos2-test", [*TINY, *validation], out=tmp_path)
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records if record["kind"] == "validation"] == [0, 3]
-    assert "7 windows every 3 steps" in (tmp_path / "training.log").read_text()
+    assert "7 samples every 3 steps" in (tmp_path / "training.log").read_text()
 
 
 NOWHERE = "validation.sources=[{path: no/such.parquet}]"

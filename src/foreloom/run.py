@@ -338,7 +338,7 @@ def _banner(
         "Data": {
             **{short_name(source.name): _source_in_words(source) for source in loader.dataset.statistics()},
             **data.in_words(),
-            "validation": f"{held_out.num_windows:,} windows every {every:,} steps" if held_out else "none",
+            "validation": f"{held_out.num_windows:,} samples every {every:,} steps" if held_out else "none",
             "benchmark": _tiers(recipe),
         },
     }
@@ -375,7 +375,8 @@ def _warn_of_cost(flops: float, world_size: int) -> None:
 
 def _source_in_words(source: SourceStatistics) -> str:
     left_out = "".join(f" ({number:,} {reason})" for reason, number in source.left_out.items() if number)
-    return f"{source.num_items:,} {source.unit}, {source.share:.0%} of the samples{left_out}"
+    roles = f"; {source.roles}" if source.roles else ""
+    return f"{source.num_items:,} {source.unit}, {source.share:.0%} of the samples{left_out}{roles}"
 
 
 def _in_epochs(num_steps: int, loader: BatchLoader) -> str:

@@ -180,6 +180,7 @@ def test_statistics() -> None:
     assert first.left_out["too short"] == int((lengths < 16).sum()) > 0
     assert first.num_items == 40 - first.left_out["too short"]
     assert (second.left_out["too short"], second.num_items) == (0, 5)
+    assert (first.roles, second.roles) == ("1 target", "3 targets; past: x")
 
 
 def test_masked_copies_count_nothing() -> None:

@@ -189,6 +189,9 @@ def test_examples_are_the_best_the_median_and_the_worst(tmp_path):
     ]
     np.testing.assert_array_equal(examples[1].context_VL, [[0, 1, 0, 1, 0]])
     np.testing.assert_array_equal(examples[1].label_VH, [[5, 5]])
+    for few, kinds in ((series[:1], ["median"]), (series[:2], ["median", "worst"])):
+        examples = evaluate(Naive(), [task(write(tmp_path, target=few))]).tasks[0].examples
+        assert [e.kind for e in examples] == kinds, "no window is there twice"
 
 
 def test_progress_counts_windows_of_all_tasks(tmp_path):

@@ -115,10 +115,11 @@ def test_curves():
     b[0].curve.insert(2, [4, 2.5])
     assert mean_curve(a) == ([1, 10], [3.0, 2.0], [3.0, 1.0], [3.0, 3.0])
     assert mean_curve(b)[0] == [1, 4, 10]
-    figure = loss_figure([Panel("steps", a, [], over_flops=False), Panel("compute", a, b, over_flops=True)])
+    names = ("dense", "experts")
+    figure = loss_figure([Panel("steps", a, [], False, names), Panel("compute", a, b, True, names)])
     by_steps, by_flops = figure.axes
-    assert [line.get_label() for line in by_steps.lines] == ["A"]
-    assert [line.get_label() for line in by_flops.lines] == ["A", "B"]
+    assert [line.get_label() for line in by_steps.lines] == ["A: dense"]
+    assert [line.get_label() for line in by_flops.lines] == ["A: dense", "B: experts"]
     assert by_flops.lines[1].get_xdata().tolist() == [1e9, 4e9, 1e10]
     assert len(by_flops.collections) == 1  # the band; one seed has none
 

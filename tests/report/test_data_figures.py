@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from foreloom.data.formats.reader import open_source
-from foreloom.report.data_figures import dataset_figure, synthetic_figure
+from foreloom.data.stream.replay import ReplayedWindow, WindowFacts
+from foreloom.report.data_figures import dataset_figure, replay_figure, synthetic_figure
+from foreloom.report.style import BLUE, MUTED, ORANGE
 
 
 def test_a_data_set():
@@ -24,3 +26,14 @@ def test_synthetic_series_of_every_kind():
     assert titles[:3] == ["trend", "seasonal", "noise"]
     titles = [ax.get_title(loc="left") for ax in synthetic_figure(open_source("synth://patterns")).axes]
     assert sorted(titles) == ["mixed", "noise", "seasonal", "seasonal", "trend", "trend"]
+
+
+def test_a_replayed_window_tells_targets_from_covariates():
+    facts = WindowFacts(7, "shops", 0, "s", 5, 3, 0.0, 4.0, missing_share=0.0, num_infinite=0, largest_jump=1.0)
+    sales, promo = np.arange(5.0), np.array([0.0, 1, 0, 1, 1])
+    figure = replay_figure([ReplayedWindow(facts, np.stack([sales, promo]), num_targets=1)])
+    (ax,) = figure.axes
+    rows = [line for line in ax.lines if line.get_linestyle() == "-"]  # the cut is dotted
+    drawn = {line.get_color(): line.get_ydata().tolist() for line in rows}
+    assert drawn == {MUTED: promo.tolist(), BLUE: [0, 1, 2], ORANGE: [3, 4]}
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["covariates", "context", "horizon"]

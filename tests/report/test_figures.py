@@ -87,10 +87,24 @@ def test_centred_mean_is_not_late_and_skips_gaps():
     assert centred_mean([np.nan, 1.0])[1] == 1.0
 
 
-def test_curves():
-    (ax,) = curve_figure("loss", [1, 2, 3], [3.0, np.nan, 1.0], log=True).axes
-    assert ax.get_yscale() == "log"
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [
+        ([30.0, np.nan, 1.0], "log"),
+        ([1.9, 1.0, 1.2], "linear"),
+        ([2.5, 7.7, 3.0], "linear"),
+        ([0.0, 0.0, 0.0], "linear"),
+        ([1.5, 15, 4], "log"),
+    ],
+)
+def test_a_curve_has_ticks_to_read_it_by(values, scale):
+    figure = curve_figure("loss", [1, 2, 3], values, log=True)
+    (ax,) = figure.axes
+    assert ax.get_yscale() == scale
     assert ax.get_title(loc="left") == "loss"
+    figure.draw_without_rendering()
+    low, high = ax.get_ylim()
+    assert sum(low <= tick <= high for tick in ax.get_yticks()) >= 3
 
 
 def test_svg_is_repeatable_dark_aware_and_safe_with_odd_titles(tmp_path):

@@ -11,7 +11,8 @@ from foreloom.evaluation.benchmark import write_record
 from foreloom.monitoring.monitor import Monitor, MonitoringConfig
 from foreloom.monitoring.record import BenchmarkRecord, StepRecord, ValidationRecord
 from foreloom.report.curves import training_figures
-from foreloom.report.figures import curve_figure
+from foreloom.report.figures import curve_figure, panel_grid
+from foreloom.report.html import width_points
 from foreloom.report.page import write_page
 from foreloom.report.run_folder import MOST_PICTURES, read_run_folder
 from foreloom.report.style import save_figure
@@ -126,6 +127,7 @@ def test_a_whole_run(tmp_path):
         "family: chronos2  # <i>",
     ):
         assert words in page.text
+    assert "WQL: the error of" in page.text and "MASE: the error of" in page.text
     assert "checkpoints/final" not in page.text
     assert "@import" not in path.read_text(encoding="utf-8")
 
@@ -179,6 +181,19 @@ def test_the_overview_stands_for_many_pictures(tmp_path):
     assert [path.name for path in read_run_folder(tmp_path).pictures] == names
     save_figure(curve_figure("one more", [1, 2], [1.0, 2.0]), tmp_path / "evaluation" / "suite-more.svg")
     assert [path.name for path in read_run_folder(tmp_path).pictures] == ["suite.svg"]
+
+
+def test_a_picture_is_shown_as_wide_as_it_was_drawn(tmp_path):
+    figures = {"one": panel_grid(1, 1)[0], "two": panel_grid(1, 2)[0]}
+    for name, figure in figures.items():
+        drawn = [width_points(save_figure(figure, tmp_path / f"{name}.{kind}").read_bytes()) for kind in ("svg", "png")]
+        assert drawn == pytest.approx([72 * figure.get_figwidth()] * 2, abs=0.1)
+    assert width_points(b"\x89PNG\r\n\x1a\n" + bytes(40)) is None
+    run_for(tmp_path, 10, finish=False)
+    (tmp_path / "two.svg").unlink()  # its PNG is shown
+    text = write_page(tmp_path).read_text(encoding="utf-8")
+    assert 'alt="One" style="--most:302pt"></figure>' in text and text.count('<figure class="card wide scroll">') == 1
+    assert 'alt="Two" style="--most:605pt"' in text
 
 
 def test_a_run_that_has_only_begun(tmp_path):

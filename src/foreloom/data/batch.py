@@ -62,6 +62,8 @@ class SourceStatistics:
     """Items that samples are not cut from, by reason: `too short`, `in quarantine`."""
     num_epoch_samples: int | None = None
     """None where samples are drawn without end."""
+    roles: str = ""
+    """What is forecast and what it is forecast from, in words; empty for data that have no such roles."""
 
 
 class Dataset(Protocol):

@@ -272,9 +272,14 @@ class _TaskRun:
 
 
 def _pick_examples(errors_N: np.ndarray) -> dict[ExampleKind, int]:
-    """The windows with the smallest, the median and the largest error; those without one (NaN) are left out."""
+    """The windows with the smallest, the median and the largest error; those without one (NaN) are left out, and where
+    windows are few none is there twice: the median stays."""
     ranked = np.argsort(errors_N, kind="stable")[: int(np.isfinite(errors_N).sum())].tolist()
-    return {"best": ranked[0], "median": ranked[(len(ranked) - 1) // 2], "worst": ranked[-1]} if ranked else {}
+    if not ranked:
+        return {}
+    median = ranked[(len(ranked) - 1) // 2]
+    picks: dict[ExampleKind, int] = {"best": ranked[0], "median": median, "worst": ranked[-1]}
+    return {kind: n for kind, n in picks.items() if kind == "median" or n != median}
 
 
 def _score_batch(

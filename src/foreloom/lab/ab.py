@@ -363,6 +363,7 @@ def _publish(
                 of_a,
                 runs_of_b,
                 arm.is_equal_compute,
+                test.names,
             )
             for arm, runs_of_b in zip(test.arms[1:], of_b, strict=True)
         ]

@@ -233,6 +233,7 @@ class Panel(NamedTuple):
     b: Sequence[Outcome]
     over_flops: bool
     """In place of steps: where those are what both get the same of."""
+    names: tuple[str, str]
 
 
 @styled
@@ -243,7 +244,8 @@ def loss_figure(panels: Sequence[Panel]) -> Figure:
     figure, axes = panel_grid(1, len(panels))
     for ax, panel in zip(axes, panels, strict=True):
         panel_title(ax, panel.title)
-        for name, runs, colour in (("A", panel.a, BLUE), ("B", panel.b, ORANGE)):
+        a, b = panel.names
+        for name, runs, colour in ((f"A: {a}", panel.a, BLUE), (f"B: {b}", panel.b, ORANGE)):
             if runs:
                 _draw(ax, name, runs, colour, over_flops=panel.over_flops)
         ax.set_xlabel("FLOPs" if panel.over_flops else "steps")

@@ -135,7 +135,11 @@ def _gradients(record: StepRecord, norms: GradNormMeter) -> Rows:
     rows["explosions"] = f"{norms.num_explosions:,}"
     rows["history"] = Curve(recent[-NUM_RECENT:])
     if clip_rate > CLIP_ADVICE:
-        rows["advice"] = "most steps are clipped: lower optimizer.learning_rate, or raise training.max_grad_norm"
+        usual = f" above the usual {statistics.median(recent):.3g}" if recent else ""
+        rows["advice"] = (
+            "most steps are clipped, so that the unusual ones do not stand out: raise training.max_grad_norm"
+            f"{usual}, or lower optimizer.learning_rate where the norm grows"
+        )
     return rows
 
 

@@ -24,7 +24,6 @@ def training_figures(run: RunFolder) -> dict[str, Figure]:
         return {}
     steps = [record["step"] for record in records]
     validations = _points(run.newest_events("validation"), "loss")
-    grad_norm = _column(records, "grad_norm")
     figures = {
         "Loss": curve_figure(
             "Loss",
@@ -35,9 +34,7 @@ def training_figures(run: RunFolder) -> dict[str, Figure]:
             beside={"validation": validations} if validations[0] else None,
         ),
         "Learning rate": curve_figure("Learning rate", steps, _column(records, "learning_rate")),
-        "Gradient norm": curve_figure(
-            "Gradient norm before clipping", steps, grad_norm, log=any(norm > 0 for norm in grad_norm)
-        ),
+        "Gradient norm": curve_figure("Gradient norm before clipping", steps, _column(records, "grad_norm"), log=True),
         "Speed": curve_figure("Steps per second", steps, _column(records, "steps_per_second")),
     }
     of_family = [record.get("figures") or {} for record in records]

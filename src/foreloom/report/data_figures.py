@@ -99,7 +99,8 @@ def _varied(kinds: Sequence[str], count: int) -> list[int]:
 
 @styled
 def replay_figure(windows: Sequence[ReplayedWindow]) -> Figure:
-    """A panel a window, context in blue and horizon in orange; an infinite value is a vertical line."""
+    """A panel a window: the targets' context in blue and horizon in orange, covariates in grey; an infinite value is a
+    vertical line."""
     from matplotlib.figure import Figure
 
     num_columns = min(len(windows), 2)
@@ -107,13 +108,17 @@ def replay_figure(windows: Sequence[ReplayedWindow]) -> Figure:
     width, height = PANEL_INCHES
     figure = Figure(figsize=(width * num_columns, height * num_rows), layout="constrained")
     axes = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
+    handles: dict[str, Any] = {}
     for ax, window in zip(axes, windows, strict=False):
         facts, values_RT = window.facts, window.values_RT
         finite_RT = np.where(np.isfinite(values_RT), values_RT, np.nan)
         steps_T = np.arange(values_RT.shape[1]) + facts.cut - facts.num_steps
-        for row in finite_RT:
-            ax.plot(steps_T[: facts.num_steps], row[: facts.num_steps], color=BLUE, linewidth=0.9)
-            ax.plot(steps_T[facts.num_steps :], row[facts.num_steps :], color=ORANGE, linewidth=0.9)
+        for row in finite_RT[window.num_targets :]:
+            (handles["covariates"],) = ax.plot(steps_T, row, color=MUTED, linewidth=0.8, alpha=0.6)
+        parts = {"context": (slice(facts.num_steps), BLUE), "horizon": (slice(facts.num_steps, None), ORANGE)}
+        for row in finite_RT[: window.num_targets]:
+            for name, (part, colour) in parts.items():
+                (handles[name],) = ax.plot(steps_T[part], row[part], color=colour, linewidth=0.9)
         ax.axvline(facts.cut - 0.5, color=MUTED, linewidth=0.8, linestyle=":")
         for step in steps_T[np.isinf(values_RT).any(axis=0)]:
             ax.axvline(step, color=ORANGE, linewidth=1.5)
@@ -123,4 +128,5 @@ def replay_figure(windows: Sequence[ReplayedWindow]) -> Figure:
         ).set_parse_math(False)
     for ax in axes[len(windows) :]:
         ax.remove()
+    figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=len(handles))
     return figure

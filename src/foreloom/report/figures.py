@@ -24,6 +24,8 @@ BAND_COVERAGES = (0.5, 0.8)
 """Shares of the central bands shaded around the median; the nearest a model offers are taken."""
 PANEL_INCHES = (4.2, 2.4)
 TITLE_LENGTH = 42
+LOG_FROM = 10
+"""Times the lowest value that the highest must be for a logarithmic axis."""
 MAX_PANELS = 6
 """Of a table of forecasts."""
 
@@ -92,6 +94,7 @@ def curve_figure(
 ) -> Figure:
     """One quantity of a run over its steps, with its smoothed course on top if so wished. NaN leaves a gap.
 
+    `log`: on a logarithmic axis, if the values reach far enough that it has ticks to read them by.
     `beside`: others of the same kind by name, (steps, values) each; `label` is then the name of the first.
     """
     from matplotlib.ticker import LogLocator, NullLocator
@@ -106,7 +109,8 @@ def curve_figure(
         ax.plot(x, y, color=colour, linewidth=1.7, marker="o" if len(x) < 3 else None, label=name)
     if len(lines) > 1:
         ax.legend(loc="best")
-    if log:
+    drawn = [value for _, line in lines.values() for value in line if value > 0]
+    if log and drawn and max(drawn) >= LOG_FROM * min(drawn):
         ax.set_yscale("log")
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter("{x:g}")
@@ -255,9 +259,9 @@ def step_axis(ax: Axes) -> None:
 
 
 def plain_ticks(ax: Axes) -> None:
-    """At most five, as numbers one can read aloud."""
+    """Three to five, as numbers one can read aloud."""
     ax.yaxis.set_major_formatter("{x:,g}")
-    ax.locator_params(axis="y", nbins=5)
+    ax.locator_params(axis="y", nbins=5, min_n_ticks=3)
 
 
 def panel_title(ax: Axes, text: str, most: int = TITLE_LENGTH) -> None:

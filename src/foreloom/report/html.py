@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import html
+import re
+import struct
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
@@ -12,6 +14,9 @@ from foreloom.monitoring import console
 from foreloom.monitoring.console import Bar, Curve, Loads
 
 MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MOST_HEADER_BYTES = 4096
+"""Of a PNG, before its pixels begin."""
 
 escape = html.escape
 
@@ -52,10 +57,25 @@ def fact_cards(sections: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-def image(content: bytes, suffix: str, alt: str, kind: str = "card") -> str:
-    """As a data URL: an SVG shown so cannot run scripts, and its ids cannot clash with another's."""
+def image(content: bytes, suffix: str, alt: str, kind: str = "card", most_points: float | None = None) -> str:
+    """As a data URL: an SVG shown so cannot run scripts, and its ids cannot clash with another's.
+
+    It is as wide as its card, but where `most_points` are given no wider than that.
+    """
     source = f"data:{MEDIA_TYPES[suffix.lower()]};base64,{base64.b64encode(content).decode()}"
-    return f'<figure class="{kind}"><img src="{source}" alt="{escape(alt)}"></figure>'
+    most = "" if most_points is None else f' style="--most:{most_points:.0f}pt"'
+    return f'<figure class="{kind}"><img src="{source}" alt="{escape(alt)}"{most}></figure>'
+
+
+def width_points(content: bytes) -> float | None:
+    """How wide a picture is drawn: as an SVG says, or a PNG by its pixels and their density. None if neither does."""
+    if svg := re.search(rb'<svg[^>]* width="([\d.]+)pt"', content):
+        return float(svg[1])
+    density = content.find(b"pHYs", 0, MOST_HEADER_BYTES)
+    if not content.startswith(PNG_SIGNATURE) or density < 0:
+        return None
+    pixels, pixels_a_metre = struct.unpack_from(">I", content, 16)[0], struct.unpack_from(">I", content, density + 4)[0]
+    return 72 * pixels / (0.0254 * pixels_a_metre) if pixels_a_metre else None
 
 
 def value_text(value: Any) -> str:

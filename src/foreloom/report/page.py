@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from foreloom.monitoring.console import duration
 from foreloom.monitoring.health import lay_out
 from foreloom.monitoring.meters import Meters
 from foreloom.report.curves import benchmark_figures, training_figures
-from foreloom.report.html import document, escape, fact_cards, grid, image, value_text
+from foreloom.report.html import document, escape, fact_cards, grid, image, value_text, width_points
 from foreloom.report.run_folder import RunFolder, read_run_folder
 from foreloom.report.tables import BASELINE, Cell, Column, ScoreTable, table_of
 
@@ -24,7 +23,13 @@ SHOWN_ELSEWHERE = ("validation", "benchmark", "health")
 """Kinds of events with a section of their own."""
 
 NARROW_POINTS = 360
-"""An SVG up to this width holds one panel."""
+"""A picture up to this width holds one panel."""
+
+METRIC_WORDS = {
+    "WQL": "WQL: the error of the forecast's quantiles over the size of what came.",
+    "MASE": "MASE: the error of the median over that of a seasonal naive forecast in the series' own past.",
+}
+"""What a reader of a table of scores may not know."""
 
 
 def write_page(run_dir: str | Path, pictures: Sequence[Path] = ()) -> Path:
@@ -116,7 +121,7 @@ def _benchmark(run: RunFolder) -> str:
         title = f"{tier.capitalize()} tier after step {record['step']:,}"
         cards.append(
             f'<div class="card"><h3>{escape(title)}</h3><div class="scroll">{table.to_html()}</div>'
-            f'<p class="note">{escape(best)}</p></div>'
+            f'<p class="note">{escape(best)} {_in_words(map(str.upper, of_task))}</p></div>'
         )
     return _figures(benchmark_figures(run)) + grid("".join(cards), "below")
 
@@ -135,8 +140,13 @@ def _scores(title: str, table: ScoreTable) -> str:
     note = f" Relative: divided by the score of {BASELINE}; below 1 is better." if table.is_relative else ""
     return (
         f'<div class="card"><h3>{escape(_title(title))}</h3><div class="scroll">{table.to_html()}</div>'
-        f'<p class="note">Lower is better.{note}</p></div>'
+        f'<p class="note">Lower is better.{note} {_in_words(column.metric for column in table.columns)}</p></div>'
     )
+
+
+def _in_words(metrics: Iterable[str]) -> str:
+    """What the metrics of a table are."""
+    return escape(" ".join(METRIC_WORDS[metric] for metric in dict.fromkeys(metrics) if metric in METRIC_WORDS))
 
 
 def _pictures(paths: Iterable[Path]) -> str:
@@ -144,10 +154,10 @@ def _pictures(paths: Iterable[Path]) -> str:
     images = []
     for path in paths:
         content = path.read_bytes()
-        width = re.search(rb'<svg[^>]* width="([\d.]+)pt"', content)
-        is_wide = not width or float(width[1]) > NARROW_POINTS
-        images.append(image(content, path.suffix, _title(path.stem), kind="card wide scroll" if is_wide else "card"))
-    return grid("".join(images))
+        width = width_points(content)
+        kind = "card" if width and width <= NARROW_POINTS else "card wide scroll"
+        images.append(image(content, path.suffix, _title(path.stem), kind, width))
+    return grid("".join(images), "pictures")
 
 
 def _setup(run: RunFolder) -> str:

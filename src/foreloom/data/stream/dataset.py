@@ -123,11 +123,21 @@ class SeriesDataset:
                 num_bytes=source.num_bytes,
                 left_out={"too short": selection.num_short, "in quarantine": len(quarantined)},
                 num_epoch_samples=count,
+                roles=_roles(source, selection.items),
             )
             for source, selection, share, count, quarantined in zip(
                 self.sources, self._selections, shares / shares.sum(), num_windows, self._quarantined, strict=True
             )
         ]
+
+
+def _roles(source: Source, items: np.ndarray) -> str:
+    """Targets of the series `items`, and the covariates of the first: `1 target; past: visits; known ahead: price`."""
+    fewest, most = (int(bound(source.num_targets[items])) for bound in (np.min, np.max))
+    targets = f"{fewest} to {most} targets" if fewest < most else f"{most} target{'' if most == 1 else 's'}"
+    first = source.read(int(items[0]))
+    known = {"past": first.past, "known ahead": first.future}
+    return "; ".join([targets, *(f"{role}: {', '.join(sorted(names))}" for role, names in known.items() if names)])
 
 
 def _fingerprint(

@@ -45,7 +45,8 @@ class ReplayedWindow:
 
     facts: WindowFacts
     values_RT: np.ndarray
-    """float64, context then horizon, not normalised."""
+    """float64, context then horizon, not normalised; covariates below the targets."""
+    num_targets: int
 
 
 def replay(samples: Samples, sources: Sequence[Source], config: DataConfig) -> list[ReplayedWindow]:
@@ -65,7 +66,7 @@ def by_suspicion(windows: Sequence[ReplayedWindow]) -> list[ReplayedWindow]:
 def _window(sample: int, source: Source, item: int, cut: int, config: DataConfig) -> ReplayedWindow:
     num_steps = min(cut, config.context_length)
     values_RT = np.full((int(source.num_rows[item]), num_steps + config.prediction_length), np.nan)
-    source.fill_window(item, cut, values_RT[:, :num_steps], values_RT[:, num_steps:])
+    counts = source.fill_window(item, cut, values_RT[:, :num_steps], values_RT[:, num_steps:])
     observed_RT = np.isfinite(values_RT)
     observed = values_RT[observed_RT]
     facts = WindowFacts(
@@ -81,7 +82,7 @@ def _window(sample: int, source: Source, item: int, cut: int, config: DataConfig
         num_infinite=int(np.isinf(values_RT).sum()),
         largest_jump=_largest_jump(np.where(observed_RT, values_RT, np.nan)),
     )
-    return ReplayedWindow(facts, values_RT)
+    return ReplayedWindow(facts, values_RT, counts.num_targets)
 
 
 def _largest_jump(values_RT: np.ndarray) -> float:
