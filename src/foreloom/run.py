@@ -16,7 +16,6 @@ from foreloom.checkpoint.manifest import VALIDATION_LOSS
 from foreloom.config.loader import Recipe, SectionChoice, describe_recipe, flatten, load_recipe, plain
 from foreloom.config.located import RecipeError, read_yaml
 from foreloom.data.batch import DataSection, HeldOut, SourceStatistics
-from foreloom.data.config import ValidationConfig
 from foreloom.data.loader import BatchLoader
 from foreloom.data.synthetic.address import short_name
 from foreloom.distributed.agreement import check_agreement
@@ -77,7 +76,7 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, need_data: bool = T
     A relative path is looked for beside the file that names it, then in the working directory. `need_data` makes data
     that are not there an error.
     """
-    recipe = load_recipe(path, [*_absent_validation(overrides), *overrides], SECTIONS)
+    recipe = load_recipe(path, overrides, SECTIONS)
     sections, missing = find_files(recipe, need_data=need_data)
     problems = _contradictions(recipe) + missing
     if problems:
@@ -190,15 +189,6 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         config_hash=config_hash(recipe),
         on_start=lambda: _record(recipe, run_dir, process),
     )
-
-
-def _absent_validation(overrides: Sequence[str]) -> list[str]:
-    """Who turns validation off turns off what a recipe hangs on it."""
-    given = {name: value for name, _, value in (one.partition("=") for one in overrides)}
-    if given.get("validation.steps") != "0":
-        return []
-    hanging = {f"validation.{name}": value for name, value in ValidationConfig.ABSENT.items()}
-    return [f"{name}={value}" for name, value in hanging.items() if name not in given]
 
 
 def describe(recipe: Recipe) -> str:
