@@ -232,3 +232,13 @@ def test_epochs_of_synthetic_windows():
                  "data.group.probability=0"]  # fmt: skip
     shown = run.describe(run.load("chronos2-test", overrides))
     assert "# (default, here 0.9)\n  epochs: null" in shown
+
+
+def test_what_takes_long_on_a_cpu_is_said_before_it_begins(tmp_path, monkeypatch, caplog):
+    run._warn_of_cost(1e12, 1)
+    assert not caplog.records
+    run._warn_of_cost(1e19, 2)
+    assert "on this CPU the run takes at least" in caplog.text and " days to its last step (1e+19 FLOPs)" in caplog.text
+    monkeypatch.setattr(run, "_LONG_SECONDS", 0.0)
+    foreloom.train("chronos2-test", [*TINY, "training.steps=1"], out=tmp_path / "run")
+    assert "warning: on this CPU the run takes at least 0.0 hours" in (tmp_path / "run" / "training.log").read_text()

@@ -6,14 +6,18 @@ import dataclasses
 import functools
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+import timeit
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer, check_folder
+from foreloom.checkpoint.export import model_card
 from foreloom.checkpoint.locate import find_model_folder
 from foreloom.checkpoint.manifest import VALIDATION_LOSS
-from foreloom.config.loader import Recipe, SectionChoice, describe_recipe, flatten, load_recipe, plain
+from foreloom.config.loader import Recipe, SectionChoice, describe_recipe, flatten, line_of, plain, read_recipe
 from foreloom.config.located import RecipeError, read_yaml
 from foreloom.data.batch import DataSection, HeldOut, SourceStatistics
 from foreloom.data.loader import BatchLoader
@@ -27,7 +31,7 @@ from foreloom.evaluation.benchmark import TrainingBenchmark
 from foreloom.evaluation.config import BENCHMARK_SCORES, BenchmarkConfig, tier_tasks
 from foreloom.files import write_text
 from foreloom.models import registry
-from foreloom.models.family import forecaster_of, series
+from foreloom.models.family import ModelFamily, forecaster_of, series
 from foreloom.monitoring.monitor import Monitor, MonitoringConfig
 from foreloom.recipe_files import find_files
 from foreloom.training.config import TrainingConfig, autocast_dtype
@@ -76,11 +80,11 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, need_data: bool = T
     A relative path is looked for beside the file that names it, then in the working directory. `need_data` makes data
     that are not there an error.
     """
-    recipe = load_recipe(path, overrides, SECTIONS)
+    recipe = read_recipe(path, overrides, SECTIONS)
     sections, missing = find_files(recipe, need_data=need_data)
-    problems = _contradictions(recipe) + missing
-    if problems:
-        raise RecipeError(problems)
+    problems = list(recipe.problems) or _contradictions(recipe)
+    if problems := problems + missing:
+        raise RecipeError(sorted(problems, key=line_of))
     return dataclasses.replace(recipe, sections=sections)
 
 
@@ -172,6 +176,9 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         compile_blocks=training.compile,
         autocast_dtype=autocast_dtype(training.precision, process.device),
     )
+    banner = _banner(recipe, process, loader, held_out, training.num_steps, num_parameters)
+    if process.device.type == "cpu" and process.is_main:
+        _warn_of_cost(flops_per_row * training.batch_size * training.num_steps, process.world_size)
     return Trainer(
         training,
         family,
@@ -185,8 +192,9 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         flops_per_row=flops_per_row,
         validation=Validation(validation, held_out) if held_out else None,
         benchmark=benchmark,
-        banner=_banner(recipe, process, loader, held_out, training.num_steps, num_parameters),
+        banner=banner,
         config_hash=config_hash(recipe),
+        card=_card(recipe, run_dir, family, banner),
         on_start=lambda: _record(recipe, run_dir, process),
     )
 
@@ -284,6 +292,35 @@ def _banner(
             "benchmark": _tiers(recipe),
         },
     }
+
+
+def _card(
+    recipe: Recipe, run_dir: Path, family: ModelFamily, banner: Mapping[str, Mapping[str, Any]]
+) -> Callable[[int], str]:
+    """The model card of a step: the banner, without the paths of this machine."""
+    base = recipe.sections["model"].pretrained
+    is_path = base is not None and Path(base).exists()
+    start = {"start": "the weights of an earlier run or a folder"} if is_path else {}
+    facts = {**banner, "Model": {**banner["Model"], **start}}
+    return lambda step: model_card(run_dir.name, family, facts, base=None if is_path else base, step=step)
+
+
+_LONG_SECONDS = 3600.0
+
+
+def _warn_of_cost(flops: float, world_size: int) -> None:
+    """Say what a long run will take on a CPU, before it has taken it: FLOPs by the speed of a matrix product here."""
+    side = 384
+    a = torch.ones(side, side)
+    seconds = min(timeit.repeat(lambda: a @ a, number=1, repeat=4))
+    least = flops / world_size * seconds / (2 * side**3)
+    if least > _LONG_SECONDS:
+        logger.warning(
+            "on this CPU the run takes at least %s to its last step (%.2g FLOPs). Fewer training.steps, shorter "
+            "windows or a smaller model cost less; docs/aws_gpu.md says how to get a GPU.",
+            f"{least / 86400:,.0f} days" if least > 2 * 86400 else f"{least / 3600:,.1f} hours",
+            flops,
+        )
 
 
 def _source_in_words(source: SourceStatistics) -> str:

@@ -49,6 +49,8 @@ class MonitoringConfig:
 
     log_steps: Annotated[int, Field(ge=1)] = 100
     """Steps between log lines; the device is read at these steps only."""
+    quiet: bool = False
+    """Only warnings on the console (--quiet); training.log has all lines."""
     health_steps: Annotated[int, Field(ge=0)] = 1000
     """Steps between health reports, each printed with the next log line; 0: none."""
     trackers: tuple[TrackerName, ...] = ("tensorboard",)
@@ -108,7 +110,7 @@ class Monitor:
         later steps is void. `fields`, for programs, join the event `start`, as `from_step` does.
         """
         self._early.stop()
-        self._handlers = _open_log(self.run_dir, is_main=self.is_main)
+        self._handlers = _open_log(self.run_dir, is_main=self.is_main, quiet=self.config.quiet)
         if not self.is_main:
             self._early.say()
             return
@@ -356,14 +358,14 @@ class _EarlyLines(logging.handlers.MemoryHandler):
             logger.handle(record)
 
 
-def _open_log(run_dir: Path, *, is_main: bool) -> list[logging.Handler]:
+def _open_log(run_dir: Path, *, is_main: bool, quiet: bool = False) -> list[logging.Handler]:
     """Send the logger's lines to the console and, on the main rank, to `<run_dir>/training.log` (appended).
 
-    Ranks other than the main one print warnings only. Give the handlers to `_close_log` at the end.
+    Ranks other than the main one, and a quiet run, print warnings only. Give the handlers to `_close_log` at the end.
     """
     logger.setLevel(logging.INFO)
     screen = _Screen(sys.stdout)
-    screen.setLevel(logging.INFO if is_main else logging.WARNING)
+    screen.setLevel(logging.INFO if is_main and not quiet else logging.WARNING)
     handlers: list[logging.Handler] = [screen]
     if is_main:
         run_dir.mkdir(parents=True, exist_ok=True)

@@ -58,7 +58,8 @@ class Trainer:
     All ranks construct one with the same arguments (their own share of `loader`, and `process`) and call `train` once;
     `run.build` shows how. `learning_rate(k)` is that of update k, from 1; `flops_per_row` what a row costs.
     `validation` and `benchmark` score the model as it trains. `banner` is shown by the monitor; `config_hash` must
-    agree between ranks. `on_start()` is called on all ranks once the run may begin or go on, before its first line.
+    agree between ranks. `card(step)` is the README.md of hf/ folders. `on_start()` is called on all ranks once the
+    run may begin or go on, before its first line.
     """
 
     def __init__(
@@ -78,12 +79,14 @@ class Trainer:
         benchmark: Benchmark | None = None,
         banner: Mapping[str, Mapping[str, Any]] | None = None,
         config_hash: str = "",
+        card: Callable[[int], str] = lambda step: "",
         on_start: Callable[[], None] = lambda: None,
     ) -> None:
         self.config, self.family, self.parallel, self.process = config, family, parallel, process
         self.optimizer, self.learning_rate, self.loader = optimizer, learning_rate, loader
         self.checkpointer, self.monitor = checkpointer, monitor
         self.config_hash, self.on_start, self.flops_per_row = config_hash, on_start, flops_per_row
+        self.card = card
         peak = find_peak(process.device, monitor.config.peak_flops)
         self.banner = {**(banner or {}), "Monitoring": {"MFU": peak.sentence}}
         self.interval = LogInterval(process.device, process.world_size, flops_per_row, peak.flops)
@@ -285,7 +288,7 @@ class Trainer:
             self.monitor.warn("best_missing", f"{missing}: hf/ holds the last ones.")
         if self._is_over or self._is_to_restore or self.checkpointer.config.export == "all":
             weights = whole_state_dict(self.parallel.module)
-            return lambda folder: write_folder(self.family, self.parallel.model, weights, folder), step
+            return lambda folder: write_folder(self.family, self.parallel.model, weights, folder, self.card(step)), step
         return None, None
 
     def _check_length(self) -> None:
