@@ -148,6 +148,17 @@ def test_settings_that_contradict_each_other(overrides, sentence):
         run.load("chronos2-test", overrides)
 
 
+def test_validation_is_turned_off_with_all_that_hangs_on_it(tmp_path):
+    recipe = tmp_path / "validated.yaml"
+    validation = "{steps: 5, patience: 2, min_delta: 0.1, sources: [{path: 'synth://patterns?num_series=9&length=99'}]}"
+    recipe.write_text(f"extends: chronos2-test\nvalidation: {validation}\n")
+    config = run.load(recipe, ["validation.steps=0"]).sections["validation"]
+    assert (config.steps, config.patience, config.min_delta, config.restores) == (0, 0, 0, False)
+    assert config.sources == ()
+    with pytest.raises(RecipeError, match="patience has no effect while validation.steps is 0"):
+        run.load(recipe, ["validation.steps=0", "validation.patience=3"])
+
+
 def test_a_folder_that_cannot_be_written_is_told_before_the_work_with_the_option(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     recipe = run.load("chronos2-test", TINY)

@@ -81,6 +81,8 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, need_data: bool = T
     that are not there an error.
     """
     recipe = read_recipe(path, overrides, SECTIONS)
+    if hanging := _hangs_on_validation(recipe):
+        recipe = read_recipe(path, [*hanging, *overrides], SECTIONS)
     sections, missing = find_files(recipe, need_data=need_data)
     problems = list(recipe.problems) or _contradictions(recipe)
     if problems := problems + missing:
@@ -197,6 +199,18 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         card=_card(recipe, run_dir, family, banner),
         on_start=lambda: _record(recipe, run_dir, process),
     )
+
+
+def _hangs_on_validation(recipe: Recipe) -> list[str]:
+    """Who turns validation off on the command line turns off with it what the recipe's file hangs on it."""
+    values, place = recipe.located.values, "command line"
+    validation = values.get("validation")
+    if not isinstance(validation, Mapping) or validation.get("steps") != 0 or recipe.where("validation.steps") != place:
+        return []
+    settings = {name: value for name, value in _data_section(values).validation.ABSENT.items() if name in validation}
+    return [
+        f"validation.{name}={value}" for name, value in settings.items() if recipe.where(f"validation.{name}") != place
+    ]
 
 
 def describe(recipe: Recipe) -> str:
