@@ -156,6 +156,7 @@ def test_validation_is_turned_off_with_all_that_hangs_on_it(tmp_path):
     recipe.write_text(f"extends: chronos2-test\nvalidation: {validation}\n")
     config = run.load(recipe, ["validation.steps=0"]).sections["validation"]
     assert (config.steps, config.patience, config.min_delta, config.restores) == (0, 0, 0, False)
+    assert config.sources == ()
     with pytest.raises(RecipeError, match="patience has no effect while validation.steps is 0"):
         run.load(recipe, ["validation.steps=0", "validation.patience=3"])
 

@@ -21,7 +21,6 @@ from foreloom.checkpoint.manifest import VALIDATION_LOSS
 from foreloom.config.loader import Recipe, SectionChoice, describe_recipe, flatten, line_of, plain, read_recipe
 from foreloom.config.located import RecipeError, read_yaml
 from foreloom.data.batch import DataSection, HeldOut, SourceStatistics
-from foreloom.data.config import ValidationConfig
 from foreloom.data.loader import BatchLoader
 from foreloom.data.synthetic.address import short_name
 from foreloom.distributed.agreement import check_agreement
@@ -84,7 +83,9 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, need_data: bool = T
     A relative path is looked for beside the file that names it, then in the working directory. `need_data` makes data
     that are not there an error.
     """
-    recipe = read_recipe(path, [*_absent_validation(overrides), *overrides], SECTIONS)
+    recipe = read_recipe(path, overrides, SECTIONS)
+    if hanging := _hangs_on_validation(recipe):
+        recipe = read_recipe(path, [*hanging, *overrides], SECTIONS)
     sections, missing = find_files(recipe, need_data=need_data)
     problems = list(recipe.problems) or _contradictions(recipe)
     if problems := problems + missing:
@@ -207,13 +208,16 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
     )
 
 
-def _absent_validation(overrides: Sequence[str]) -> list[str]:
-    """Who turns validation off turns off what a recipe hangs on it."""
-    given = {name: value for name, _, value in (one.partition("=") for one in overrides)}
-    if given.get("validation.steps") != "0":
+def _hangs_on_validation(recipe: Recipe) -> list[str]:
+    """Who turns validation off on the command line turns off with it what the recipe's file hangs on it."""
+    values, place = recipe.located.values, "command line"
+    validation = values.get("validation")
+    if not isinstance(validation, Mapping) or validation.get("steps") != 0 or recipe.where("validation.steps") != place:
         return []
-    hanging = {f"validation.{name}": value for name, value in ValidationConfig.ABSENT.items()}
-    return [f"{name}={value}" for name, value in hanging.items() if name not in given]
+    settings = {name: value for name, value in _data_section(values).validation.ABSENT.items() if name in validation}
+    return [
+        f"validation.{name}={value}" for name, value in settings.items() if recipe.where(f"validation.{name}") != place
+    ]
 
 
 def _leave_to_be_trained(model: nn.Module, recipe: Recipe, family: ModelFamily) -> FrozenWeights | None:

@@ -117,7 +117,7 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(tmp_path, capsys):
             monitor = Monitor(run_dir, 30, QUIET)
             if state:
                 monitor.load_state_dict(json.loads(json.dumps(state)))
-            monitor.start(BANNER)
+            monitor.start(BANNER, from_step=first)
             for step, loss in losses[first:last]:
                 monitor.log(record(step, loss, grad_norm=100.0 if step == 21 else 1.0))
                 if step == 20:
