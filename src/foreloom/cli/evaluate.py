@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from foreloom.cli.arguments import DeviceOption
+from foreloom.cli.arguments import DeviceOption, JsonOption, or_example
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,13 +22,26 @@ if TYPE_CHECKING:
     from foreloom.evaluation.suites import Suite
 
 
-def _tasks_option(text: str) -> Any:
-    return typer.Option(help=text, rich_help_panel="Tasks")
+def _tasks_option(text: str, **settings: Any) -> Any:
+    return typer.Option(help=text, rich_help_panel="Tasks", **settings)
 
 
 def _windows_option(*flags: str, text: str, least: int | None = None) -> Any:
     return typer.Option(*flags, min=least, help=text, rich_help_panel="Every window of a data set")
 
+
+FLAGS_OF_EVALUATORS = {
+    "-m": "an argument: foreloom evaluate MODEL ...",
+    "--model": "an argument: foreloom evaluate MODEL ...",
+    "--model-path": "an argument: foreloom evaluate MODEL ...",
+    "-d": "--data FILE",
+    "-b": "--batch-size N",
+    "--batch_size": "--batch-size N",
+    "--benchmarks": "--suite NAME",
+    "--datasets-root": "--data-root FOLDER",
+    "--output-dir": "--out FILE.csv",
+}
+"""Flags of Time-MoE's run_eval.py and TSM-Trainer's run_benchmark, and what says the same."""
 
 ModelsArgument = Annotated[
     list[str],
@@ -40,7 +53,9 @@ ModelsArgument = Annotated[
 SuiteOption = Annotated[
     str | None, _tasks_option("Score the tasks of a suite: chronos-zero-shot, gift-eval, fev-bench, ltsf ...")
 ]
-TasksOption = Annotated[Path | None, _tasks_option("Or tasks of your own: data, horizons and windows, as YAML.")]
+TasksOption = Annotated[
+    Path | None, _tasks_option("Or tasks of your own: data, horizons and windows, as YAML.", callback=or_example)
+]
 DataRootOption = Annotated[
     Path | None, _tasks_option("Where the suite's data sets lie, or where the tasks' relative paths start.")
 ]
@@ -106,6 +121,7 @@ def evaluate(
     out: OutOption = None,
     batch_size: BatchSizeOption = None,
     device: DeviceOption = "auto",
+    as_json: JsonOption = False,
 ) -> None:
     """Score models beside Seasonal Naive: on a suite, on tasks, or on every window of a data set.
 
@@ -135,7 +151,7 @@ def evaluate(
     else:
         assert data is not None
         subject = _every_window(data, _sliding_options(of_windows))
-    _score_and_publish(models, subject, out=out, batch_size=batch_size, device=device)
+    _score_and_publish(models, subject, out=out, batch_size=batch_size, device=device, as_json=as_json)
 
 
 def _refuse_without_effect(options: Mapping[str, object], owner: str, other: str) -> None:
@@ -240,7 +256,7 @@ def _sliding_options(typed: Mapping[str, Any]) -> SlidingOptions:
 
 
 def _score_and_publish(
-    models: Sequence[str], subject: _Subject, *, out: Path | None, batch_size: int | None, device: str
+    models: Sequence[str], subject: _Subject, *, out: Path | None, batch_size: int | None, device: str, as_json: bool
 ) -> None:
     """Collective under torchrun, SLURM and MPI: the ranks share the windows, rank 0 prints and writes.
 
@@ -268,22 +284,26 @@ def _score_and_publish(
         told = partial(Progress, is_shown=process.is_main)
         evaluator = partial(evaluate_all, batch_size=batch_size, ranks=Ranks.of(process), progress=told)
         evaluation = subject.evaluate(forecasters_by_name(models, find_device(device)), evaluator=evaluator)
-        from_rank_zero(lambda: _publish(evaluation, subject, csv_path, console), process)
+        from_rank_zero(lambda: _publish(evaluation, subject, csv_path, console, as_json), process)
     finally:
         stop()
 
 
-def _publish(evaluation: Evaluation, subject: _Subject, csv_path: Path, console: Console) -> None:
-    """Print the table and the notes; then write CSV, Markdown and pictures of forecasts."""
+def _publish(evaluation: Evaluation, subject: _Subject, csv_path: Path, console: Console, as_json: bool) -> None:
+    """Print the table and the notes, or its JSON alone; then write CSV, Markdown and pictures of forecasts."""
     from foreloom.report.scores import write_scores
     from foreloom.report.tables import print_whole, table_of
 
     notes = [*subject.notes, *evaluation.notes]
     table = table_of(evaluation.rows, subject.metrics)
-    print_whole(console, table.to_rich(), f"{', '.join(evaluation.examples)} on {subject.title}{subject.setting}")
+    title = f"{', '.join(evaluation.examples)} on {subject.title}{subject.setting}"
     say = partial(console.print, highlight=False, soft_wrap=True, markup=False)
-    for note in notes:
-        say(f"note: {note}")
+    if as_json:
+        print(replace(table, title=title, notes=tuple(notes)).to_json(), end="")
+    else:
+        print_whole(console, table.to_rich(), title)
+        for note in notes:
+            say(f"note: {note}")
     try:
         write_scores(evaluation, table, csv_path, notes=notes)
     except OSError as error:
@@ -291,4 +311,5 @@ def _publish(evaluation: Evaluation, subject: _Subject, csv_path: Path, console:
             f"--out {csv_path}: {error.filename or 'a file'} could not be written ({error.strerror or error}). The "
             "table above is what was found; free some space, or name another place."
         ) from error
-    say(f"wrote {csv_path}; the table as Markdown and forecast pictures are beside it")
+    if not as_json:
+        say(f"wrote {csv_path}; the table as Markdown and forecast pictures are beside it")
