@@ -49,6 +49,15 @@ def test_an_adapter_is_merged_into_its_base(request, tmp_path, family):
     assert all(merged[other].equal(x) for other, x in model.named_parameters() if other != name)
 
 
+@pytest.mark.parametrize("family", registry.names())
+def test_weights_that_are_not_finite_are_the_models_fault(request, tmp_path, family):
+    model, family = request.getfixturevalue(f"tiny_{family}"), registry.get(family)
+    next(x for x in model.parameters() if x.dim() == 2).data[0, 0] = torch.nan
+    family.save(model, model.state_dict(), tmp_path)
+    with pytest.raises(ValueError, match=r"model.safetensors: \S+ holds values that are not finite"):
+        family.load(tmp_path)
+
+
 WIDE = 2**31 - 1
 HUGE = {
     "chronos2": [("num_layers", 10**9), ("num_heads", WIDE), ("d_ff", 10**12), ("d_model", 0), ("rope_theta", 1e999)],
@@ -131,12 +140,3 @@ def test_ranks_by_module_are_read_as_peft_does_and_never_hang(tmp_path):
     for settings in ({"r": 0}, {"r": None}, {"rank_pattern": {"q": "8"}}, {"lora_alpha": float("nan")}):
         with pytest.raises(ValueError, match="must be numbers above 0|expected numbers"):
             merged(**settings)
-
-
-@pytest.mark.parametrize("family", registry.names())
-def test_weights_that_are_not_finite_are_the_models_fault(request, tmp_path, family):
-    model, family = request.getfixturevalue(f"tiny_{family}"), registry.get(family)
-    next(x for x in model.parameters() if x.dim() == 2).data[0, 0] = torch.nan
-    family.save(model, model.state_dict(), tmp_path)
-    with pytest.raises(ValueError, match=r"model.safetensors: \S+ holds values that are not finite"):
-        family.load(tmp_path)

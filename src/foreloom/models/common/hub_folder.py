@@ -96,9 +96,9 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _check_shapes(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], file: Path) -> None:
-    """ValueError names the first of `tensors` that are not finite, or do not fit the model's `own`, which may be on the
-    meta device."""
+def _check_weights(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], file: Path) -> None:
+    """ValueError names the first of `tensors` that do not fit the model's `own`, which may be on the meta device, or
+    that are not finite."""
     wrong = [f"{name} is missing" for name in own if name not in tensors]
     wrong += [f"{name} is not part of the model" for name in tensors if name not in own]
     wrong += [
@@ -109,12 +109,11 @@ def _check_shapes(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], file
     if wrong:
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
         raise ValueError(f"{file} does not fit its config.json: {'; '.join(wrong[:3])}{more}.")
-    for name in own:
-        if not tensors[name].isfinite().all():
-            raise ValueError(
-                f"{file}: {name} holds values that are not finite, so the model answers nothing. Its training failed, "
-                "or the file is damaged: take an earlier checkpoint, or copy it again."
-            )
+    if broken := next((name for name in own if not tensors[name].isfinite().all()), ""):
+        raise ValueError(
+            f"{file}: {broken} holds values that are not finite, so the model answers nothing. Its training failed, or "
+            "the file is damaged: take an earlier checkpoint, or copy it again."
+        )
 
 
 def _check_size(arch: PublishedArchitecture, tensors: Mapping[str, Tensor], folder: Path) -> None:
@@ -179,7 +178,7 @@ class HubFolder(Generic[M]):
             config = read_json(adapter / ADAPTER_CONFIG_FILE)
             merge_adapter(tensors, read_tensors(adapter / ADAPTER_WEIGHTS_FILE), config, adapter)
         model = self._shapes(arch)
-        _check_shapes(self.published_names(model.state_dict()), tensors, folder / WEIGHTS_FILE)
+        _check_weights(self.published_names(model.state_dict()), tensors, folder / WEIGHTS_FILE)
         model = self._allocated(model)
         for name, tensor in self.published_names(model.state_dict()).items():
             tensor.copy_(tensors[name])  # whatever its dtype
