@@ -12,7 +12,7 @@ from foreloom.data.formats.cache import byte_bar
 from foreloom.data.formats.reader import open_source
 from foreloom.data.formats.writer import write_series
 from foreloom.data.source import Series, read_in_turn
-from foreloom.data.tables.read import TableOptions
+from foreloom.data.tables.options import TableOptions
 from foreloom.files import whole_or_absent
 
 

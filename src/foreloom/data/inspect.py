@@ -14,7 +14,7 @@ from foreloom.data.formats.reader import find_parts, open_source
 from foreloom.data.hashing import random_bits
 from foreloom.data.source import Series, read_in_turn
 from foreloom.data.synthetic.address import is_synthetic
-from foreloom.data.tables.read import TableOptions
+from foreloom.data.tables.options import TableOptions
 
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _EXAMPLE_POINTS = 500

@@ -19,7 +19,7 @@ from foreloom.data.source import Series, Source, read_in_turn
 from foreloom.data.tables import values
 from foreloom.data.tables.as_series import is_table, read_tables
 from foreloom.data.tables.frequency import steps_from
-from foreloom.data.tables.options import TableOptions
+from foreloom.data.tables.options import TableOptions, refuse_table_options
 from foreloom.data.tables.read import Origin, Rows, join
 from foreloom.data.tables.roles import TIME_NAMES
 from foreloom.data.tables.times import read_times
@@ -35,11 +35,7 @@ def rows_of_file(path: str | Path, options: TableOptions = TableOptions()) -> Ro
     parts = find_parts(path)
     if len(parts) == 1 and _are_tables(parts[0].layout, parts[0].files, options):
         return join(read_tables(parts[0].files, options)[0])
-    if options != TableOptions():
-        raise ValueError(
-            f"{path} holds a series a row, so there is no table to say anything of: leave options such as target and "
-            "id_column out."
-        )
+    refuse_table_options(path, options)
     return _rows_of_series(open_source(path), path)
 
 

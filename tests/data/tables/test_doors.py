@@ -502,6 +502,8 @@ def test_a_folder_and_a_data_set_of_series_are_forecast_as_the_table_they_were(c
     assert pd.unique(forecast(cases / "16_folder_ids")["item_id"]).tolist() == ["1", "x"]
     with pytest.raises(ValueError, match="series.arrow holds a series a row, so there is no table to say anything of"):
         forecast(tmp_path / "series.arrow", target="sales")
+    with pytest.raises(ValueError, match="series.arrow holds a series a row.*: leave freq out"):
+        open_source(tmp_path / "series.arrow", table=TableOptions(freq="D"))
     months = tmp_path / "months.jsonl"
     months.write_text(
         '{"target": [[1, 2, 3], [4, 5, 6]], "start": "2024-01-15", "freq": "MS", "future__p": [1, 2, null]}\n'

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from foreloom.data.formats.arrow_columns import FILE_MAGIC
 from foreloom.data.formats.cache import conversion_bar
 from foreloom.data.tables.as_series import is_table, write_series_of
-from foreloom.data.tables.read import TableOptions
+from foreloom.data.tables.options import TableOptions, refuse_table_options
 
 _BATCH_BYTES = 64 * 2**20
 
@@ -21,6 +21,7 @@ def parquet_to_arrow(paths: Sequence[Path], out: Path, options: TableOptions = T
     if is_table(read_parquet_schema(paths[0]), options):
         write_series_of(paths, out, options)
     else:
+        refuse_table_options(paths[0], options)
         _rewrite(parquet_batches(paths), paths, out)
 
 

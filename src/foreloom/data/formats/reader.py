@@ -24,7 +24,7 @@ from foreloom.data.source import RowCounts, Series, Source
 from foreloom.data.synthetic.address import is_synthetic
 from foreloom.data.synthetic.source import SyntheticSource
 from foreloom.data.tables.as_series import say_notes, write_series_of
-from foreloom.data.tables.read import TableOptions
+from foreloom.data.tables.options import TableOptions, refuse_table_options
 
 _CONVERTERS: dict[str, Callable[[Sequence[Path], Path], None]] = {
     "jsonl": jsonl_to_arrow,
@@ -73,6 +73,8 @@ def open_source(path: str | Path, name: str | None = None, table: TableOptions =
         raise ValueError(f"{path}: there is no such file or folder. Relative paths start at {Path.cwd()}.")
     name = name or str(path)
     parts = find_parts(path)
+    if not any(part.layout in _TABLES for part in parts):
+        refuse_table_options(path, table)
     if len(parts) == 1:
         return _open(parts[0], name, path, table)
     labels = [_label(part, path) for part in parts]

@@ -72,4 +72,12 @@ def changes(options: TableOptions) -> dict[str, Any]:
     return {name: value for name, value in vars(options).items() if value != getattr(_NOTHING_SAID, name)}
 
 
+def refuse_table_options(path: object, options: TableOptions) -> None:
+    """For data with a series a row, of which there is nothing to say."""
+    if said := changes(options):
+        raise ValueError(
+            f"{path} holds a series a row, so there is no table to say anything of: leave {', '.join(said)} out."
+        )
+
+
 _NOTHING_SAID = TableOptions()
