@@ -317,6 +317,9 @@ def test_a_part_of_a_model_is_trained(tmp_path):
         trained = foreloom.from_pretrained(tmp_path / name, device="cpu").module.state_dict()
         moved = {key for key, x in fresh.state_dict().items() if not torch.equal(x, trained[key])}
         assert moved and all(key.startswith("output_patch_embedding") == is_head for key in moved), name
+    foreloom.train("chronos2-test", TINY, out=tmp_path / "whole")
+    with pytest.raises(ValueError, match=r"it holds model\.output_patch_embedding\..*, which this run does not train"):
+        foreloom.train("chronos2-test", [*TINY, *body, "training.steps=5"], out=tmp_path / "whole", resume=True)
     with pytest.raises(ValueError, match="training.freeze: 'enc' fits no parameter"):
         foreloom.train("chronos2-test", [*TINY, "training.freeze=[enc]"], out=tmp_path / "none")
     with pytest.raises(ValueError, match="nothing is left to be trained"):

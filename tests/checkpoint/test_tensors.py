@@ -46,6 +46,8 @@ def test_a_round_trip(tmp_path: Path) -> None:
     tensors.save(state(2.5), tmp_path, is_alone=True)
     filled = load(tmp_path)
     assert torch.equal(filled["model"]["w"], state(2.5)["model"]["w"]) and filled["step"] == 7
+    with pytest.raises(ValueError, match=r"it holds model\.w, which this run does not train"):
+        tensors.load({"model": {}, "step": torch.tensor(0)}, tmp_path, is_alone=True)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint import metadata as dcp_metadata
+from torch.distributed.checkpoint._nested_dict import flatten_state_dict
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.filesystem import FileSystemReader, _StorageInfo
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, StorageMeta
@@ -39,11 +40,13 @@ def save(state: Mapping[str, Any], folder: Path, *, is_alone: bool) -> None:
 def load(state: dict[str, Any], folder: Path, *, is_alone: bool) -> None:
     """Fill the tensors of `state` in place, whatever the world size was. Collective, but where the process `is_alone`.
 
-    Raises CheckpointError where `.metadata` names anything but tensors in files beside it, and what DCP raises where
-    the tensors are others than those of `state`.
+    Raises CheckpointError where `.metadata` names anything but tensors in files beside it, ValueError where it has
+    tensors that `state` lacks, which DCP would leave out in silence, and what DCP raises where they are others.
     """
     reader = _Reader(folder)
-    reader.read_metadata()  # once beforehand: DCP would show the traceback of what is refused
+    saved = reader.read_metadata().state_dict_metadata  # also because DCP would show the traceback of what is refused
+    if left_out := sorted(saved.keys() - flatten_state_dict(state)[0].keys()):
+        raise ValueError(f"it holds {left_out[0]}, which this run does not train")
     with waiting("the tensors of a checkpoint"):
         dcp.load(state, storage_reader=reader, planner=_TensorsOnly(), no_dist=is_alone)
 
