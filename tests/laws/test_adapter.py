@@ -13,7 +13,14 @@ from made_windows import windows_of
 
 from foreloom.data.forecast_input import forecast_input
 from foreloom.models import registry
-from foreloom.models.common.lora import AdapterConfig, adapter_alone, attach_adapter, merged, write_adapter
+from foreloom.models.common.lora import (
+    AdapterConfig,
+    adapter_alone,
+    attach_adapter,
+    check_base,
+    merged,
+    write_adapter,
+)
 from foreloom.models.family import forecaster_of
 
 FAMILIES = ("chronos2", "chronos_bolt", "chronos_t5", "time_moe")
@@ -99,6 +106,22 @@ def test_each_expert_of_a_stack_is_published(tiny_time_moe):
         "up_proj.lora_A.weight": (3, width), "up_proj.lora_B.weight": (inner, 3),
         "down_proj.lora_A.weight": (3, inner), "down_proj.lora_B.weight": (width, 3),
     }  # fmt: skip
+
+
+def test_what_an_adapter_cannot_hold_is_told(family_and_base, tmp_path):
+    family, base = family_and_base
+    family.save(base, base.state_dict(), tmp_path)
+    adapted = family.load(tmp_path)
+    attach_adapter(adapted, CONFIG, family.lora, seed=1)
+    if family.name != "chronos_t5":
+        check_base(adapted, tmp_path)
+        return
+    # The router's moments move with the data it sees, and an adapter has no place for them.
+    with pytest.raises(ValueError, match=r"logit_moments\.mean and the like move .* set adapter\.export: merged"):
+        check_base(adapted, tmp_path)
+    causal = family.build(family.config(size="tiny", model_type="causal", d_model=32, d_ff=64), _Lengths())
+    with pytest.raises(ValueError, match=r"adapter\.kind: the model has no matrix that an adapter fits"):
+        attach_adapter(causal, CONFIG, family.lora, seed=1)
 
 
 def test_start_depends_on_name_and_seed_alone(tiny_chronos2):

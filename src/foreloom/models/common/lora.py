@@ -125,7 +125,7 @@ def attach_adapter(module: nn.Module, config: AdapterConfig, hooks: LoraHooks, s
     """Put an adapter beside each matrix chosen and freeze everything else, in place. It starts as no change at all:
     A is drawn by (seed, name), B is 0.
 
-    ValueError names a pattern that fits no matrix.
+    ValueError names a pattern that fits no matrix, and tells of a model that has none.
     """
     layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Linear)}
     stacks = {
@@ -134,6 +134,11 @@ def attach_adapter(module: nn.Module, config: AdapterConfig, hooks: LoraHooks, s
         for of, _ in list(layer.named_parameters())
     }  # fmt: skip
     names = [*layers, *stacks]
+    if not names:
+        raise ValueError(
+            "adapter.kind: the model has no matrix that an adapter fits (Chronos-T5 with model_type: causal keeps them "
+            "as GPT-2 does). Set adapter.kind: none; training.train_only trains a part of it."
+        )
     _refuse_idle(names, config.modules)
     chosen = [name for name in names if any(fits(name, pattern) for pattern in config.modules or hooks.modules)]
     module.requires_grad_(False)
@@ -245,8 +250,10 @@ class FrozenWeights:
 
 def check_base(module: nn.Module, folder: Path) -> None:
     """ValueError where a base and an adapter alone do not make this model: its limits were raised above those of the
-    folder it comes from, or that folder holds an adapter itself."""
+    folder it comes from, that folder holds an adapter itself, or what is no weight moves as it trains."""
     remedy = "so an adapter alone is not the model; set adapter.export: merged."
+    if moving := module.state_dict().keys() - dict(module.named_parameters(remove_duplicate=False)).keys():
+        raise ValueError(f"adapter.export: {min(moving)} and the like move as the experts are used, {remedy}")
     if (folder / ADAPTER_CONFIG_FILE).is_file():
         raise ValueError(f"adapter.export: {folder} is a model with an adapter already, {remedy}")
     architecture = getattr(module, "architecture", None)
