@@ -410,7 +410,8 @@ def config_hash(recipe: Recipe) -> str:
 
 def _record(recipe: Recipe, run_dir: Path, process: Process) -> None:
     """Leave the recipe in the run folder, where a refused resume must not have changed it; say what is new in it."""
-    for change in from_rank_zero(lambda: _write_recipe(recipe, run_dir), process):
+    changes = from_rank_zero(lambda: _write_recipe(recipe, run_dir), process)
+    for change in changes if process.is_main else []:
         logger.warning("resumed with another recipe: %s", change)
 
 

@@ -35,6 +35,20 @@ def test_rows_and_columns():
     assert set(result["target_name"]) == {"target"}
 
 
+def test_ids_and_times_in_the_index_of_a_frame_are_columns():
+    model, later = naive_model(), future(promo=[1.0, 2.0, 3.0, 4.0])
+    expected = model.predict_df(table(promo=0.0), later, 2)
+    for index in (["item_id"], ["timestamp"], ["item_id", "timestamp"]):
+        indexed = model.predict_df(table(promo=0.0).set_index(index), later.set_index(index), 2)
+        pd.testing.assert_frame_equal(indexed, expected)
+    for name in ("date", "row", "promo"):  # an index beside the times, and one that is neither
+        pd.testing.assert_frame_equal(model.predict_df(table(promo=0.0).rename_axis(name), later, 2), expected)
+    # Two series, one after the other, are not one.
+    one, two = table(ids=("b",)), table(ids=("a",)).assign(timestamp=lambda x: x["timestamp"] + pd.Timedelta(days=6))
+    result = model.predict_df(pd.concat([one, two]).set_index("item_id"), prediction_length=1)
+    assert result["item_id"].tolist() == ["b", "a"]
+
+
 def test_several_targets_come_one_after_the_other():
     result = naive_model().predict_df(table(other=7.0), prediction_length=2, target=["target", "other"])
     assert result["target_name"].tolist() == ["target", "target", "other", "other"] * 2

@@ -13,6 +13,8 @@ import pyarrow as pa
 
 TARGET_NAMES = ("target", "sequence")
 ID_NAMES = ("item_id", "unique_id", "id", "series_id", "ts_id")
+TIME_NAMES = ("timestamp", "ds", "date", "datetime", "time")
+"""Of a table with a row a step."""
 SHAPE_SUFFIX = "._np_shape"
 """GluonTS writes an array of variates x time as a flat list and its shape beside it, under this name."""
 

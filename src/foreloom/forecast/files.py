@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from foreloom.data.columns import ID_NAMES
+from foreloom.data.columns import ID_NAMES, TIME_NAMES
 from foreloom.data.formats.columnar import read_parquet_schema
 from foreloom.data.formats.reader import find_parts, open_source
 from foreloom.data.source import Series, Source, read_in_turn
@@ -21,7 +21,6 @@ from foreloom.data.tables.as_series import is_table, read_tables
 from foreloom.data.tables.frequency import steps_from
 from foreloom.data.tables.options import TableOptions, refuse_table_options
 from foreloom.data.tables.read import Origin, Rows, join
-from foreloom.data.tables.roles import TIME_NAMES
 from foreloom.data.tables.times import read_times
 from foreloom.files import whole_or_absent
 

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv as arrow_csv
 
+from foreloom.data.columns import ID_NAMES, TIME_NAMES
 from foreloom.data.tables.options import TableOptions
 
 _PERIOD = "pandas.period"
@@ -121,6 +122,7 @@ def rows_of(table: Any, argument: str, options: TableOptions = TableOptions()) -
     if isinstance(table, Rows):
         return table
     if isinstance(table, pd.DataFrame):
+        table = table.reset_index(_keys_in_index(table, options))
         names, columns = [str(name) for name in table.columns], [_from_pandas(column) for _, column in table.items()]
         arrow = pa.table(columns, names=names) if names else pa.table({})
     elif hasattr(table, "__arrow_c_stream__"):
@@ -131,6 +133,16 @@ def rows_of(table: Any, argument: str, options: TableOptions = TableOptions()) -
             "pandas, polars or pyarrow. Files are forecast with foreloom.forecast.forecast_file or the command line."
         )
     return _checked(Rows(_without_periods(arrow), Origin((argument,), (len(arrow),)), options=options))
+
+
+def _keys_in_index(table: Any, options: TableOptions) -> list[str]:
+    """The levels of a frame's index that are its ids or times, which no column holds."""
+    columns, levels = set(table.columns), [*table.index.names]
+    keys: list[str] = []
+    for asked, known in ((options.id_column, ID_NAMES), ((options.timestamp_column,), TIME_NAMES)):
+        names = asked if columns & {*asked, *known} else (*asked, *known)
+        keys += [level for level in levels if level in names and level not in columns]
+    return keys
 
 
 def read_rows(path: Path, options: TableOptions = TableOptions()) -> Rows:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from foreloom.data.columns import ID_NAMES
+from foreloom.data.columns import ID_NAMES, TIME_NAMES
 from foreloom.data.tables import values
 from foreloom.data.tables.options import TableOptions
 from foreloom.data.tables.read import Rows
 
-TIME_NAMES = ("timestamp", "ds", "date", "datetime", "time")
 TARGET_NAMES = ("target", "y")
 Role = Literal["past", "future", "static"]
 """Of a column beside the targets: known up to the cut, known ahead, or one value a series."""
