@@ -48,6 +48,20 @@ def test_an_adapter_is_merged_into_its_base(request, tmp_path, family):
     torch.testing.assert_close(merged[name], weight + 2 * b @ a)
     assert all(merged[other].equal(x) for other, x in model.named_parameters() if other != name)
 
+    def expect(base, sentence):
+        (tmp_path / "adapter" / "adapter_config.json").write_text(
+            json.dumps(config | {"base_model_name_or_path": base})
+        )
+        if sentence is None:
+            assert registry.recognise(tmp_path / "adapter") is family
+            return
+        with pytest.raises(ValueError, match=rf"adapter_config\.json: the base model is not here\. {sentence}"):
+            registry.recognise(tmp_path / "adapter")
+
+    expect("/elsewhere/base", None)  # beside the adapter
+    expect("/elsewhere/run/hf", "/elsewhere/run/hf is neither a folder nor")
+    expect("/elsewhere/adapter", "/elsewhere/adapter is neither a folder nor")  # not the adapter itself
+
 
 @pytest.mark.parametrize("family", registry.names())
 def test_weights_that_are_not_finite_are_the_models_fault(request, tmp_path, family):
@@ -120,19 +134,23 @@ def test_broken_files_of_a_folder_get_a_sentence(tiny_chronos2, tmp_path):
 
 
 def test_ranks_by_module_are_read_as_peft_does_and_never_hang(tmp_path):
-    a, b = torch.ones(2, 3), torch.ones(3, 2)
     names = [f"encoder.block.{n}.layer.{'a' * 30}.q" for n in range(2)]
-    adapter = {f"base_model.model.{name}.lora_{x}.weight": y for name in names for x, y in (("A", a), ("B", b))}
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4}
 
-    def merged(**settings):
+    def merged(ranks=(2, 2), **settings):
         tensors = {f"{name}.weight": torch.zeros(3, 3) for name in names}
+        adapter = {}
+        for name, rank in zip(names, ranks, strict=True):
+            adapter[f"base_model.model.{name}.lora_A.weight"] = torch.ones(rank, 3)
+            adapter[f"base_model.model.{name}.lora_B.weight"] = torch.ones(3, rank)
         merge_adapter(tensors, adapter, config | settings, tmp_path)
-        return [float(x[0, 0]) / 2 for x in tensors.values()]  # alpha / rank
+        return [float(x[0, 0]) / rank for x, rank in zip(tensors.values(), ranks, strict=True)]  # alpha / rank
 
     assert merged() == [2, 2]
-    assert merged(rank_pattern={r"^encoder.block.1\..*": 8}) == [2, 0.5]
-    assert merged(alpha_pattern={"(k|q)": 8}, rank_pattern={r"block\.[0]\..*.q": 1}) == [8, 4]
+    assert merged((2, 8), rank_pattern={r"^encoder.block.1\..*": 8}) == [2, 0.5]
+    assert merged((1, 2), alpha_pattern={"(k|q)": 8}, rank_pattern={r"block\.[0]\..*.q": 1}) == [8, 4]
+    with pytest.raises(ValueError, match=r"block\.1\.\S+ is of rank 2; adapter_config\.json says 8"):
+        merged(rank_pattern={r"^encoder.block.1\..*": 8})
     assert merged(rank_pattern={"other": 8}, use_rslora=True) == pytest.approx([4 / 2**0.5] * 2)
     for wrong in ("(a+)+", "(a|aa)+b", "a*a*a*b", "[", "", "(?=a)"):
         with pytest.raises(ValueError, match="rank_pattern has .* expected names of modules"):

@@ -43,11 +43,18 @@ def resolve_folder(path_or_id: str | Path, **download: Any) -> Path:
 
 def base_folder(adapter_folder: Path, config: Mapping[str, Any]) -> Path:
     """The model an adapter belongs to: a path, a folder of that name beside the adapter, or a hub id."""
-    base = config.get("base_model_name_or_path")
+    file, base = adapter_folder / ADAPTER_CONFIG_FILE, config.get("base_model_name_or_path")
     if not base:
-        raise ValueError(f"{adapter_folder / ADAPTER_CONFIG_FILE} names no base_model_name_or_path.")
+        raise ValueError(f"{file} names no base_model_name_or_path.")
     beside = adapter_folder.parent / Path(base).name
-    return beside if beside.is_dir() and not Path(base).is_dir() else resolve_folder(base)
+    if beside.is_dir() and beside.name != adapter_folder.name and not Path(base).is_dir():
+        return beside
+    try:
+        return resolve_folder(base)
+    except ValueError as error:
+        raise ValueError(
+            f"{file}: the base model is not here. {error} Put it back, or name where it is now."
+        ) from error
 
 
 def read_json(file: Path) -> dict[str, Any]:

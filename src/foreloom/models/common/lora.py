@@ -314,6 +314,11 @@ def merge_adapter(
         if weight is None or b is None or weight.shape != (len(b), a.shape[1]):
             raise ValueError(f"{file}: the adapter of {target} does not fit the base model.")
         rank, scale = _of_module(ranks, target), _of_module(alphas, target)
+        if not len(a) == b.shape[1] == rank:
+            raise ValueError(
+                f"{file}: the adapter of {target} is of rank {len(a)}; {ADAPTER_CONFIG_FILE} says {rank}, by which it "
+                "would be scaled."
+            )
         divisor = rank**0.5 if config.get("use_rslora") else rank
         update = scale / divisor * torch.mm(b.float(), a.float())
         tensors[f"{target}.weight"] = (weight.float() + update).to(weight.dtype)
