@@ -41,6 +41,7 @@ def inspect(
     context_length: Annotated[int, typer.Option(min=1, help="Context to count usable series for.")] = 512,
     horizon: Annotated[int, typer.Option(min=1, help="Horizon to count usable series for.")] = 64,
     plot: Annotated[Path | None, typer.Option(help="Draw examples and lengths into this PNG.")] = None,
+    checksum: Annotated[bool, typer.Option("--checksum", help="Read every byte and print its SHA-256.")] = False,
     id_column: IdColumnOption = "item_id",
     timestamp_column: TimestampColumnOption = "timestamp",
     target: TargetOption = "target",
@@ -57,7 +58,9 @@ def inspect(
     from foreloom.report.style import save_figure
 
     table = _table(id_column, timestamp_column, target, date_format, separator, decimal)
-    report = inspect(path, context_length=context_length, prediction_length=horizon, table=table)
+    report = inspect(
+        path, context_length=context_length, prediction_length=horizon, table=table, with_checksum=checksum
+    )
     console = Console()
     facts = _facts(report, context_length, horizon)
     width = max(map(len, facts))
@@ -274,6 +277,8 @@ def _facts(report: DataReport, context_length: int, horizon: int) -> dict[str, s
         "usable": f"{report.num_usable:,} series for a horizon of {horizon:,}; "
         f"{report.num_full_context:,} fill a context of {context_length:,}",
     }
+    if report.checksum is not None:
+        rows["checksum"] = f"SHA-256 {report.checksum}"
     if report.num_inspected < report.num_series:
         rows["looked at"] = f"{report.num_inspected:,} series, chosen evenly; counts above are of these"
     return rows

@@ -339,9 +339,9 @@ def test_ranks_that_open_at_once_convert_once(tmp_path) -> None:
     def write(out) -> None:
         calls.append(out)
         time.sleep(0.2)
-        out.write_bytes(b"whole")
+        out.write_bytes(b"whole ARROW1")
 
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: cached([path], write), range(4)))
     assert len(set(found)) == len(calls) == 1
-    assert found[0].read_bytes() == b"whole"
+    assert found[0].read_bytes() == b"whole ARROW1"

@@ -47,6 +47,7 @@ class SyntheticSource:
         self.num_rows = np.broadcast_to(np.int32(1), collection.num_series)
         self.num_targets = self.num_rows
         described = f"{_VERSION}|{self._process_name}|{collection}|{self._maker.fingerprint()}"
+        self.files: dict[str, str] = {}
         self.fingerprint = blake2b(described.encode(), digest_size=16).hexdigest()
         self._of_thread = threading.local()
 

@@ -21,6 +21,7 @@ import pandas as pd
 import pyarrow as pa
 
 from foreloom.data import columns
+from foreloom.data.source import VARIATES
 from foreloom.data.tables import values
 from foreloom.data.tables.long_table import LongTable, find, has_values, instants, several_series
 from foreloom.data.tables.read import Origin, Rows, TableOptions, join, nearest, read_rows, separator_hint
@@ -62,12 +63,13 @@ def write_series_of(paths: Sequence[Path], out: Path, options: TableOptions = Ta
             )
         if not len(part):
             raise ValueError(f"{part.name} has no rows.")
-    if find(parts[0], options.target[0]) is not None:
-        _check_same_columns(parts, options)
+    names = _series_names(paths)
+    if any(find(part, options.target[0]) is not None for part in parts):
+        _check_same_columns(parts)
         whole = join(parts)
-        table, notes = _from_long(LongTable.read(whole, lone=[path.stem for path in paths])), whole.notes
+        table, notes = _from_long(LongTable.read(whole, lone=names)), whole.notes
     else:
-        series = [_from_wide(part, path.stem) for part, path in zip(parts, paths, strict=True)]
+        series = [_from_wide(part, name) for part, name in zip(parts, names, strict=True)]
         table = pa.concat_tables(series, promote_options="permissive")
         notes = [note for part in parts for note in part.notes]
     if notes:
@@ -82,16 +84,23 @@ def say_notes(schema: pa.Schema) -> None:
         warnings.warn(note, stacklevel=4)
 
 
-def _check_same_columns(parts: Sequence[Rows], options: TableOptions) -> None:
-    """Every file has the columns that say what is what, under the same names."""
+def _series_names(paths: Sequence[Path]) -> list[str]:
+    """What a file's one series is called: sales, of sales.csv.gz."""
+    stems = [Path(path.name.removesuffix(".gz")).stem for path in paths]
+    return stems if len({*stems}) == len(stems) else [path.name for path in paths]
+
+
+def _check_same_columns(parts: Sequence[Rows]) -> None:
+    """Long tables of one folder have the same columns: what a file lacks would be missing there in silence."""
     first = parts[0]
-    for asked in (*options.id_column, options.timestamp_column, *options.target):
-        name = find(first, asked)
-        for part in parts[1:]:
-            if name is not None and name not in part.names:
+    for part in parts[1:]:
+        for one, other in ((part, first), (first, part)):
+            lacking = [name for name in other.names if name not in one.names]
+            if lacking:
                 raise ValueError(
-                    f"{part.name} has no column {name!r}, {Path(first.name).name} beside it has one. "
-                    f"{nearest(name, part.names)}"
+                    f"{one.name} has no column {lacking[0]!r}, {Path(other.name).name} beside it has one. "
+                    f"{nearest(lacking[0], one.names)} Give the files of one folder the same columns, or put them into "
+                    "folders of their own."
                 )
 
 
@@ -105,7 +114,7 @@ def _from_long(table: LongTable) -> pa.Table:
         arrays["target"] = pa.LargeListArray.from_arrays(offsets, pa.array(table.numbers(table.targets[0])))
     else:
         arrays["target"] = _variates([table.numbers(name) for name in table.targets], table.starts)
-        arrays["static__variates"] = pa.array([", ".join(table.targets)] * len(table.keys_N))
+        arrays[f"static__{VARIATES}"] = pa.array([", ".join(table.targets)] * len(table.keys_N))
     for name in table.covariates:
         is_numeric = table.is_numeric(name)
         column = pa.array(table.numbers(name)) if is_numeric else table.labels(name).cast(pa.string())
@@ -152,7 +161,7 @@ def _from_wide(rows: Rows, item_id: str) -> pa.Table:
         "item_id": pa.array([item_id]),
         **_clock(times_T, starts),
         "target": _variates([values.numbers(rows, name)[order] for name in names], starts),
-        "static__variates": pa.array([", ".join(names)]),
+        f"static__{VARIATES}": pa.array([", ".join(names)]),
     }
     return pa.table(arrays)
 
