@@ -90,8 +90,10 @@ def instant(value: Any, where: str, name: str) -> np.datetime64 | None:
             value = np.datetime64(value) if _YEAR_OR_MONTH.fullmatch(value) else datetime.fromisoformat(value)
         if isinstance(value, datetime) and value.tzinfo is not None:
             value = value.astimezone(UTC).replace(tzinfo=None)
-        if isinstance(value, np.datetime64 | date) and not np.isnat(time := np.datetime64(value, "us")):
-            return time
+        if isinstance(value, date):  # and any datetime
+            value = np.datetime64(value, "us")
+        if isinstance(value, np.datetime64) and not np.isnat(value):
+            return value.astype("datetime64[us]")
     except ValueError:
         pass
     raise ValueError(f"{where}: {name} {reprlib.repr(value)} is not a time. Write it as 2024-01-31 12:00:00.")

@@ -110,7 +110,7 @@ class MemorySource:
 
     def __init__(self, series: Sequence[Series], name: str = "memory"):
         self.name = name
-        self.files: dict[str, str] = {}
+        self.files: Mapping[str, str] = {}
         self.num_bytes = 0
         self.lengths = np.array([one.length for one in series], dtype=np.int64)
         self.num_rows = np.array([sum(one.counts) for one in series], dtype=np.int32)

@@ -62,10 +62,10 @@ def _walk(folder: Path) -> list[Part]:
     if (folder / "dataset_dict.json").exists():
         return _walk(_train_split(folder))
     if (folder / "state.json").exists():
-        files, indices = _files_of_state(folder, "_data_files"), _files_of_state(folder, "_indices_data_files")
-        if not files:
+        data_files = _files_of_state(folder, "_data_files")
+        if not data_files:
             raise ValueError(f"{folder}: the data set is empty, state.json lists no files. Check how it was written.")
-        return [Part("arrow", folder, files, indices)]
+        return [Part("arrow", folder, data_files, _files_of_state(folder, "_indices_data_files"))]
     if (folder / META).exists() and (shards := sorted(folder.glob("*.bin"))):
         return [Part("binary", folder, [folder / META, *shards])]
     files: dict[str, list[Path]] = {}

@@ -161,7 +161,8 @@ class CombinedSource:
         self.num_targets = np.concatenate([source.num_targets for source in sources])
         self.num_bytes = sum(source.num_bytes for source in sources)
         named = list(zip(labels, sources, strict=True))
-        self.files = {f"{label}: {file}": one for label, source in named for file, one in source.files.items()}
+        files = {f"{label}: {file}": one for label, source in named for file, one in source.files.items()}
+        self.files: Mapping[str, str] = files
         self.fingerprint = combine("combined", {label: source.fingerprint for label, source in named})
 
     def __len__(self) -> int:

@@ -5,7 +5,7 @@ Axes: N samples, M series of all samples together, R rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from hashlib import blake2b
 from typing import Any
@@ -59,7 +59,7 @@ class SeriesDataset:
             lengths = [selection.lengths for selection in self._selections]
             self._series_scales = SeriesScales(self.sources, lengths, config.normalization)
         self._dropping = Dropping(config.drop_values, seed, stream) if config.drop_values else None
-        self.made_of = _made_of(self.sources, config, seed, stream, self._quarantined)
+        self.made_of: Mapping[str, str] = _made_of(self.sources, config, seed, stream, self._quarantined)
         self.fingerprint = blake2b(repr(sorted(self.made_of.items())).encode(), digest_size=16).hexdigest()
         self.num_epoch_samples = self.num_sample_rows = None
         if isinstance(self._stream, StridedStream):
