@@ -22,7 +22,7 @@ import pytest
 import typer
 
 from foreloom import cli, run
-from foreloom.config.loader import shipped_recipes
+from foreloom.config.shipped import shipped_recipes
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDES = ("data", "training", "forecasting", "evaluation", "fine_tuning", "aws_gpu", "monitoring", "ab", "chronos_t5")
@@ -32,6 +32,7 @@ ELSEWHERE = {
     "chmod": "of a key that the reader has and we have not",
     "curl": "needs a network",
     "git": "needs a network",
+    "hf": "needs an account with Hugging Face",
     "icacls.exe": "is Windows'",
     "nvidia-smi": "needs a GPU",
     "pip": "needs a network",
@@ -44,7 +45,7 @@ ELSEWHERE = {
 }
 """What `console` blocks may tell a reader to type besides foreloom, and why no test does."""
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")])
-RECIPES = {path.stem for path in shipped_recipes().glob("*.yaml")}
+RECIPES = set(shipped_recipes())
 
 
 class Block(NamedTuple):

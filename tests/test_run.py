@@ -11,8 +11,10 @@ import torch
 
 import foreloom
 from foreloom import run
+from foreloom.checkpoint.checkpointer import check_folder
 from foreloom.config.located import RecipeError
 from foreloom.data.convert import convert
+from foreloom.distributed.process import Process
 from foreloom.run import RECIPE_NAME
 from loaders import series_loader
 
@@ -146,6 +148,28 @@ def test_settings_that_contradict_each_other(overrides, sentence):
         run.load("chronos2-test", overrides)
 
 
+def test_validation_is_turned_off_with_all_that_hangs_on_it(tmp_path):
+    recipe = tmp_path / "validated.yaml"
+    validation = "{steps: 5, patience: 2, min_delta: 0.1, sources: [{path: 'synth://patterns?num_series=9&length=99'}]}"
+    recipe.write_text(f"extends: chronos2-test\nvalidation: {validation}\n")
+    config = run.load(recipe, ["validation.steps=0"]).sections["validation"]
+    assert (config.steps, config.patience, config.min_delta, config.restores) == (0, 0, 0, False)
+    with pytest.raises(RecipeError, match="patience has no effect while validation.steps is 0"):
+        run.load(recipe, ["validation.steps=0", "validation.patience=3"])
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_work_with_the_option(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    recipe = run.load("chronos2-test", TINY)
+    monkeypatch.setattr("foreloom.run.BatchLoader", lambda *_, **__: pytest.fail("the data were opened"))
+    with pytest.raises(ValueError, match="file/run cannot be made: .*file is a file. Give another by --out"):
+        run.build(recipe, tmp_path / "file" / "run", Process(0, 1, 0, torch.device("cpu")))
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(ValueError, match="run cannot be written: .* is read-only for you"):
+        check_folder(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_run_on_cuda_trains_in_bf16_and_agrees_with_the_cpu(tmp_path):
@@ -218,3 +242,13 @@ def test_epochs_of_synthetic_windows():
                  "data.group.probability=0"]  # fmt: skip
     shown = run.describe(run.load("chronos2-test", overrides))
     assert "# (default, here 0.9)\n  epochs: null" in shown
+
+
+def test_what_takes_long_on_a_cpu_is_said_before_it_begins(tmp_path, monkeypatch, caplog):
+    run._warn_of_cost(1e12, 1)
+    assert not caplog.records
+    run._warn_of_cost(1e19, 2)
+    assert "on this CPU the run takes at least" in caplog.text and " days to its last step (1e+19 FLOPs)" in caplog.text
+    monkeypatch.setattr(run, "_LONG_SECONDS", 0.0)
+    foreloom.train("chronos2-test", [*TINY, "training.steps=1"], out=tmp_path / "run")
+    assert "warning: on this CPU the run takes at least 0.0 hours" in (tmp_path / "run" / "training.log").read_text()

@@ -195,7 +195,7 @@ def build_trainer(process: Process, run_dir: Path, settings: Mapping[str, Any], 
         steps=s["steps"], batch_size=s["batch_size"], micro_batch_size=s["micro_batch_size"], device="cpu",
         save_steps=s.get("save_steps", 1000), activation_checkpointing=s.get("activation_checkpointing", False),
         compile=s.get("compile", False), precision=s.get("precision", "auto"),
-        save_total_limit=s.get("save_total_limit", 0),
+        save_total_limit=s.get("save_total_limit", 0), max_skipped_steps=s.get("max_skipped_steps", 50),
     )  # fmt: skip
     optimizer = OptimizerConfig(learning_rate=3e-3, warmup_steps=2, schedule="linear")
     parallel = ParallelConfig(**{k: s[k] for k in ("strategy", "dp_replicate", "dp_shard") if k in s})
@@ -310,7 +310,7 @@ def weights(run_dir: Path) -> dict[str, Tensor]:
 
 
 if __name__ == "__main__":
-    this = start("cpu", timeout_seconds=30)
+    this = start("cpu", timeout_minutes=0.5)
     code = 0
     for run in json.loads(sys.argv[1]):
         code = build_trainer(this, Path(run.pop("run_dir")), run).train().exit_code

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from foreloom.cli.arguments import DeviceOption
+from foreloom.cli.arguments import DeviceOption, JsonOption, or_example
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,13 +23,26 @@ if TYPE_CHECKING:
     from foreloom.evaluation.suites import MissingTask, Suite
 
 
-def _tasks_option(text: str) -> Any:
-    return typer.Option(help=text, rich_help_panel="Tasks")
+def _tasks_option(text: str, **settings: Any) -> Any:
+    return typer.Option(help=text, rich_help_panel="Tasks", **settings)
 
 
 def _windows_option(*flags: str, text: str, least: int | None = None) -> Any:
     return typer.Option(*flags, min=least, help=text, rich_help_panel="Every window of a data set")
 
+
+FLAGS_OF_EVALUATORS = {
+    "-m": "an argument: foreloom evaluate MODEL ...",
+    "--model": "an argument: foreloom evaluate MODEL ...",
+    "--model-path": "an argument: foreloom evaluate MODEL ...",
+    "-d": "--data FILE",
+    "-b": "--batch-size N",
+    "--batch_size": "--batch-size N",
+    "--benchmarks": "--suite NAME",
+    "--datasets-root": "--data-root FOLDER",
+    "--output-dir": "--out FILE.csv",
+}
+"""Flags of Time-MoE's run_eval.py and TSM-Trainer's run_benchmark, and what says the same."""
 
 ModelsArgument = Annotated[
     list[str],
@@ -41,7 +54,9 @@ ModelsArgument = Annotated[
 SuiteOption = Annotated[
     str | None, _tasks_option("Score the tasks of a suite: chronos-zero-shot, gift-eval, fev-bench, ltsf ...")
 ]
-TasksOption = Annotated[Path | None, _tasks_option("Or tasks of your own: data, horizons and windows, as YAML.")]
+TasksOption = Annotated[
+    Path | None, _tasks_option("Or tasks of your own: data, horizons and windows, as YAML.", callback=or_example)
+]
 DataRootOption = Annotated[
     Path | None, _tasks_option("Where the suite's data sets lie, or where the tasks' relative paths start.")
 ]
@@ -107,6 +122,7 @@ def evaluate(
     out: OutOption = None,
     batch_size: BatchSizeOption = None,
     device: DeviceOption = "auto",
+    as_json: JsonOption = False,
 ) -> None:
     """Score models beside Seasonal Naive: on a suite, on tasks, or on every window of a data set.
 
@@ -136,7 +152,7 @@ def evaluate(
     else:
         assert data is not None
         subject = _every_window(data, _sliding_options(of_windows))
-    _score_and_publish(models, subject, out=out, batch_size=batch_size, device=device)
+    _score_and_publish(models, subject, out=out, batch_size=batch_size, device=device, as_json=as_json)
 
 
 def _refuse_without_effect(options: Mapping[str, object], owner: str, other: str) -> None:
@@ -241,7 +257,7 @@ def _sliding_options(typed: Mapping[str, Any]) -> SlidingOptions:
 
 
 def _score_and_publish(
-    models: Sequence[str], subject: _Subject, *, out: Path | None, batch_size: int | None, device: str
+    models: Sequence[str], subject: _Subject, *, out: Path | None, batch_size: int | None, device: str, as_json: bool
 ) -> None:
     """Collective under torchrun, SLURM and MPI: the ranks share the windows, rank 0 prints and writes.
 
@@ -266,7 +282,7 @@ def _score_and_publish(
         bars = partial(_progress_bars, console, process.is_main and console.is_terminal)
         evaluator = partial(evaluate_all, batch_size=batch_size, ranks=Ranks.of(process), progress=bars)
         evaluation = subject.evaluate(forecasters_by_name(models, find_device(device)), evaluator=evaluator)
-        from_rank_zero(lambda: _publish(evaluation, subject, csv_path, console), process)
+        from_rank_zero(lambda: _publish(evaluation, subject, csv_path, console, as_json), process)
     finally:
         stop()
 
@@ -288,14 +304,18 @@ def _progress_bars(console: Console, is_shown: bool, model: str) -> Iterator[Rep
         yield advance
 
 
-def _publish(evaluation: Evaluation, subject: _Subject, csv_path: Path, console: Console) -> None:
-    """Write CSV, Markdown and pictures of forecasts; print the table and the notes."""
+def _publish(evaluation: Evaluation, subject: _Subject, csv_path: Path, console: Console, as_json: bool) -> None:
+    """Write CSV, Markdown and pictures of forecasts; print the table and the notes, or its JSON alone."""
     from foreloom.report.scores import write_scores
     from foreloom.report.tables import print_whole
 
     notes = [*subject.notes, *evaluation.notes]
     table = write_scores(evaluation, csv_path, metrics=subject.metrics, notes=notes)
-    print_whole(console, table.to_rich(), f"{', '.join(evaluation.examples)} on {subject.title}{subject.setting}")
+    title = f"{', '.join(evaluation.examples)} on {subject.title}{subject.setting}"
+    if as_json:
+        print(replace(table, title=title, notes=tuple(notes)).to_json(), end="")
+        return
+    print_whole(console, table.to_rich(), title)
     for line in (
         *(f"note: {note}" for note in notes),
         f"wrote {csv_path}; the table as Markdown and forecast pictures are beside it",

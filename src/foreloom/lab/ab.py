@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from foreloom.config.loader import Recipe, find_recipe, flatten, plain
+from foreloom.config.loader import Recipe, flatten, plain
+from foreloom.config.shipped import find_recipe
 from foreloom.data.formats.reader import open_source
 from foreloom.evaluation.baselines import SeasonalNaive
 from foreloom.evaluation.evaluate import evaluate

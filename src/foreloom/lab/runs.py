@@ -24,7 +24,8 @@ import torch
 
 from foreloom.checkpoint.locate import find_model_folder
 from foreloom.checkpoint.manifest import Manifest
-from foreloom.config.loader import Recipe, find_recipe
+from foreloom.config.loader import Recipe
+from foreloom.config.shipped import find_recipe
 from foreloom.data.loader import BatchLoader
 from foreloom.files import strict_json
 from foreloom.models import registry

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,8 +24,14 @@ METRICS = ("WQL", "MASE")
 
 Cell = str | float | None
 """A text, a number, or nothing to say."""
-Form = Literal["markdown", "latex", "csv", "html"]
-ENDINGS: Mapping[str, Form] = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".html": "html"}
+Form = Literal["markdown", "latex", "csv", "html", "json"]
+ENDINGS: Mapping[str, Form] = {
+    ".md": "markdown",
+    ".tex": "latex",
+    ".csv": "csv",
+    ".html": "html",
+    ".json": "json",
+}
 
 _LATEX = str.maketrans(
     {
@@ -85,6 +92,7 @@ class ScoreTable:
             "latex": self.to_latex,
             "csv": self.to_csv,
             "html": self.to_page,
+            "json": self.to_json,
         }
         return forms[form]()
 
@@ -116,6 +124,13 @@ class ScoreTable:
         writer.writerow([column.name for column in self.columns])
         writer.writerows([["" if cell is None else cell for cell in row] for row in self.rows])
         return text.getvalue()
+
+    def to_json(self) -> str:
+        """Title, rows, summary and notes, numbers in full; null where there is none."""
+        names = [column.name for column in self.columns]
+        rows, summary = ([dict(zip(names, row, strict=True)) for row in part] for part in (self.rows, self.summary))
+        whole = {"title": self.title, "rows": rows, "summary": summary, "notes": self.notes}
+        return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
 
     def to_markdown(self) -> str:
         """A GitHub table between title and notes; relative scores below 1 and the summary are bold."""

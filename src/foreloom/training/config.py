@@ -24,7 +24,7 @@ class TrainingConfig:
     """Rows of the global batch, over all ranks and micro-batches. A row is one variate of one sample."""
     micro_batch_size: Annotated[int, Field(ge=0)] = 0
     """Most rows of one forward on one device; 0: a rank's whole share. Changes memory and speed, not results (but for
-    an auxiliary loss of experts, which is a statistic of each forward)."""
+    an auxiliary loss of experts, which is a statistic of each forward, and what dropout drops)."""
     seed: Annotated[int, Field(ge=0)] = 42
     """Of the initial weights, the order of the data and dropout."""
     output_dir: str = ""
@@ -35,6 +35,9 @@ class TrainingConfig:
     """Newest checkpoints kept (0: all). The best and the final one are kept besides."""
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     """Gradients whose global norm is above this are scaled down to it; 0: never."""
+    max_skipped_steps: Annotated[int, Field(ge=0)] = 50
+    """A run ends with an error when so many steps in a row were skipped, their loss or gradient not finite or without
+    anything to learn from; 0: it never does."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of compute; weights and optimizer are fp32 always. auto: bf16 on CUDA devices that have it, fp32 elsewhere."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

@@ -75,8 +75,12 @@ class OptimizerConfig:
         warmup = num_warmup_updates(num_updates, warmup_steps=self.warmup_steps, warmup_ratio=self.warmup_ratio)
         decay = self.decay_steps or max(1, round(self.decay_ratio * num_updates)) if self.schedule == "wsd" else 0
         if warmup + decay > num_updates:
+            given = [
+                name for name in ("warmup_steps", "warmup_ratio", "decay_steps", "decay_ratio") if getattr(self, name)
+            ]
             raise ValueError(
-                f"optimizer: {warmup} steps of warm-up and {decay} of decay exceed training.steps={num_updates}"
+                f"optimizer: {warmup} steps of warm-up and {decay} of decay exceed training.steps={num_updates}: lower "
+                f"{' or '.join(f'optimizer.{name}' for name in given)}, or raise training.steps"
             )
         factor = schedule_factor(
             self.schedule, update, num_updates, num_warmup=warmup, num_decay=decay, final_ratio=self.final_ratio

@@ -39,6 +39,8 @@ class RunProgress:
     flops: float = 0.0
     seconds: float = 0.0
     num_skipped_steps: int = 0
+    num_skipped_in_a_row: int = 0
+    """The newest steps, back to one that was not skipped."""
     num_non_finite_steps: int = 0
     """Of the skipped ones, those whose loss or gradient was not finite."""
     num_clipped_steps: int = 0
@@ -67,7 +69,7 @@ class RunProgress:
         return asdict(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
+        vars(self).update(vars(RunProgress(**state)))
 
 
 class LaneCarry:
@@ -127,12 +129,13 @@ class LaneCarry:
 
 
 def read_tensors(module: nn.Module, optimizer: Any, carry: LaneCarry | None) -> dict[str, Any]:
-    """Model and optimizer state by parameter name, sharded as the model is, named as without wrappers. Collective.
+    """Model and optimizer state by parameter name, sharded as the model is, named as without wrappers: tensors only.
+    Collective.
 
     `optimizer` is an `optimizer.Optimizer`, and so one of torch's.
     """
     model_state, optimizer_state = get_state_dict(module, optimizer)
-    state: dict[str, Any] = {"model": model_state, "optimizer": optimizer_state}
+    state: dict[str, Any] = {"model": model_state, "optimizer": {"state": optimizer_state["state"]}}
     return state | ({"carry": carry.tensors()} if carry else {})
 
 
@@ -142,7 +145,7 @@ def write_tensors(module: nn.Module, optimizer: Any, state: Mapping[str, Any]) -
     The settings of the optimizer's groups (betas, weight decay) stay as they are: the recipe at hand has given them.
     """
     groups = get_optimizer_state_dict(module, optimizer)["param_groups"]
-    optimizer_state = {**state["optimizer"], "param_groups": groups}
+    optimizer_state = {"state": state["optimizer"]["state"], "param_groups": groups}
     set_state_dict(module, optimizer, model_state_dict=state["model"], optim_state_dict=optimizer_state)
 
 
