@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import numpy as np
@@ -167,3 +168,21 @@ def test_rows_that_datasets_chose_before_it_saved(tmp_path, save_to_disk):
     refused(path, "indices.arrow: the file is missing, but state.json lists it")
     (path / "state.json").write_text('{"_data_files": ["a.arrow"]}')
     refused(path, "state.json: '_data_files' does not list files")
+
+
+def test_text_tables_at_every_door(tmp_path):
+    text = "ds,y\n" + "".join(f"{day},{value}\n" for value, day in enumerate(DAYS))
+    (tmp_path / "plain.csv").write_text(text)
+    (tmp_path / "zipped.csv.gz").write_bytes(gzip.compress(text.encode()))
+    (tmp_path / "wide.csv").write_text(text.replace("ds,y", "date,load"), encoding="utf-16")
+    for name in ("plain.csv", "zipped.csv.gz", "wide.csv"):
+        path = tmp_path / name
+        source = open_source(path)
+        assert source.read(0).target_VT.tolist() == [[0, 1, 2]]
+        assert ids(path) == [name.partition(".")[0]]
+        assert evaluated(path).tasks[0].scores == evaluated(tmp_path / "plain.csv").tasks[0].scores
+        assert inspect(path).static == (), "names of a wide table's columns are ours, no static value"
+    (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(text.encode())[:-12])
+    refused(tmp_path / "cut.csv.gz", "cut.csv.gz cannot be read as a table: it is cut short or damaged")
+    (tmp_path / "comma.csv").write_text(text.replace("01-02,1", "01-02,1,"))
+    refused(tmp_path / "comma.csv", "comma.csv cannot be read as a table: row 3: Expected 2 columns, got 3")
