@@ -7,6 +7,7 @@ Heavy imports stand inside the verbs, so that `foreloom --help` answers at once.
 from __future__ import annotations
 
 import errno
+import faulthandler
 import os
 import sys
 import warnings
@@ -81,6 +82,7 @@ def main() -> None:
 
     FORELOOM_TRACEBACK=1 shows the traceback instead.
     """
+    faulthandler.enable()  # a mapped file that is cut short under a run ends in SIGBUS
     warnings.showwarning = _warn
     # Read when torch is imported. Its C++ side warns of what a run does on purpose (parameters a batch leaves out).
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

@@ -75,7 +75,7 @@ def usual_freq(stamps: np.ndarray) -> str | None:
         return _every(usual)
     month = index[0].month_name()[:3].upper()
     is_last = index.is_month_end.all()
-    over_weekends = (np.diff(days) == 3 * _DAY) & (index.dayofweek[:-1] == 4)
+    over_weekends = (np.diff(days) == 3 * _DAY) & (index.day_of_week[:-1] == 4)
     if num_days == 1 and np.is_busday(days).all() and over_weekends.any():
         return "B"
     if num_days == 7:
