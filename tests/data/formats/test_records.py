@@ -96,8 +96,8 @@ def test_bad_json(tmp_path) -> None:
             ('{"target": [1], "past_cat__x": [["a"]]}', "'past_cat__x' holds ['a'] at step 0, a label"),
             ('{"target": [1], "past__x": [1], "past_cat__x": ["a"]}', "past covariate 'x' is there twice"),
             ('{"target": 1.5}', "'target' is 1.5, neither a list of numbers"),
-            ('{"target": ' + "[" * 900 + "]" * 900 + "}", "holds lists 899 deep"),
-            ('{"target": [[[1]]]}', "holds lists 3 deep"),
+            ('{"target": ' + "[" * 900 + "]" * 900 + "}", "'target' holds lists 899 deep"),
+            ('{"target": [[[1]]]}', "'target' holds lists 3 deep"),
             ("[" * 100_000, "not JSON (it is nested too deep)"),
         )
     ):
