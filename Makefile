@@ -4,24 +4,30 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT := runs/quickstart
 
+PIP := $(BIN)/python -m pip install --quiet -c constraints.txt
+
 .PHONY: install quickstart test check clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]"
+	$(PIP) -e .
 	touch $@
 
-install: $(VENV)/installed
+$(VENV)/tests-installed: $(VENV)/installed
+	$(PIP) -e ".[test]"
+	touch $@
 
-quickstart: install
+install: $(VENV)/tests-installed
+
+quickstart: $(VENV)/installed
 	$(BIN)/foreloom train quickstart --out $(OUT) $(if $(wildcard $(OUT)/recipe.yaml),--resume)
 	$(BIN)/foreloom evaluate $(OUT) --tasks examples/tasks.yaml
 	$(BIN)/foreloom forecast $(OUT) examples/births.csv --horizon 28 --out $(OUT)/forecast.parquet --plot
 	$(BIN)/foreloom report $(OUT)
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: install
 	$(BIN)/ruff check src tests benchmarks

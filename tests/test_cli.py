@@ -7,12 +7,14 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import typer
 
-from foreloom import cli
+from foreloom import __version__, cli
 
 ROOT = Path(__file__).resolve().parents[1]
 BIRTHS = str(ROOT / "examples" / "births.csv")
@@ -88,9 +90,40 @@ def test_help_lists_the_verbs(foreloom):
         assert f" {verb} " in answer.out
 
 
+def commands(group, *path: str):
+    """Every verb below a group, with the words that call it."""
+    for name, one in group.commands.items():
+        yield from commands(one, *path, name) if hasattr(one, "commands") else [((*path, name), one)]
+
+
+def test_every_help_has_an_example_that_parses(foreloom):
+    found = dict(commands(typer.main.get_command(cli.app)))
+    assert len(found) > 12
+    for path, command in found.items():
+        calls, _, words = (command.epilog or "").removeprefix("Example: ").partition(" ")
+        assert calls == "foreloom", path
+        words = words.split()
+        own = (
+            words[len(path) :] if tuple(words[: len(path)]) == path else words[1:]
+        )  # `report RUN` for `report page RUN`
+        assert command.make_context(path[-1], own).args == []
+        shown = foreloom(*path, "-h").out
+        assert "Example: foreloom" in shown and shown == foreloom(*path, "--help").out
+
+
+def test_the_version_and_completion(foreloom):
+    assert foreloom("--version").out == f"foreloom {version('foreloom')}\n" == f"foreloom {__version__}\n"
+    assert "--install-completion" in foreloom("-h").out
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["train", "time-moe-finetune", "-d", "x.csv"], ["No such option: -d", "data.sources.0.path=PATH"]),
+        (["train", "time-moe-finetune", "--stride=1"], ["No such option: --stride", "data.stride=N"]),
+        (["train", "--model-id", "a/b"], ["Here it is model.pretrained=FOLDER-OR-ID"]),
+        (["evaluate", "-m", "a/b", "-d", "ETTh1.csv"], ["No such option: -m", "foreloom evaluate MODEL"]),
+        (["evaluate", "a/b", "-d", "ETTh1.csv"], ["No such option: -d. Here it is --data FILE"]),
         (["trian", "chronos2-test"], ["No such command 'trian'", "'train'"]),
         (["train", "chronos2-test", "--stepz", "3"], ["No such option", "--stepz"]),
         (["train"], ["Missing argument", "recipe"]),
@@ -127,15 +160,20 @@ def test_settings(foreloom, settings, words):
 
 
 def test_all_mistakes_at_once(foreloom):
-    answer = foreloom("train", "chronos2-test", "training.stepz=3", "trainig.steps=4", "training.steps=many")
-    refused(answer, "training.stepz", "trainig", "'many'")
-    assert len(answer.err.splitlines()) == 3
+    wrong = ["training.stepz=3", "trainig.steps=4", "training.steps=many", "optimizer.weight_decay=.inf"]
+    lost = ["data.sources.0.path=nowhere.csv", "model.size=null", "model.pretrained=./nowhere"]
+    answer = foreloom("train", "chronos2-test", *wrong, *lost, "benchmark.steps=2", "benchmark.tasks=no.yaml")
+    refused(answer, "training.stepz", "trainig", "'many'", "optimizer.weight_decay: expected a finite number, got inf")
+    refused(answer, "no such file or folder: nowhere.csv", "model.pretrained: no such folder, and no hub id", "no.yaml")
+    assert len(answer.err.splitlines()) == 7
 
 
 def test_recipes(foreloom):
     refused(foreloom("train", "chronos2-tst"), "no shipped recipe of that name", "Did you mean chronos2-test?")
     refused(foreloom("show", write("a.yaml", "model: [\n")), "a.yaml:2: not valid YAML")
-    refused(foreloom("show"), "either a recipe or --from-tsm")
+    refused(foreloom("show"), "give a recipe, --list or --from-tsm FILE")
+    listed = foreloom("show", "--list").out.splitlines()
+    assert len(listed) == len(list((ROOT / "recipes").glob("*.yaml"))) and any("quickstart" in line for line in listed)
     refused(foreloom("show", "--from-tsm", "none.yaml"), "none.yaml: cannot be read")
     Path("bytes.yaml").write_bytes(b"\xff\xfe")
     refused(foreloom("train", "bytes.yaml"), "bytes.yaml: is not UTF-8 text")
@@ -424,6 +462,35 @@ def test_two_runs_at_once_in_one_folder(foreloom):
         refused(
             foreloom("train", "chronos2-test", "--out", "run"), "belongs to a run that is still going on", "process"
         )
+
+
+def test_numbers_for_programs(foreloom):
+    found = json.loads(foreloom("data", "inspect", "examples/births.csv", "--json").out)
+    assert (found["num_series"], found["num_points"], found["freqs"]) == (1, 1096, {"D": 1})
+    write("t.yaml", f"tasks: [{{name: births, path: {BIRTHS}, prediction_length: 28, season_length: 7}}]\n")
+    answer = foreloom("evaluate", "naive", "--tasks", "t.yaml", "--out", "scores.csv", "--json")
+    scores = json.loads(answer.out)
+    assert scores["title"] == "naive on t.yaml" and scores["rows"][0]["Task"] == "births"
+    row = {
+        row["task"]: row
+        for row in csv.DictReader(Path("scores.csv").read_text().splitlines())
+        if row["model"] == "naive"
+    }["births"]
+    assert scores["rows"][0]["MASE"] == pytest.approx(float(row["MASE"]))
+    compared = json.loads(foreloom("report", "compare", "scores.csv", "--format", "json").out)
+    assert compared["rows"] and compared["summary"]
+    assert foreloom("report", "compare", "scores.csv", "--out", "scores.json").out == "wrote scores.json\n"
+    assert json.loads(Path("scores.json").read_text()) == compared
+
+
+def test_a_quiet_run_and_an_old_file(foreloom):
+    small = ["model.d_model=32", "model.d_ff=32", "training.steps=1", "training.batch_size=2", "training.device=cpu"]
+    answer = foreloom("train", "chronos2-test", *small, "monitoring.trackers=[none]", "--out", "run", "--quiet")
+    assert (answer.code, answer.out) == (0, "")
+    assert "Step 1/1" in Path("run/training.log").read_text()
+    old = write("old.yaml", "random_init: true\ntraining_data_paths: [a]\nmax_steps: 9\n")
+    for verb in ("train", "show"):
+        refused(foreloom(verb, old), "a flat configuration of TSM-Trainer", "foreloom show --from-tsm old.yaml")
 
 
 def test_reports_want_a_run(foreloom):

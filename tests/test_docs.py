@@ -27,7 +27,7 @@ import pytest
 import typer
 
 from foreloom import cli, run
-from foreloom.config.loader import shipped_recipes
+from foreloom.config.shipped import shipped_recipes
 from foreloom.lab import runs as lab_runs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,7 +39,7 @@ ELSEWHERE = {
     "chmod": "of a key that the reader has and we have not",
     "curl": "needs a network",
     "git": "needs a network",
-    "hf": "needs a network",
+    "hf": "needs a network, and for some things an account with Hugging Face",
     "icacls.exe": "is Windows'",
     "make": "installs first",
     "nvidia-smi": "needs a GPU",
@@ -72,7 +72,7 @@ SHORTER = {
 }
 """Run folder -> what the test of its page adds to the command that trains into it."""
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")])
-RECIPES = {path.stem for path in shipped_recipes().glob("*.yaml")}
+RECIPES = set(shipped_recipes())
 
 
 class Block(NamedTuple):

@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from foreloom.files import whole_or_absent, write_text
+from foreloom.files import check_writable, whole_or_absent, write_text
 
 
 def test_a_file_is_as_readable_as_any_new_file(tmp_path):
@@ -32,3 +32,16 @@ def test_an_error_names_the_file_and_leaves_the_old_one(tmp_path):
 def test_where_nothing_can_be_written_the_path_asked_for_is_named():
     with pytest.raises(OSError, match="'/proc/scores.csv'"), whole_or_absent("/proc/scores.csv"):
         pass
+
+
+def test_a_place_that_takes_no_file_is_known_before(tmp_path):
+    check_writable(tmp_path / "new" / "folders" / "scores.csv", "--out")
+    (tmp_path / "file").touch()
+    for path, sentence in (
+        (tmp_path, "--out .* is a folder. Name a file in it"),
+        (tmp_path / "file" / "below" / "scores.csv", "--out .*/file is a file, and nothing lies below a file"),
+        ("/proc/scores.csv", "--out /proc/scores.csv: /proc takes no file"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            check_writable(path, "--out")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"], "nothing is left behind"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,11 @@ import torch
 
 import foreloom
 from foreloom import run
+from foreloom.checkpoint.checkpointer import check_folder
 from foreloom.config.located import RecipeError
 from foreloom.data.convert import convert
+from foreloom.distributed.process import Process
+from foreloom.models import registry
 from foreloom.run import RECIPE_NAME
 from loaders import series_loader
 
@@ -146,6 +150,28 @@ def test_settings_that_contradict_each_other(overrides, sentence):
         run.load("chronos2-test", overrides)
 
 
+def test_validation_is_turned_off_with_all_that_hangs_on_it(tmp_path):
+    recipe = tmp_path / "validated.yaml"
+    validation = "{steps: 5, patience: 2, min_delta: 0.1, sources: [{path: 'synth://patterns?num_series=9&length=99'}]}"
+    recipe.write_text(f"extends: chronos2-test\nvalidation: {validation}\n")
+    config = run.load(recipe, ["validation.steps=0"]).sections["validation"]
+    assert (config.steps, config.patience, config.min_delta, config.restores) == (0, 0, 0, False)
+    with pytest.raises(RecipeError, match="patience has no effect while validation.steps is 0"):
+        run.load(recipe, ["validation.steps=0", "validation.patience=3"])
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_work_with_the_option(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    recipe = run.load("chronos2-test", TINY)
+    monkeypatch.setattr("foreloom.run.BatchLoader", lambda *_, **__: pytest.fail("the data were opened"))
+    with pytest.raises(ValueError, match="file/run cannot be made: .*file is a file. Give another by --out"):
+        run.build(recipe, tmp_path / "file" / "run", Process(0, 1, 0, torch.device("cpu")))
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(ValueError, match="run cannot be written: .* is read-only for you"):
+        check_folder(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_run_on_cuda_trains_in_bf16_and_agrees_with_the_cpu(tmp_path):
@@ -218,3 +244,81 @@ def test_epochs_of_synthetic_windows():
                  "data.group.probability=0"]  # fmt: skip
     shown = run.describe(run.load("chronos2-test", overrides))
     assert "# (default, here 0.9)\n  epochs: null" in shown
+
+
+def test_what_takes_long_on_a_cpu_is_said_before_it_begins(tmp_path, monkeypatch, caplog):
+    run._warn_of_cost(1e12, 1)
+    assert not caplog.records
+    run._warn_of_cost(1e19, 2)
+    assert "on this CPU the run takes at least" in caplog.text and " days to its last step (1e+19 FLOPs)" in caplog.text
+    monkeypatch.setattr(run, "_LONG_SECONDS", 0.0)
+    foreloom.train("chronos2-test", [*TINY, "training.steps=1"], out=tmp_path / "run")
+    assert "warning: on this CPU the run takes at least 0.0 hours" in (tmp_path / "run" / "training.log").read_text()
+
+
+def test_an_adapter_is_trained_resumed_exported_and_scored(tmp_path):
+    foreloom.train("chronos2-test", TINY, out=tmp_path / "base")
+    start = [*TINY, f"model.pretrained={tmp_path / 'base'}"]
+    start += [f"model.{name}=null" for name in ("size", "num_layers", "d_model", "d_ff")]
+    adapter = [*start, "adapter.kind=lora", "adapter.rank=2", "training.save_steps=2", "optimizer.learning_rate=0.01"]
+    foreloom.train("chronos2-test", adapter, out=tmp_path / "tuned")
+    log = (tmp_path / "tuned" / "training.log").read_text()
+    assert "trained" in log and "%)" in log
+    kept = sum(f.stat().st_size for f in (tmp_path / "tuned" / "checkpoints" / "final" / "state").glob("*.distcp"))
+    whole = sum(f.stat().st_size for f in (tmp_path / "base" / "checkpoints" / "final" / "state").glob("*.distcp"))
+    assert kept < whole / 2, "a checkpoint holds the adapter and its moments alone"
+    hf = tmp_path / "tuned" / "checkpoints" / "final" / "hf"
+    assert {path.name for path in hf.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
+    foreloom.train("chronos2-test", [*adapter, "adapter.export=merged"], out=tmp_path / "merged")
+    series = torch.sin(torch.arange(64.0)).numpy()
+    forecasts = {
+        name: foreloom.from_pretrained(tmp_path / name, device="cpu").predict([series], prediction_length=16)[0]
+        for name in ("base", "tuned", "merged")
+    }
+    assert (
+        abs(forecasts["tuned"] - forecasts["merged"]).max() < 1e-5 < abs(forecasts["tuned"] - forecasts["base"]).max()
+    )
+
+    (tmp_path / "tuned" / "checkpoints" / "final").unlink()
+    shutil.rmtree(tmp_path / "tuned" / "checkpoints" / "step-00000003")
+    first = losses(tmp_path / "tuned")
+    foreloom.train("chronos2-test", adapter, out=tmp_path / "tuned", resume=True)
+    assert losses(tmp_path / "tuned")[-1] == first[-1]
+    with pytest.raises(ValueError, match="does not fit this run's model"):
+        foreloom.train("chronos2-test", start, out=tmp_path / "tuned", resume=True)
+    with pytest.raises(ValueError, match="does not fit this run's model"):
+        foreloom.train("chronos2-test", [*adapter, "training.steps=5"], out=tmp_path / "base", resume=True)
+    foreloom.train("chronos2-test", [*TINY, "training.seed=5"], out=tmp_path / "other")
+    swapped = [one.replace(str(tmp_path / "base"), str(tmp_path / "other")) for one in adapter]
+    with pytest.raises(ValueError, match="weights that this run leaves as they are differ"):
+        foreloom.train("chronos2-test", [*swapped, "training.steps=5"], out=tmp_path / "tuned", resume=True)
+    with pytest.raises(ValueError, match=r"the run has context_length 128 and .* adapter\.export: merged"):
+        foreloom.train("chronos2-test", [*adapter, "data.context_length=128"], out=tmp_path / "long")
+    with pytest.raises(ValueError, match="is a model with an adapter already"):
+        again = [one.replace(str(tmp_path / "base"), str(tmp_path / "tuned")) for one in adapter]
+        foreloom.train("chronos2-test", again, out=tmp_path / "twice")
+    with pytest.raises(RecipeError, match="nothing to adapt without model.pretrained"):
+        run.load("chronos2-test", [*TINY, "adapter.kind=lora"])
+    with pytest.raises(RecipeError, match="an adapter freezes everything beside it"):
+        run.load("chronos2-test", [*adapter, "training.freeze=[encoder.*]"])
+
+
+def test_a_part_of_a_model_is_trained(tmp_path):
+    head = ["training.train_only=[output_patch_embedding.*]"]
+    foreloom.train("chronos2-test", [*TINY, *head], out=tmp_path / "head")
+    body = ["training.freeze=[output_patch_embedding.*]"]
+    foreloom.train("chronos2-test", [*TINY, *body], out=tmp_path / "body")
+    family = registry.get("chronos2")
+    recipe = run.load("chronos2-test", TINY)
+    fresh = family.build(recipe.sections["model"], recipe.sections["data"])
+    family.initialize(fresh, recipe.sections["training"].seed)
+    for name, is_head in (("head", True), ("body", False)):
+        trained = foreloom.from_pretrained(tmp_path / name, device="cpu").module.state_dict()
+        moved = {key for key, x in fresh.state_dict().items() if not torch.equal(x, trained[key])}
+        assert moved and all(key.startswith("output_patch_embedding") == is_head for key in moved), name
+    with pytest.raises(ValueError, match="training.freeze: 'enc' fits no parameter"):
+        foreloom.train("chronos2-test", [*TINY, "training.freeze=[enc]"], out=tmp_path / "none")
+    with pytest.raises(ValueError, match="nothing is left to be trained"):
+        foreloom.train("chronos2-test", [*TINY, "training.freeze=['*']"], out=tmp_path / "none")
+    with pytest.raises(RecipeError, match="train_only and freeze say the same thing"):
+        run.load("chronos2-test", [*TINY, *head, *body])

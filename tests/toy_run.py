@@ -35,6 +35,7 @@ from foreloom.distributed.sharding import Sharding
 from foreloom.evaluation.benchmark import TrainingBenchmark
 from foreloom.evaluation.config import BenchmarkConfig
 from foreloom.evaluation.tasks import EvaluationTask
+from foreloom.models.common.lora import AdapterConfig, FrozenWeights, attach_adapter
 from foreloom.models.family import ExpertHooks, ModelFamily, Tally
 from foreloom.models.registry import get
 from foreloom.models.time_moe.forecast import TimeMoeForecaster
@@ -195,9 +196,9 @@ def build_trainer(process: Process, run_dir: Path, settings: Mapping[str, Any], 
         steps=s["steps"], batch_size=s["batch_size"], micro_batch_size=s["micro_batch_size"], device="cpu",
         save_steps=s.get("save_steps", 1000), activation_checkpointing=s.get("activation_checkpointing", False),
         compile=s.get("compile", False), precision=s.get("precision", "auto"),
-        save_total_limit=s.get("save_total_limit", 0),
+        save_total_limit=s.get("save_total_limit", 0), max_skipped_steps=s.get("max_skipped_steps", 50),
     )  # fmt: skip
-    optimizer = OptimizerConfig(learning_rate=3e-3, warmup_steps=2, schedule="linear")
+    optimizer = OptimizerConfig(learning_rate=3e-3, warmup_steps=2, schedule="linear", **s.get("optimizer", {}))
     parallel = ParallelConfig(**{k: s[k] for k in ("strategy", "dp_replicate", "dp_shard") if k in s})
     checkpointing = CheckpointConfig(**s.get("checkpoint", {}))
     checkpointer = Checkpointer(
@@ -217,6 +218,9 @@ def build_trainer(process: Process, run_dir: Path, settings: Mapping[str, Any], 
     family = TOYS[s["family"]] if s["family"] in TOYS else get(s["family"])
     model = family.build(family.config(**small_config(s["family"], s["dropout"])), data)
     family.initialize(model, training.seed)
+    if "adapter" in s:
+        attach_adapter(model, AdapterConfig(kind="lora", **s["adapter"]), family.lora, training.seed)
+        more["frozen"] = FrozenWeights(model)
     if "benchmark" in s:
         more["benchmark"] = benchmark_of(s["benchmark"], family, run_dir, process)
     if "script" in s:
@@ -269,7 +273,7 @@ def train_here(run_dir: Path, **settings: Any) -> TrainResult:
     return build_trainer(Process(0, 1, 0, torch.device("cpu")), run_dir, settings).train()
 
 
-def launch(world_size: int, runs: Sequence[Mapping[str, Any]], timeout_seconds: float = 60) -> None:
+def launch(world_size: int, runs: Sequence[Mapping[str, Any]], timeout_seconds: float = 180) -> None:
     """Train `runs` (settings with `run_dir`) one after another on `world_size` gloo ranks; fail if a rank does, or if
     they take longer than so many seconds and ten more a run."""
     with socket.socket() as probe:
@@ -310,7 +314,7 @@ def weights(run_dir: Path) -> dict[str, Tensor]:
 
 
 if __name__ == "__main__":
-    this = start("cpu", timeout_seconds=30)
+    this = start("cpu", timeout_minutes=0.5)
     code = 0
     for run in json.loads(sys.argv[1]):
         code = build_trainer(this, Path(run.pop("run_dir")), run).train().exit_code

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,21 @@ def whole_or_absent(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         beside.unlink(missing_ok=True)
+
+
+def check_writable(path: str | Path, option: str) -> None:
+    """ValueError, which names `option`, where no file can be written to `path`: known before the work, not after it."""
+    path = Path(path).absolute()
+    if path.is_dir():
+        raise ValueError(f"{option} {path} is a folder. Name a file in it.")
+    above = next(folder for folder in path.parents if folder.exists())
+    if not above.is_dir():
+        raise ValueError(f"{option} {path}: {above} is a file, and nothing lies below a file. Name another place.")
+    try:
+        with tempfile.TemporaryFile(dir=above) as file:
+            file.write(b" ")
+    except OSError as error:
+        raise ValueError(f"{option} {path}: {above} takes no file ({error.strerror}). Name another place.") from None
 
 
 def write_text(path: str | Path, text: str) -> None:

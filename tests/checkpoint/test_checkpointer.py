@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch.distributed.checkpoint.api import CheckpointException
 
-from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer, CheckpointError
+from foreloom.checkpoint.checkpointer import Candidate, CheckpointConfig, Checkpointer, CheckpointError, steps_to_keep
 from foreloom.checkpoint.manifest import Manifest
 from foreloom.distributed.process import Process
 
@@ -169,6 +170,64 @@ def test_leftovers_of_a_killed_save_are_removed(tmp_path: Path, reopen) -> None:
     assert checkpointer.newest().step == 1
 
 
+def test_a_checkpoint_that_was_to_be_replaced_is_put_back(tmp_path: Path, reopen, monkeypatch) -> None:
+    """Its successor is not in place yet: the process is killed, or the disk refuses."""
+    checkpointer = reopen(resume=False, save_total_limit=1)
+    checkpointer.save(manifest(1), state(1.0), {})
+    real = Path.rename
+
+    def rename(path: Path, target: Path) -> Path:
+        if path.name == ".saving-step-00000001":
+            raise failure
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    failure: BaseException = OSError(errno.EIO, "Input/output error")
+    with pytest.raises(CheckpointError, match="earlier checkpoints are intact"):
+        checkpointer.save(manifest(1, wql=0.5), state(2.0), {})
+    assert names(tmp_path) == ["step-00000001"]
+    failure = SystemExit()  # nothing is tidied up after it
+    with pytest.raises(SystemExit):
+        checkpointer.save(manifest(1, wql=0.5), state(2.0), {})
+    assert names(tmp_path) == [".saving-replaced-step-00000001", ".saving-step-00000001"]
+    checkpointer = reopen()
+    assert names(tmp_path) == ["step-00000001"]
+    filled, folder = state(0.0), checkpointer.newest()
+    assert folder and not folder.manifest.scores
+    checkpointer.load(folder, filled)
+    assert torch.equal(filled["model"]["w"], state(1.0)["model"]["w"])
+
+
+def test_the_final_checkpoint_of_a_run_made_longer_goes_when_there_is_another(tmp_path: Path, reopen) -> None:
+    checkpointer = reopen(save_total_limit=1, resume=False)
+    for step, kept in ((2, [2]), (3, [2, 3]), (4, [4]), (5, [4, 5])):
+        checkpointer.save(manifest(step, final=step in (2, 4)), state(step), {})
+        assert names(tmp_path) == ["final", *(f"step-{one:08d}" for one in kept)]
+    assert (tmp_path / "checkpoints" / "final").resolve().name == "step-00000004"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda values: values | {"epoch": 3},
+            "has 'epoch', which is not known here: it was written by foreloom 9.1, ",
+        ),
+        (lambda values: {key: value for key, value in values.items() if key != "flops"}, "lacks something .*'flops'"),
+    ],
+)
+def test_a_checkpoint_of_another_version_is_named_and_left_alone(tmp_path: Path, reopen, change, sentence) -> None:
+    checkpointer = reopen(resume=False)
+    for step in (1, 2):
+        checkpointer.save(replace(manifest(step), versions={"foreloom": "9.1"}), state(step), {})
+    path = tmp_path / "checkpoints" / "step-00000002" / "manifest.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    checkpointer = reopen()
+    with pytest.raises(CheckpointError, match=f"{sentence}.*nothing was changed"):
+        checkpointer.newest()
+    assert names(tmp_path) == ["step-00000001", "step-00000002"] and not checkpointer.notices
+
+
 def test_the_best_is_by_the_validation_loss_where_the_run_validates(tmp_path: Path, reopen) -> None:
     checkpointer = reopen(save_total_limit=1, resume=False)
     scores = [{"wql": 0.1, "validation_loss": 3.0}, {"wql": 0.2, "validation_loss": 1.0}, {"wql": 0.3}, {}]
@@ -198,3 +257,35 @@ def test_an_export_is_given_only_whole_and_only_as_that_step_s_own(tmp_path: Pat
     assert [checkpointer.export_of(step) for step in (1, 2, 3, 4)] == [first, None, None, None]
     (first / "config.json").write_text("[]")
     assert checkpointer.export_of(1) is None
+
+
+def test_scripted_run() -> None:
+    """Ten checkpoints, every second one scored: what the folder holds after each save."""
+    scores = {2: 0.9, 4: 0.5, 6: 0.7, 8: float("nan"), 10: 0.5}
+    kept: list[Candidate] = []
+    history = {}
+    for step in range(1, 11):
+        kept.append(Candidate(step, scores.get(step), needed=step == 10))
+        keep = steps_to_keep(kept, num_latest=2, num_best=2)
+        kept = [candidate for candidate in kept if candidate.step in keep]
+        history[step] = sorted(keep)
+    assert history == {
+        1: [1],
+        2: [1, 2],
+        3: [2, 3],
+        4: [2, 3, 4],
+        5: [2, 4, 5],
+        6: [4, 5, 6],
+        7: [4, 6, 7],
+        8: [4, 6, 7, 8],
+        9: [4, 6, 8, 9],
+        10: [4, 9, 10],
+    }
+
+
+def test_limits_of_zero() -> None:
+    candidates = [Candidate(1, 0.1), Candidate(2), Candidate(3, 0.2)]
+    assert steps_to_keep(candidates, num_latest=0, num_best=0) == {1, 2, 3}
+    assert steps_to_keep(candidates, num_latest=1, num_best=0) == {3}
+    needed_first = [Candidate(1, needed=True), Candidate(2), Candidate(3)]
+    assert steps_to_keep(needed_first, num_latest=1, num_best=1) == {1, 3}

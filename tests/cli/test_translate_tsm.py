@@ -10,6 +10,7 @@ import yaml
 
 from foreloom import run
 from foreloom.cli import translate_tsm as tsm
+from foreloom.cli.train import FLAGS_OF_TRAINERS
 from foreloom.config.located import RecipeError
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "migration.md"
@@ -94,6 +95,32 @@ def test_errors_of_an_old_file_at_once(tmp_path):
     ]
 
 
+def test_trackers_validation_and_benchmark_are_translated(tmp_path):
+    more = STAGE_1.replace("report_to: tensorboard", "report_to: [tensorboard, wandb, comet_ml]") + (
+        "save_steps: 10\nvalidation_data_paths: v.arrow\nmax_val_series: 7\n"
+        "benchmark_config: configs/lite-benchmark.yaml\nbenchmark_eval_steps: 10\nbenchmark_tier2_config: mine.yaml\n"
+        "benchmark_composite_weights: {wql: 0.6, mase: 0.4}\nbenchmark_checkpoint_metric: composite\n"
+        "benchmark_datasets_root: root\nbenchmark_top_k_checkpoints: 2\nbenchmark_eval_timeout: 600\n"
+    )
+    text = translate(tmp_path, more)
+    assert "report_to: comet_ml: no such tracker here" in text and "benchmark_eval_timeout: a benchmark has no" in text
+    (tmp_path / "new.yaml").write_text(text)
+    sections = run.load(tmp_path / "new.yaml", need_data=False).sections
+    assert sections["monitoring"].trackers == ("tensorboard", "wandb")
+    validation, benchmark = sections["validation"], sections["benchmark"]
+    assert [(one.path, one.holdout) for one in validation.sources] == [("v.arrow", 64)]
+    assert (validation.steps, validation.max_windows, validation.restores) == (10, 7, True)
+    assert (benchmark.steps, benchmark.suite, benchmark.data_root) == (10, "chronos-lite", "root")
+    assert (benchmark.extended_steps, benchmark.extended_suite) == (20_000, "mine.yaml")
+    assert (benchmark.metric, benchmark.weights, benchmark.batch_size) == ("composite", (0.6, 0.4), 32)
+    assert sections["checkpoint"].keep_best == 2
+    idle = translate(tmp_path, STAGE_1 + "benchmark_eval_steps: 10\n")
+    assert "benchmark_eval_steps: has no effect without benchmark_config" in idle
+    assert yaml.safe_load(translate(tmp_path, STAGE_1.replace(": tensorboard", ": none")))["monitoring"][
+        "trackers"
+    ] == ["none"]
+
+
 def test_the_guide_lists_every_key_with_its_place():
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", GUIDE.read_text(), flags=re.MULTILINE))
     assert {key: text for key, text in rows.items() if key in tsm.RENAMED} == {
@@ -105,3 +132,6 @@ def test_the_guide_lists_every_key_with_its_place():
 def test_the_guide_lists_the_fourteen_flags():
     flags = re.findall(r"^\| `(--[\w-]+)", GUIDE.read_text(), flags=re.MULTILINE)
     assert len(flags) == len(set(flags)) == 14
+    assert set(flags) <= FLAGS_OF_TRAINERS.keys(), "each is met with what it is called here"
+    time_moe = re.findall(r"^\| `(-\w|--\w+)", GUIDE.with_name("fine_tuning.md").read_text(), flags=re.MULTILINE)
+    assert len(time_moe) > 10 and set(time_moe) <= FLAGS_OF_TRAINERS.keys()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -103,6 +104,13 @@ def test_all_errors_at_once_each_at_its_line(tmp_path):
         ("- 3\n", "a.yaml: expected sections"),
         ("extends: nowhere\nwhole: {parts: []}\n", "a.yaml:1: extends: nowhere: no such file"),
         ("extends: a.yaml\n", "a.yaml: extends itself (a.yaml -> a.yaml)."),
+        ("whole: {start: 2024-13-01}\n", "a.yaml:1: whole.start: 2024-13-01 cannot be read (month must be in 1..12)."),
+        ("whole: &a {limit: *a}\n", "a.yaml:1: its aliases (*name) stand for too much; write the values out."),
+        ("whole: " + "[" * 5000 + "\n", "a.yaml: is nested too deep to be a recipe."),
+        (
+            "whole: {parts: [{path: x, weight: .nan}]}\n",
+            "a.yaml:1: whole.parts.0.weight: expected a finite number",
+        ),
     ],
 )
 def test_bad_files_get_a_sentence(tmp_path, text, expected):
@@ -111,9 +119,15 @@ def test_bad_files_get_a_sentence(tmp_path, text, expected):
     assert found[0].replace(str(tmp_path) + "/", "").startswith(expected)
 
 
-def test_missing_recipe_names_the_nearest_shipped_one(tmp_path):
-    with pytest.raises(RecipeError, match="no shipped recipe of that name.*Did you mean chronos2-test?"):
-        load_recipe("chronos2-tst", [], SECTIONS)
+def test_a_small_file_of_aliases_is_refused_at_once(tmp_path):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 8)}]" for n in range(1, 9)]
+    assert len("\n".join(lines)) < 500
+    started = time.monotonic()
+    (problem,) = problems(write(tmp_path, "a.yaml", "\n".join(lines)))
+    assert "aliases (*name) stand for too much" in problem and time.monotonic() - started < 5
+    aliased = write(tmp_path, "b.yaml", "whole:\n  parts: [&one {path: x}, *one, *one]\n  kind: length\n")
+    assert load_recipe(aliased, [], SECTIONS).sections["whole"].parts == [Part(path="x")] * 3
 
 
 def test_overrides_reach_into_lists_and_are_named_in_errors(tmp_path):

@@ -17,7 +17,7 @@ def test_rows_are_targets_then_past_then_future_covariates_by_name():
     np.testing.assert_array_equal(rows.context_RC, [TARGET[0], past["a"], past["z"], past["b"], past["k"]])
     np.testing.assert_array_equal(rows.future_RH, [[nan] * 2, [nan] * 2, [nan] * 2, [nan] * 2, [2, 3]])
     assert (rows.num_targets, rows.num_past, rows.num_future) == (1, 2, 2)
-    assert rows.context_RC.dtype == rows.future_RH.dtype == np.float32
+    assert rows.context_RC.dtype == rows.future_RH.dtype == np.float64
 
 
 def test_infinite_values_are_missing():
@@ -59,8 +59,8 @@ def test_rows_equal_those_of_chronos(shared, name, tasks, prefix, horizon):
             {key: values(future) for key, future in entry["future_covariates"].items()},
             raw[f"prediction_length_{horizon}"],
         )
-        np.testing.assert_array_equal(rows.context_RC, expected[f"{prefix}_context_{i}"])
-        np.testing.assert_array_equal(rows.future_RH, expected[f"{prefix}_future_{i}"])
+        np.testing.assert_array_equal(rows.context_RC.astype(np.float32), expected[f"{prefix}_context_{i}"])
+        np.testing.assert_array_equal(rows.future_RH.astype(np.float32), expected[f"{prefix}_future_{i}"])
         if prefix == "prep":
             counts = (rows.num_targets, rows.num_past + rows.num_future, rows.num_future)
             assert counts == tuple(expected["prep_counts"][i])

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from foreloom.evaluation.adapters.adapter import FunctionForecaster
-from foreloom.evaluation.baselines import Naive, SeasonalNaive
+from foreloom.evaluation.baselines import Drift, Naive, SeasonalNaive
 from foreloom.evaluation.evaluate import evaluate, evaluate_tasks
 from foreloom.evaluation.skill import BASELINE
 from foreloom.evaluation.tasks import EvaluationTask
+from foreloom.monitoring.progress import Progress
 
 
 class Recorder(Naive):
@@ -43,6 +44,51 @@ def test_the_forecaster_sees_the_newest_steps_and_never_the_horizon(tmp_path):
     assert sorted(contexts) == [[3, 4, 5, 6, 7], [100, 101]]
     assert result.scores["MAE"] == 1.5
     assert result.scores["MASE"] == 1.5
+
+
+def test_scores_are_those_of_float64_whatever_the_level(tmp_path):
+    moves = np.random.default_rng(0).normal(0, 10, (3, 60)).cumsum(1)
+    results = {}
+    for level in (0.0, 1e8, 1e9):
+        data = write(tmp_path, target=(moves + level).tolist())
+        for one in (Naive(), SeasonalNaive(1), FunctionForecaster(lambda asked, horizon, _: [
+            np.repeat(a.context_RC[:, -1:], horizon, axis=1) for a in asked
+        ])):  # fmt: skip
+            scores = evaluate(one, [task(data, prediction_length=7, season_length=7)]).tasks[0].scores
+            results.setdefault(type(one), []).append([scores[name] for name in ("MASE", "MAE", "RMSE", "CRPS")])
+            assert scores["WQL"] * abs(moves[:, -7:] + level).mean() == pytest.approx(scores["MAE"])
+    for at_levels in results.values():
+        np.testing.assert_allclose(at_levels[1:], [at_levels[0]] * 2, rtol=1e-6)
+    assert results[Naive][0][0] > 0.1
+
+
+def test_what_is_not_in_the_scores_is_said(tmp_path):
+    rng = np.random.default_rng(0)
+    plain = rng.normal(5, 1, 30)
+    rows = {
+        "zeros": [np.concatenate([plain, np.zeros(4)])] * 2,
+        "flat": [np.full(20, 5.0)] * 3,
+        "mixed": [plain, plain[:2], plain[:1], np.full(20, 5.0)],
+        "huge": [np.concatenate([plain, [1e39], plain]), np.concatenate([1e9 + plain, 1e18 + plain * 1e9])],
+    }
+    tasks = []
+    for name, target in rows.items():
+        (tmp_path / name).mkdir()
+        data = write(tmp_path / name, target=[list(row) for row in target])
+        tasks.append(EvaluationTask(name=name, path=data, prediction_length=2))
+    found = evaluate_tasks({"drift": Drift(), BASELINE: SeasonalNaive()}, tasks).notes
+    for note in (
+        "zeros: every label is 0, so WQL and WAPE, which divide by their size, are not defined.",
+        "flat: MASE and SQL leave out all steps: their past is flat, or not known.",
+        "mixed: no window fits into 2 series: 's1', 's2'.",
+        "mixed: MASE and SQL leave out 2 of 4 steps: their past is flat, or not known.",
+        "huge: models count values beyond float32 (3.4e38) as missing, in 1 of 2 windows: 's0'.",
+        "huge: values move by less than float32 tells at the largest of them, so models see steps or a flat line, in 1 "
+        "of 2 windows: 's1'.",
+        "seasonal-naive errs by 0 on zeros, flat: nothing is relative to it there, and no geometric mean holds that.",
+    ):
+        assert note in found, found
+    assert len(found) == 7
 
 
 def test_batches_hold_at_most_batch_size_rows(tmp_path):
@@ -148,11 +194,18 @@ def test_examples_are_the_best_the_median_and_the_worst(tmp_path):
         assert [e.kind for e in examples] == kinds, "no window is there twice"
 
 
-def test_progress_counts_batches(tmp_path):
+def test_progress_counts_windows_of_all_tasks(tmp_path):
     data = write(tmp_path, target=[[1.0, 2, 3, 4]] * 5)
     seen = []
-    evaluate(Naive(), [task(data)], batch_size=2, progress=lambda *step: seen.append(step))
-    assert seen == [("t", 1, 3), ("t", 2, 3), ("t", 3, 3)]
+
+    class Told(Progress):
+        def update(self, share, what):
+            seen.append((share, what))
+
+    tasks = [EvaluationTask(name=name, path=data, prediction_length=2) for name in ("a", "b")]
+    evaluate(Naive(), tasks, batch_size=2, progress=Told("naive"))
+    assert [share for share, _ in seen] == [0.0, 0.2, 0.4, 0.5, 0.5, 0.7, 0.9, 1.0]
+    assert seen[-2][1] == "b, task 2 of 2, 4 of 5 windows"
 
 
 def test_labels_that_are_missing_and_seasons_that_are_too_long_are_told_of(tmp_path):

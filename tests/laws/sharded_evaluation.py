@@ -18,7 +18,7 @@ from foreloom.models.registry import get
 
 def main(data: str, out: str) -> None:
     torch.set_num_threads(1)
-    process = start("cpu", timeout_seconds=30)
+    process = start("cpu", timeout_minutes=0.5)
     family = get("chronos2")
     config = family.config(size="test", d_model=32, d_kv=8, d_ff=64, num_heads=4, num_layers=2)
     model = family.build(config, WindowLengths(32, 16))

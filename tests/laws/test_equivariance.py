@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
+from foreloom.data.forecast_input import forecast_input
 from foreloom.models.chronos2.architecture import Chronos2Config
 from foreloom.models.chronos2.family import FAMILY
-from foreloom.models.family import WindowLengths
+from foreloom.models.chronos_t5.generate import draws
+from foreloom.models.family import WindowLengths, forecaster_of
+from foreloom.models.registry import get
 
 
 @pytest.mark.parametrize("arcsinh", [True, False])
@@ -60,3 +64,31 @@ def test_the_loss_does_not_know_units():
     walk = torch.randn(5, 128, generator=torch.Generator().manual_seed(0)).cumsum(1)
     losses = [model(x[:, :96], future_target=x[:, 96:]).loss for x in (walk, 300 * walk - 40)]
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["chronos2", "chronos_bolt", "chronos_t5", "time_moe"])
+def test_moves_are_not_lost_in_a_level(request, monkeypatch, name):
+    """In float32, 1e9 moves by 64 or not at all."""
+    # What Chronos-T5 draws depends on the last bits of a context, which no level leaves as they are.
+    same = lambda keys, *how: draws([np.zeros(1, np.float32)] * len(keys), *how)
+    monkeypatch.setattr("foreloom.models.chronos_t5.forecast.draws", same)
+    forecaster = forecaster_of(get(name), request.getfixturevalue(f"tiny_{name}"))
+    moves_VL = np.random.default_rng(0).normal(0, 10, (2, 60)).cumsum(1)
+    moves_VL[1, 20:30] = np.nan
+    moves_VL -= np.nanmean(moves_VL, axis=1, keepdims=True)
+    rain, ahead = np.arange(60.0) % 7, np.arange(12.0) % 7
+
+    def ask(level, dtype=np.float64):
+        one = forecast_input((moves_VL + level).astype(dtype), {"rain": rain + level}, {"rain": ahead + level}, 12)
+        return forecaster.predict_quantiles([one], 12, [0.1, 0.5, 0.9])[0]
+
+    plain = ask(0.0)
+    assert plain.dtype == np.float32 and np.ptp(plain) > 1
+    for level in (1e8, -1e9):
+        answer = ask(level)
+        assert answer.dtype == np.float64
+        np.testing.assert_allclose(answer - level, plain, rtol=1e-3, atol=1e-2)
+    # A level that float32 keeps beside the moves, and one that is all there is, are the model's own affair.
+    assert ask(1e4).dtype == np.float32
+    flat = forecast_input(np.full((1, 60), 1e9 + 3), {}, {}, 12)
+    assert forecaster.predict_quantiles([flat], 12, [0.5])[0].dtype == np.float32

@@ -33,9 +33,14 @@ def same_weights(one: Path, other: Path) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+MORE = {"muon": {"optimizer": {"name": "muon"}}, "lora": {"adapter": {"rank": 4, "dropout": 0.1}}}
+"""What else a run of Chronos-2 may be."""
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *MORE])
 def test_killed_at_a_random_step_goes_on_bit_for_bit(tmp_path: Path, family: str) -> None:
-    settings = {"family": family, "dropout": 0.1, "steps": 60, "save_steps": 7}
+    settings = {"dropout": 0.1, "steps": 60, "save_steps": 7}
+    settings |= {"family": "chronos2"} | MORE[family] if family in MORE else {"family": family}
     train_here(tmp_path / "whole", **settings)
     step = random.randrange(8, 40)
     killed = kill_after(settings | {"run_dir": tmp_path / "killed"}, step, signal.SIGKILL)

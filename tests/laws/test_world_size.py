@@ -38,6 +38,14 @@ def test_one_two_and_four_ranks_train_alike_and_take_over_from_each_other(tmp_pa
     ddp, fsdp, hsdp = {"strategy": "ddp"}, {"strategy": "fsdp"}, {"strategy": "fsdp", "dp_replicate": 2}
     cut, recompute = {"micro_batch_size": 5}, {"activation_checkpointing": True}
     tokens, recurrent = ({"family": family, "steps": 6, "save_steps": 3} for family in ("toy_tokens", "toy_recurrent"))
+    muon = chronos2 | {"optimizer": {"name": "muon"}}
+    sgd = toy | {"optimizer": {"name": "sgd", "weight_decay": 0.1}}
+    adapted = chronos2 | {"adapter": {"rank": 4, "dropout": 0.0}}
+    adapted_experts = time_moe | {"adapter": {"rank": 2}}
+    train_here(tmp_path / "adapted", **adapted)
+    train_here(tmp_path / "adapted_experts", **adapted_experts)
+    train_here(tmp_path / "muon", **muon)
+    train_here(tmp_path / "sgd", **sgd)
     train_here(tmp_path / "toy", **toy)
     train_here(tmp_path / "toy_tokens", **tokens)
     train_here(tmp_path / "toy_recurrent", **recurrent)
@@ -55,6 +63,10 @@ def test_one_two_and_four_ranks_train_alike_and_take_over_from_each_other(tmp_pa
         chronos_bolt | fsdp | cut | recompute | {"run_dir": tmp_path / "chronos_bolt-2-fsdp"},
         chronos2 | fsdp | cut | recompute | {"run_dir": tmp_path / "chronos2-2-fsdp"},
         chronos_t5 | ddp | {"run_dir": tmp_path / "chronos_t5-2-ddp"},
+        adapted | fsdp | cut | recompute | {"run_dir": tmp_path / "adapted-2-fsdp"},
+        adapted_experts | fsdp | {"run_dir": tmp_path / "adapted_experts-2-fsdp"},
+        muon | fsdp | cut | {"run_dir": tmp_path / "muon-2-fsdp"},
+        sgd | ddp | {"run_dir": tmp_path / "sgd-2-ddp"},
         chronos_t5 | fsdp | cut | recompute | {"run_dir": tmp_path / "chronos_t5-2-fsdp"},
     ]
     half = chronos2 | {"precision": "bf16"}

@@ -31,6 +31,25 @@ def test_environment(tmp_path, monkeypatch):
     assert platform.node() not in json.dumps(found["hardware"])
 
 
+@pytest.mark.parametrize(
+    ("told", "command"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}, "torchrun --standalone --nproc-per-node 2"),
+        (
+            {"RANK": "0", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"},
+            "torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:PORT",
+        ),
+        ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "3"}, "mpirun -n 3 python"),
+        ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "4"}, "srun -n 4 python"),
+    ],
+)
+def test_ranks_are_part_of_the_command(monkeypatch, told, command):
+    for name, value in (told | {"MASTER_ADDR": "node"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["/x/foreloom/__main__.py", "train", "quickstart"])
+    assert environment()["command"] == f"{command} -m foreloom train quickstart"
+
+
 def test_a_module_is_named_by_the_command_that_starts_it(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/foreloom/__main__.py", "train", "quickstart"])
     assert environment()["command"] == "python -m foreloom train quickstart"

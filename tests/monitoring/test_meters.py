@@ -13,9 +13,10 @@ def test_loss_meter():
     meter = LossMeter()
     for step, loss in enumerate([10.0, 9.5, math.nan, 8.9, 9.2, 8.0], start=1):
         meter.update(step, loss)
-    ema = 10.0
-    for loss in (9.5, 8.9, 9.2, 8.0):
+    ema = 0.0
+    for loss in (10.0, 9.5, 8.9, 9.2, 8.0):
         ema = 0.95 * ema + 0.05 * loss
+    ema /= 1 - 0.95**5
     assert (meter.first, meter.last, meter.best, meter.best_step) == (10.0, 8.0, 8.0, 6)
     assert meter.ema == pytest.approx(ema, rel=1e-12)
     assert meter.num_milestones == 2  # 8.9 is 11 % below 10, 8.0 is 10.1 % below 8.9

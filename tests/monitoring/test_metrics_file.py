@@ -34,6 +34,25 @@ def test_a_resumed_session_overwrites_what_lies_ahead_of_it(tmp_path):
     assert [event["kind"] for event in events] == ["resume"]
 
 
+def test_what_a_session_did_after_the_step_that_was_gone_back_to_is_left_out(tmp_path):
+    file = MetricsFile(tmp_path)
+    for kind, number in (
+        ("start", 0),
+        ("step", 10),
+        ("validation", 10),
+        ("step", 20),
+        ("validation", 20),
+        ("stop", 25),
+    ):
+        file.append({"kind": kind, "step": number, "loss": 1.0} | ({"from_step": 0} if kind == "start" else {}))
+    file.append({"kind": "start", "step": 10, "from_step": 10})
+    assert [record["step"] for record in read_metrics(tmp_path).steps] == [10]
+    file.append(step(15))
+    steps, events = read_metrics(tmp_path)
+    assert [record["step"] for record in steps] == [10, 15]
+    assert [(event["kind"], event["step"]) for event in events] == [("start", 0), ("validation", 10), ("start", 10)]
+
+
 def test_every_line_is_strict_json(tmp_path):
     MetricsFile(tmp_path).append({"kind": "x", "a": math.nan, "b": [math.inf, {"c": tmp_path}], "d": True, "é": (1, 2)})
     line = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")

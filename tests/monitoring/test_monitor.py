@@ -48,7 +48,7 @@ def test_console_and_training_log_carry_the_same_documented_lines(tmp_path, caps
     lines = [line for line in text.splitlines() if line.startswith("Step")]
     assert len(lines) == 3
     assert all(LINE.fullmatch(line) for line in lines)
-    assert "loss=9.0000 | ema=9.8550 | best=8.0000" in lines[-1]
+    assert "loss=9.0000 | ema=8.9833 | best=8.0000" in lines[-1]
     assert "3,118,496" in text
     assert "10.0000 -> 9.0000 (-10.0%)" in text
     assert "checkpoints/step-00000300" in text
@@ -72,9 +72,23 @@ def test_other_ranks_print_warnings_only(tmp_path, capsys):
     monitor.event("checkpoint", "Saved.")
     logging.getLogger("foreloom.data").info("opened")
     monitor.warn("data", "series 7 is all missing")
+    logging.getLogger("foreloom.data").warning("of this rank alone")
     monitor.finish({})
-    assert capsys.readouterr().out == "warning: series 7 is all missing\n"
+    assert capsys.readouterr().out == "warning: of this rank alone\n"  # what all ranks know the main one says
     assert not (tmp_path / "run").exists()
+
+
+def test_warnings_of_a_kind_are_thinned_where_they_are_shown_and_kept_in_the_metrics(tmp_path, capsys):
+    monitor = Monitor(tmp_path, 300, QUIET)
+    monitor.start(BANNER)
+    for step in range(1, 103):
+        monitor.warn("skipped_step", f"Step {step} changed nothing.", step=step)
+    monitor.warn("stop", "Another kind.")
+    monitor.close()
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+    assert [line.split()[2] for line in shown] == ["1", "2", "3", "4", "5", "10", "100", "kind."]
+    assert "number 5: from now on" in shown[4] and "number 100; all are in metrics.jsonl" in shown[6]
+    assert len(read_metrics(tmp_path).events) == 104
 
 
 def test_metrics_hold_every_field_and_every_event(tmp_path):
@@ -190,7 +204,7 @@ def test_figures_and_validations_reach_every_output_and_leave_the_first_line_as_
         step=200, loss=0.5, best_loss=0.4, best_step=100, num_in_vain=1, patience=3, figures={"forecast_loss": 0.48}
     )
     monitor.log_validation(measured)
-    monitor.finish({}, step=200, is_early_end=True)
+    monitor.finish({}, step=200, is_end=True)
 
     first, second, figures, validation, validated, *_ = capsys.readouterr().out.partition("Step")[2].splitlines()
     assert LINE.fullmatch(f"Step{first}") and LINE.fullmatch(second)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +53,44 @@ def test_tensorboard_has_a_second_axis_of_flops(tmp_path):
     assert not any("throughput" in tag or "time/" in tag for tag in flops.Tags()["scalars"])
     text = steps.Tensors("recipe.yaml/text_summary")[0].tensor_proto.string_val[0].decode()
     assert RECIPE in text
+
+
+def test_a_session_that_begins_again_hides_all_of_one_that_saved_nothing(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for _ in range(2):
+        monitor = Monitor(tmp_path, 4, MonitoringConfig(log_steps=1))
+        monitor.start({}, from_step=0)
+        monitor.log_validation(replace(VALIDATION, step=0))
+        for step in (1, 2):
+            monitor.log(plain_record(step, flops=step * 2e9))
+        monitor.close()
+        time.sleep(1.1)
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    assert [point.step for point in board.Scalars("train/loss")] == [1, 2]
+    assert [point.step for point in board.Scalars("validation/loss")] == [0]
+    flops = EventAccumulator(str(tmp_path / "tensorboard" / "by_flops"))
+    flops.Reload()
+    assert [point.step for point in flops.Scalars("by_flops/train/loss")] == [2, 4]
+
+
+def test_a_thread_of_tensorboard_that_fails_prints_no_traceback(tmp_path, monkeypatch, capfd):
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    before = threading.excepthook
+    monitor = Monitor(tmp_path, 4, MonitoringConfig(log_steps=1))
+    monitor.start({})
+    monkeypatch.setattr(RecordWriter, "write", refuse)
+    for step in (1, 2, 3):
+        monitor.log(plain_record(step))
+    monitor.close()
+    out, err = capfd.readouterr()
+    assert out.count("tensorboard cannot be written ([Errno 28]") == 1 and "Traceback" not in out + err
+    assert threading.excepthook is before
 
 
 def test_what_was_scored_between_a_log_line_and_the_checkpoint_is_kept(tmp_path):

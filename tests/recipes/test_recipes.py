@@ -12,12 +12,13 @@ import torch
 import yaml
 
 from foreloom import run
-from foreloom.config.loader import shipped_recipes
 from foreloom.config.located import RecipeError
+from foreloom.config.shipped import shipped_recipes
 from foreloom.models import registry
 from loaders import series_loader
 
-RECIPES = sorted(path.stem for path in shipped_recipes().glob("*.yaml"))
+RECIPES = list(shipped_recipes())
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def parameters(name: str) -> int:
@@ -87,7 +88,7 @@ def test_the_gpu_recipe_has_the_same_mixture_and_the_board_tells_how_to_write_it
     files = [Path(source.path) for source in gpu["data"].sources]
     assert [path.stem.partition("_")[0] for path in files] == processes
     assert [source.weight for source in gpu["data"].sources] == [source.weight for source in cpu["data"].sources]
-    board = (shipped_recipes().parent / "docs" / "time_to_skill.md").read_text()
+    board = (ROOT / "docs" / "time_to_skill.md").read_text()
     assert re.findall(r"--out (data/synthetic/\S+)", board) == [str(path) for path in files]
 
 
@@ -97,6 +98,15 @@ def test_missing_data_are_named_with_their_place():
     assert len(caught.value.problems) == 2
     assert caught.value.problems[0].endswith("data.sources.0.path: no such file or folder: data/tsmixup_10m.")
     assert "chronos2-base.yaml:" in caught.value.problems[0]
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.endswith("-finetune")])
+def test_fine_tuning_is_short_validated_and_leaves_the_best(name):
+    sections = run.load(name, need_data=False).sections
+    data, training, validation = (sections[part] for part in ("data", "training", "validation"))
+    assert training.epochs == 1 or 300 <= training.steps <= 3000
+    assert all(source.holdout >= data.prediction_length for source in data.sources)
+    assert 0 < validation.steps <= 100 and validation.patience and validation.restores
 
 
 OVERRIDES_OF_THE_ORIGINAL = {
@@ -142,7 +152,7 @@ SHRUNKEN = [
     "training.device=cpu",
     "training.batch_size=4",
     "training.micro_batch_size=3",
-    f"data.sources.0.path={shipped_recipes().parent / 'examples' / 'data' / 'm4_hourly.parquet'}",
+    f"data.sources.0.path={ROOT}/examples/data/m4_hourly.parquet",
     "data.sources.0.max_series=3",
     "monitoring.log_steps=1",
     "monitoring.trackers=[none]",

@@ -88,6 +88,39 @@ def test_a_board_over_the_tasks_that_are_there(tmp_path):
         leaderboard("gift-eval", [file])
 
 
+def test_tasks_that_a_model_was_trained_on_count_as_on_the_board_and_files_of_the_boards_are_read(tmp_path):
+    rows = [row for row in published_rows("fev-bench") if row["model"] in ("TimesFM-2.5", "seasonal-naive")]
+    theirs = [
+        {"model_name": row["model"].replace("seasonal-naive", "Seasonal Naive"), "task_name": row["task"]}
+        | {"SQL": row["SQL"], "MASE": row["MASE"], "WAPE": row["WAPE"], "WQL": row["WQL"], "test_error": row["SQL"]}
+        | {"trained_on_this_dataset": bool(row["trained_on"])}
+        for row in rows
+    ]
+    plain = [{name: value for name, value in row.items() if name != "trained_on"} for row in rows]
+    skills = {}
+    for name, these in (("ours", rows), ("fev", theirs), ("silent", plain)):
+        write_rows(these, tmp_path / f"{name}.csv")
+        board = leaderboard("fev-bench", [tmp_path / f"{name}.csv"])
+        skills[name] = column(board, "SQL skill %")["TimesFM-2.5 (yours)"]
+    published = column(leaderboard("fev-bench"), "SQL skill %")["TimesFM-2.5"]
+    assert skills["ours"] == skills["fev"] == pytest.approx(published) and skills["silent"] > published + 0.1
+    (tmp_path / "fev.csv").write_text((tmp_path / "fev.csv").read_text().replace("True", "perhaps"))
+    with pytest.raises(ValueError, match=r"fev.csv:\d+: trained_on_this_dataset is 'perhaps'; write 1 where"):
+        leaderboard("fev-bench", [tmp_path / "fev.csv"])
+
+    gift = [
+        {"dataset": row["task"], "model": row["model"].replace("seasonal-naive", "Seasonal_Naive")}
+        | {"eval_metrics/MASE[0.5]": row["MASE"], "eval_metrics/mean_weighted_sum_quantile_loss": row["WQL"]}
+        for row in published_rows("gift-eval")
+        if row["model"] in ("TiRex", "seasonal-naive")
+    ]
+    write_rows(gift, tmp_path / "gift.csv")
+    board = leaderboard("gift-eval", [tmp_path / "gift.csv"])
+    for name in ("WQL relative", "MASE relative"):
+        assert column(board, name)["TiRex (yours)"] == column(board, name)["TiRex"]
+    assert len(board.notes) == 1 and len(board.rows) == 9
+
+
 def test_another_seasonal_naive_is_said(tmp_path):
     file = tmp_path / "mine.csv"
     write_rows(

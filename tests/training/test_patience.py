@@ -25,8 +25,8 @@ def test_small_steps_down_add_up_to_an_improvement() -> None:
     assert (best.loss, best.step, best.num_in_vain) == (0.93, 2, 2)
 
 
-def test_a_loss_that_is_not_finite_improves_nothing() -> None:
+def test_a_loss_that_is_not_finite_says_nothing() -> None:
     best = after([math.nan, math.inf])
-    assert (best.step, best.num_in_vain) == (None, 2)
-    best = after([math.nan, 5.0, math.nan], min_delta=0.1)
+    assert (best.step, best.last_step, best.num_in_vain) == (None, 1, 0)
+    best = after([math.nan, 5.0, math.nan, 5.0, math.inf], min_delta=0.1)
     assert (best.loss, best.step, best.num_in_vain) == (5.0, 1, 1)

@@ -2,20 +2,22 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from foreloom.data.config import SeriesValidation
+from foreloom.data.config import SeriesValidation, SourceConfig
 from foreloom.data.loader import StepBatch
 from foreloom.distributed.process import Process
 from foreloom.monitoring.record import ValidationRecord
 from foreloom.training.scoring import Scoring, Validation
 from foreloom.training.trainer import Trainer
-from toy_run import ScriptedBenchmark, build_trainer, launch, losses, train_here, weights
+from toy_run import PREDICTION_LENGTH, ScriptedBenchmark, build_trainer, launch, losses, train_here, weights
 
 PROCESS = Process(0, 1, 0, torch.device("cpu"))
 
@@ -199,6 +201,64 @@ def test_a_stop_before_a_validation_that_was_due_makes_up_for_it(tmp_path: Path,
     monkeypatch.undo()
     result, validation = scripted_run(tmp_path, curve, {"steps": 2}, **settings, resume=True)
     assert result.step == 4 and validation.asked == [2, 4]
+
+
+def broken_run(run_dir: Path, target: list[list[float | None]], **settings: Any) -> Trainer:
+    """Validated on these series, which something may be wrong with."""
+    path = run_dir.with_suffix(".jsonl")
+    path.write_text("".join(json.dumps({"item_id": f"s{n}", "target": row}) + "\n" for n, row in enumerate(target)))
+    sources = [{"path": str(path), "holdout": PREDICTION_LENGTH}]
+    section = {"steps": 2, "patience": 1, "sources": tuple(SourceConfig(**one) for one in sources)}
+    return build_trainer(PROCESS, run_dir, {"steps": 6, "validation": section, **settings})
+
+
+def test_one_value_does_not_rule_a_validation_and_one_that_is_not_finite_does_not_end_a_run(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(5, 1, (4, 60))
+    broken_run(tmp_path / "plain", rows[:3].tolist()).train()
+    rows[3, 55] = 1e30
+    broken_run(tmp_path / "sentinel", rows.tolist()).train()
+    plain, sentinel = (records(tmp_path / run, "validation") for run in ("plain", "sentinel"))
+    (left_out,) = records(tmp_path / "sentinel", "validation_data")
+    assert "'s3' of" in left_out["sentence"] and "steps 53 to 60 (1e+30)" in left_out["sentence"]
+    losses_of = [[one["loss"] for one in run] for run in (plain, sentinel)]
+    assert losses_of[0] == pytest.approx(losses_of[1], rel=1e-6) and losses_of[0]
+
+    trainer = broken_run(tmp_path / "weights", rows[:3].tolist())
+    trainer.parallel.model.head.weight.data.fill_(math.nan)
+    result = trainer.train()
+    assert result.step == 6, "patience was not used up"
+    sentences = [one["sentence"] for one in records(tmp_path / "weights", "validation_data")]
+    assert sentences[0] == (
+        "The validation loss after step 0 is not finite: the model's weights are not, head.weight among them. It says "
+        "nothing, and does not count against patience; the best weights are none yet: the run would end with "
+        "its last ones."
+    )
+    assert len(sentences) == 4 and manifest(tmp_path / "weights", "final")["export_step"] == 6
+
+    with pytest.raises(ValueError, match="3 have no value to forecast .the first: series 's0' of .*steps 53 to 60"):
+        broken_run(tmp_path / "nothing", [[*row[:52], *[None] * 8] for row in rows[:3].tolist()]).train()
+
+
+def test_a_stop_ends_a_validation_between_its_batches(tmp_path: Path) -> None:
+    settings = {"steps": 4, "micro_batch_size": 7, "validation": {"steps": 2}}
+    trainer = build_trainer(PROCESS, tmp_path, settings)
+    held_out = trainer.scoring.validation._held_out
+    seen: list[Any] = []
+
+    class Stopping:
+        def __iter__(self) -> Any:
+            for windows in held_out:
+                seen.append(windows)
+                if len(seen) == 6:  # of the second validation, each has four
+                    signal.raise_signal(signal.SIGTERM)
+                yield windows
+
+    trainer.scoring.validation._held_out = Stopping()
+    assert trainer.train().exit_code == 143 and len(seen) == 6
+    assert trainer.progress.step == 2 and [one["step"] for one in records(tmp_path, "validation")] == [0]
+    again = build_trainer(PROCESS, tmp_path, settings | {"resume": True})
+    assert again.train().step == 4
+    assert [one["step"] for one in records(tmp_path, "validation")] == [0, 2, 4]
 
 
 def test_two_ranks_measure_and_tally_what_one_does(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import torch
 from foreloom.data.loader import StepBatch
 from foreloom.data.stream.windows import Windows
 from foreloom.distributed.process import Process
+from foreloom.training.incidents import FutileRunError
 from foreloom.training.trainer import Trainer
 from toy_run import CONTEXT_LENGTH, PREDICTION_LENGTH, ScriptedBenchmark, build_trainer, losses, train_here, weights
 
@@ -71,6 +72,35 @@ def test_a_step_without_a_finite_gradient_changes_nothing_and_is_told(
     assert [record["num_skipped_steps"] for record in events(tmp_path, "step")] == [0, 0, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("skipped", "settings", "last", "sentence"),
+    [
+        (
+            range(3, 99),
+            {"steps": 20, "max_skipped_steps": 4, "log_steps": 2},
+            6,
+            r"none of the last 4 .*loss inf.* Lower",
+        ),
+        (range(1, 99), {"steps": 3}, 3, "no step of the run has changed a weight.* none of its samples .*data inspect"),
+        (range(2, 99), {"steps": 3}, None, ""),
+    ],
+)
+def test_a_run_that_learns_nothing_ends_with_advice(
+    tmp_path: Path, skipped: range, settings: dict[str, Any], last: int | None, sentence: str
+) -> None:
+    trainer = build_trainer(PROCESS, tmp_path, settings)
+    value = np.inf if "max_skipped_steps" in settings else np.nan
+    for step in skipped:
+        spoil(trainer, step, lambda w: replace(w, future_RH=np.full_like(w.future_RH, value)))
+    if last is None:
+        assert trainer.train().exit_code == 0
+        return
+    with pytest.raises(FutileRunError, match=sentence) as caught:
+        trainer.train()
+    assert caught.value.exit_code == 3
+    assert list(losses(tmp_path))[-1] == last and not list((tmp_path / "checkpoints").iterdir())
+
+
 def test_dry_run_changes_no_state(tmp_path: Path) -> None:
     trainer = build_trainer(PROCESS, tmp_path, {"dropout": 0.2})
     before = [p.detach().clone() for p in trainer.optimizer_step.parameters]
@@ -83,11 +113,19 @@ def test_dry_run_changes_no_state(tmp_path: Path) -> None:
     assert trainer.loader.state_dict()["next_sample"] == 0
 
 
-def test_out_of_memory_in_the_dry_run_is_a_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("Tried to allocate"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory"),
+        MemoryError("Unable to allocate 9 GiB"),
+    ],
+)
+def test_out_of_memory_in_the_dry_run_is_a_sentence(tmp_path: Path, error: Exception) -> None:
     trainer = build_trainer(PROCESS, tmp_path, {"batch_size": 24, "micro_batch_size": 8})
 
     def forward(**arguments: Any) -> None:
-        raise torch.OutOfMemoryError(f"Tried to allocate room for {len(arguments['context'])} rows")
+        raise error
 
     trainer.parallel.model.forward = forward  # type: ignore[method-assign, assignment]
     with pytest.raises(
@@ -147,3 +185,27 @@ def test_a_finished_run_resumes_to_nothing(tmp_path: Path) -> None:
     assert again.step == first.step == 3 and again.loss == first.loss and again.checkpoint == first.checkpoint
     longer = train_here(tmp_path, steps=5, resume=True)
     assert longer.step == 5 and list(losses(tmp_path)) == [1, 2, 3, 4, 5]
+    with pytest.raises(ValueError, match="has made 5 steps, and training.steps is 3: .* Give more than 5"):
+        train_here(tmp_path, steps=3, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("part", "sentence"),
+    [
+        ({"trainer": {"laps": 3}}, r"keeps something else of its trainer \(.*'laps'.*written by foreloom"),
+        ({"laps": {}}, "keeps 'laps', which is not known here: it was written by foreloom"),
+    ],
+)
+def test_a_position_of_another_version_is_named(tmp_path: Path, part: dict[str, Any], sentence: str) -> None:
+    train_here(tmp_path, steps=2)
+    trainer = build_trainer(PROCESS, tmp_path, {"steps": 4, "resume": True})
+    original = trainer.checkpointer.load
+
+    def load(*arguments: Any) -> dict[str, Any]:
+        position = original(*arguments)
+        return {name: position.get(name, {}) | part.get(name, {}) for name in {**position, **part}}
+
+    trainer.checkpointer.load = load  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match=sentence):
+        trainer.train()
+    assert (tmp_path / "checkpoints" / "step-00000002").is_dir()

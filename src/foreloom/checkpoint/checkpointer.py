@@ -17,14 +17,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
 
-import torch.distributed.checkpoint as dcp
 from pydantic import Field
 from torch.distributed.checkpoint.api import CheckpointException
 
+from foreloom.checkpoint import tensors
 from foreloom.checkpoint.manifest import (
     VALIDATION_LOSS,
+    CheckpointError,
     FileRecord,
     Manifest,
+    OtherVersionError,
     file_record,
     find_damage,
     sync_folder,
@@ -35,7 +37,9 @@ from foreloom.distributed.process import Process
 from foreloom.distributed.reduce import from_rank_zero, gather_objects
 
 _UNFINISHED = ".saving-"
+_REPLACED = f"{_UNFINISHED}replaced-"
 LOCK_NAME = ".run.lock"
+_OTHER_FOLDER = "Give another by --out, or training.output_dir in the recipe"
 
 # One process needs no group of ranks, and that is no news to the user.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
@@ -53,10 +57,6 @@ class CheckpointConfig:
     export: Literal["all", "final"] = "all"
     """Which checkpoints get hf/, the folder that the reference library loads. With validation.restore_best each best
     model so far has it too."""
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that could not be written or read, in a sentence."""
 
 
 @dataclass(frozen=True)
@@ -123,13 +123,13 @@ class Checkpointer:
         unfinished = self.folder / (_UNFINISHED + target.name)
         try:
             from_rank_zero(lambda: _make_empty(unfinished), self._process)
-            dcp.save(dict(state), checkpoint_id=unfinished / "state", no_dist=self._process.world_size == 1)
+            tensors.save(state, unfinished / "state", is_alone=self._process.world_size == 1)
             from_rank_zero(lambda: self._write_rest(unfinished, position, export), self._process)
             files = self._record_files(unfinished)
             manifest = replace(manifest, files=files)
             from_rank_zero(lambda: self._finish(unfinished, target, manifest, step_to_keep), self._process)
         except (OSError, CheckpointException) as error:
-            from_rank_zero(lambda: shutil.rmtree(unfinished, ignore_errors=True), self._process)
+            from_rank_zero(lambda: self._take_back(unfinished), self._process)
             raise CheckpointError(
                 f"the checkpoint of step {manifest.step:,} could not be written to {self.folder} ({_reason(error)}); "
                 "the earlier checkpoints are intact"
@@ -139,7 +139,8 @@ class Checkpointer:
     def newest(self) -> CheckpointFolder | None:
         """The newest checkpoint whose files are all as written; damaged ones before it are set aside with a warning.
 
-        None where there is no checkpoint at all. Raises CheckpointError, touching nothing, where all are damaged.
+        None where there is no checkpoint at all. Raises CheckpointError, touching nothing, where all are damaged, and
+        where one that would be taken is of another version.
         """
         damaged: dict[Path, str] = {}
         for path in from_rank_zero(self._newest_first, self._process):
@@ -164,10 +165,12 @@ class Checkpointer:
     def load(self, folder: CheckpointFolder, state: dict[str, Any]) -> dict[str, Any]:
         """Fill the tensors of `state` in place, whatever the world size was, and return the position saved with them.
 
-        Raises CheckpointError where the checkpoint is of another model.
+        Raises CheckpointError where the checkpoint is of another model, or holds what is no tensor.
         """
         try:
-            dcp.load(state, checkpoint_id=folder.path / "state", no_dist=self._process.world_size == 1)
+            tensors.load(state, folder.path / "state", is_alone=self._process.world_size == 1)
+        except CheckpointError:
+            raise
         except (CheckpointException, RuntimeError, ValueError) as error:
             raise CheckpointError(
                 f"{folder.path} does not fit this run's model or optimizer ({_reason(error)}); resume with the recipe "
@@ -197,6 +200,7 @@ class Checkpointer:
     def _open(self, resume: bool) -> None:
         self._lock = claim(self.run_dir, resume=resume)
         self.folder.mkdir(exist_ok=True)
+        self._put_back_replaced()
         for leftover in self.folder.glob(f"{_UNFINISHED}*"):
             self.notices.append(f"{leftover} was removed: its save was cut short.")
             if leftover.is_symlink():
@@ -204,6 +208,17 @@ class Checkpointer:
             shutil.rmtree(leftover, ignore_errors=True)
         if resume and not self._newest_first():
             self.notices.append(f"{self.folder} holds no checkpoint to go on from: the run begins at its first step.")
+
+    def _put_back_replaced(self) -> None:
+        """Where a save was cut short between taking a checkpoint away and putting its successor in place."""
+        for replaced in self.folder.glob(f"{_REPLACED}*"):
+            target = self.folder / replaced.name.removeprefix(_REPLACED)
+            if not target.exists():
+                replaced.rename(target)
+
+    def _take_back(self, unfinished: Path) -> None:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        self._put_back_replaced()
 
     def _write_rest(
         self, unfinished: Path, position: Mapping[str, Any], export: Callable[[Path], object] | None
@@ -233,7 +248,7 @@ class Checkpointer:
         manifest.write(unfinished)
         for folder in (unfinished, *(path for path in unfinished.rglob("*") if path.is_dir())):
             sync_folder(folder)
-        replaced = self.folder / f"{_UNFINISHED}replaced-{target.name}"
+        replaced = self.folder / (_REPLACED + target.name)
         if target.exists():
             target.rename(replaced)
         unfinished.rename(target)
@@ -251,13 +266,16 @@ class Checkpointer:
         for path in self.folder.glob("step-*[0-9]"):
             try:
                 manifests[path] = Manifest.read(path)
+            except OtherVersionError:
+                continue
             except ValueError as error:
                 self._set_aside(path, str(error))
+        last_final = max((m.step for m in manifests.values() if m.final), default=None)
         is_validated = any(VALIDATION_LOSS in manifest.scores for manifest in manifests.values())
         metric = self.config.best_metric or (VALIDATION_LOSS if is_validated else "wql")
         keep = steps_to_keep(
             (
-                Candidate(m.step, m.scores.get(metric), needed=m.final or m.step == step_to_keep)
+                Candidate(m.step, m.scores.get(metric), needed=m.step in (last_final, step_to_keep))
                 for m in manifests.values()
             ),
             num_latest=self.save_total_limit,
@@ -283,9 +301,11 @@ class Checkpointer:
 
 
 def _read_folder(path: Path) -> CheckpointFolder | str:
-    """The checkpoint, or what is wrong with it."""
+    """The checkpoint, or what is wrong with it. Raises OtherVersionError."""
     try:
         return CheckpointFolder(path, Manifest.read(path))
+    except OtherVersionError:
+        raise
     except ValueError as error:
         return str(error)
 
@@ -317,7 +337,7 @@ class Candidate:
     score: float | None = None
     """Lower is better; None or NaN where the step was not scored."""
     needed: bool = False
-    """Kept whatever its age and score: a final one, or the one a run will end with."""
+    """Kept whatever its age and score: the final one, or the one a run will end with."""
 
 
 def steps_to_keep(checkpoints: Iterable[Candidate], *, num_latest: int, num_best: int) -> set[int]:
@@ -329,13 +349,26 @@ def steps_to_keep(checkpoints: Iterable[Candidate], *, num_latest: int, num_best
     return {c.step for c in latest} | best | {c.step for c in newest_first if c.needed}
 
 
+def check_folder(run_dir: Path) -> None:
+    """Raise ValueError where nothing can be written below `run_dir`; before any work, and leaving no trace."""
+    there = next(folder for folder in (run_dir, *run_dir.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise ValueError(f"the run folder {run_dir} cannot be made: {there} is a file. {_OTHER_FOLDER}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"the run folder {run_dir} cannot be written: {there} is read-only for you. {_OTHER_FOLDER}")
+
+
 def claim(run_dir: Path, *, resume: bool) -> TextIO:
     """Claim `run_dir` for this process; the claim lasts until the returned file is closed or the process dies.
 
-    Raises ValueError where another process holds it, or where it holds an earlier run and `resume` is false.
+    Raises ValueError where another process holds it, where it holds an earlier run and `resume` is false, or where it
+    cannot be written.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    lock = (run_dir / LOCK_NAME).open("a+")
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = (run_dir / LOCK_NAME).open("a+")
+    except OSError as error:
+        raise ValueError(f"the run folder {run_dir} cannot be written ({error.strerror}). {_OTHER_FOLDER}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from foreloom.checkpoint.manifest import Manifest, find_damage
 from foreloom.models.common.hub_folder import resolve_folder
 
+T = TypeVar("T")
 _MODEL_FILES = ("config.json", "adapter_config.json")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -39,6 +42,17 @@ def find_model_folder(path_or_hub_id: str | Path) -> Path:
         f"Did you mean {path.parent / close[0]}?" if close else "Give a run, checkpoint or model folder, or a hub id."
     )
     raise ValueError(f"there is no folder {path}. {wanted}")
+
+
+def load_newest(path_or_hub_id: str | Path, load: Callable[[Path], T]) -> T:
+    """`load` of `find_model_folder`; again, of the newest, where a run under way deletes the checkpoint meanwhile."""
+    while True:
+        folder = find_model_folder(path_or_hub_id)
+        try:
+            return load(folder)
+        except (OSError, ValueError):
+            if find_model_folder(path_or_hub_id) == folder:
+                raise
 
 
 def _is_whole(checkpoint: Path) -> bool:

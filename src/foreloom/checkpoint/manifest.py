@@ -18,10 +18,27 @@ VALIDATION_LOSS = "validation_loss"
 """Name among the scores, beside the benchmark's metrics."""
 
 
+class CheckpointError(ValueError):
+    """A checkpoint that could not be written or read, in a sentence."""
+
+
+class OtherVersionError(CheckpointError):
+    """A checkpoint that is whole, but written by a foreloom that keeps other things in it."""
+
+    def __init__(self, path: Path, what: str, written_by: str) -> None:
+        super().__init__(
+            f"{path} {what}: it was written by foreloom {written_by}, and this is {installed_versions()['foreloom']}. "
+            "Use the version it was written with, or a later one; nothing was changed"
+        )
+
+
 @dataclass(frozen=True)
 class FileRecord:
     size_bytes: int
     sha256: str
+
+
+_OF_FILES = {one.name for one in dataclasses.fields(FileRecord)}
 
 
 @dataclass(frozen=True)
@@ -33,7 +50,7 @@ class Manifest:
     """Rows seen."""
     flops: float
     final: bool
-    """Saved at the run's last step; never deleted."""
+    """Saved at the run's last step; stays until a longer run has a later one."""
     scores: Mapping[str, float]
     """Of the weights after this step, by metric: the benchmark's and `validation_loss`; empty where neither was run."""
     fingerprint: str
@@ -51,14 +68,26 @@ class Manifest:
 
     @staticmethod
     def read(folder: Path) -> Manifest:
-        """Raises ValueError where the manifest is missing or not one."""
+        """Raises ValueError where the manifest is missing or not one, OtherVersionError where it says other things."""
         path = folder / NAME
         try:
             values = json.loads(path.read_text())
-            files = {name: FileRecord(**record) for name, record in values.pop("files").items()}
-            return Manifest(**values, files=files)
+            written_by = values["versions"].get("foreloom", "of an unknown version")
+            records = list(values["files"].items())
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is no readable manifest ({error})") from error
+        own = {one.name for one in dataclasses.fields(Manifest)}
+        unknown = [
+            *(values.keys() - own),
+            *(f"{key} of {name}" for name, of in records for key in of.keys() - _OF_FILES),
+        ]
+        if unknown:
+            raise OtherVersionError(path, f"has {unknown[0]!r}, which is not known here", written_by)
+        try:
+            values["files"] = {name: FileRecord(**record) for name, record in records}
+            return Manifest(**values)
+        except TypeError as error:
+            raise OtherVersionError(path, f"lacks something ({error})", written_by) from error
 
 
 def installed_versions() -> dict[str, str]:

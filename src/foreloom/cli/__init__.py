@@ -10,26 +10,53 @@ import errno
 import os
 import sys
 import warnings
+from collections.abc import Callable, Mapping
+from typing import Annotated
 
 import typer
 
+from foreloom import __version__
+from foreloom.cli.arguments import command_with_hints
 from foreloom.cli.data import data_app
-from foreloom.cli.evaluate import evaluate
+from foreloom.cli.evaluate import FLAGS_OF_EVALUATORS, evaluate
 from foreloom.cli.forecast import forecast
 from foreloom.cli.lab import lab_app
 from foreloom.cli.report import report_app
-from foreloom.cli.train import show, train
+from foreloom.cli.train import FLAGS_OF_TRAINERS, show, train
 
 app = typer.Typer(
     name="foreloom",
     help="Trains, evaluates and serves sequence foundation models, time series first.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for _verb in (train, show, evaluate, forecast):
-    app.command()(_verb)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"foreloom {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print foreloom's version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def _add(verb: Callable[..., None], example: str, flags_elsewhere: Mapping[str, str] | None = None) -> None:
+    app.command(cls=command_with_hints(flags_elsewhere or {}), epilog=f"Example: foreloom {example}")(verb)
+
+
+_add(train, "train quickstart training.steps=200 --out runs/first", FLAGS_OF_TRAINERS)
+_add(show, "show chronos2-finetune")
+_add(evaluate, "evaluate runs/quickstart amazon/chronos-2 --tasks examples/tasks.yaml", FLAGS_OF_EVALUATORS)
+_add(forecast, "forecast runs/quickstart examples/births.csv --horizon 28 --out births.csv --plot")
 app.add_typer(report_app, name="report")
 app.add_typer(lab_app, name="lab")
 app.add_typer(data_app, name="data")
@@ -49,7 +76,8 @@ def _sentence(error: ValueError | OSError) -> str:
 
 
 def main() -> None:
-    """Run the command line. What users got wrong ends in a sentence and exit code 2, what they should know in one.
+    """Run the command line. What users got wrong ends in a sentence and exit code 2, or the error's
+    own; what they should know ends in a sentence.
 
     FORELOOM_TRACEBACK=1 shows the traceback instead.
     """
@@ -61,5 +89,10 @@ def main() -> None:
     except (ValueError, OSError) as error:
         if os.environ.get("FORELOOM_TRACEBACK"):
             raise
-        typer.echo(f"error: {_sentence(error)}", err=True)
-        sys.exit(2)
+        # Ranks speak with one voice. Torch is not imported for a word.
+        ranks = sys.modules.get("foreloom.distributed.process")
+        who = ranks.voice() if ranks else ""
+        if who is not None:
+            typer.echo(f"error: {who}{_sentence(error)}", err=True)
+        leave = ranks.leave if ranks else sys.exit
+        leave(getattr(error, "exit_code", 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,9 +14,11 @@ from foreloom.cli.arguments import (
     DateFormatOption,
     DecimalOption,
     IdColumnOption,
+    JsonOption,
     SeparatorOption,
     TargetOption,
     TimestampColumnOption,
+    or_example,
     split_names,
 )
 
@@ -35,9 +38,9 @@ KINDS_AT_ONCE = 2**16
 data_app = typer.Typer(help="Look at, convert, fetch and make data sets.", no_args_is_help=True)
 
 
-@data_app.command()
+@data_app.command(epilog="Example: foreloom data inspect examples/births.csv --context-length 512 --horizon 28")
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A data set in any layout foreloom reads.")],
+    path: Annotated[Path, typer.Argument(help="A data set in any layout foreloom reads.", callback=or_example)],
     context_length: Annotated[int, typer.Option(min=1, help="Context to count usable series for.")] = 512,
     horizon: Annotated[int, typer.Option(min=1, help="Horizon to count usable series for.")] = 64,
     plot: Annotated[Path | None, typer.Option(help="Draw examples and lengths into this PNG.")] = None,
@@ -47,6 +50,7 @@ def inspect(
     date_format: DateFormatOption = None,
     separator: SeparatorOption = None,
     decimal: DecimalOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Tell what a data set holds: series, lengths, gaps, duplicates, covariates."""
     from rich.console import Console
@@ -58,7 +62,10 @@ def inspect(
 
     table = _table(id_column, timestamp_column, target, date_format, separator, decimal)
     report = inspect(path, context_length=context_length, prediction_length=horizon, table=table)
-    console = Console()
+    if as_json:
+        numbers = {key: value for key, value in vars(report).items() if key != "examples"}
+        typer.echo(json.dumps(numbers, indent=2, ensure_ascii=False))
+    console = Console(quiet=as_json)
     facts = _facts(report, context_length, horizon)
     width = max(map(len, facts))
     for label, text in facts.items():
@@ -69,9 +76,9 @@ def inspect(
         console.print(f"wrote {plot}", highlight=False, soft_wrap=True)
 
 
-@data_app.command()
+@data_app.command(epilog="Example: foreloom data convert sales.csv sales.parquet --id-column store,item")
 def convert(
-    source: Annotated[Path, typer.Argument(help="A data set in any layout foreloom reads.")],
+    source: Annotated[Path, typer.Argument(help="A data set in any layout foreloom reads.", callback=or_example)],
     out: Annotated[Path, typer.Argument(help="The file to write: .arrow or .parquet.")],
     id_column: IdColumnOption = "item_id",
     timestamp_column: TimestampColumnOption = "timestamp",
@@ -96,7 +103,7 @@ def _table(id_column: str, timestamp_column: str, target: str, *text: str | None
     return TableOptions(ids, timestamp_column, targets, *text)
 
 
-@data_app.command()
+@data_app.command(epilog="Example: foreloom data synth regimes --num-series 1000 --length 512 --out regimes.arrow")
 def synth(
     process: Annotated[str, typer.Argument(help="A process (kernel, patterns ...); none: list them all.")] = "",
     settings: Annotated[list[str] | None, typer.Argument(help="Its settings: max_kernels=3")] = None,
@@ -132,7 +139,7 @@ def synth(
     _print_kinds(source)
 
 
-@data_app.command()
+@data_app.command(epilog="Example: foreloom data fetch chronos-lite --out data")
 def fetch(
     suite: Annotated[str, typer.Argument(help="A suite (chronos-lite, gift-eval ...), or a YAML file of one.")],
     out: Annotated[Path, typer.Option(help="The data root: each data set gets a folder below it.")],
@@ -186,7 +193,7 @@ def _say(lines: Sequence[str]) -> None:
         print(line, flush=True)
 
 
-@data_app.command()
+@data_app.command(epilog="Example: foreloom data replay runs/quickstart 1200 --plot windows.png")
 def replay(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     step: Annotated[int, typer.Argument(min=1, help="The optimizer step whose batch to rebuild.")],

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -13,23 +12,36 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from foreloom.cli.arguments import DeviceOption
+from foreloom.cli.arguments import DeviceOption, JsonOption, or_example
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from foreloom.evaluation.evaluate import Evaluation, ReportProgress
+    from foreloom.evaluation.result import Evaluation
     from foreloom.evaluation.sliding import SlidingOptions
-    from foreloom.evaluation.suites import MissingTask, Suite
+    from foreloom.evaluation.suites import Suite
 
 
-def _tasks_option(text: str) -> Any:
-    return typer.Option(help=text, rich_help_panel="Tasks")
+def _tasks_option(text: str, **settings: Any) -> Any:
+    return typer.Option(help=text, rich_help_panel="Tasks", **settings)
 
 
 def _windows_option(*flags: str, text: str, least: int | None = None) -> Any:
     return typer.Option(*flags, min=least, help=text, rich_help_panel="Every window of a data set")
 
+
+FLAGS_OF_EVALUATORS = {
+    "-m": "an argument: foreloom evaluate MODEL ...",
+    "--model": "an argument: foreloom evaluate MODEL ...",
+    "--model-path": "an argument: foreloom evaluate MODEL ...",
+    "-d": "--data FILE",
+    "-b": "--batch-size N",
+    "--batch_size": "--batch-size N",
+    "--benchmarks": "--suite NAME",
+    "--datasets-root": "--data-root FOLDER",
+    "--output-dir": "--out FILE.csv",
+}
+"""Flags of Time-MoE's run_eval.py and TSM-Trainer's run_benchmark, and what says the same."""
 
 ModelsArgument = Annotated[
     list[str],
@@ -41,7 +53,9 @@ ModelsArgument = Annotated[
 SuiteOption = Annotated[
     str | None, _tasks_option("Score the tasks of a suite: chronos-zero-shot, gift-eval, fev-bench, ltsf ...")
 ]
-TasksOption = Annotated[Path | None, _tasks_option("Or tasks of your own: data, horizons and windows, as YAML.")]
+TasksOption = Annotated[
+    Path | None, _tasks_option("Or tasks of your own: data, horizons and windows, as YAML.", callback=or_example)
+]
 DataRootOption = Annotated[
     Path | None, _tasks_option("Where the suite's data sets lie, or where the tasks' relative paths start.")
 ]
@@ -107,6 +121,7 @@ def evaluate(
     out: OutOption = None,
     batch_size: BatchSizeOption = None,
     device: DeviceOption = "auto",
+    as_json: JsonOption = False,
 ) -> None:
     """Score models beside Seasonal Naive: on a suite, on tasks, or on every window of a data set.
 
@@ -136,7 +151,7 @@ def evaluate(
     else:
         assert data is not None
         subject = _every_window(data, _sliding_options(of_windows))
-    _score_and_publish(models, subject, out=out, batch_size=batch_size, device=device)
+    _score_and_publish(models, subject, out=out, batch_size=batch_size, device=device, as_json=as_json)
 
 
 def _refuse_without_effect(options: Mapping[str, object], owner: str, other: str) -> None:
@@ -191,7 +206,7 @@ def _suite(name: str, data_root: Path | None) -> _Subject:
     return _Subject(suite.name, suite.title, on_windows, _setting(options), notes=notes)
 
 
-def _missing(suite: Suite, missing: Sequence[MissingTask], root: Path) -> list[str]:
+def _missing(suite: Suite, missing: Sequence[str], root: Path) -> list[str]:
     """What is missing, as a note; an error where that is everything."""
     from foreloom.evaluation.suites import missing_sentence
 
@@ -241,7 +256,7 @@ def _sliding_options(typed: Mapping[str, Any]) -> SlidingOptions:
 
 
 def _score_and_publish(
-    models: Sequence[str], subject: _Subject, *, out: Path | None, batch_size: int | None, device: str
+    models: Sequence[str], subject: _Subject, *, out: Path | None, batch_size: int | None, device: str, as_json: bool
 ) -> None:
     """Collective under torchrun, SLURM and MPI: the ranks share the windows, rank 0 prints and writes.
 
@@ -254,50 +269,47 @@ def _score_and_publish(
     from foreloom.evaluation.by_name import forecasters_by_name
     from foreloom.evaluation.evaluate import evaluate_all
     from foreloom.evaluation.ranks import Ranks
+    from foreloom.files import check_writable
     from foreloom.forecast.model import find_device
+    from foreloom.monitoring.progress import Progress
     from foreloom.report.scores import default_csv
 
     csv_path = out or default_csv(models, subject.name)
     if csv_path.suffix != ".csv":
         raise ValueError(f"--out {csv_path}: scores are written as .csv, table and pictures beside it; name a .csv.")
+    check_writable(csv_path, "--out")
     process = start("cpu")
     try:
         console = Console(quiet=not process.is_main)
-        bars = partial(_progress_bars, console, process.is_main and console.is_terminal)
-        evaluator = partial(evaluate_all, batch_size=batch_size, ranks=Ranks.of(process), progress=bars)
+        told = partial(Progress, is_shown=process.is_main)
+        evaluator = partial(evaluate_all, batch_size=batch_size, ranks=Ranks.of(process), progress=told)
         evaluation = subject.evaluate(forecasters_by_name(models, find_device(device)), evaluator=evaluator)
-        from_rank_zero(lambda: _publish(evaluation, subject, csv_path, console), process)
+        from_rank_zero(lambda: _publish(evaluation, subject, csv_path, console, as_json), process)
     finally:
         stop()
 
 
-@contextmanager
-def _progress_bars(console: Console, is_shown: bool, model: str) -> Iterator[ReportProgress]:
-    """A bar a task while a model is scored."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not is_shown, transient=True) as bars:
-        of_task: dict[str, Any] = {}
-
-        def advance(task: str, done: int, total: int) -> None:
-            if task not in of_task:
-                of_task[task] = bars.add_task(f"{model} on {task}", total=total)
-            bars.update(of_task[task], completed=done)
-
-        yield advance
-
-
-def _publish(evaluation: Evaluation, subject: _Subject, csv_path: Path, console: Console) -> None:
-    """Write CSV, Markdown and pictures of forecasts; print the table and the notes."""
+def _publish(evaluation: Evaluation, subject: _Subject, csv_path: Path, console: Console, as_json: bool) -> None:
+    """Print the table and the notes, or its JSON alone; then write CSV, Markdown and pictures of forecasts."""
     from foreloom.report.scores import write_scores
-    from foreloom.report.tables import print_whole
+    from foreloom.report.tables import print_whole, table_of
 
     notes = [*subject.notes, *evaluation.notes]
-    table = write_scores(evaluation, csv_path, metrics=subject.metrics, notes=notes)
-    print_whole(console, table.to_rich(), f"{', '.join(evaluation.examples)} on {subject.title}{subject.setting}")
-    for line in (
-        *(f"note: {note}" for note in notes),
-        f"wrote {csv_path}; the table as Markdown and forecast pictures are beside it",
-    ):
-        console.print(line, highlight=False, soft_wrap=True)
+    table = table_of(evaluation.rows, subject.metrics)
+    title = f"{', '.join(evaluation.examples)} on {subject.title}{subject.setting}"
+    say = partial(console.print, highlight=False, soft_wrap=True, markup=False)
+    if as_json:
+        print(replace(table, title=title, notes=tuple(notes)).to_json(), end="")
+    else:
+        print_whole(console, table.to_rich(), title)
+        for note in notes:
+            say(f"note: {note}")
+    try:
+        write_scores(evaluation, table, csv_path, notes=notes)
+    except OSError as error:
+        raise ValueError(
+            f"--out {csv_path}: {error.filename or 'a file'} could not be written ({error.strerror or error}). The "
+            "table above is what was found; free some space, or name another place."
+        ) from error
+    if not as_json:
+        say(f"wrote {csv_path}; the table as Markdown and forecast pictures are beside it")

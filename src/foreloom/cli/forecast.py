@@ -16,6 +16,7 @@ from foreloom.cli.arguments import (
     SeparatorOption,
     TargetOption,
     TimestampColumnOption,
+    or_example,
     split_names,
 )
 
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 
 def forecast(
     model: ModelArgument,
-    data: Annotated[Path, typer.Argument(help="CSV or Parquet: item_id, timestamp, target (or unique_id, ds, y).")],
+    data: Annotated[
+        Path,
+        typer.Argument(help="CSV or Parquet: item_id, timestamp, target (or unique_id, ds, y).", callback=or_example),
+    ],
     horizon: Annotated[int, typer.Option(min=1, help="Steps to forecast.")],
     out: Annotated[Path, typer.Option(help="Where to write: .parquet or .csv.")] = Path("forecast.parquet"),
     future: Annotated[Path | None, typer.Option(help="Covariates known ahead, one row a future step.")] = None,

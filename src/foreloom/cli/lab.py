@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from foreloom.cli.arguments import FormatOption, OverridesArgument, RecipeArgument
+from foreloom.cli.arguments import FormatOption, OverridesArgument, RecipeArgument, or_example
 
 lab_app = typer.Typer(help="Studies: several runs that answer one question together.", no_args_is_help=True)
 
 
-@lab_app.command()
+@lab_app.command(epilog="Example: foreloom lab ab chronos-t5-tiny-sample chronos-t5-tiny-moe-sample --seeds 3")
 def ab(
     a: RecipeArgument,
     b: RecipeArgument,
@@ -23,7 +23,8 @@ def ab(
         typer.Option(help="steps: B trains as long as A; compute: for as many steps as A's FLOPs pay for; or both."),
     ] = "both",
     tasks: Annotated[
-        Path | None, typer.Option(help="A YAML file of tasks to score, instead of what the recipes hold out.")
+        Path | None,
+        typer.Option(help="A YAML file of tasks to score, instead of what the recipes hold out.", callback=or_example),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the test (default: runs/ab-A-B); finished runs there are kept.")
@@ -35,6 +36,10 @@ def ab(
     ] = False,
 ) -> None:
     """Train two recipes on the same data and tell which is better, with intervals. Exits with 1 if a training fails."""
+    from foreloom.config.shipped import find_recipe
+
+    for recipe in (a, b):
+        find_recipe(recipe)  # a wrong name is told before torch is imported
     from foreloom.lab.ab import compare_recipes, parse_equal
     from foreloom.report.tables import parse_form
 

@@ -31,7 +31,7 @@ class _ReportGroup(typer.core.TyperGroup):
 report_app = typer.Typer(cls=_ReportGroup, help="Pages and tables of what was found.", no_args_is_help=True)
 
 
-@report_app.command()
+@report_app.command(epilog="Example: foreloom report runs/quickstart")
 def page(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Write report.html: one page about a run, with nothing outside it (`foreloom report RUN` is enough)."""
     from foreloom.report.page import write_page
@@ -39,7 +39,7 @@ def page(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     typer.echo(f"wrote {write_page(run)}")
 
 
-@report_app.command()
+@report_app.command(epilog="Example: foreloom report leaderboard chronos-zero-shot --results scores.csv")
 def leaderboard(
     suite: Annotated[str, typer.Argument(help="A suite with a published board (chronos-zero-shot, gift-eval ...).")],
     results: Annotated[list[Path] | None, typer.Option(help=f"{RESULTS_HELP} Give it again for more.")] = None,
@@ -54,7 +54,7 @@ def leaderboard(
     print_or_write(leaderboard(suite, results or [], metric=metric), form, out)
 
 
-@report_app.command()
+@report_app.command(epilog="Example: foreloom report compare a-scores.csv b-scores.csv --format latex")
 def compare(
     results: Annotated[list[Path], typer.Argument(help=RESULTS_HELP)],
     baseline: Annotated[str, typer.Option(help="The model the others are divided by.")] = "seasonal-naive",
@@ -69,7 +69,9 @@ def compare(
     print_or_write(compare(results, baseline=baseline, metric=metric), form, out)
 
 
-@report_app.command()
+@report_app.command(
+    epilog="Example: foreloom report experts Maple728/TimeMoE-50M examples/data/m3_monthly.parquet --plot experts.png"
+)
 def experts(
     model: ModelArgument,
     data: Annotated[str, typer.Argument(help="A data set, of any layout.")],
@@ -107,7 +109,7 @@ def experts(
         typer.echo(f"wrote {save_figure(expert_figure(found), plot)}")
 
 
-@report_app.command()
+@report_app.command(epilog="Example: foreloom report parameters chronos2-base")
 def parameters(
     model: Annotated[
         str,

@@ -69,24 +69,24 @@ FOLDED: dict[str, str] = {
     "adam_beta2": "optimizer.betas",
     "fsdp": "parallel.strategy",
     "report_to": "monitoring.trackers",
+    "validation_data_paths": "validation.sources: a path each, the last window of every series, at every checkpoint",
+    "max_val_series": "validation.max_windows",
+    "benchmark_config": "benchmark.suite",
+    "benchmark_eval_steps": "benchmark.steps",
+    "benchmark_tier2_config": "benchmark.extended_suite",
+    "benchmark_tier2_eval_steps": "benchmark.extended_steps",
+    "benchmark_composite_weights": "benchmark.weights: of wql and of mase",
+    "benchmark_checkpoint_metric": "benchmark.metric",
+    "benchmark_batch_size": "benchmark.batch_size",
+    "benchmark_datasets_root": "benchmark.data_root",
+    "benchmark_top_k_checkpoints": "checkpoint.keep_best",
     "resume_from_checkpoint": "foreloom train --resume (finds the newest whole checkpoint by itself)",
 }
 """Keys that become part of something else."""
 
 DROPPED: dict[str, str] = {
     "attn_implementation": "the fastest exact attention is chosen by itself",
-    "validation_data_paths": "score checkpoints with `foreloom evaluate`",
-    "max_val_series": "score checkpoints with `foreloom evaluate`",
-    "benchmark_config": "score checkpoints with `foreloom evaluate`",
-    "benchmark_eval_steps": "score checkpoints with `foreloom evaluate`",
-    "benchmark_top_k_checkpoints": "score checkpoints with `foreloom evaluate`",
-    "benchmark_batch_size": "score checkpoints with `foreloom evaluate`",
-    "benchmark_tier2_config": "score checkpoints with `foreloom evaluate`",
-    "benchmark_tier2_eval_steps": "score checkpoints with `foreloom evaluate`",
-    "benchmark_checkpoint_metric": "score checkpoints with `foreloom evaluate`",
-    "benchmark_composite_weights": "score checkpoints with `foreloom evaluate`",
-    "benchmark_datasets_root": "score checkpoints with `foreloom evaluate`",
-    "benchmark_eval_timeout": "score checkpoints with `foreloom evaluate`",
+    "benchmark_eval_timeout": "a benchmark has no limit of time",
     "dataloader_num_workers": "batches are read ahead by a thread (data.num_prefetch)",
     "ddp_bucket_cap_mb": "torch's default",
     "fsdp_config": "blocks are sharded by name; checkpoints are sharded too",
@@ -156,7 +156,12 @@ def recipe_of(old: Located, *, devices: int) -> tuple[dict[str, Any], list[str]]
     if "fsdp" in values:
         recipe["parallel"]["strategy"] = "fsdp" if values["fsdp"] else "ddp"
     if "report_to" in values:
-        recipe["monitoring"]["trackers"] = [values["report_to"]] if values["report_to"] in _TRACKERS else ["none"]
+        asked = _as_list(values["report_to"])
+        recipe["monitoring"]["trackers"] = [name for name in _TRACKERS if name in asked] or ["none"]
+        notes += [f"report_to: {name}: no such tracker here" for name in asked if name not in (*_TRACKERS, "none")]
+    recipe["validation"], recipe["benchmark"] = _validation(values), _benchmark(values, notes)
+    if recipe["benchmark"] and "benchmark_top_k_checkpoints" in values:
+        recipe["checkpoint"]["keep_best"] = values["benchmark_top_k_checkpoints"]
     notes += [f"{key}: {DROPPED[key]}" for key in values if key in DROPPED]
     if "resume_from_checkpoint" in values:
         notes.append(f"resume_from_checkpoint: {FOLDED['resume_from_checkpoint']}")
@@ -168,8 +173,63 @@ def recipe_of(old: Located, *, devices: int) -> tuple[dict[str, Any], list[str]]
 _DEFAULT_SCHEDULE = "cosine"
 _PATCH_KEYS = ("input_patch_size", "input_patch_stride", "output_patch_size")
 _TRACKERS = ("tensorboard", "wandb", "mlflow")
-_SECTIONS = ("model", "data", "training", "optimizer", "parallel", "monitoring")
+_SECTIONS = (
+    "model", "data", "training", "optimizer", "validation", "benchmark", "parallel", "checkpoint", "monitoring",
+)  # fmt: skip
+_SUITES = {"lite-benchmark": "chronos-lite", "zero-shot": "chronos-zero-shot", "in-domain": "chronos-in-domain"}
+"""What the lists are called here that came with it; all others have their names here too."""
 _EDITABLE = ("pretrained", "max_output_patches", "dropout_rate")
+
+
+def is_old(values: Any) -> bool:
+    """Are these the values of a TSM-Trainer file, and of no recipe?"""
+    known = {*RENAMED, *FOLDED, *DROPPED}
+    return isinstance(values, Mapping) and "model" not in values and sum(key in known for key in values) > 1
+
+
+def _validation(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Theirs was on the last window of every series, at every checkpoint, and the best model was what it left."""
+    paths = _as_list(values.get("validation_data_paths"))
+    if not paths:
+        return {}
+    return {
+        "steps": values.get("save_steps") or 1000,
+        "sources": [{"path": path, "holdout": values["prediction_length"]} for path in paths],
+        "max_windows": values.get("max_val_series", 10_000),
+        "restore_best": True,
+    }
+
+
+def _benchmark(values: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+    """The section, with their defaults where the old file says nothing; a note on what has no effect or is missing."""
+    if not values.get("benchmark_config"):
+        idle = [key for key in values if key.startswith("benchmark_") and key not in DROPPED]
+        notes += [f"{key}: has no effect without benchmark_config" for key in idle]
+        return {}
+    weights = values.get("benchmark_composite_weights") or {"wql": 0.7, "mase": 0.3}
+    found = {
+        "steps": values.get("benchmark_eval_steps", 10_000),
+        "suite": _suite(values["benchmark_config"]),
+        "metric": values.get("benchmark_checkpoint_metric", "wql"),
+        "weights": [weights.get("wql", 0.0), weights.get("mase", 0.0)],
+        "batch_size": values.get("benchmark_batch_size", 32),
+    }
+    if values.get("benchmark_tier2_config"):
+        found["extended_steps"] = values.get("benchmark_tier2_eval_steps", 20_000)
+        found["extended_suite"] = _suite(values["benchmark_tier2_config"])
+    if values.get("benchmark_datasets_root"):
+        found["data_root"] = values["benchmark_datasets_root"]
+    else:
+        notes.append("benchmark.data_root: say where its data sets lie (`foreloom data fetch SUITE --out FOLDER`)")
+    return found
+
+
+def _suite(path: str) -> str:
+    """The name here of a list that came with TSM-Trainer, else the file itself."""
+    from foreloom.evaluation import suites
+
+    name = _SUITES.get(Path(path).stem, Path(path).stem)
+    return name if name in suites.names() else path
 
 
 def _problems(old: Located, values: Mapping[str, Any]) -> list[str]:

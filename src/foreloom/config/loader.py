@@ -18,6 +18,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from foreloom.config.located import Located, RecipeError, merge, read_yaml
+from foreloom.config.shipped import find_recipe
 
 COMMAND_LINE = "command line"
 """Where a setting was written that is in no file."""
@@ -31,6 +32,7 @@ _EXPECTED = {
     "int_from_float": "a whole number",
     "float_type": "a number",
     "float_parsing": "a number",
+    "finite_number": "a finite number",
     "bool_type": "true or false",
     "bool_parsing": "true or false",
     "string_type": "text",
@@ -52,11 +54,13 @@ _EXPECTED = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """A validated recipe. `sections` holds one instance a section; `located` says where each value came from."""
+    """A validated recipe. `sections` holds one instance a section; `located` says where each value came from, and
+    `problems` what is wrong with the sections that are left out."""
 
     path: Path
     sections: Mapping[str, Any]
     located: Located
+    problems: tuple[str, ...] = ()
 
     def where(self, key: str) -> str:
         """`file:line` (or `command line`) of a dotted key, for errors found after validation."""
@@ -67,27 +71,6 @@ class Recipe:
         return yaml.safe_dump(plain(self.sections), sort_keys=False, allow_unicode=True, width=120)
 
 
-def shipped_recipes() -> Path:
-    """The folder of the recipes that come with foreloom."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "recipes"
-    return installed if installed.is_dir() else package.parents[1] / "recipes"
-
-
-def find_recipe(name: str | Path) -> Path:
-    """A path as given, or the shipped recipe of that name (`chronos2-test`)."""
-    path = Path(name)
-    if path.is_file():
-        return path
-    folder = shipped_recipes()
-    shipped = sorted(p.stem for p in folder.glob("*.yaml"))
-    if str(name) in shipped:
-        return folder / f"{name}.yaml"
-    close = difflib.get_close_matches(path.stem, shipped, n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
-    raise RecipeError([f"{name}: no such file, and no shipped recipe of that name ({', '.join(shipped)}).{hint}"])
-
-
 def load_recipe(path: str | Path, overrides: Sequence[str], sections: Mapping[str, SectionChoice]) -> Recipe:
     """Read a recipe, apply `extends` and dotted overrides, and validate it.
 
@@ -95,6 +78,17 @@ def load_recipe(path: str | Path, overrides: Sequence[str], sections: Mapping[st
     allowed section to its class, or to a function that picks the class. A section that is absent takes its defaults.
 
     Raises `RecipeError` listing every problem as `file:line: key: what was expected`.
+    """
+    recipe = read_recipe(path, overrides, sections)
+    if recipe.problems:
+        raise RecipeError(sorted(recipe.problems, key=line_of))
+    return recipe
+
+
+def read_recipe(path: str | Path, overrides: Sequence[str], sections: Mapping[str, SectionChoice]) -> Recipe:
+    """`load_recipe`, but for its problems, which the recipe tells: its other sections can be looked at further.
+
+    Raises `RecipeError` for a file that cannot be read, and for overrides that are none.
     """
     path = find_recipe(path)
     located = _read_extended(path, ())
@@ -119,9 +113,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str], sections: Mapping[st
         problems.extend(wrong)
         if not wrong:
             validated[name] = instance
-    if problems:
-        raise RecipeError(sorted(problems, key=_line))
-    return Recipe(path, validated, located)
+    return Recipe(path, validated, located, tuple(problems))
 
 
 def validate(cls: type, raw: Any, located: Located, prefix: str) -> tuple[Any, list[str]]:
@@ -229,7 +221,8 @@ def _explain(cls: type, problem: Any, located: Located, prefix: str) -> str:
     return f"{where}: {key}: {sentence}" if where else f"{key}: {sentence}"
 
 
-def _line(problem: str) -> int:
+def line_of(problem: str) -> int:
+    """The line that a problem names, to sort by; 0 for the command line."""
     found = re.match(r".*?:(\d+): ", problem)
     return int(found.group(1)) if found else 0
 

@@ -18,6 +18,12 @@ class RecipeError(ValueError):
         super().__init__("\n".join(problems))
 
 
+MOST_REPEATED = 10_000
+"""Values that aliases (`*name`) may stand for in a file: one of 300 bytes can stand for billions."""
+_DEEPEST = 100
+"""Mappings and lists inside one another."""
+
+
 @dataclass
 class Located:
     """Plain values and, for each dotted key (`data.sources.0.path`), the place it was written."""
@@ -44,6 +50,8 @@ def read_yaml(path: Path) -> Located:
         raise RecipeError([f"{path}: is not UTF-8 text, so it cannot be a YAML file."]) from None
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except RecursionError:
+        raise RecipeError([f"{path}: is nested too deep to be a recipe."]) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -55,8 +63,15 @@ def read_yaml(path: Path) -> Located:
         return located
     problems: list[str] = []
     constructor = yaml.SafeLoader("")
+    built: set[int] = set()
+    num_repeated = 0
 
     def build(node: yaml.Node, key: str, *, line: int) -> Any:
+        nonlocal num_repeated
+        num_repeated += id(node) in built
+        built.add(id(node))
+        if num_repeated > MOST_REPEATED or key.count(".") > _DEEPEST:
+            raise RecipeError([f"{path}:{line}: its aliases (*name) stand for too much; write the values out."])
         located.origins.setdefault(key, f"{path}:{line}")
         if isinstance(node, yaml.MappingNode):
             mapping: dict[str, Any] = {}
@@ -76,7 +91,11 @@ def read_yaml(path: Path) -> Located:
                 build(child, f"{key}.{i}" if key else str(i), line=child.start_mark.line + 1)
                 for i, child in enumerate(node.value)
             ]
-        return constructor.construct_object(node)
+        try:
+            return constructor.construct_object(node)
+        except ValueError as error:  # a date that no calendar has, a whole number of thousands of digits
+            problems.append(f"{path}:{line}: {key}: {node.value[:40]} cannot be read ({error}).")
+            return None
 
     located.values = build(root, "", line=1)
     if problems:

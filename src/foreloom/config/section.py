@@ -9,14 +9,17 @@ from pydantic.dataclasses import dataclass
 
 T = TypeVar("T")
 
-_CONFIG = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True)
+FINITE = ConfigDict(allow_inf_nan=False)
+"""Numbers are finite, unless a field's own annotation says otherwise."""
+_CONFIG = ConfigDict(**FINITE, extra="forbid", use_attribute_docstrings=True, validate_default=True)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def section(cls: type[T]) -> type[T]:
     """Make `cls` a recipe section.
 
-    Every field carries a docstring on the line below it: `foreloom show` prints it beside the value. Checks that span
+    Every field carries a docstring on the line below it: `foreloom show` prints it beside the value. Its floats are
+    finite, unless a field says otherwise (`Annotated[float, Field(allow_inf_nan=True)]`). Checks that span
     several fields go into `__post_init__` and raise `ValueError` with a sentence; the loader adds file and line. A
     section whose empty fields stand for something has a method `implied()` that says for what.
     """

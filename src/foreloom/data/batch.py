@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -108,6 +108,23 @@ class HeldOut(Protocol):
         ...
 
     def __iter__(self) -> Iterator[Any]: ...
+
+
+@runtime_checkable
+class ExplainsItself(Protocol):
+    """What is held out, where it can tell people about its windows."""
+
+    def left_out(self) -> list[str]:
+        """A sentence for each window of this rank that was iterated over and counts nothing although it has values."""
+        ...
+
+    def largest_value(self, micro_batch: Any) -> str:
+        """Where the largest value of a micro-batch lies, for people."""
+        ...
+
+    def why_nothing_counts(self) -> str:
+        """Why no window of this rank counts in the loss, and what to do, as sentences."""
+        ...
 
 
 class Find(Protocol):

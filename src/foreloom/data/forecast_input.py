@@ -20,9 +20,9 @@ class ForecastInput:
     """One thing to forecast: all rows of one group. Row order: targets, past covariates, known-future covariates."""
 
     context_RC: np.ndarray
-    """float32 (rows, L)."""
+    """float32 or float64 (rows, L), as the data have it. Models read it by `models.common.forecasting.in_float32`."""
     future_RH: np.ndarray
-    """float32 (rows, H): NaN for targets and past covariates, the known values for future covariates."""
+    """The same (rows, H): NaN for targets and past covariates, the known values for future covariates."""
     num_targets: int
     num_past: int = 0
     num_future: int = 0
@@ -43,8 +43,8 @@ def forecast_input(
     """
     length = target_VL.shape[-1]
     if not past and not future:  # as most are, by the thousand
-        context_VL = np.where(np.isinf(target_VL), np.float32("nan"), target_VL).astype(np.float32, copy=False)
-        unknown_VH = np.full((len(target_VL), prediction_length), np.nan, dtype=np.float32)
+        context_VL = np.where(np.isinf(target_VL), target_VL.dtype.type("nan"), target_VL)
+        unknown_VH = np.full((len(target_VL), prediction_length), np.nan, dtype=target_VL.dtype)
         return ForecastInput(context_VL, unknown_VH, len(target_VL))
     for name in future:
         if name not in past:
@@ -57,8 +57,8 @@ def forecast_input(
                 f"the past covariates. {hint}"
             )
     names = sorted(set(past) - set(future)) + sorted(future)
-    context_RL = np.empty((len(target_VL) + len(names), length), dtype=np.float32)
-    future_RH = np.full((len(context_RL), prediction_length), np.nan, dtype=np.float32)
+    context_RL = np.empty((len(target_VL) + len(names), length), dtype=np.float64)
+    future_RH = np.full((len(context_RL), prediction_length), np.nan, dtype=np.float64)
     context_RL[: len(target_VL)] = target_VL
     for row, name in enumerate(names, start=len(target_VL)):
         past_L = _values(name, past[name], length, "past covariate", "the target")

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from foreloom.config.section import section
+from foreloom.distributed.process import TIMEOUT_MINUTES
 
 # Below this many parameters the model, its gradients and AdamW's moments fit any training GPU whole.
 SHARD_FROM_PARAMETERS = 1_000_000_000
@@ -24,6 +25,8 @@ class ParallelConfig:
     """Copies of the model under fsdp, each shared by dp_shard ranks; 0: as many as dp_shard leaves."""
     dp_shard: Annotated[int, Field(ge=0)] = 0
     """Ranks that share one copy under fsdp; 0: all that dp_replicate leaves."""
+    timeout_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = TIMEOUT_MINUTES
+    """A rank that waits longer for another gives up, and the run ends. It says whom it waits for after 30 seconds."""
 
     def __post_init__(self) -> None:
         if self.strategy == "ddp" and (self.dp_replicate or self.dp_shard):

@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from foreloom.distributed.mesh import MeshShape, ParallelConfig, mesh_shape
 from foreloom.distributed.process import Process, has_group
 from foreloom.distributed.sharding import Sharding
+from foreloom.distributed.waiting import waiting
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class ParallelModel:
             with self.module.no_sync():
                 yield
         else:
-            yield
+            with waiting("the gradients of a step"):
+                yield
 
     def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
         """Surrounds forward: matrix products in the compute precision, everything delicate in fp32."""

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import re
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
 
+from foreloom.distributed.waiting import Watch
+
+T = TypeVar("T")
 DeviceSetting = Literal["auto", "cpu", "cuda", "mps"]
 
 # First match wins. MPI comes before SLURM: mpirun inside an allocation starts its daemons as SLURM tasks. For SLURM the
@@ -24,8 +31,11 @@ _LAUNCHERS = (
     ("SLURM", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", ("SLURM_LOCALID",)),
 )
 _DEFAULT_PORT = 29500
+TIMEOUT_MINUTES = 10.0
+_FAREWELL_SECONDS = 1.0
+"""Rank 0 may keep the store, which the others ask who tells of an error."""
 RAISED_ON_EVERY_RANK = "raised_on_every_rank"
-"""Attribute of an error that all ranks have, so that none waits for another."""
+"""Attribute of an error that all ranks have, so that none is to be named."""
 
 
 @dataclass(frozen=True)
@@ -111,27 +121,63 @@ def choose_device(setting: DeviceSetting, launch: Launch, *, has_mps: bool, num_
     return f"cuda:{launch.local_rank}"
 
 
-def start(device: DeviceSetting = "auto", *, group_of_one: bool = False, timeout_seconds: float = 1800.0) -> Process:
+def prepare(work: Callable[[], T]) -> T:
+    """Do on every rank what must be done before the ranks can form a group, and give its result. Collective.
+
+    Where it fails with a ValueError or OSError on one rank, it fails on all: none waits for one that has given up.
+    """
+    launch = read_launch(os.environ)
+    if launch.world_size == 1:
+        return work()
+    meeting = _Meeting.of(launch, TIMEOUT_MINUTES)
+    meeting.num_prepared += 1
+    failure: ValueError | OSError | None = None
+    result = None
+    try:
+        result = work()
+    except (ValueError, OSError) as error:
+        failure = error
+    key = f"prepared/{meeting.num_prepared}"
+    meeting.store.set(f"{key}/{launch.rank}", f"failed: {failure}" if failure else "done")
+    of_ranks = [meeting.store.get(f"{key}/{rank}").decode() for rank in range(launch.world_size)]
+    if failure:
+        if len(set(of_ranks)) == 1:
+            setattr(failure, RAISED_ON_EVERY_RANK, True)
+        raise failure
+    for rank, said in enumerate(of_ranks):
+        if said != "done":
+            failure = ValueError(f"rank {rank} {said}")
+            setattr(failure, RAISED_ON_EVERY_RANK, True)
+            raise failure
+    return result  # type: ignore[return-value]
+
+
+def start(
+    device: DeviceSetting = "auto", *, group_of_one: bool = False, timeout_minutes: float = TIMEOUT_MINUTES
+) -> Process:
     """Read the launcher's variables, take a device and, with several ranks, meet the others (collective).
 
     CUDA ranks get both nccl, for tensors, and gloo, so that decisions travel on the host and never wait for the device.
-    With `group_of_one` a launcher's only rank forms a group too, so that one device can try what many will do.
+    With `group_of_one` a launcher's only rank forms a group too, so that one device can try what many will do. A rank
+    that waits for another longer than `timeout_minutes` gives up.
     """
     launch = read_launch(os.environ)
-    chosen = choose_device(
-        device, launch, has_mps=torch.backends.mps.is_available(), num_cuda=torch.cuda.device_count()
-    )
+    has_mps, num_cuda = torch.backends.mps.is_available(), torch.cuda.device_count()
+    chosen = prepare(lambda: choose_device(device, launch, has_mps=has_mps, num_cuda=num_cuda))
     process = Process(launch.rank, launch.world_size, launch.local_rank, torch.device(chosen))
     if process.device.type == "cuda":
         torch.cuda.set_device(process.device)
     if launch.world_size > 1 or (group_of_one and launch.launcher != "single process"):
+        meeting = _Meeting.of(launch, timeout_minutes)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if process.device.type == "cuda" else "gloo",
-            init_method=f"tcp://{launch.address}:{launch.port}" if launch.launcher != "torchrun" else "env://",
+            store=meeting.store,
             rank=launch.rank,
             world_size=launch.world_size,
-            timeout=timedelta(seconds=timeout_seconds),
+            timeout=timedelta(minutes=timeout_minutes),
         )
+        if launch.world_size > 1:
+            meeting.watch = Watch(meeting.store, launch.rank, launch.world_size)
     return process
 
 
@@ -141,15 +187,85 @@ def has_group() -> bool:
 
 
 def stop() -> None:
-    """Leave the group of ranks, if there is one: all together, or at once where an error of this rank alone ends it.
+    """Leave the group of ranks, if there is one: all together where no error is under way.
 
-    (A rank that leaves before the others may take their threads of communication down with it.)
+    After an error the group is left alone: taking it down waits for ranks that are gone, and for threads that wait for
+    this one. The process is then to end by `leave`, which it does in any case when Python comes to its end.
     """
+    meeting = _Meeting.held
+    if meeting is None:
+        return
+    if meeting.watch:
+        meeting.watch.end()
+    if error := sys.exc_info()[1]:
+        meeting.error = error  # and with it the frames that hold the model, so that nothing of it is destroyed
+        meeting.is_speaker = meeting.claims_voice()
+        atexit.register(leave, 1)
+        return
     if dist.is_initialized():
-        error = sys.exc_info()[1]
-        if error is None or getattr(error, RAISED_ON_EVERY_RANK, False):
-            dist.barrier()
+        dist.barrier()  # a rank that leaves before the others may take their threads of communication down with it
+        gc.collect()  # wrappers go before the group: their destructors wait for its threads
         dist.destroy_process_group()
+    _Meeting.held = None
+
+
+def voice() -> str | None:
+    """What an error of this process is to be told with in front: the rank it is of. None where another rank tells of
+    what has ended the run."""
+    meeting = _Meeting.held
+    if meeting is None or meeting.error is None:
+        return ""
+    if not meeting.is_speaker:
+        return None
+    return "" if getattr(meeting.error, RAISED_ON_EVERY_RANK, False) else f"rank {meeting.rank}: "
+
+
+def leave(code: int) -> NoReturn:
+    """End this process: at once where an error has broken a group of ranks (`stop`), as `sys.exit` otherwise."""
+    if _Meeting.held is None or _Meeting.held.error is None:
+        sys.exit(code)
+    if _Meeting.held.rank == 0:
+        time.sleep(_FAREWELL_SECONDS)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def is_of_peers(error: RuntimeError) -> bool:
+    """Is this what torch says where another rank has gone, or does not answer in time?"""
+    has_peers = _Meeting.held is not None
+    return has_peers and (isinstance(error, dist.DistError) or "gloo" in str(error).lower())
+
+
+class _Meeting:
+    """Where the ranks of a launch find each other; one at a time in a process."""
+
+    held: _Meeting | None = None
+
+    def __init__(self, launch: Launch, timeout_minutes: float) -> None:
+        url = "env://" if launch.launcher == "torchrun" else f"tcp://{launch.address}:{launch.port}"
+        timeout = timedelta(minutes=timeout_minutes)
+        store, self.rank, _ = next(dist.rendezvous(url, launch.rank, launch.world_size, timeout=timeout))
+        self.store = dist.PrefixStore("foreloom", store)
+        self.num_prepared = 0
+        self.watch: Watch | None = None
+        self.error: BaseException | None = None
+        """That has broken the group."""
+        self.is_speaker = True
+
+    @staticmethod
+    def of(launch: Launch, timeout_minutes: float) -> _Meeting:
+        if _Meeting.held is None:
+            _Meeting.held = _Meeting(launch, timeout_minutes)
+        return _Meeting.held
+
+    def claims_voice(self) -> bool:
+        """Is this the first rank to tell of an error? One is followed by others: of ranks that have lost a peer."""
+        try:
+            return self.store.compare_set("voice", "", str(self.rank)).decode() == str(self.rank)
+        except RuntimeError:  # the rank that kept the store is gone
+            return True
 
 
 def _meeting_point(environment: Mapping[str, str], launcher: str, world_size: int) -> tuple[str, int]:

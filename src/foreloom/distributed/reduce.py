@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from foreloom.distributed.process import RAISED_ON_EVERY_RANK, Process
+from foreloom.distributed.waiting import waiting
 
 T = TypeVar("T")
 
@@ -20,7 +21,8 @@ T = TypeVar("T")
 def sum_over_ranks(tensor: Tensor, process: Process) -> Tensor:
     """Add `tensor` over all ranks, in place, on its own device; every rank gets the same bits."""
     if process.world_size > 1:
-        dist.all_reduce(tensor)
+        with waiting("a sum over all ranks"):
+            dist.all_reduce(tensor)
     return tensor
 
 
@@ -29,7 +31,8 @@ def gather_objects(value: T, process: Process) -> list[T]:
     if process.world_size == 1:
         return [value]
     values: list[T | None] = [None] * process.world_size
-    dist.all_gather_object(values, value)
+    with waiting("what every rank has to say"):
+        dist.all_gather_object(values, value)
     return values  # type: ignore[return-value]
 
 
@@ -46,7 +49,8 @@ def from_rank_zero(decide: Callable[[], T], process: Process) -> T:
             answer = [decide()]
         except (ValueError, OSError) as error:
             answer = [error]
-    dist.broadcast_object_list(answer, src=0, device=torch.device("cpu"))
+    with waiting("a decision of rank 0"):
+        dist.broadcast_object_list(answer, src=0, device=torch.device("cpu"))
     if isinstance(answer[0], ValueError | OSError):
         setattr(answer[0], RAISED_ON_EVERY_RANK, True)
         raise answer[0]
@@ -58,5 +62,6 @@ def max_over_ranks(value: int, process: Process) -> int:
     if process.world_size == 1:
         return value
     shared = torch.tensor(value)
-    dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+    with waiting("whether a rank is to stop"):
+        dist.all_reduce(shared, op=dist.ReduceOp.MAX)
     return int(shared)

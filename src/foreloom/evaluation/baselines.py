@@ -76,7 +76,7 @@ class _PointForecaster(ABC):
         for _, alike in groupby(pasts, key=lambda past_RL: past_RL.shape[1]):
             for batch in _batches(list(alike), batch_size):
                 point_RH = self.point_forecast(fill_missing(np.concatenate(batch)), prediction_length)
-                point_RHQ = np.repeat(point_RH.astype(np.float32)[..., None], len(quantile_levels), axis=-1)
+                point_RHQ = np.repeat(point_RH[..., None], len(quantile_levels), axis=-1)
                 ends = accumulate(len(past_RL) for past_RL in batch)
                 forecasts += [point_RHQ[end - len(past_RL) : end] for past_RL, end in zip(batch, ends, strict=True)]
         return forecasts

@@ -22,13 +22,15 @@ from torch import nn
 from foreloom.distributed.process import Process
 from foreloom.distributed.reduce import from_rank_zero
 from foreloom.evaluation.config import BENCHMARK_SCORES, BenchmarkConfig
-from foreloom.evaluation.evaluate import EvaluationResult, evaluate
+from foreloom.evaluation.evaluate import evaluate
 from foreloom.evaluation.metrics import BrokenForecastError
 from foreloom.evaluation.plan import plan_windows
 from foreloom.evaluation.ranks import Ranks
+from foreloom.evaluation.result import EvaluationResult
 from foreloom.evaluation.tasks import EvaluationTask
 from foreloom.files import strict_json, write_text
 from foreloom.models.family import Forecaster
+from foreloom.monitoring.progress import Progress
 from foreloom.monitoring.record import BenchmarkRecord, Tier
 
 logger = logging.getLogger(__name__)
@@ -80,12 +82,14 @@ class TrainingBenchmark:
         """
         began = time.perf_counter()
         try:
-            result = evaluate(
-                self._forecaster(model),
-                self._tasks[tier],
-                batch_size=self.config.batch_size,
-                ranks=Ranks.of(self._process),
-            )
+            with Progress(f"Benchmark ({tier}) after step {step:,}", self._process.is_main) as progress:
+                result = evaluate(
+                    self._forecaster(model),
+                    self._tasks[tier],
+                    batch_size=self.config.batch_size,
+                    ranks=Ranks.of(self._process),
+                    progress=progress,
+                )
         except BrokenForecastError as error:
             self._warn(f"Benchmark ({tier}) after step {step:,}: no score. {error}")
             return None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from foreloom.checkpoint.locate import find_model_folder
+from foreloom.checkpoint.locate import find_model_folder, load_newest
 from foreloom.evaluation.adapters.chronos import ChronosPipeline, is_pipeline
 from foreloom.evaluation.adapters.statistical import StatisticalForecaster
 from foreloom.evaluation.baselines import Drift, Naive, SeasonalNaive
@@ -69,7 +69,10 @@ def _load(name: str, device: torch.device) -> Forecaster:
         return ChronosPipeline.load(find_model_folder(path) if path.exists() else str(path), device)
     if not Path(name).exists() and (close := difflib.get_close_matches(name, BASELINES, n=1)):
         raise ValueError(f"there is no folder {name}, and no baseline of that name. Did you mean {close[0]}?")
-    folder = find_model_folder(name)
+    return load_newest(name, partial(_of_folder, device=device))
+
+
+def _of_folder(folder: Path, device: torch.device) -> Forecaster:
     if (folder / CONFIG_FILE).is_file():
         config = read_json(folder / CONFIG_FILE)
         if is_pipeline(config) and not family_of(config):

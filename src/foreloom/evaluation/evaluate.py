@@ -6,21 +6,20 @@ levels.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 import torch
 
+from foreloom.data.stream.normalization import Float32Flaw, float32_flaws
 from foreloom.evaluation.baselines import SeasonalForecaster, num_fallbacks
 from foreloom.evaluation.metrics import (
-    METRICS,
     BrokenForecastError,
     Group,
     GroupedSums,
@@ -31,87 +30,29 @@ from foreloom.evaluation.metrics import (
     window_squared_errors,
 )
 from foreloom.evaluation.plan import EvaluationWindow, Plan, plan_windows, window_reader
-from foreloom.evaluation.ranks import ALONE, Ranks, num_forwards, rows_per_forward, single_row
+from foreloom.evaluation.ranks import ALONE, Ranks, num_forward_passes, rows_per_forward, single_row
+from foreloom.evaluation.result import (
+    Evaluation,
+    EvaluationResult,
+    ExampleKind,
+    Findings,
+    ForecastExample,
+    TaskResult,
+    baseline_notes,
+    data_notes,
+    examples_of,
+    fallback_notes,
+    findings,
+)
 from foreloom.evaluation.skill import BASELINE
 from foreloom.evaluation.tasks import EvaluationTask
 from foreloom.models.family import Forecaster
+from foreloom.monitoring.progress import Progress
 
 EXAMPLE_CONTEXT_LENGTH = 512
 """Past steps kept with an example forecast where the task does not limit them, enough for a picture."""
 
-ReportProgress = Callable[[str, int, int], None]
-"""progress(task name, batches done, batches in all): called by every rank."""
-ExampleKind = Literal["best", "median", "worst"]
-
-
-@dataclass(frozen=True)
-class ForecastExample:
-    """One window with its forecast, for pictures."""
-
-    kind: ExampleKind
-    name: str
-    cut: int
-    """Steps of the series before the window."""
-    error: float
-    """What windows are ranked by: the MASE of this window, its MSE where every window is scored."""
-    context_VL: np.ndarray
-    label_VH: np.ndarray
-    forecast_VHQ: np.ndarray
-    quantile_levels: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class TaskResult:
-    """One task of an evaluation."""
-
-    name: str
-    prediction_length: int
-    sums: Sums
-    num_series: int
-    num_skipped: int
-    """Windows left out because their series is too short."""
-    seconds: float
-    num_fallbacks: int = 0
-    """Targets that a simpler model forecast because the one asked for failed."""
-    num_short_pasts: int = 0
-    """Windows whose past is not longer than the season that the task states: Seasonal Naive forecasts no season there,
-    and MASE and SQL scale by a season of 1 (where targets are averaged, they leave the window out)."""
-    examples: tuple[ForecastExample, ...] = ()
-
-    @cached_property
-    def scores(self) -> dict[str, float]:
-        """See `MetricSums.scores`."""
-        return self.sums.scores()
-
-
-@dataclass(frozen=True)
-class EvaluationResult:
-    """The tasks of one evaluation, in the order asked for."""
-
-    tasks: tuple[TaskResult, ...]
-
-    def rows(self, model: str) -> list[dict[str, Any]]:
-        """A row a task: `model`, `task`, the metrics, the counts, the seconds, then each coverage. NaN is NaN.
-
-        Columns are the same in every row; the fixed ones come first and never move.
-        """
-        found = {name for task in self.tasks for name in task.scores if name not in METRICS}
-        coverages = sorted(found, key=lambda name: int(name.rpartition("_")[2]))
-        return [
-            {
-                "model": model,
-                "task": task.name,
-                **{metric: task.scores[metric] for metric in METRICS},
-                "prediction_length": task.prediction_length,
-                "num_series": task.num_series,
-                "num_windows": int(task.sums.num_windows),
-                "num_skipped": task.num_skipped,
-                "num_points": int(task.sums.num_points),
-                "seconds": round(task.seconds, 3),
-                **{name: task.scores.get(name, math.nan) for name in coverages},
-            }
-            for task in self.tasks
-        ]
+FLAWS: tuple[Float32Flaw, ...] = get_args(Float32Flaw)
 
 
 def evaluate_all(
@@ -120,30 +61,18 @@ def evaluate_all(
     *,
     batch_size: int | None = None,
     ranks: Ranks = ALONE,
-    progress: Callable[[str], AbstractContextManager[ReportProgress | None]] | None = None,
+    progress: Callable[[str], Progress] | None = None,
 ) -> dict[str, EvaluationResult]:
     """Score several forecasters by name, see `evaluate`; `progress(name)` is opened while one is scored."""
     results = {}
     for name, forecaster in forecasters.items():
-        with progress(name) if progress else nullcontext() as advance:
-            results[name] = evaluate(forecaster, tasks, batch_size=batch_size, ranks=ranks, progress=advance)
+        with progress(name) if progress else nullcontext() as entered:
+            results[name] = evaluate(forecaster, tasks, batch_size=batch_size, ranks=ranks, progress=entered)
     return results
 
 
 Evaluator = Callable[[Mapping[str, Forecaster], Sequence[EvaluationTask]], Mapping[str, EvaluationResult]]
 """`evaluate_all`, with the batch size, ranks and progress that a caller has chosen."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Several forecasters on the same tasks, to be tabulated and drawn."""
-
-    rows: list[dict[str, Any]]
-    """Of the table of scores, a row a model and task."""
-    examples: Mapping[str, Mapping[str, Sequence[ForecastExample]]]
-    """By model and task; of the baseline only where there is no other model."""
-    notes: list[str]
-    """Sentences about what is not as the numbers alone would have it."""
 
 
 def evaluate_tasks(
@@ -153,32 +82,12 @@ def evaluate_tasks(
 ) -> Evaluation:
     """Score forecasters, given by name, and lay out what was found."""
     results = evaluator(forecasters, tasks)
-    notes = fallback_notes(results)
     any_model = next(iter(results.values())).tasks  # what the data lack does not depend on the model
-    if empty := [task.name for task in any_model if math.isnan(task.scores["MAE"])]:
-        notes.append(f"nothing to score, every label is missing: {', '.join(empty)}.")
-    if short := [f"{task.num_short_pasts:,} on {task.name}" for task in any_model if task.num_short_pasts]:
-        notes.append(f"windows whose past is not longer than their task's season_length: {', '.join(short)}.")
+    notes = [*fallback_notes(results), *data_notes(any_model)]
+    if BASELINE in results:
+        notes += baseline_notes(results[BASELINE].tasks)
     rows = [row for label, result in results.items() for row in result.rows(label)]
     return Evaluation(rows, examples_of(results), notes)
-
-
-def examples_of(results: Mapping[str, EvaluationResult]) -> dict[str, dict[str, Sequence[ForecastExample]]]:
-    """The example forecasts of each model and task, see `Evaluation`."""
-    drawn = [label for label in results if label != BASELINE] or [BASELINE]
-    return {label: {task.name: task.examples for task in results[label].tasks} for label in drawn}
-
-
-def fallback_notes(results: Mapping[str, EvaluationResult]) -> list[str]:
-    """A note for each model that failed on windows, where Seasonal Naive answered in its place."""
-    notes = []
-    for label, result in results.items():
-        if failed := {task.name: task.num_fallbacks for task in result.tasks if task.num_fallbacks}:
-            listed = ", ".join(f"{num:,} on {task}" for task, num in failed.items())
-            notes.append(
-                f"{label} failed on {sum(failed.values()):,} forecasts, which Seasonal Naive made instead: {listed}."
-            )
-    return notes
 
 
 def evaluate(
@@ -187,7 +96,7 @@ def evaluate(
     *,
     batch_size: int | None = None,
     ranks: Ranks = ALONE,
-    progress: ReportProgress | None = None,
+    progress: Progress | None = None,
 ) -> EvaluationResult:
     """Score `forecaster` on `tasks`; every rank gets the whole result.
 
@@ -198,13 +107,15 @@ def evaluate(
     does not fit into the device's memory.
     """
     results = []
-    for task in tasks:
+    for number, task in enumerate(tasks):
         start = time.perf_counter()
+        tell = partial(_tell, progress, number, tasks)
         rows = batch_size or task.batch_size
         plan = plan_windows(task, task.open(), forecaster.context_length, rows)
-        run = _TaskRun(forecaster, task, plan, window_reader(plan), ranks, progress)
+        run = _TaskRun(forecaster, task, plan, window_reader(plan), ranks, tell)
+        tell(0, plan.num_windows)
         with _naming(task, rows):
-            sums, errors_N, fallbacks = run.score()
+            sums, errors_N, fallbacks, flaws_FN = run.score()
             examples = run.examples(errors_N)
         results.append(
             TaskResult(
@@ -217,9 +128,20 @@ def evaluate(
                 num_fallbacks=fallbacks,
                 num_short_pasts=int((plan.cut_N <= task.season_length).sum()),
                 examples=examples,
+                too_short=findings(len(plan.too_short), (plan.sources[s].read(i).item_id for s, i in plan.too_short)),
+                flaws=run.flaws(flaws_FN),
+                has_scales=not task.every_window,
             )
         )
     return EvaluationResult(tuple(results))
+
+
+def _tell(progress: Progress | None, number: int, tasks: Sequence[EvaluationTask], done: int, total: int) -> None:
+    """So many windows of a task are done."""
+    if progress:
+        which = f", task {number + 1} of {len(tasks)}" if len(tasks) > 1 else ""
+        what = f"{tasks[number].name}{which}, {done:,} of {total:,} windows"
+        progress.update((number + done / total) / len(tasks), what)
 
 
 @contextmanager
@@ -246,16 +168,19 @@ class _TaskRun:
     plan: Plan
     read: Callable[[range], list[EvaluationWindow]]
     ranks: Ranks
-    progress: ReportProgress | None
+    tell: Callable[[int, int], None]
+    """tell(windows done, of so many)."""
 
-    def score(self) -> tuple[Sums, np.ndarray, int]:
-        """Sums over all ranks, the error that each window is ranked by (its mean over targets), and the fallbacks."""
+    def score(self) -> tuple[Sums, np.ndarray, int, np.ndarray]:
+        """Sums over all ranks, the error that each window is ranked by (its mean over targets), the fallbacks, and
+        which windows have which of the `FLAWS` (F, N)."""
         zero = self._zero()
         sums_BK = np.zeros((self.plan.num_batches, len(zero.vector())))
         errors_N = np.zeros(self.plan.num_windows)
+        flaws_FN = np.zeros((len(FLAWS), self.plan.num_windows))
         broken: BrokenForecastError | None = None
         fallbacks = 0
-        for taken, counts in self.ranks.turns(self.plan.num_batches):
+        for taken, counts in self.ranks.schedule(self.plan.num_batches):
             mine = taken[self.ranks.rank]
             batch = self.plan.batch(mine)
             windows = self.read(batch)
@@ -268,18 +193,28 @@ class _TaskRun:
                 try:
                     sums, errors_N[batch.start : batch.stop] = _score_batch(windows, forecasts, self.task)
                     sums_BK[mine] = (zero + sums).vector()
+                    for n, window in zip(batch, windows, strict=True):
+                        flaws = float32_flaws(window.input.context_RC[: window.input.num_targets])
+                        flaws_FN[:, n] = [flaw in flaws for flaw in FLAWS]
                 except BrokenForecastError as error:
                     broken = error  # raised below, on all ranks together: none may wait for one that gave up
-            if self.progress:
-                self.progress(self.task.name, min(taken[0] + self.ranks.world_size, len(sums_BK)), len(sums_BK))
+            self.tell(self.plan.batch(max(taken)).stop, self.plan.num_windows)
         # Batches, not their sums, go over the ranks: zeros add nothing, so not a bit depends on who did what.
-        total = self.ranks.sum(np.concatenate([[broken is not None, fallbacks], sums_BK.ravel(), errors_N]))
+        counts = [broken is not None, fallbacks]
+        total = self.ranks.sum(np.concatenate([counts, sums_BK.ravel(), errors_N, flaws_FN.ravel()]))
         if total[0]:
             raise broken or BrokenForecastError(
                 f"task {self.task.name!r}: another rank met a forecast that is not finite."
             )
-        sums_BK = total[2 : 2 + sums_BK.size].reshape(sums_BK.shape)
-        return zero.with_vector(sums_BK.sum(axis=0)), total[2 + sums_BK.size :], int(total[1])
+        sums_vector, errors_N, flaws = np.split(total[2:], np.cumsum([sums_BK.size, errors_N.size]))
+        sums = zero.with_vector(sums_vector.reshape(sums_BK.shape).sum(axis=0))
+        return sums, errors_N, int(total[1]), flaws.reshape(flaws_FN.shape)
+
+    def flaws(self, flaws_FN: np.ndarray) -> dict[Float32Flaw, Findings]:
+        """The windows of each flaw that there is."""
+        found = {flaw: np.flatnonzero(of_N) for flaw, of_N in zip(FLAWS, flaws_FN, strict=True) if of_N.any()}
+        named = lambda n_N: (self.read(range(n, n + 1))[0].name for n in n_N.tolist())
+        return {flaw: findings(len(n_N), named(n_N)) for flaw, n_N in found.items()}
 
     def _zero(self) -> Sums:
         levels, plan = self.task.quantile_levels, self.plan
@@ -289,8 +224,8 @@ class _TaskRun:
         return GroupedSums.zero(((roll, first + v) for roll, first, num in kinds for v in range(num)), levels)
 
     def _keep_in_step(self, taken: Sequence[int], mine: int, window: EvaluationWindow) -> None:
-        """Make the forwards that another rank's batch of this turn takes beyond those of `mine`."""
-        forwards = {index: num_forwards(self.plan, self.plan.batch(index), self.forecaster) for index in taken}
+        """Make the forwards that another rank's batch of this round takes beyond those of `mine`."""
+        forwards = {index: num_forward_passes(self.plan, self.plan.batch(index), self.forecaster) for index in taken}
         for _ in range(max(forwards.values()) - forwards[mine]):
             self._ask(self.forecaster, [single_row(window.input)], batch_size=1)
 

@@ -89,6 +89,11 @@ class MetricSums:
         assert self.quantile_levels == other.quantile_levels
         return type(self)(self.quantile_levels, *(getattr(self, n) + getattr(other, n) for n in _SUMMED))
 
+    @property
+    def pooled(self) -> MetricSums:
+        """Themselves: there are no groups."""
+        return self
+
     def vector(self) -> np.ndarray:
         """Every sum in one float64 vector, for one all-reduce."""
         return np.concatenate([np.atleast_1d(getattr(self, name)) for name in _SUMMED])
@@ -136,6 +141,9 @@ class Sums(Protocol):
 
     @property
     def num_points(self) -> np.ndarray: ...
+
+    @property
+    def pooled(self) -> MetricSums: ...
 
     def __add__(self, other: Any, /) -> Self: ...
 

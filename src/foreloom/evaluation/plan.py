@@ -43,6 +43,8 @@ class Plan:
     """Series with at least one window."""
     num_skipped: int
     """Windows left out because no past step is before them."""
+    too_short: Sequence[tuple[int, int]]
+    """Source and item of every series without a window."""
 
     @property
     def num_windows(self) -> int:
@@ -64,7 +66,7 @@ class EvaluationWindow(NamedTuple):
     """`item_id`, with the variate where a series has several, as shown to people."""
     input: ForecastInput
     label_VH: np.ndarray
-    """float32, NaN is missing."""
+    """float64, NaN is missing."""
     seasonal_error_V: np.ndarray
     """float64, of the whole past; NaN where the task does not scale errors."""
     season_length: int
@@ -102,6 +104,9 @@ def plan_windows(task: EvaluationTask, sources: Sequence[Source], context_length
         begin_B=_batches(num_rows_N[order], batch_size),
         num_series=sum(len(np.unique(part[1])) for part in parts),
         num_skipped=0 if task.every_window else num_all * task.num_rolls - num_kept,
+        too_short=[
+            (s, item) for s, part in enumerate(parts) for item in np.setdiff1d(chosen[s], part[1]).tolist()
+        ],
     )  # fmt: skip
 
 
@@ -207,7 +212,7 @@ def window_reader(plan: Plan) -> Callable[[range], list[EvaluationWindow]]:
         return EvaluationWindow(
             name=f"{series.item_id}[{variate}]" if several else series.item_id,
             input=_forecast_input(task, series, targets, cut, plan.context_length, unknown_VH),
-            label_VH=np.asarray(series.target_VT[targets, cut : cut + horizon], dtype=np.float32),
+            label_VH=np.asarray(series.target_VT[targets, cut : cut + horizon], dtype=np.float64),
             seasonal_error_V=no_scale_V if task.every_window else scales(source, item, cut)[targets],
             season_length=season,
             cut=cut,
@@ -238,7 +243,7 @@ def _forecast_input(
     newest = slice(max(cut - context_length, 0), cut)
     past: Mapping[str, np.ndarray] = {**series.past, **series.future} if task.covariates else {}
     if not past:
-        context_VL = np.array(series.target_VT[targets, newest], dtype=np.float32)
+        context_VL = np.array(series.target_VT[targets, newest])
         context_VL[np.isinf(context_VL)] = np.nan
         return ForecastInput(context_VL, unknown_VH, len(context_VL))
     whole = forecast_input(

@@ -1,4 +1,4 @@
-"""The ranks that share an evaluation: whose turn a batch is, how sums travel, and as many forwards on every rank.
+"""The ranks that share an evaluation: who takes which batch, how sums travel, and as many forwards on every rank.
 
 The modules that make up a sharded model exchange their parameters in every forward: ranks that made unequal numbers
 would wait for each other for ever. So a rank makes the forwards of others besides, known from the plan.
@@ -38,8 +38,8 @@ class Ranks:
             lambda vector: sum_over_ranks(torch.from_numpy(vector), process).numpy(),
         )
 
-    def turns(self, num_batches: int) -> Iterator[tuple[list[int], bool]]:
-        """Turn by turn, the batch that each rank takes, and whether that of this one counts.
+    def schedule(self, num_batches: int) -> Iterator[tuple[list[int], bool]]:
+        """Round by round, the batch that each rank takes, and whether that of this one counts.
 
         A rank with no batch left repeats the first one, to be dropped: forwards of a sharded module must stay in step.
         """
@@ -71,7 +71,7 @@ def rows_per_forward(plan: Plan, windows: range, forecaster: Forecaster) -> int:
     return min(num_rows, max(1, forecaster.max_steps // longest))
 
 
-def num_forwards(plan: Plan, windows: range, forecaster: Forecaster) -> int:
+def num_forward_passes(plan: Plan, windows: range, forecaster: Forecaster) -> int:
     """Forwards (each with the rounds that its horizon takes) of a call with that batch size: 1 for most batches."""
     num_targets = int(plan.num_targets_N[windows.start : windows.stop].sum())
     return -(-num_targets // rows_per_forward(plan, windows, forecaster))

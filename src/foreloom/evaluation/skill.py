@@ -23,6 +23,8 @@ NUM_RESAMPLES = 1000
 SEED = 123
 """fev's: the published intervals come back exactly."""
 CONFIDENCE = 0.95
+FEWEST_TASKS = 5
+"""That an interval over tasks is made of."""
 
 
 @dataclass(frozen=True)
@@ -141,9 +143,12 @@ def bootstrap(
     """A statistic with the percentile interval of its values on tasks drawn anew, as many, with repetition.
 
     `statistic` maps (T, M, B) to (M, B) or (M, M, B), and (T, M) to the same without B. The draws are of positions: the
-    same tasks in another order give another interval.
+    same tasks in another order give another interval. Fewer than `FEWEST_TASKS` tell nothing of others: ends of NaN.
     """
     num_tasks = len(error_TM)
+    if num_tasks < FEWEST_TASKS:
+        value = statistic(error_TM)
+        return Interval(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
     draws_BT = np.random.default_rng(seed).integers(0, num_tasks, size=(num_resamples, num_tasks))
     values_MB = statistic(error_TM[draws_BT].transpose(1, 2, 0))
     outside = (1 - confidence) / 2

@@ -11,8 +11,9 @@ from typing import Any, Literal
 from foreloom.data.formats.reader import open_source
 from foreloom.data.source import MemorySource, Source
 from foreloom.evaluation.baselines import Naive
-from foreloom.evaluation.evaluate import Evaluation, Evaluator, TaskResult, evaluate_all, examples_of, fallback_notes
+from foreloom.evaluation.evaluate import Evaluator, evaluate_all
 from foreloom.evaluation.ltsf import HORIZONS, WindowProtocol, default_context, read_ltsf
+from foreloom.evaluation.result import Evaluation, TaskResult, data_notes, examples_of, fallback_notes
 from foreloom.evaluation.skill import BASELINE
 from foreloom.evaluation.tasks import SlidingTask
 from foreloom.models.family import Forecaster
@@ -156,7 +157,7 @@ def evaluate_sliding(
             for one in horizons
         ],
         examples=examples_of({label: results[label] for label in results if label in forecasters}),
-        notes=[*notes, *fallback_notes(results)],
+        notes=[*notes, *fallback_notes(results), *data_notes(results[BASELINE].tasks)],
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from foreloom.checkpoint.locate import find_model_folder
+from foreloom.checkpoint.locate import load_newest
 from foreloom.distributed.process import DeviceSetting, choose_device, read_launch
 from foreloom.forecast.inputs import as_forecast_inputs
 from foreloom.models.family import Forecaster, ModelFamily, forecaster_of
@@ -34,9 +34,12 @@ def from_pretrained(path_or_hub_id: str | Path, device: DeviceSetting | str = "a
     id such as amazon/chronos-2 (downloaded once). `device`: auto (MPS, then CUDA, then CPU), cpu, cuda, mps or cuda:1.
     Raises ValueError with a sentence for a folder that is missing, damaged or of no known family.
     """
-    folder = find_model_folder(path_or_hub_id)
-    family = recognise(folder)
-    return Model(family, family.load(folder).to(find_device(device)).eval())
+
+    def load(folder: Path) -> Model:
+        family = recognise(folder)
+        return Model(family, family.load(folder).to(find_device(device)).eval())
+
+    return load_newest(path_or_hub_id, load)
 
 
 class Model:

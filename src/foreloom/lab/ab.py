@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from foreloom.config.loader import Recipe, find_recipe, flatten, plain
+from foreloom.config.loader import Recipe, flatten, plain
+from foreloom.config.shipped import find_recipe
 from foreloom.data.formats.reader import open_source
 from foreloom.evaluation.baselines import SeasonalNaive
 from foreloom.evaluation.evaluate import evaluate
@@ -26,6 +27,7 @@ from foreloom.lab import runs, verdict
 from foreloom.lab.runs import Outcome, Run, Size, say
 from foreloom.lab.verdict import LOSS, WQL, Compared, Panel, Values
 from foreloom.models.family import Forecaster
+from foreloom.monitoring.progress import Progress
 from foreloom.report.style import save_figure
 from foreloom.report.tables import Form, print_or_write
 from foreloom.run import load
@@ -251,14 +253,15 @@ def score_run(folder: Path, tasks: Sequence[EvaluationTask], device: str) -> Sco
         known = json.loads(path.read_text(encoding="utf-8"))
         if known["tasks"] == described:
             return known["wql"]
-    scores = score(from_pretrained(folder, device=device).forecaster, tasks)
+    with Progress(f"scoring {folder.name}") as progress:
+        scores = score(from_pretrained(folder, device=device).forecaster, tasks, progress)
     write_text(path, json.dumps({"tasks": described, "wql": scores}, indent=1))
     return scores
 
 
-def score(forecaster: Forecaster, tasks: Sequence[EvaluationTask]) -> Scores:
+def score(forecaster: Forecaster, tasks: Sequence[EvaluationTask], progress: Progress | None = None) -> Scores:
     """Tasks without a label to be scored on are left out."""
-    found = {task.name: task.scores["WQL"] for task in evaluate(forecaster, tasks).tasks}
+    found = {task.name: task.scores["WQL"] for task in evaluate(forecaster, tasks, progress=progress).tasks}
     return {task: wql for task, wql in found.items() if math.isfinite(wql)}
 
 

@@ -15,8 +15,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,13 +25,15 @@ import torch
 
 from foreloom.checkpoint.locate import find_model_folder
 from foreloom.checkpoint.manifest import Manifest
-from foreloom.config.loader import Recipe, find_recipe
+from foreloom.config.loader import Recipe
+from foreloom.config.shipped import find_recipe
 from foreloom.data.loader import BatchLoader
 from foreloom.files import strict_json
 from foreloom.models import registry
 from foreloom.monitoring.console import duration
 from foreloom.monitoring.metrics_file import FILE_NAME as METRICS_NAME
 from foreloom.monitoring.metrics_file import read_metrics
+from foreloom.monitoring.progress import Progress
 from foreloom.run import RECIPE_NAME, config_hash, load
 from foreloom.training.signals import StopRequest
 
@@ -39,6 +42,7 @@ RECORD_NAME = "runs.jsonl"
 NUM_LAST_LINES = 12
 """Of a failed process, kept."""
 POLL_SECONDS = 0.05
+TELL_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -186,7 +190,9 @@ def execute(runs: Sequence[Run], study: Path, stop: StopRequest) -> list[Outcome
 
 def train(run: Run, stop: StopRequest, earlier: Outcome | None = None, *, resume: bool = False) -> Outcome:
     """Train to the end; with `resume`, go on with what ended as `earlier`, where that is known."""
-    ending = run_process([*run.command, *(["--resume"] if resume else [])], run.log, stop)
+    with Progress(run.name) as progress:
+        tell = partial(_tell_steps, run, progress)
+        ending = run_process([*run.command, *(["--resume"] if resume else [])], run.log, stop, tell)
     if resume and earlier and earlier.status != "finished":
         ending["seconds"] += earlier.seconds or 0
         ending["peak_bytes"] = max(ending["peak_bytes"] or 0, earlier.peak_bytes or 0) or None
@@ -197,14 +203,26 @@ def train(run: Run, stop: StopRequest, earlier: Outcome | None = None, *, resume
     return Outcome(*_named(run), "failed", error=_failure(run, ending["exit_code"]), **ending)
 
 
-def run_process(command: Sequence[str], log: Path, stop: StopRequest) -> dict[str, Any]:
-    """Wait for a program that prints to `log`; its `exit_code`, `seconds` and `peak_bytes`, see `Outcome`.
+def _tell_steps(run: Run, progress: Progress) -> None:
+    """By the newest line of the run's metrics."""
+    num_steps = run.recipe.sections["training"].steps
+    file = run.folder / METRICS_NAME
+    if num_steps and file.is_file() and (steps := read_metrics(run.folder).steps):
+        progress.update(steps[-1]["step"] / num_steps, f"step {steps[-1]['step']:,} of {num_steps:,}")
+
+
+def run_process(
+    command: Sequence[str], log: Path, stop: StopRequest, tell: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """Wait for a program that prints to `log`; its `exit_code`, `seconds` and `peak_bytes`, see `Outcome`. `tell()` is
+    called every few seconds meanwhile.
 
     The kernel's high-water mark of resident memory is read while the process lives. What waiting for it tells
     (`ru_maxrss`) would not do: on Linux it begins with the peak of the process that starts it.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     began, peak_bytes, is_told = time.perf_counter(), 0, False
+    next_word = began + TELL_SECONDS
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
     try:
@@ -213,6 +231,9 @@ def run_process(command: Sequence[str], log: Path, stop: StopRequest) -> dict[st
             if stop.signal_number and not is_told:
                 is_told = True
                 process.terminate()
+            if time.perf_counter() > next_word:
+                next_word += TELL_SECONDS
+                tell()
             time.sleep(POLL_SECONDS)
         process.returncode = os.waitstatus_to_exitcode(ended[1])
     finally:

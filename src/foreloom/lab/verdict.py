@@ -57,13 +57,17 @@ Values = Mapping[str, float]
 """Of a run: by name of a measure, those it has."""
 
 
+FEWEST_SEEDS = 3
+"""Of two, Student's interval reaches nine deviations to either side: it says nothing."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A mean over seeds."""
 
     mean: float
     half_width: float | None
-    """Of the interval around it; None for a single value, whose spread nobody knows."""
+    """Of the interval around it; None for fewer than `FEWEST_SEEDS` values, whose spread nobody knows."""
     num_values: int
 
     @property
@@ -85,6 +89,8 @@ def estimate(values: Sequence[float]) -> Estimate:
     deviation = statistics.stdev(values)
     if deviation <= _ROUNDING * max(map(abs, values)):  # what does not depend on the seed, but for its last digits
         return Estimate(mean, 0.0, num_values)
+    if num_values < FEWEST_SEEDS:
+        return Estimate(mean, None, num_values)
     from scipy import stats
 
     t = float(stats.t.ppf(0.5 + CONFIDENCE / 2, num_values - 1))
@@ -113,7 +119,7 @@ class Row:
         if self.difference is None or not better:
             return ""
         if self.difference.half_width is None:
-            return "one seed"
+            return _seeds(self.difference.num_values)
         if not self.difference.sign:
             return "unclear"
         return "better" if (self.difference.sign < 0) == (better == "lower") else "worse"
@@ -173,8 +179,9 @@ def table_of(compared: Compared, notes: Sequence[str] = ()) -> ScoreTable:
     explained = (
         f"Means over {compared.num_seeds} seeds ± {CONFIDENCE:.0%} intervals (Student's t). Difference: B - A, seed by "
         "seed; better and worse are said of B where its interval leaves out 0."
-        if compared.num_seeds > 1
-        else "Difference: B - A, of one seed. It has no interval and may be chance; --seeds 3 tells more."
+        if compared.num_seeds >= FEWEST_SEEDS
+        else f"Difference: B - A, of {_seeds(compared.num_seeds)}. It has no interval and may be chance; --seeds 3 "
+        "tells more."
     )
     return ScoreTable(columns, rows, [], compared.title, (sentence(compared), explained, *notes))
 
@@ -191,11 +198,15 @@ def sentence(compared: Compared) -> str:
     if difference.mean == 0:
         size = f"the {label} of B is no higher and no lower"
     if difference.interval is None:
-        return f"Of one seed, {size} than that of A."
+        return f"Of {_seeds(difference.num_values)}, {size} than that of A."
     found = f"{size} than that of A ({CONFIDENCE:.0%} interval of B - A: {_span(difference.interval)})"
     if row.verdict == "unclear":
         return f"A and B cannot be told apart: {found}."
     return f"B is {row.verdict}: {found}."
+
+
+def _seeds(num: int) -> str:
+    return {0: "no seed", 1: "one seed"}.get(num, f"{num} seeds")
 
 
 def as_data(compared: Compared) -> dict[str, Any]:

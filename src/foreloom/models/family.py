@@ -6,7 +6,7 @@ Axes: R target rows, L layers with experts, E experts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -18,6 +18,7 @@ from foreloom.data.batch import DataSection
 from foreloom.data.forecast_input import ForecastInput
 from foreloom.distributed.sharding import Sharding
 from foreloom.models.common.count import ParameterGroup, ParameterKind, by_child, by_shape
+from foreloom.models.common.lora import LoraHooks
 
 
 class Forecaster(Protocol):
@@ -43,7 +44,8 @@ class Forecaster(Protocol):
         context_length: int | None = None,
         cross_learning: bool = False,
     ) -> list[np.ndarray]:
-        """One float32 array (num_targets, prediction_length, len(quantile_levels)) an input, in the order given.
+        """One array (num_targets, prediction_length, len(quantile_levels)) an input, in the order given: float32, or
+        float64 where float32 would lose its moves in their level (see `models.common.forecasting.in_float32`).
 
         A model of single values gives its value at every level asked for: a distribution of one point.
         `batch_size` counts rows. `context_length` keeps the newest steps only; more than the model's own is an error.
@@ -195,6 +197,8 @@ class ModelFamily:
     Losses of two modules with other units are different quantities."""
     experts: ExpertHooks = ExpertHooks()
     """What it does besides with experts."""
+    lora: LoraHooks = field(default_factory=LoraHooks)
+    """Which of its matrices are adapted, and how PEFT knows them."""
     carry: Callable[[nn.Module, int, torch.device], Carry] | None = None
     """carry(module, lanes, device): the state that `lanes` streams begin with, for recurrent modules. Sample i of the
     stream then goes on where the sample one global batch earlier in its lane ended: forward takes the rows' `carry` and

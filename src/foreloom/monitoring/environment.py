@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from foreloom import subnormals
+from foreloom.distributed.process import Launch, read_launch
 from foreloom.files import write_text
 
 FILE_NAME = "environment.json"
@@ -60,7 +61,7 @@ def environment() -> dict[str, Any]:
     cores, the memory and the accelerators, `flushes_subnormals` whether floats below 1.2e-38 count as 0.
     """
     return {
-        "command": shlex.join([*_program(Path(sys.argv[0]).name), *sys.argv[1:]]),
+        "command": shlex.join([*_program(Path(sys.argv[0]).name, read_launch(os.environ)), *sys.argv[1:]]),
         "git": _git(),
         "versions": _versions(),
         "hardware": _hardware(),
@@ -68,8 +69,18 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _program(name: str) -> list[str]:
-    return ["python", "-m", "foreloom"] if name == "__main__.py" else [name]
+def _program(name: str, launch: Launch) -> list[str]:
+    """What was started, by what, on how many ranks."""
+    if launch.world_size == 1:
+        return ["python", "-m", "foreloom"] if name == "__main__.py" else [name]
+    module = ["-m", "foreloom"]
+    if launch.launcher != "torchrun":
+        return ["srun" if launch.launcher == "SLURM" else "mpirun", "-n", str(launch.world_size), "python", *module]
+    on_each = int(os.environ.get("LOCAL_WORLD_SIZE", launch.world_size))
+    if on_each == launch.world_size:
+        return ["torchrun", "--standalone", "--nproc-per-node", str(on_each), *module]
+    machines = ["--nnodes", str(launch.world_size // on_each), "--nproc-per-node", str(on_each)]
+    return ["torchrun", *machines, "--rdzv-backend", "c10d", "--rdzv-endpoint", "HOST:PORT", *module]
 
 
 def write_environment(run_dir: Path) -> None:

@@ -18,7 +18,8 @@ class LossMeter:
     """First, last, best and smoothed loss over the logged steps. Non-finite losses leave every figure as it was."""
 
     EMA_ALPHA = 0.05
-    """Weight of the newest loss: a memory of about 20 logged steps."""
+    """Weight of the newest loss: a memory of about 20 logged steps. The averages are bias-corrected as Adam's are
+    (Kingma and Ba, 2015): of a run younger than its memory they are means of what there is."""
     SLOW_ALPHA = 0.01
     """The same for the slow average: about 100 logged steps."""
     MILESTONE_DROP = 0.1
@@ -32,6 +33,7 @@ class LossMeter:
         self.last_step: int | None = None
         self.best: float | None = None
         self.best_step: int | None = None
+        self.num_losses = 0
         self.ema: float | None = None
         self.slow_ema: float | None = None
         self.milestone: float | None = None
@@ -46,18 +48,23 @@ class LossMeter:
             return
         self.last, self.last_step = loss, step
         self.recent = [*self.recent, loss][-NUM_RECENT:]
+        self.num_losses += 1
         if self.best is None or self.ema is None or self.slow_ema is None or self.milestone is None:
             self.first = self.best = self.ema = self.slow_ema = self.milestone = loss
             self.first_step = self.best_step = step
             return
-        self.ema += self.EMA_ALPHA * (loss - self.ema)
-        self.slow_ema += self.SLOW_ALPHA * (loss - self.slow_ema)
+        self.ema += self._weight(self.EMA_ALPHA) * (loss - self.ema)
+        self.slow_ema += self._weight(self.SLOW_ALPHA) * (loss - self.slow_ema)
         if loss < self.best:
             self.best, self.best_step = loss, step
         if loss <= self.milestone * (1 - self.MILESTONE_DROP):
             self.milestone = loss
             self.num_milestones += 1
             self.milestones = [*self.milestones, (step, loss)][-self.NUM_MILESTONES_KEPT :]
+
+    def _weight(self, alpha: float) -> float:
+        """Of the newest loss in a bias-corrected average."""
+        return alpha / (1 - (1 - alpha) ** self.num_losses)
 
     @property
     def num_steps(self) -> int:

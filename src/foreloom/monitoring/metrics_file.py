@@ -54,17 +54,20 @@ class Metrics(NamedTuple):
 def read_metrics(run_dir: str | Path) -> Metrics:
     """Read a run's metrics, also while it is being written.
 
-    A run resumed from an earlier step overwrites what an earlier session logged from there on. A broken last line (the
-    run was killed, or is writing it now) is skipped. Raises ValueError naming file and line where another one is not a
-    JSON object, FileNotFoundError where the run has logged nothing.
+    What an earlier session logged and said after the step that a later one went on from is left out. A broken last line
+    (the run was killed, or is writing it now) is skipped. Raises ValueError naming file and line where another one is
+    not a JSON object, FileNotFoundError where the run has logged nothing.
     """
     steps: list[dict[str, Any]] = []
     events: list[dict[str, Any]] = []
     for record in read_records(run_dir):
+        if record["kind"] == "start" and "from_step" in record:
+            steps = [step for step in steps if step["step"] <= record["from_step"]]
+            events = [event for event in events if event["step"] <= record["from_step"]]
         if record["kind"] != "step":
             events.append(record)
             continue
-        while steps and steps[-1]["step"] >= record["step"]:
+        while steps and steps[-1]["step"] >= record["step"]:  # earlier versions did not say what they went on from
             steps.pop()
         steps.append(record)
     return Metrics(steps, events)

@@ -19,6 +19,7 @@ from foreloom.config.section import section
 from foreloom.monitoring import console, environment
 from foreloom.monitoring.health import advise, headline, lay_out
 from foreloom.monitoring.meters import Meters, TimeMeter
+from foreloom.monitoring.metrics_file import FILE_NAME as METRICS_NAME
 from foreloom.monitoring.metrics_file import MetricsFile
 from foreloom.monitoring.record import BenchmarkRecord, StepRecord, ValidationRecord
 from foreloom.monitoring.trackers import (
@@ -34,6 +35,8 @@ from foreloom.monitoring.trackers import (
 
 DEFAULT_PROJECT = "foreloom"
 LOG_NAME = "training.log"
+ALL_SAID = 5
+"""Warnings of a kind."""
 WARM_SECONDS = 60.0
 """Time to be measured before a run is called slow: the first steps compile and fill caches."""
 
@@ -46,6 +49,8 @@ class MonitoringConfig:
 
     log_steps: Annotated[int, Field(ge=1)] = 100
     """Steps between log lines; the device is read at these steps only."""
+    quiet: bool = False
+    """Only warnings on the console (--quiet); training.log has all lines."""
     health_steps: Annotated[int, Field(ge=0)] = 1000
     """Steps between health reports, each printed with the next log line; 0: none."""
     trackers: tuple[TrackerName, ...] = ("tensorboard",)
@@ -94,6 +99,7 @@ class Monitor:
         self._early = _EarlyLines()
         self._handlers: list[logging.Handler] = []
         self._broken: set[str] = set()
+        self._num_warnings: dict[str, int] = {}
 
     def start(
         self, banner: Mapping[str, Mapping[str, Any]], *, from_step: int = 0, flops: float = 0.0, **fields: Any
@@ -104,7 +110,7 @@ class Monitor:
         later steps is void. `fields`, for programs, join the event `start`, as `from_step` does.
         """
         self._early.stop()
-        self._handlers = _open_log(self.run_dir, is_main=self.is_main)
+        self._handlers = _open_log(self.run_dir, is_main=self.is_main, quiet=self.config.quiet)
         if not self.is_main:
             self._early.say()
             return
@@ -161,8 +167,7 @@ class Monitor:
         """
         if self._owes_report and self.is_main:
             logger.info(console.box(lay_out(self._meters, self.total_steps)))
-            numbers = {"total_steps": self.total_steps, "meters": self._meters.state_dict()}
-            self._write_event("health", "info", headline(self._meters), None, numbers)
+            self._write_health(self.total_steps)
             self._meters.time.reset()
         self._owes_report = False
 
@@ -191,19 +196,33 @@ class Monitor:
             self._write_event(kind, "info", sentence, step, fields)
 
     def warn(self, kind: str, sentence: str, *, step: int | None = None, **fields: Any) -> None:
-        """As `event`, for what the user should look at. Ranks other than the main one print it too."""
-        logger.warning(sentence)
+        """As `event`, for what the user should look at.
+
+        All are in metrics.jsonl; said are the first `ALL_SAID` of a kind, then the 10th, the 100th and so on.
+        """
+        if not self.is_main:
+            return
+        number = self._num_warnings[kind] = self._num_warnings.get(kind, 0) + 1
+        if number <= ALL_SAID:
+            rest = f" ({kind.replace('_', ' ')} number {number}: from now on only the 10th, 100th ... is shown here)"
+            logger.warning(sentence + rest * (number == ALL_SAID))
+        elif number == 10 ** round(math.log10(number)):
+            logger.warning(f"{sentence} ({kind.replace('_', ' ')} number {number:,}; all are in {METRICS_NAME})")
         self._write_event(kind, "warning", sentence, step, fields)
 
-    def finish(self, result: Mapping[str, Any], *, step: int | None = None, is_early_end: bool = False) -> None:
+    def finish(self, result: Mapping[str, Any], *, step: int | None = None, is_end: bool = False) -> None:
         """Print the end box (the rows of `result`, such as the checkpoint's path, come last) and close the outputs.
 
-        `step` is the last one made; that of the newest log line where it is not given. `is_early_end`: the run has come
-        to its end although steps are left.
+        `step` is the last one made; that of the newest log line where it is not given. `is_end`: the run has come to
+        its end, although steps may be left.
         """
         if self.is_main:
             step = self._meters.step if step is None else step
-            outcome = "Finished" if step >= self.total_steps else "Finished early" if is_early_end else "Stopped"
+            is_end = is_end or step >= self.total_steps
+            if is_end and self.config.health_steps and self._meters.time.seconds_by_part:
+                # For the page of the run, which shows the newest.
+                self._write_health(self._meters.step if step < self.total_steps else self.total_steps)
+            outcome = "Stopped" if not is_end else "Finished" if step >= self.total_steps else "Finished early"
             title = f"{outcome} at step {step:,} of {self.total_steps:,}"
             rows = {**self.summary(), **result}
             if 0 < self._meters.step < step:
@@ -253,6 +272,10 @@ class Monitor:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._meters.load_state_dict(state)
         self._slow_parts = set(state["slow_parts"])
+
+    def _write_health(self, total_steps: int) -> None:
+        numbers = {"total_steps": total_steps, "meters": self._meters.state_dict()}
+        self._write_event("health", "info", headline(self._meters), None, numbers)
 
     def _is_report_due(self, step: int) -> bool:
         """Has a multiple of `health_steps` been passed since the newest log line?"""
@@ -335,14 +358,14 @@ class _EarlyLines(logging.handlers.MemoryHandler):
             logger.handle(record)
 
 
-def _open_log(run_dir: Path, *, is_main: bool) -> list[logging.Handler]:
+def _open_log(run_dir: Path, *, is_main: bool, quiet: bool = False) -> list[logging.Handler]:
     """Send the logger's lines to the console and, on the main rank, to `<run_dir>/training.log` (appended).
 
-    Ranks other than the main one print warnings only. Give the handlers to `_close_log` at the end.
+    Ranks other than the main one, and a quiet run, print warnings only. Give the handlers to `_close_log` at the end.
     """
     logger.setLevel(logging.INFO)
     screen = _Screen(sys.stdout)
-    screen.setLevel(logging.INFO if is_main else logging.WARNING)
+    screen.setLevel(logging.INFO if is_main and not quiet else logging.WARNING)
     handlers: list[logging.Handler] = [screen]
     if is_main:
         run_dir.mkdir(parents=True, exist_ok=True)

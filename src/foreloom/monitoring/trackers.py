@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -106,10 +107,11 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         folder = session.run_dir / "tensorboard"
-        is_new = session.first_step <= 1
-        purge_gflops = int(session.flops / WHOLE_FLOPS) + 1
-        self._steps = SummaryWriter(str(folder), purge_step=None if is_new else session.first_step)
-        self._flops = SummaryWriter(str(folder / "by_flops"), purge_step=None if is_new else purge_gflops)
+        is_new = not any(folder.glob("events.*"))
+        first = (0, 0) if session.first_step <= 1 else (session.first_step, int(session.flops / WHOLE_FLOPS) + 1)
+        self._steps = SummaryWriter(str(folder), purge_step=None if is_new else first[0])
+        self._flops = SummaryWriter(str(folder / "by_flops"), purge_step=None if is_new else first[1])
+        self._hook, threading.excepthook = threading.excepthook, self._on_thread_error
         for path in session.files:
             self._steps.add_text(path.name, f"```\n{path.read_text(encoding='utf-8')}```", session.first_step - 1)
 
@@ -122,8 +124,16 @@ class TensorBoard:
         self._flops.flush()
 
     def close(self) -> None:
-        self._steps.close()
-        self._flops.close()
+        try:
+            self._steps.close()
+            self._flops.close()
+        finally:
+            threading.excepthook = self._hook
+
+    def _on_thread_error(self, error: threading.ExceptHookArgs) -> None:
+        """What a writer's thread has failed by it keeps for the next call: its traceback says nothing more."""
+        if getattr(error.thread, "exception", None) is not error.exc_value:
+            self._hook(error)
 
 
 class WeightsAndBiases:

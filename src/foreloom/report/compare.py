@@ -13,7 +13,7 @@ import numpy as np
 
 from foreloom.evaluation import skill
 from foreloom.evaluation.skill import ErrorTable
-from foreloom.report.scores import by_model, find_metric, nearest, read_scores, task_scores
+from foreloom.report.scores import by_model, find_metric, nearest, read_scores, task_scores, trained_on
 from foreloom.report.tables import BASELINE, Cell, Column, ScoreTable
 
 
@@ -33,7 +33,8 @@ def compare(results: Sequence[str | Path], *, baseline: str = BASELINE, metric: 
             f"baseline {baseline!r} is in none of {', '.join(str(file.path) for file in files)}."
             f"{nearest(baseline, names)} The models are {', '.join(names)}."
         )
-    models = task_scores(by_model(files, baseline), metric)
+    by_name = by_model(files, baseline)
+    models = task_scores(by_name, metric)
     if len(models) == 1:
         raise ValueError(f"{files[0].path}: {baseline} stands alone; give scores of a model to compare with it.")
     models = {**{name: own for name, own in models.items() if name != baseline}, baseline: models[baseline]}
@@ -46,10 +47,24 @@ def compare(results: Sequence[str | Path], *, baseline: str = BASELINE, metric: 
     notes = [f"Relative: divided by the {metric} of {baseline}; below 1 is better. Lower scores are better."]
     if left_out.tasks:
         notes.append(f"Left out, as not all have a score: {_absences(left_out)}.")
-    if len(kept.tasks) > 1:
+    exact = [task for task, error in zip(kept.tasks, kept.column(baseline), strict=True) if error == 0]
+    if exact:
+        num = f"{len(kept.tasks) - len(exact)} of the {_tasks(len(kept.tasks))}"
+        notes.append(f"{baseline} errs by 0 on {', '.join(exact)}: geometric means are over {num}.")
+    notes += [
+        f"{name} has seen the data of {', '.join(seen)} in training."
+        for name, scores in by_name.items()
+        if (seen := [task for task in trained_on(scores) if task in kept.tasks])
+    ]
+    wins = "Wins: share of tasks with the smaller error, ties half"
+    if len(kept.tasks) >= skill.FEWEST_TASKS:
         notes.append(
-            "Wins: share of tasks with the smaller error, ties half; in parentheses the 95 % interval of "
-            f"{skill.NUM_RESAMPLES:,} bootstrap samples of the tasks."
+            f"{wins}; in parentheses the 95 % interval of {skill.NUM_RESAMPLES:,} bootstrap samples of the tasks."
+        )
+    elif len(kept.tasks) > 1:
+        notes.append(
+            f"{wins}. {len(kept.tasks)} tasks tell nothing of others: an interval is given from "
+            f"{skill.FEWEST_TASKS} on."
         )
     title = f"{metric} of {', '.join(kept.models[:-1])} beside {baseline} on {_tasks(len(kept.tasks))}"
     return replace(_lay_out(kept, metric), title=title, notes=tuple(notes))
@@ -82,7 +97,7 @@ def _lay_out(table: ErrorTable, metric: str) -> ScoreTable:
 
 def _share(wins: skill.Interval, model: int, rival: int) -> str:
     estimate, lower, upper = (100 * ends[model, rival] for ends in (wins.estimate, wins.lower, wins.upper))
-    return f"{estimate:.1f} % ({lower:.1f} to {upper:.1f})"
+    return f"{estimate:.1f} %" + (f" ({lower:.1f} to {upper:.1f})" if np.isfinite(lower) else "")
 
 
 def _cells(values: np.ndarray) -> list[Cell]:

@@ -132,7 +132,7 @@ def _read(data: str, column: str | None, num_steps: int, max_series: int | None)
     inputs: list[ForecastInput] = []
     for item in chosen:
         one = source.read(int(item))
-        context_VL = one.target_VT[:, -num_steps:].astype(np.float32)
+        context_VL = np.array(one.target_VT[:, -num_steps:])
         context_VL = context_VL[np.isfinite(context_VL).any(axis=1)]
         if len(context_VL):
             series.append(one)

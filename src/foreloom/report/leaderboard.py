@@ -15,8 +15,8 @@ from foreloom.evaluation import skill, suites
 from foreloom.evaluation.published import TRAINED_ON, published_rows
 from foreloom.evaluation.skill import ErrorTable
 from foreloom.evaluation.suites import Suite
-from foreloom.report.scores import ModelScores, by_model, find_metric, nearest, read_scores
-from foreloom.report.tables import BASELINE, Cell, Column, ScoreTable
+from foreloom.report.scores import ModelScores, by_model, find_metric, nearest, read_scores, trained_on
+from foreloom.report.tables import BASELINE, Cell, Column, ScoreTable, finite
 
 _BOARDS = {"relative": "chronos", "skill": "fev-bench", "rank": "gift-eval"}
 _DONOR = "Chronos-Bolt"
@@ -60,6 +60,7 @@ def leaderboard(suite: str, results: Sequence[str | Path] = (), *, metric: str |
             0, f"Over the {len(tasks)} of {len(listed.tasks)} tasks that your results have: {', '.join(tasks)}."
         )
     models = {**published, **{_OWN.format(name): scores for name, scores in own.items()}}
+    leaked |= {(task, _OWN.format(name)) for name, scores in own.items() for task in trained_on(scores)}
     tables = {
         name: ErrorTable.of(
             {model: {task: scores[name] for task, scores in of.items()} for model, of in models.items()}, tasks
@@ -105,7 +106,8 @@ def _skill_board(tables: dict[str, ErrorTable], leaked: set[tuple[str, str]]) ->
     board = _sorted(tables, columns, values, best="largest")
     return board, (
         f"Skill: 1 - geometric mean of the error divided by that of {BASELINE}, clipped to 0.01 to 100; wins: share of "
-        "tasks and rivals with the smaller error; from, to: the 95 % interval of a bootstrap over tasks. A model that "
+        "tasks and rivals with the smaller error; from, to: the 95 % interval of a bootstrap over tasks, of "
+        f"{skill.FEWEST_TASKS} at least. A model that "
         f"was trained on a task's data has the error of {_DONOR} there, a failed one that of {BASELINE}."
     )
 
@@ -121,7 +123,7 @@ def _sorted(
     """A row a model, by the first column of values."""
     models = next(iter(tables.values())).models
     order = np.argsort(values[0] if best == "smallest" else -values[0], kind="stable")
-    rows: list[list[Cell]] = [[models[m], *(float(column[m]) for column in values)] for m in order]
+    rows: list[list[Cell]] = [[models[m], *(finite(float(column[m])) for column in values)] for m in order]
     return ScoreTable([Column("Model", "text"), *columns], rows, [])
 
 

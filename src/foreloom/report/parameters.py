@@ -12,7 +12,7 @@ import torch
 
 from foreloom import run
 from foreloom.checkpoint.locate import find_model_folder
-from foreloom.config.loader import shipped_recipes
+from foreloom.config.shipped import shipped_recipes
 from foreloom.models import registry
 from foreloom.models.common.count import ParameterGroup
 from foreloom.models.family import WindowLengths, forecaster_of
@@ -51,7 +51,7 @@ def parameters(what: str, overrides: Sequence[str] = ()) -> ScoreTable:
 
     ValueError for overrides of a model that is trained already, and as recipes and model folders raise it.
     """
-    shipped = {path.stem for path in shipped_recipes().glob("*.yaml")}
+    shipped = shipped_recipes()
     is_recipe = what in shipped or Path(what).suffix in (".yaml", ".yml")
     if models := [one for one in overrides if "=" not in one]:
         raise ValueError(f"{models[0]} is no setting (name=value), and models are counted one at a time.")

@@ -11,31 +11,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from foreloom.evaluation.evaluate import Evaluation, ForecastExample
 from foreloom.evaluation.metrics import METRICS
+from foreloom.evaluation.published import TRAINED_ON
+from foreloom.evaluation.result import Evaluation, ForecastExample
+from foreloom.evaluation.skill import BASELINE
 from foreloom.files import whole_or_absent, write_text
 from foreloom.report.figures import ForecastPanel, forecast_figure
 from foreloom.report.style import save_figure
-from foreloom.report.tables import ScoreTable, table_of
+from foreloom.report.tables import ScoreTable
 
 MAX_OVERVIEW = 6
 """Tasks in the picture that shows the median window of each."""
 
 
-def write_scores(
-    evaluation: Evaluation, csv_path: Path, *, metrics: Sequence[str] | None = None, notes: Sequence[str] = ()
-) -> ScoreTable:
-    """Write the rows to `csv_path`, the table as Markdown beside it, and draw the examples of each task; the table.
+def write_scores(evaluation: Evaluation, table: ScoreTable, csv_path: Path, *, notes: Sequence[str] = ()) -> None:
+    """Write the rows to `csv_path`, their table as Markdown beside it, and draw the examples of each task.
 
     A task's best, median and worst window share a picture a model; another shows the median window of each task.
-    `metrics` are the columns of the table (default: WQL and MASE, or MSE and MAE of sliding windows), `notes` sentences
-    that stand below it.
+    `notes` are sentences that stand below the table.
     """
     write_rows(evaluation.rows, csv_path)
-    _draw(evaluation.examples, csv_path)
-    table = table_of(evaluation.rows, metrics)
     write_text(csv_path.with_suffix(".md"), table.to_markdown() + "".join(f"\n{note}\n" for note in notes))
-    return table
+    _draw(evaluation.examples, csv_path)
 
 
 def _draw(examples: Mapping[str, Mapping[str, Sequence[ForecastExample]]], csv_path: Path) -> None:
@@ -87,7 +84,20 @@ def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 ModelScores = dict[str, dict[str, float]]
-"""Of one model: task -> metric -> score."""
+"""Of one model: task -> metric -> score; and `TRAINED_ON`, 1 where the model has seen the task's data in training."""
+
+_MODEL, _TASK = ("model", "model_name"), ("task", "task_name", "dataset")
+"""What score files call these columns: ours, fev's, and those of Chronos and GIFT-Eval."""
+_SEEN = (TRAINED_ON, "trained_on_this_dataset")
+_OF_GIFT_EVAL = {
+    "MASE": "eval_metrics/MASE[0.5]",
+    "WQL": "eval_metrics/mean_weighted_sum_quantile_loss",
+    "WAPE": "eval_metrics/ND[0.5]",
+    "MAE": "eval_metrics/MAE[0.5]",
+    "MSE": "eval_metrics/MSE[0.5]",
+    "sMAPE": "eval_metrics/sMAPE[0.5]",
+}
+_TRUTHS = {"": 0.0, "0": 0.0, "false": 0.0, "0.0": 0.0, "1": 1.0, "true": 1.0, "1.0": 1.0}
 
 
 @dataclass(frozen=True)
@@ -101,34 +111,42 @@ class ScoreFile:
 
 
 def read_scores(path: str | Path) -> ScoreFile:
-    """Read a CSV of `foreloom evaluate`.
+    """Read a CSV of `foreloom evaluate`, or one that fev, GIFT-Eval or Chronos publish their results in.
 
     Raises ValueError, with the line, for a file of another kind, a score that is no number, and a model and task that
     are there twice.
     """
     path = Path(path)
-    hint = "Give a CSV that `foreloom evaluate` wrote."
+    hint = "Give a CSV that `foreloom evaluate`, fev or GIFT-Eval wrote."
     models: dict[str, ModelScores] = {}
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             columns = reader.fieldnames or ()
-            metrics = tuple(name for name in columns if name in METRICS)
-            if not {"model", "task"} <= set(columns) or not metrics:
+            model, task, seen = (next((one for one in names if one in columns), "") for names in (_MODEL, _TASK, _SEEN))
+            metrics = {name: name for name in columns if name in METRICS}
+            metrics |= {name: theirs for name, theirs in _OF_GIFT_EVAL.items() if theirs in columns}
+            if not model or not task or not metrics:
                 raise ValueError(f"{path}: not a table of scores, which has columns model, task, WQL, MASE ... {hint}")
             for row in reader:
                 line = f"{path}:{reader.line_num}"
-                tasks = models.setdefault(row["model"], {})
-                if row["task"] in tasks:
-                    raise ValueError(
-                        f"{line}: task {row['task']!r} of model {row['model']!r} is there twice; keep one."
-                    )
-                tasks[row["task"]] = {metric: _number(row[metric], metric, line) for metric in metrics}
+                name = BASELINE if re.sub(r"[\W_]+", "-", row[model]).casefold() == BASELINE else row[model]
+                tasks = models.setdefault(name, {})
+                if row[task] in tasks:
+                    raise ValueError(f"{line}: task {row[task]!r} of model {name!r} is there twice; keep one.")
+                tasks[row[task]] = {metric: _number(row[column], metric, line) for metric, column in metrics.items()}
+                if seen:
+                    tasks[row[task]][TRAINED_ON] = _truth(row[seen], seen, line)
     except (UnicodeDecodeError, csv.Error):
         raise ValueError(f"{path}: not a CSV file. {hint}") from None
     if not models:
         raise ValueError(f"{path}: the table has no rows. {hint}")
-    return ScoreFile(path, metrics, models)
+    return ScoreFile(path, tuple(metrics), models)
+
+
+def trained_on(scores: ModelScores) -> list[str]:
+    """The tasks whose data a model has seen in training, as far as its file says so."""
+    return [task for task, of_task in scores.items() if of_task.get(TRAINED_ON)]
 
 
 def find_metric(name: str, files: Sequence[ScoreFile]) -> str:
@@ -191,6 +209,13 @@ def _number(text: str | None, metric: str, line: str) -> float:
         return float(text or "nan")
     except ValueError:
         raise ValueError(f"{line}: {metric} is {text!r}, a number is wanted.") from None
+
+
+def _truth(text: str | None, column: str, line: str) -> float:
+    known = _TRUTHS.get((text or "").strip().casefold())
+    if known is None:
+        raise ValueError(f"{line}: {column} is {text!r}; write 1 where the model has seen the task's data, else 0.")
+    return known
 
 
 def task_scores(models: Mapping[str, ModelScores], metric: str) -> dict[str, dict[str, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,8 +24,14 @@ METRICS = ("WQL", "MASE")
 
 Cell = str | float | None
 """A text, a number, or nothing to say."""
-Form = Literal["markdown", "latex", "csv", "html"]
-ENDINGS: Mapping[str, Form] = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".html": "html"}
+Form = Literal["markdown", "latex", "csv", "html", "json"]
+ENDINGS: Mapping[str, Form] = {
+    ".md": "markdown",
+    ".tex": "latex",
+    ".csv": "csv",
+    ".html": "html",
+    ".json": "json",
+}
 
 _LATEX = str.maketrans(
     {
@@ -68,7 +75,7 @@ class ScoreTable:
     rows: list[list[Cell]]
     """A task and model each."""
     summary: list[list[Cell]]
-    """Per model: the average of each score, and the geometric mean of each relative score."""
+    """Per model: the average of each score, the geometric mean of each relative score, and the tasks each is over."""
     title: str = ""
     notes: tuple[str, ...] = ()
     """Sentences about it: what was left out, what the columns mean."""
@@ -85,6 +92,7 @@ class ScoreTable:
             "latex": self.to_latex,
             "csv": self.to_csv,
             "html": self.to_page,
+            "json": self.to_json,
         }
         return forms[form]()
 
@@ -116,6 +124,13 @@ class ScoreTable:
         writer.writerow([column.name for column in self.columns])
         writer.writerows([["" if cell is None else cell for cell in row] for row in self.rows])
         return text.getvalue()
+
+    def to_json(self) -> str:
+        """Title, rows, summary and notes, numbers in full; null where there is none."""
+        names = [column.name for column in self.columns]
+        rows, summary = ([dict(zip(names, row, strict=True)) for row in part] for part in (self.rows, self.summary))
+        whole = {"title": self.title, "rows": rows, "summary": summary, "notes": self.notes}
+        return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
 
     def to_markdown(self) -> str:
         """A GitHub table between title and notes; relative scores below 1 and the summary are bold."""
@@ -248,7 +263,8 @@ def score_table(
     """Lay out evaluation rows, each a mapping with `task`, `model` and scores by metric name (lower is better).
 
     Every metric fills a column, and where the baseline is among the models two more: its score, and the model's
-    relative to it. Averages and geometric means leave out tasks without a finite score. A single model goes unnamed.
+    relative to it. Averages and geometric means leave out tasks without a finite score, and the row below them says
+    how many tasks each is over. A single model goes unnamed.
     Raises ValueError for a row without task or model, and for a task scored twice by one model.
     """
     scores = _by_model_and_task(rows)
@@ -272,13 +288,17 @@ def score_table(
         cells = [[_cell(column, own, base.get(task, {})) for column in columns] for task, own in tasks.items()]
         averages: list[Cell] = []
         geometric_means: list[Cell] = []
+        counts: list[Cell] = []
         for column, values in zip(columns, zip(*cells, strict=True), strict=True):
             averages.append(None if column.kind == "relative" else mean(values))
             geometric_means.append(relative_mean(values) if column.kind == "relative" else None)
+            counts.append(_num_numbers(values))
         body += [[*[task, model][: len(labels)], *row] for task, row in zip(tasks, cells, strict=True)]
         summary.append([*["Average", model][: len(labels)], *averages])
         if is_relative:
             summary.append([*["Geometric mean", model][: len(labels)], *geometric_means])
+        if any(len(tasks) > 1 for tasks in models.values()):
+            summary.append([*["Tasks", model][: len(labels)], *counts])
     return ScoreTable([*labels, *columns], body, summary)
 
 
@@ -315,6 +335,10 @@ def mean(values: Iterable[Cell]) -> float | None:
     return sum(numbers) / len(numbers) if numbers else None
 
 
+def _num_numbers(values: Iterable[Cell]) -> int:
+    return sum(isinstance(value, float) for value in values)
+
+
 def relative_mean(values: Iterable[Cell]) -> float | None:
     return finite(geometric_mean([value for value in values if isinstance(value, float)]))
 
@@ -334,7 +358,7 @@ def sliding_table(rows: Iterable[Mapping[str, Any]]) -> ScoreTable:
     """Rows of `evaluation.sliding`, task by task; what could not be scored is a row that says so.
 
     Relative scores are divided by Seasonal Naive's. Where several tasks were scored, a summary: the average of each
-    score, and the geometric mean of each relative score.
+    score, the geometric mean of each relative score, and the number of tasks each is over.
     """
     columns = [
         Column("Task", "text"),
@@ -362,12 +386,11 @@ def sliding_table(rows: Iterable[Mapping[str, Any]]) -> ScoreTable:
 
     summary: list[list[Cell]] = []
     for model, scored in scores_of.items():
-        means = [
-            relative_mean(values) if column.kind == "relative" else mean(values)
-            for column, values in zip(columns[4:], zip(*scored, strict=True), strict=True)
-        ]
+        by_column = list(zip(columns[4:], zip(*scored, strict=True), strict=True))
+        means = [relative_mean(values) if one.kind == "relative" else mean(values) for one, values in by_column]
         if len(scored) > 1:
             summary.append(["Mean", model, None, None, *means])
+            summary.append(["Tasks", model, None, None, *(_num_numbers(values) or None for _, values in by_column)])
     return ScoreTable(columns, body, summary)
 
 

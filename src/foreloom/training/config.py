@@ -8,8 +8,10 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
+from torch import nn
 
 from foreloom.config.section import section
+from foreloom.models.common.lora import fits
 
 
 @section
@@ -24,7 +26,7 @@ class TrainingConfig:
     """Rows of the global batch, over all ranks and micro-batches. A row is one variate of one sample."""
     micro_batch_size: Annotated[int, Field(ge=0)] = 0
     """Most rows of one forward on one device; 0: a rank's whole share. Changes memory and speed, not results (but for
-    an auxiliary loss of experts, which is a statistic of each forward)."""
+    an auxiliary loss of experts, which is a statistic of each forward, and what dropout drops)."""
     seed: Annotated[int, Field(ge=0)] = 42
     """Of the initial weights, the order of the data and dropout."""
     output_dir: str = ""
@@ -35,6 +37,9 @@ class TrainingConfig:
     """Newest checkpoints kept (0: all). The best and the final one are kept besides."""
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     """Gradients whose global norm is above this are scaled down to it; 0: never."""
+    max_skipped_steps: Annotated[int, Field(ge=0)] = 50
+    """A run ends with an error when so many steps in a row were skipped, their loss or gradient not finite or without
+    anything to learn from; 0: it never does."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of compute; weights and optimizer are fp32 always. auto: bf16 on CUDA devices that have it, fp32 elsewhere."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -43,12 +48,18 @@ class TrainingConfig:
     """torch.compile each block."""
     activation_checkpointing: bool = False
     """Recompute each block in the backward pass instead of keeping its activations: less memory, more compute."""
+    train_only: tuple[str, ...] = ()
+    """Names of the parameters that are trained, * standing for anything (output_patch_embedding.*); empty: all."""
+    freeze: tuple[str, ...] = ()
+    """Names of parameters that stay as they are (encoder.block.[0-5].*)."""
 
     def __post_init__(self) -> None:
         if self.steps is None and self.epochs is None:
             raise ValueError("steps, or epochs where data.stride is set, is required and not given")
         if self.steps is not None and self.epochs is not None:
             raise ValueError("steps and epochs say the same thing; keep one and set the other to null")
+        if self.train_only and self.freeze:
+            raise ValueError("train_only and freeze say the same thing; keep one")
 
     @property
     def num_steps(self) -> int:
@@ -73,3 +84,21 @@ def autocast_dtype(precision: Literal["auto", "fp32", "bf16"], device: torch.dev
             "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
         )
     return torch.bfloat16 if precision == "bf16" else None
+
+
+def freeze(module: nn.Module, config: TrainingConfig) -> None:
+    """Leave to be trained what the section says, in place. ValueError names a pattern that fits no parameter."""
+    names = [name for name, _ in module.named_parameters()]
+    for key, patterns in (("train_only", config.train_only), ("freeze", config.freeze)):
+        for pattern in patterns:
+            if not any(fits(name, pattern) for name in names):
+                raise ValueError(
+                    f"training.{key}: {pattern!r} fits no parameter of the model, whose names are like {names[0]} and "
+                    f"{names[-1]} (`foreloom report parameters` counts them)."
+                )
+    for name, parameter in module.named_parameters():
+        is_named = any(fits(name, pattern) for pattern in (*config.train_only, *config.freeze))
+        if is_named if config.freeze else config.train_only and not is_named:
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise ValueError("training.freeze: nothing is left to be trained.")

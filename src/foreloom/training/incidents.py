@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from foreloom.data.loader import BatchLoader
 from foreloom.training.log_interval import StepOutcome
+from foreloom.training.state import RunProgress
 
 
 class Incident(NamedTuple):
@@ -23,6 +24,13 @@ class Incident(NamedTuple):
     sentence: str
     deviations: float | None = None
     """Of a spike: how far above the median."""
+
+
+class FutileRunError(ValueError):
+    """A run in which nothing is learned any more, or nothing ever was."""
+
+    exit_code = 3
+    raised_on_every_rank = True
 
 
 class LossSpikes:
@@ -64,10 +72,12 @@ class Incidents:
     def __init__(self, run_dir: object) -> None:
         self._run_dir = run_dir
         self._spikes = LossSpikes()
+        self._skipped: StepOutcome | None = None  # the newest
 
     def note(self, outcome: StepOutcome) -> Incident | None:
         """Take in a step as read from the device; what there is to say where it went wrong."""
         if not outcome.is_applied:
+            self._skipped = outcome
             return Incident("skipped_step", f"{outcome.why_skipped} {self._look(outcome.step)}")
         before = self._spikes.recent
         usual = median(before) if before else math.nan
@@ -79,6 +89,25 @@ class Incidents:
             f"median {usual:.4g} of the {LossSpikes.WINDOW} steps before. {self._look(outcome.step)}"
         )
         return Incident("loss_spike", sentence, deviations)
+
+    def check(self, progress: RunProgress, *, limit: int, is_over: bool) -> None:
+        """Raises FutileRunError where the newest `limit` steps (0: however many) were skipped, or the run is over and
+        all were."""
+        in_a_row = progress.num_skipped_in_a_row
+        is_none = progress.num_skipped_steps == progress.step
+        if not in_a_row or not ((is_over and is_none) or 0 < limit <= in_a_row):
+            return
+        assert self._skipped
+        advice = (
+            "Lower optimizer.learning_rate, give it a warm-up, and look at the data for values far too large"
+            if self._skipped.count
+            else "Look at the data with `foreloom data inspect`: targets are missing, or beyond what the model takes"
+        )
+        how_many = "no step of the run" if is_none else f"none of the last {in_a_row:,} steps"
+        raise FutileRunError(
+            f"{how_many} has changed a weight. The newest: {self._skipped.why_skipped} {advice}. "
+            f"{self._look(self._skipped.step)} (training.max_skipped_steps={limit} says when a run is given up.)"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return {"recent": list(self._spikes.recent)}

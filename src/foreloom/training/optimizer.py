@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Annotated, Any, Literal, Protocol
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from foreloom.config.section import section
 from foreloom.models.common.count import ParameterKind
@@ -24,14 +26,20 @@ Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 class OptimizerConfig:
     """What turns gradients into updates."""
 
-    name: Literal["adamw"] = "adamw"
-    """AdamW with decoupled weight decay (Loshchilov and Hutter, 2019)."""
+    name: Literal["adamw", "muon", "sgd"] = "adamw"
+    """adamw: with decoupled weight decay (Loshchilov and Hutter, 2019). muon: hidden matrices move by their
+    orthogonalised momentum (Jordan et al., 2024), as far as an AdamW update would, so that one learning rate serves
+    both (Liu et al., 2025); the rest by AdamW. sgd: with momentum, and with decoupled weight decay too."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     """At the peak of the schedule."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     """Decay rates of the running mean of the gradient and of its square."""
     epsilon: Annotated[float, Field(gt=0)] = 1e-8
     """Added to the root of the second moment."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """Of muon and sgd: decay rate of the running sum of gradients."""
+    nesterov: bool = True
+    """Of muon and sgd: look one gradient ahead of the momentum."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Share of a parameter taken off it in each update, times the learning rate."""
     weight_decay_on: Literal["matrices", "all_but_biases"] = "matrices"
@@ -51,6 +59,10 @@ class OptimizerConfig:
     """Where the schedule ends, as a share of learning_rate."""
 
     def __post_init__(self) -> None:
+        idle = {"adamw": ("momentum", "nesterov"), "sgd": ("betas", "epsilon"), "muon": ()}[self.name]
+        for one in fields(self):
+            if one.name in idle and getattr(self, one.name) != one.default:
+                raise ValueError(f"{one.name} has no effect with name: {self.name}; remove it")
         if self.warmup_steps and self.warmup_ratio:
             raise ValueError("warmup_steps and warmup_ratio say the same thing; keep one")
         if self.decay_steps and self.decay_ratio:
@@ -75,8 +87,12 @@ class OptimizerConfig:
         warmup = num_warmup_updates(num_updates, warmup_steps=self.warmup_steps, warmup_ratio=self.warmup_ratio)
         decay = self.decay_steps or max(1, round(self.decay_ratio * num_updates)) if self.schedule == "wsd" else 0
         if warmup + decay > num_updates:
+            given = [
+                name for name in ("warmup_steps", "warmup_ratio", "decay_steps", "decay_ratio") if getattr(self, name)
+            ]
             raise ValueError(
-                f"optimizer: {warmup} steps of warm-up and {decay} of decay exceed training.steps={num_updates}"
+                f"optimizer: {warmup} steps of warm-up and {decay} of decay exceed training.steps={num_updates}: lower "
+                f"{' or '.join(f'optimizer.{name}' for name in given)}, or raise training.steps"
             )
         factor = schedule_factor(
             self.schedule, update, num_updates, num_warmup=warmup, num_decay=decay, final_ratio=self.final_ratio
@@ -111,6 +127,8 @@ class FusedAdamW(torch.optim.AdamW):
     def __init__(self, groups: list[dict[str, Any]], *, max_grad_norm: float, **settings: Any) -> None:
         super().__init__(groups, fused=True, **settings)
         self.max_grad_norm = max_grad_norm
+        self.grad_scale: Tensor | None = None
+        self.found_inf: Tensor | None = None
 
     def update(self, totals: Tensor, learning_rate: float) -> Tensor:
         """See `Optimizer`."""
@@ -127,6 +145,65 @@ class FusedAdamW(torch.optim.AdamW):
         return 1.0 - skip.float()
 
 
+class GroupwiseOptimizer(FusedAdamW):
+    """Each group by its own `rule`: adamw, muon or sgd."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        """One update of every group, by the divisor and the verdict that `update` left."""
+        groups = self.param_groups
+        self.param_groups = [group for group in groups if group["rule"] == "adamw"]
+        if self.param_groups:
+            super().step(closure)
+        self.param_groups = groups
+        for group in groups:
+            if group["rule"] != "adamw":
+                for parameter in group["params"]:
+                    self._move(parameter, group)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        torch.optim.Optimizer.__setstate__(self, state)  # AdamW's expects a step count of every parameter
+
+    def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        """M <- m M + G; W <- (1 - lr d) W - lr f(M), or f(G + m M) for nesterov. f is the identity, or Muon's."""
+        if parameter.grad is None:
+            return
+        gradient, zero = parameter.grad, parameter.grad.new_zeros(())
+        skip = zero.bool() if self.found_inf is None else self.found_inf > 0
+        if self.grad_scale is not None:
+            gradient = gradient / self.grad_scale
+        gradient = torch.where(skip, zero, gradient)  # NaN times 0 would be NaN
+        state = self.state[parameter]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        momentum = state["momentum_buffer"]
+        momentum.mul_(torch.where(skip, zero + 1, zero + group["momentum"])).add_(gradient)
+        ahead = gradient.add(momentum, alpha=group["momentum"]) if group["nesterov"] else momentum
+        direction = orthogonalised(ahead) if group["rule"] == "muon" else ahead
+        rate = torch.where(skip, zero, zero + group["lr"])
+        parameter.mul_(1 - rate * group["weight_decay"]).sub_(rate * direction)
+
+
+def orthogonalised(matrix: Tensor) -> Tensor:
+    """U V^T of U S V^T, about: every singular value brought near 1 by five steps of Newton and Schulz (Jordan et al.,
+    2024, "Muon"), times 0.2 sqrt(max(rows, columns)), the size of an AdamW update (Liu et al., 2025, eq. 4).
+
+    (..., rows, columns), a matrix each. A sharded one is gathered, and the share of this rank given back.
+    """
+    if isinstance(matrix, DTensor):
+        whole = orthogonalised(matrix.full_tensor())
+        return distribute_tensor(whole, matrix.device_mesh, matrix.placements, src_data_rank=None)
+    x = matrix.bfloat16() if matrix.device.type == "cuda" else matrix
+    is_tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if is_tall else x
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    for _ in range(5):
+        gram = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    x = x.mT if is_tall else x
+    return x.to(matrix.dtype) * (0.2 * max(matrix.shape[-2:]) ** 0.5)
+
+
 def build_optimizer(
     config: OptimizerConfig,
     parameters: Iterable[tuple[str, nn.Parameter]],
@@ -135,19 +212,22 @@ def build_optimizer(
     max_grad_norm: float,
 ) -> FusedAdamW:
     """The optimizer of the trainable ones of `parameters`, in groups by what the recipe does to their `kinds`."""
-    decayed: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in parameters:
         if parameter.requires_grad:
-            is_matrix = kinds[name] is not ParameterKind.VECTOR
+            kind = kinds[name]
+            is_matrix = kind is not ParameterKind.VECTOR
             decays = "bias" not in name if config.weight_decay_on == "all_but_biases" else is_matrix
-            (decayed if decays else others).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay, "lr_scale": 1.0},
-        {"params": others, "weight_decay": 0.0, "lr_scale": 1.0},
-    ]
-    return FusedAdamW(
-        [group for group in groups if group["params"]],
+            rule = "adamw" if config.name == "muon" and kind is not ParameterKind.HIDDEN else config.name
+            groups.setdefault((rule, decays), []).append(parameter)
+    of_rule = {} if config.name == "adamw" else {"momentum": config.momentum, "nesterov": config.nesterov}
+    optimizer = FusedAdamW if config.name == "adamw" else GroupwiseOptimizer
+    return optimizer(
+        [
+            {"params": params, "rule": rule, "weight_decay": config.weight_decay if decays else 0.0, "lr_scale": 1.0}
+            | of_rule
+            for (rule, decays), params in sorted(groups.items(), key=lambda group: group[0], reverse=True)
+        ],
         max_grad_norm=max_grad_norm,
         lr=config.learning_rate,
         betas=config.betas,

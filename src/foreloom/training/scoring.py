@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from foreloom.checkpoint.manifest import VALIDATION_LOSS
-from foreloom.data.batch import MicroBatch
+from foreloom.data.batch import ExplainsItself, MicroBatch
 from foreloom.data.config import ValidationConfig
-from foreloom.distributed.parallelize import ParallelModel
+from foreloom.distributed.parallelize import ParallelModel, local_part
 from foreloom.distributed.process import Process
-from foreloom.distributed.reduce import sum_over_ranks
+from foreloom.distributed.reduce import gather_objects, max_over_ranks, sum_over_ranks
 from foreloom.models.family import ModelFamily
 from foreloom.monitoring.monitor import Monitor
+from foreloom.monitoring.progress import Progress
 from foreloom.monitoring.record import BenchmarkRecord, Tier, ValidationRecord, score_name
 from foreloom.training.step import OutputSums
+
+StopSignal = Callable[[], int]
+"""The number of the signal that this rank was told to stop by, 0: none."""
+_MOST_NAMED = 3
+
+
+def _go_on() -> int:
+    return 0
 
 
 class Benchmark(Protocol):
@@ -54,11 +64,13 @@ class BestLoss:
     """Validations since that improvement."""
 
     def note(self, step: int, loss: float, min_delta: float) -> None:
-        """Take in a validation. A loss that is not finite improves nothing."""
+        """Take in a validation. A loss that is not finite says nothing: nothing is better for it, nothing in vain."""
         self.last_step = step
+        if not math.isfinite(loss):
+            return
         if loss < self.loss:
             self.loss, self.step = loss, step
-        if loss < self.reference - min_delta or (math.isinf(self.reference) and math.isfinite(loss)):
+        if loss < self.reference - min_delta or math.isinf(self.reference):
             self.reference, self.num_in_vain = loss, 0
         else:
             self.num_in_vain += 1
@@ -70,7 +82,10 @@ class Validation:
     def __init__(self, config: ValidationConfig, held_out: Iterable[MicroBatch]) -> None:
         self.config = config
         self.best = BestLoss()
+        self.warnings: list[str] = []
+        """Of the last run, for people; on the main rank."""
         self._held_out = held_out
+        self._has_told = False
 
     def is_due(self, step: int, *, is_last: bool) -> bool:
         """Is the model after `step` to be measured? Before the first step too: a fine-tuned model may start best."""
@@ -94,27 +109,39 @@ class Validation:
         """The step whose weights the run is to end with; None where they are those of its last step."""
         return self.best.step if self.config.restores else None
 
-    def run(self, step: int, parallel: ParallelModel, family: ModelFamily, process: Process) -> ValidationRecord:
+    def run(
+        self, step: int, parallel: ParallelModel, family: ModelFamily, process: Process, stop: StopSignal = _go_on
+    ) -> ValidationRecord | None:
         """Measure the model after `step`, in eval mode. Collective; equal on every rank.
 
+        None where `stop()` is a signal's number on some rank before the last micro-batch: nothing was measured then.
         Raises ValueError where nothing of what is held out counts in the loss.
         """
-        sums = OutputSums(process.device)
+        self.warnings = []
+        sums, losses = OutputSums(process.device), list[Tensor]()
         parallel.module.eval()
-        with torch.no_grad():
-            for micro_batch in self._held_out:
-                with parallel.autocast(process.device):
-                    sums.add(parallel.module(**family.batch(parallel.model, micro_batch, process.device)))
-        parallel.module.train()
+        try:
+            with torch.no_grad(), Progress(f"Validation after step {step:,}", process.is_main) as progress:
+                for micro_batch in progress.over(self._held_out):
+                    if max_over_ranks(stop(), process):
+                        return None
+                    with parallel.autocast(process.device):
+                        output = parallel.module(**family.batch(parallel.model, micro_batch, process.device))
+                    sums.add(output)
+                    losses.append(output.objective.sum.detach())
+        finally:
+            parallel.module.train()
         total = sum_over_ranks(sums.vector, process)
         loss_sum, count = total[:2].tolist()
         if not count:
-            raise ValueError("validation: nothing of what is held out counts in the loss; hold out more")
+            raise ValueError(f"validation: nothing held out counts in the loss: {self._why_nothing(process)}")
+        loss = loss_sum / count
+        self.best.note(step, loss, self.config.min_delta)
+        self._tell(step, loss, losses, parallel.model, process)
         tally = {name: value.cpu().numpy() for name, value in sums.tally(total[2:]).items()}
-        self.best.note(step, loss_sum / count, self.config.min_delta)
         return ValidationRecord(
             step=step,
-            loss=loss_sum / count,
+            loss=loss,
             best_loss=self.best.loss,
             best_step=self.best.step,
             num_in_vain=self.best.num_in_vain,
@@ -124,6 +151,45 @@ class Validation:
                 name.removeprefix("train_"): value
                 for name, value in (family.experts.figures(parallel.model, tally) if tally else {}).items()
             },
+        )
+
+    def _why_nothing(self, process: Process) -> str:
+        held_out = self._held_out
+        why = held_out.why_nothing_counts() if isinstance(held_out, ExplainsItself) else "it holds no value to forecast"
+        return f"{'; '.join(dict.fromkeys(gather_objects(why, process)))}. Hold out other data, or more of them."
+
+    def _tell(self, step: int, loss: float, losses: Sequence[Tensor], model: nn.Module, process: Process) -> None:
+        """Which windows are left out, once; and, whenever the loss is not finite, why, and what becomes of that."""
+        held_out = self._held_out
+        if not self._has_told and isinstance(held_out, ExplainsItself):
+            self._has_told = True
+            if names := [name for of_rank in gather_objects(held_out.left_out(), process) for name in of_rank]:
+                num = "a window that holds" if len(names) == 1 else f"{len(names):,} windows that hold"
+                more = f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""
+                self.warnings.append(
+                    f"The validation leaves out {num} a value a million times farther away than the past reaches: "
+                    f"{'; '.join(names[:_MOST_NAMED])}{more}."
+                )
+        if math.isfinite(loss):
+            return
+        weight = next((n for n, p in model.named_parameters() if not local_part(p).isfinite().all()), "")
+        broken = next((n for n, its in enumerate(losses) if not its.isfinite()), None)
+        where = ""
+        if broken is not None and isinstance(held_out, ExplainsItself):
+            where = held_out.largest_value(next(itertools.islice(held_out, broken, None)))
+        facts = gather_objects((weight, where), process)
+        weight, where = (next((fact[i] for fact in facts if fact[i]), "") for i in (0, 1))
+        why = f": the model's weights are not, {weight} among them" if weight else ""
+        if where and not weight:
+            why = f"; the largest value among those that made it so is in {where}"
+        kept = (
+            f"those of step {self.best.step:,}"
+            if self.best.step is not None
+            else "none yet: the run would end with its last ones"
+        )
+        self.warnings.append(
+            f"The validation loss after step {step:,} is not finite{why}. It says nothing, and does not count against "
+            f"patience; the best weights are {kept}."
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -146,16 +212,23 @@ class Scoring:
         benchmark: Benchmark | None,
     ) -> None:
         self.validation = validation
+        self.stopped_by = 0
+        """The signal that cut off a validation, the same on every rank; 0: none."""
         self._parallel, self._family, self._process = parallel, family, process
         self._monitor = monitor
         self._benchmark = benchmark
 
-    def validate(self, step: int, *, is_last: bool) -> dict[str, float]:
-        """The validation loss after `step` by name, where it is due."""
+    def validate(self, step: int, *, is_last: bool, stop: StopSignal = _go_on) -> dict[str, float]:
+        """The validation loss after `step` by name, where it is due and no signal in `stop()` cuts it off."""
         if self.validation is None or not self.validation.is_due(step, is_last=is_last):
             return {}
-        record = self.validation.run(step, self._parallel, self._family, self._process)
+        record = self.validation.run(step, self._parallel, self._family, self._process, stop)
+        if record is None:
+            self.stopped_by = max_over_ranks(stop(), self._process)
+            return {}
         self._monitor.log_validation(record)
+        for sentence in self.validation.warnings if self._process.is_main else ():
+            self._monitor.warn("validation_data", sentence, step=step)
         if self.validation.is_exhausted:
             self._monitor.event("early_end", self.validation.why_exhausted, step=step)
         return {VALIDATION_LOSS: record.loss}

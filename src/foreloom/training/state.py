@@ -14,7 +14,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    get_state_dict,
+    set_state_dict,
+)
 
 from foreloom.distributed.process import Process
 from foreloom.distributed.reduce import sum_over_ranks
@@ -39,6 +44,8 @@ class RunProgress:
     flops: float = 0.0
     seconds: float = 0.0
     num_skipped_steps: int = 0
+    num_skipped_in_a_row: int = 0
+    """The newest steps, back to one that was not skipped."""
     num_non_finite_steps: int = 0
     """Of the skipped ones, those whose loss or gradient was not finite."""
     num_clipped_steps: int = 0
@@ -67,7 +74,7 @@ class RunProgress:
         return asdict(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
+        vars(self).update(vars(RunProgress(**state)))
 
 
 class LaneCarry:
@@ -126,13 +133,18 @@ class LaneCarry:
         return torch.from_numpy(np.asarray(lane_R, dtype=np.int64)).to(self._process.device, non_blocking=True)
 
 
+_TRAINED = StateDictOptions(ignore_frozen_params=True, strict=False)
+"""Parameters that are trained, and buffers: what is frozen is where the run began with it."""
+
+
 def read_tensors(module: nn.Module, optimizer: Any, carry: LaneCarry | None) -> dict[str, Any]:
-    """Model and optimizer state by parameter name, sharded as the model is, named as without wrappers. Collective.
+    """Model and optimizer state of what is trained, by parameter name, sharded as the model is, named as without
+    wrappers: tensors only. Collective.
 
     `optimizer` is an `optimizer.Optimizer`, and so one of torch's.
     """
-    model_state, optimizer_state = get_state_dict(module, optimizer)
-    state: dict[str, Any] = {"model": model_state, "optimizer": optimizer_state}
+    model_state, optimizer_state = get_state_dict(module, optimizer, options=_TRAINED)
+    state: dict[str, Any] = {"model": model_state, "optimizer": {"state": optimizer_state["state"]}}
     return state | ({"carry": carry.tensors()} if carry else {})
 
 
@@ -142,8 +154,10 @@ def write_tensors(module: nn.Module, optimizer: Any, state: Mapping[str, Any]) -
     The settings of the optimizer's groups (betas, weight decay) stay as they are: the recipe at hand has given them.
     """
     groups = get_optimizer_state_dict(module, optimizer)["param_groups"]
-    optimizer_state = {**state["optimizer"], "param_groups": groups}
-    set_state_dict(module, optimizer, model_state_dict=state["model"], optim_state_dict=optimizer_state)
+    optimizer_state = {"state": state["optimizer"]["state"], "param_groups": groups}
+    set_state_dict(
+        module, optimizer, model_state_dict=state["model"], optim_state_dict=optimizer_state, options=_TRAINED
+    )
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:

@@ -74,7 +74,9 @@ class OptimizerStep:
         try:
             totals, _ = self._gradients([micro_batch], 0)
             self.optimizer.update(torch.full_like(totals, torch.nan), 0.0)
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             raise ValueError(_out_of_memory_sentence(error, micro_batch, self._process)) from error
         if self._carry:
             self._carry.go_on(totals.new_zeros(()))
@@ -225,10 +227,16 @@ class RunningTally:
         self._sums = {name: torch.tensor(value, dtype=dtype, device=self._device) for name, value in state.items()}
 
 
-def _out_of_memory_sentence(error: torch.OutOfMemoryError, micro_batch: MicroBatch, process: Process) -> str:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Has a device, or the host, no more memory to give?"""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _out_of_memory_sentence(error: RuntimeError | MemoryError, micro_batch: MicroBatch, process: Process) -> str:
+    first_line = str(error).partition("\n")[0]
     return (
         f"one micro-batch of {micro_batch.size} does not fit on {process.device} of rank {process.rank} "
-        f"({str(error).splitlines()[0]}). Set training.micro_batch_size below {micro_batch.num_rows} (results stay the "
+        f"({first_line}). Set training.micro_batch_size below {micro_batch.num_rows} (results stay the "
         "same), or training.activation_checkpointing=true, or share the model between devices with "
         "parallel.strategy=fsdp"
     )

@@ -15,7 +15,7 @@ import torch
 from foreloom import subnormals
 from foreloom.checkpoint.checkpointer import Checkpointer, CheckpointError, CheckpointFolder
 from foreloom.checkpoint.export import whole_state_dict, write_folder
-from foreloom.checkpoint.manifest import Manifest, installed_versions
+from foreloom.checkpoint.manifest import Manifest, OtherVersionError, installed_versions
 from foreloom.data.loader import BatchLoader, StepBatch
 from foreloom.distributed.agreement import check_agreement, check_disjoint, code_hash
 from foreloom.distributed.parallelize import ParallelModel
@@ -57,8 +57,9 @@ class Trainer:
 
     All ranks construct one with the same arguments (their own share of `loader`, and `process`) and call `train` once;
     `run.build` shows how. `learning_rate(k)` is that of update k, from 1; `flops_per_row` what a row costs.
-    `validation` and `benchmark` score the model as it trains. `banner` is shown by the monitor; `config_hash` must
-    agree between ranks. `on_start()` is called on all ranks once the run may begin or go on, before its first line.
+    `validation` and `benchmark` score the model as it trains; `frozen` knows what is not trained. `banner` is shown by
+    the monitor; `config_hash` must agree between ranks. `card(step)` is the README.md of hf/ folders. `on_start()` is
+    called on all ranks once the run may begin or go on, before its first line.
     """
 
     def __init__(
@@ -76,14 +77,17 @@ class Trainer:
         flops_per_row: float,
         validation: Validation | None = None,
         benchmark: Benchmark | None = None,
+        frozen: Stateful | None = None,
         banner: Mapping[str, Mapping[str, Any]] | None = None,
         config_hash: str = "",
+        card: Callable[[int], str] = lambda step: "",
         on_start: Callable[[], None] = lambda: None,
     ) -> None:
         self.config, self.family, self.parallel, self.process = config, family, parallel, process
         self.optimizer, self.learning_rate, self.loader = optimizer, learning_rate, loader
         self.checkpointer, self.monitor = checkpointer, monitor
         self.config_hash, self.on_start, self.flops_per_row = config_hash, on_start, flops_per_row
+        self.card = card
         peak = find_peak(process.device, monitor.config.peak_flops)
         self.banner = {**(banner or {}), "Monitoring": {"MFU": peak.sentence}}
         self.interval = LogInterval(process.device, process.world_size, flops_per_row, peak.flops)
@@ -92,6 +96,7 @@ class Trainer:
         if family.carry:
             self.carry = LaneCarry(family.carry(parallel.model, config.batch_size, process.device), process)
         self.optimizer_step = OptimizerStep(parallel, family, optimizer, process, self.interval.stopwatch, self.carry)
+        self.frozen = frozen
         self.scoring = Scoring(parallel, family, process, monitor, validation, benchmark)
         self.incidents = Incidents(checkpointer.run_dir)
         self.progress = RunProgress()
@@ -107,13 +112,15 @@ class Trainer:
             "tally": self.interval.tally,
             "incidents": self.incidents,
         }
-        return parts | ({"validation": self.scoring.validation} if self.scoring.validation else {})
+        sometimes = {"validation": self.scoring.validation, "frozen": self.frozen}
+        return parts | {name: part for name, part in sometimes.items() if part}
 
     @subnormals.flushed()
     def train(self) -> TrainResult:
         """Resume if there is something to resume, train, save. Collective.
 
-        Raises ValueError where ranks disagree, a micro-batch does not fit or the last checkpoint cannot be written.
+        Raises ValueError where ranks disagree, a micro-batch does not fit or the last checkpoint cannot be written, and
+        FutileRunError where steps change nothing.
         """
         try:
             with StopRequest() as stop:
@@ -131,7 +138,7 @@ class Trainer:
             rows = {"checkpoint": str(self.saved.path)}
             if self.saved.manifest.export_step not in (None, self.saved.step):
                 rows["hf/"] = f"weights of step {self.saved.manifest.export_step:,}, the best validated"
-            self.monitor.finish(rows, step=self.progress.step, is_early_end=self._is_over)
+            self.monitor.finish(rows, step=self.progress.step, is_end=self._is_over)
         finally:
             self.monitor.close()
             self.checkpointer.close()
@@ -152,7 +159,8 @@ class Trainer:
             with part("communication"):
                 stopped_by = max_over_ranks(stop.signal_number, self.process)
             # A session that is told to stop scores nothing; the one that goes on begins with it.
-            loss, scores = ({}, {}) if stopped_by else self._score()
+            loss, scores = ({}, {}) if stopped_by else self._score(stop)
+            stopped_by = stopped_by or self.scoring.stopped_by
             if self._is_over and not self.interval.is_empty:
                 self._log()  # the run has ended early, between two log lines
             self.monitor.report_health()
@@ -167,11 +175,13 @@ class Trainer:
             if self.progress.step % self.monitor.config.log_steps == 0 or self._is_over:
                 self._log()
 
-    def _score(self) -> tuple[dict[str, float], dict[str, float]]:
+    def _score(self, stop: StopRequest) -> tuple[dict[str, float], dict[str, float]]:
         """The validation loss and the benchmark's scores of the model as it is, where they are due."""
         step = self.progress.step
         with self.interval.stopwatch.part("evaluation"):
-            loss = self.scoring.validate(step, is_last=self._is_over)
+            loss = self.scoring.validate(step, is_last=self._is_over, stop=lambda: stop.signal_number)
+            if self.scoring.stopped_by:
+                return {}, {}
             return loss, self.scoring.benchmark(step, self._run_seconds, is_last=self._is_over)
 
     def _is_save_due(self, loss: Mapping[str, float], scores: Mapping[str, float], *, is_stopped: bool) -> bool:
@@ -206,9 +216,11 @@ class Trainer:
         for outcome in outcomes:
             if outcome.is_applied:
                 self.progress.note_loss(outcome.loss)
+                self.progress.num_skipped_in_a_row = 0
                 self.progress.num_clipped_steps += bool(limit) and outcome.grad_norm >= CLIPPED * limit
             else:
                 self.progress.num_skipped_steps += 1
+                self.progress.num_skipped_in_a_row += 1
                 self.progress.num_non_finite_steps += not outcome.is_finite
             if incident := self.incidents.note(outcome):
                 fields = {"samples": outcome.samples, "loss": outcome.loss, "grad_norm": outcome.grad_norm}
@@ -238,6 +250,7 @@ class Trainer:
             data=self.data_watch.record(),
         )
         self.monitor.log(record)
+        self.incidents.check(self.progress, limit=self.config.max_skipped_steps, is_over=self._is_over)
 
     @property
     def _is_to_restore(self) -> bool:
@@ -281,8 +294,31 @@ class Trainer:
             self.monitor.warn("best_missing", f"{missing}: hf/ holds the last ones.")
         if self._is_over or self._is_to_restore or self.checkpointer.config.export == "all":
             weights = whole_state_dict(self.parallel.module)
-            return lambda folder: write_folder(self.family, self.parallel.model, weights, folder), step
+            return lambda folder: write_folder(self.family, self.parallel.model, weights, folder, self.card(step)), step
         return None, None
+
+    def _check_length(self) -> None:
+        done, wanted = self.progress.step, self.config.num_steps
+        if done > wanted:
+            raise ValueError(
+                f"{self.checkpointer.run_dir} has made {done:,} steps, and training.steps is {wanted:,}: there is "
+                f"nothing to go on with. Give more than {done:,}, or train in another folder"
+            )
+
+    def _load_parts(self, position: Mapping[str, Any], saved: CheckpointFolder) -> None:
+        """Raises OtherVersionError where a part of the checkpoint is not what this version keeps."""
+        written_by = saved.manifest.versions.get("foreloom", "of an unknown version")
+        parts = self.parts
+        unknown = position.keys() - parts.keys() - {"validation"}  # a run may lose its validation, or get one
+        if unknown:
+            raise OtherVersionError(saved.path, f"keeps {unknown.pop()!r}, which is not known here", written_by)
+        for name in position.keys() & parts.keys():
+            try:
+                parts[name].load_state_dict(position[name])
+            except (KeyError, TypeError) as error:
+                raise OtherVersionError(
+                    saved.path, f"keeps something else of its {name} ({error})", written_by
+                ) from error
 
     def _resume(self) -> None:
         """Put everything where the newest checkpoint says, if there is one."""
@@ -291,9 +327,8 @@ class Trainer:
             tensors = read_tensors(self.parallel.module, self.optimizer, self.carry)
             position = self.checkpointer.load(self.saved, tensors)
             write_tensors(self.parallel.module, self.optimizer, tensors)
-            for name, part in self.parts.items():
-                if name in position:  # a run may get a validation when it goes on
-                    part.load_state_dict(position[name])
+            self._load_parts(position, self.saved)
+            self._check_length()
         self.scoring.resume(self.progress.step if self.saved else -1)
         self.on_start()
         # What `incidents.position_of` finds a step's samples by.

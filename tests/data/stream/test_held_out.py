@@ -117,3 +117,36 @@ def test_nothing_to_validate_on() -> None:
         ValidationWindows(config_of(0), max_windows=9, opened=[source_of(50)])
     with pytest.raises(ValueError, match=r"no horizon of 3 steps fits into what is held out \(2 steps"):
         ValidationWindows(config_of(2), max_windows=9, opened=[source_of(50)])
+
+
+def test_a_value_out_of_all_proportion_is_left_out_and_named() -> None:
+    values = np.random.default_rng(0).normal(5, 1, (4, 20))
+    values[1, 18], values[2, 17], values[3, 3] = 1e30, 1e4, 1e30
+    series = [Series(f"s{n}", row[None], past={"x": row * 0 + 1e19}) for n, row in enumerate(values)]
+    held_out = ValidationWindows(config_of(3), max_windows=99, opened=[MemorySource(series, "shop")])
+    assert held_out.left_out() == []
+    for _ in range(2):
+        (windows,) = held_out
+        counts = np.isfinite(windows.future_RH).any(axis=1) & (windows.role_R == 0)
+        assert windows.item_R[counts].tolist() == [0, 2, 3]
+        assert held_out.left_out() == ["series 's1' of shop, steps 18 to 20 (1e+30)"]
+    assert held_out.largest_value(windows) == "series 's0' of shop, steps 18 to 20 (1e+19)"
+
+
+def test_why_nothing_counts() -> None:
+    rows = np.random.default_rng(0).normal(5, 1, (7, 20))
+    rows[0], rows[1, 17:], rows[2, :17] = np.nan, np.nan, np.nan
+    rows[3], rows[4], rows[5, 18] = 1e39, 5.0, 1e30
+    source = MemorySource([Series(str(n), row[None]) for n, row in enumerate(rows)], "shop")
+    held_out = ValidationWindows(config_of(3), max_windows=99, opened=[source])
+    list(held_out)
+    reasons = held_out.why_nothing_counts().split("; ")
+    assert reasons[0].startswith("of 7 windows, 2 have no value to forecast (the first: series '0' of shop, steps 18")
+    for reason in (
+        "1 have no value in their past (the first: series '2'",
+        "1 hold values beyond float32 (3.4e38) to forecast (the first: series '3'",
+        "1 have a flat past, which gives the model no scale (the first: series '4'",
+        "1 hold a value a million times farther away than their past reaches (the first: series '5'",
+        "1 have values, and none that the model counts (the first: series '6'",
+    ):
+        assert any(reason in one for one in reasons), reason

@@ -9,7 +9,7 @@ import pytest
 
 from foreloom.data.config import DataConfig, GroupConfig, SourceConfig
 from foreloom.data.source import MemorySource, Series
-from foreloom.data.stream.normalization import center_and_scale
+from foreloom.data.stream.normalization import center_and_scale, drowning_levels
 from loaders import series_loader
 
 NAN = float("nan")
@@ -54,6 +54,30 @@ def test_rows_that_have_no_scale() -> None:
         assert [part.shape for part in center_and_scale(np.empty((2, 0)), "zero")] == [(2,), (2,)]
         huge = np.array([[1e308, -1e308, 1e308, -1e308]])
         np.testing.assert_allclose(center_and_scale(huge, "zero"), ([0.0], [1e308]))
+
+
+def test_levels_that_float32_would_drown_moves_in_are_taken_off() -> None:
+    moves = np.random.default_rng(0).normal(0, 10, 40)
+    rows = np.stack([1e9 + moves, -1e6 + moves, 1e5 + moves, np.full(40, 1e9), 1e30 * (1e9 + moves), moves * NAN])
+    rows[0, 5], rows[1, 7] = NAN, np.inf
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        level = drowning_levels(rows)
+    np.testing.assert_allclose(level, [1e9, -1e6, 0, 0, 1e39, 0], rtol=1e-5)
+    assert center_and_scale(rows[:1], "zero")[1] == pytest.approx(np.nanstd(rows[0]))
+
+    series = [Series("level", rows[:1]), Series("plain", moves[None]), Series("flat", rows[3:4])]
+    one, other = (
+        windows_of(MemorySource([series[0], each]), stride=20, batch_size=4) for each in (series[1], series[2])
+    )
+    for windows in (one, other):
+        row = np.concatenate([windows.context_RC, windows.future_RH], axis=1)[windows.item_R == 0][0]
+        seen = np.isfinite(rows[0, :20])
+        expected = rows[0, :20] - np.nanmean(rows[0, :16])
+        np.testing.assert_allclose(row[seen], expected[seen], atol=1e-5)
+        assert np.isnan(row[~seen]).all()
+    np.testing.assert_array_equal(one.context_RC[one.item_R == 1][0], moves[:16].astype(np.float32))
+    assert (other.context_RC[other.item_R == 1] == np.float32(1e9)).all()
 
 
 def test_integers_are_not_rounded_and_one_nan_ruins_nothing(shared, tmp_path) -> None:

@@ -98,14 +98,14 @@ def test_ltsf(shared):
     for fact in facts["datasets"]:
         rows = fact["rows"]
         if "split" in fact:
-            train, begin, end = int(0.7 * rows), rows - int(0.2 * rows), rows
+            begin, end = rows - int(0.2 * rows), rows
         else:
-            train, begin, end = fact["train_end"], fact["val_end"], fact["test_end"]
+            begin, end = fact["val_end"], fact["test_end"]
         for horizon in fact["horizons"]:
             task = next(tasks)
             assert (task.name, task.config.rpartition("/")[2]) == (f"{fact['name']}-{horizon}", fact["file"])
             assert (task.prediction_length, task.season_length, task.stride) == (horizon, fact["season"], 1)
-            assert (task.train_length, rows + task.offset) == (train, begin)
+            assert rows + task.offset == begin
             assert rows + task.offset + task.num_rolls - 1 + horizon == end
     assert next(tasks, None) is None
 

@@ -74,6 +74,10 @@ def test_limits_in_raw_units_are_warned_of(caplog):
     with caplog.at_level(logging.WARNING):
         built(**SMALL, low_limit=-10_000.0, high_limit=10_000.0)
     assert "units of each context's mean absolute value, not of the data" in caplog.text
+    assert "leave 1 outside" not in caplog.text
+    with caplog.at_level(logging.WARNING):
+        built(**SMALL, low_limit=-15.0, high_limit=0.5)
+    assert "limits -15 to 0.5 leave 1 outside" in caplog.text
 
 
 def test_a_pretrained_model_has_its_limits_raised_and_the_rest_as_asked(tmp_path, caplog):

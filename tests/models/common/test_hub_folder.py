@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 
 from foreloom.models import registry
 from foreloom.models.common.hub_folder import resolve_folder
+from foreloom.models.common.lora import merge_adapter
 
 
 def test_a_name_that_is_nowhere(monkeypatch, tmp_path):
@@ -45,3 +47,96 @@ def test_an_adapter_is_merged_into_its_base(request, tmp_path, family):
     merged = dict(family.load(tmp_path / "adapter").named_parameters())
     torch.testing.assert_close(merged[name], weight + 2 * b @ a)
     assert all(merged[other].equal(x) for other, x in model.named_parameters() if other != name)
+
+
+WIDE = 2**31 - 1
+HUGE = {
+    "chronos2": [("num_layers", 10**9), ("num_heads", WIDE), ("d_ff", 10**12), ("d_model", 0), ("rope_theta", 1e999)],
+    "chronos_bolt": [("num_layers", 10**9), ("num_decoder_layers", 10**9), ("d_kv", WIDE), ("dropout_rate", 1e999)],
+    "chronos_t5": [("num_layers", 10**9), ("d_ff", WIDE), ("layer_norm_epsilon", float("nan"))],
+    "time_moe": [("num_hidden_layers", 10**9), ("num_experts", 10**9), ("rms_norm_eps", float("nan"))],
+}
+"""Of each family, what would take the memory or the time there is, or forecast nonsense."""
+NESTED = {
+    "chronos2": [("quantiles", [0.5, 1e999]), ("time_encoding_scale", 10**30)],
+    "chronos_bolt": [("prediction_length", WIDE)],
+    "chronos_t5": [("n_tokens", WIDE), ("n_special_tokens", -WIDE), ("num_experts", 10**9), ("low_limit", 1e999)],
+    "time_moe": [],
+}
+SENTENCES = r"do not belong together|does not fit its config\.json|config\.json: \w+(\.\w+)*: expected"
+
+
+@pytest.mark.parametrize("family", registry.names())
+def test_a_config_that_its_weights_do_not_bear_out_is_refused_before_it_is_built(request, tmp_path, family):
+    model, family = request.getfixturevalue(f"tiny_{family}"), registry.get(family)
+    family.save(model, model.state_dict(), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    wrong = [{key: value} for key, value in HUGE[family.name]]
+    for key, value in NESTED[family.name]:
+        inner = config["chronos_config"]
+        place = {"tokenizer_kwargs": {**inner["tokenizer_kwargs"], key: value}} if key == "low_limit" else {key: value}
+        wrong.append({"chronos_config": inner | place} | ({"vocab_size": value} if key == "n_tokens" else {}))
+    for one in wrong:
+        (tmp_path / "config.json").write_text(json.dumps(config | one))
+        started = time.monotonic()
+        with pytest.raises(ValueError, match=SENTENCES):
+            family.load(tmp_path)
+        assert time.monotonic() - started < 3, one
+
+
+def test_broken_files_of_a_folder_get_a_sentence(tiny_chronos2, tmp_path):
+    family = registry.get("chronos2")
+    family.save(tiny_chronos2, tiny_chronos2.state_dict(), tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    whole = config.read_text()
+    for text, sentence in (
+        ("[" * 100_000, "config.json is nested too deep"),
+        ("[]", "config.json: expected a JSON object, got a list"),
+        ('{"d_model": ' + "9" * 5000 + "}", "config.json: not valid JSON"),
+        ('{"d_model": 1,}', "config.json:1: not valid JSON"),
+    ):
+        config.write_text(text)
+        with pytest.raises(ValueError, match=sentence):
+            family.load(tmp_path / "model")
+    config.write_text(whole)
+    (tmp_path / "model" / "model.safetensors").rename(tmp_path / "secret.safetensors")
+    index = tmp_path / "model" / "model.safetensors.index.json"
+    for name in ("../secret.safetensors", str(tmp_path / "secret.safetensors"), "config.json"):
+        index.write_text(json.dumps({"weight_map": {"shared.weight": name}}))
+        with pytest.raises(ValueError, match="which is no safetensors file of its folder"):
+            family.load(tmp_path / "model")
+    (tmp_path / "secret.safetensors").rename(tmp_path / "model" / "part-1.safetensors")
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(tiny_chronos2.state_dict(), "part-1.safetensors")}))
+    assert family.load(tmp_path / "model").state_dict().keys() == tiny_chronos2.state_dict().keys()
+
+
+def test_ranks_by_module_are_read_as_peft_does_and_never_hang(tmp_path):
+    a, b = torch.ones(2, 3), torch.ones(3, 2)
+    names = [f"encoder.block.{n}.layer.{'a' * 30}.q" for n in range(2)]
+    adapter = {f"base_model.model.{name}.lora_{x}.weight": y for name in names for x, y in (("A", a), ("B", b))}
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4}
+
+    def merged(**settings):
+        tensors = {f"{name}.weight": torch.zeros(3, 3) for name in names}
+        merge_adapter(tensors, adapter, config | settings, tmp_path)
+        return [float(x[0, 0]) / 2 for x in tensors.values()]  # alpha / rank
+
+    assert merged() == [2, 2]
+    assert merged(rank_pattern={r"^encoder.block.1\..*": 8}) == [2, 0.5]
+    assert merged(alpha_pattern={"(k|q)": 8}, rank_pattern={r"block\.[0]\..*.q": 1}) == [8, 4]
+    assert merged(rank_pattern={"other": 8}, use_rslora=True) == pytest.approx([4 / 2**0.5] * 2)
+    for wrong in ("(a+)+", "(a|aa)+b", "a*a*a*b", "[", "", "(?=a)"):
+        with pytest.raises(ValueError, match="rank_pattern has .* expected names of modules"):
+            merged(rank_pattern={wrong: 8})
+    for settings in ({"r": 0}, {"r": None}, {"rank_pattern": {"q": "8"}}, {"lora_alpha": float("nan")}):
+        with pytest.raises(ValueError, match="must be numbers above 0|expected numbers"):
+            merged(**settings)
+
+
+@pytest.mark.parametrize("family", registry.names())
+def test_weights_that_are_not_finite_are_the_models_fault(request, tmp_path, family):
+    model, family = request.getfixturevalue(f"tiny_{family}"), registry.get(family)
+    next(x for x in model.parameters() if x.dim() == 2).data[0, 0] = torch.nan
+    family.save(model, model.state_dict(), tmp_path)
+    with pytest.raises(ValueError, match=r"model.safetensors: \S+ holds values that are not finite"):
+        family.load(tmp_path)

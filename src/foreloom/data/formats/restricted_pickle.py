@@ -13,7 +13,7 @@ import numpy as np
 
 _ARRAY_MODULES = ("numpy._core.multiarray", "numpy.core.multiarray", "numpy._core.numeric", "numpy.core.numeric")
 _PLAIN_TYPE = re.compile(r"[biuf]\d{1,2}|O8?|[SU]\d+|M8")
-_DAMAGED = (
+DAMAGED = (
     *(pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError),
     *(MemoryError, OverflowError, RecursionError, TypeError, ValueError),
 )
@@ -125,7 +125,7 @@ def unpickle(file: BinaryIO, where: str) -> Any:
             "are read from pickles: loading another class would run code that the file brings along. Save the series "
             "as lists or arrays, better as .jsonl, .npy or Parquet."
         ) from None
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise ValueError(
             f"{where}: not a readable pickle ({error}). It may be cut short: copy or write it again."
         ) from error

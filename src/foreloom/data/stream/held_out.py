@@ -5,6 +5,7 @@ Axes: N windows, M series (of all sources).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -15,9 +16,12 @@ from foreloom.data.formats.reader import open_source
 from foreloom.data.loader import plan_micro_batches
 from foreloom.data.source import Source
 from foreloom.data.stream.draw import Samples
-from foreloom.data.stream.normalization import SeriesScales
+from foreloom.data.stream.normalization import SeriesScales, center_and_scale
 from foreloom.data.stream.selection import fixed_choice, read_quarantine
-from foreloom.data.stream.windows import Windows, gather
+from foreloom.data.stream.windows import Role, Windows, gather
+
+_FAR = 1e6
+"""Times a past's deviation and mean."""
 
 
 def validation_samples(
@@ -76,8 +80,9 @@ class ValidationWindows:
     Without `sources`, the windows are those of the holdouts of `config.sources`. With `sources`, a validation set of
     its own, they are those of its holdouts too, or of whole series where a source has none. `stride` is
     `prediction_length` where not given. `max_windows` bounds their number, `micro_batch_rows` (0: no bound) the rows
-    of a micro-batch. `opened` replaces the opened sources, in the same order. Only horizons count in the loss. Raises
-    ValueError where there is no window.
+    of a micro-batch. `opened` replaces the opened sources, in the same order. Only horizons count in the loss, and of
+    those none that holds a value a million times farther away than its past reaches: one such value would be all there
+    is to the mean. Raises ValueError where there is no window.
     """
 
     def __init__(
@@ -131,6 +136,7 @@ class ValidationWindows:
                 for source, one in zip(self._sources, described, strict=True)
             ]
             self._series_scales = SeriesScales(self._sources, lengths, config.normalization)
+        self._left_out: dict[int, float] = {}
         self._plan = plan_micro_batches(
             self._samples.num_rows_N,
             self._samples.length_N,
@@ -150,7 +156,7 @@ class ValidationWindows:
     def __iter__(self) -> Iterator[Windows]:
         for positions in self._plan:
             if len(positions):
-                yield replace(self._gather(positions), horizon_only=True)
+                yield self._without_far_horizons(replace(self._gather(positions), horizon_only=True))
             else:
                 yield self._gather(np.array([int(np.argmin(self._samples.length_N))])).masked()
 
@@ -165,3 +171,66 @@ class ValidationWindows:
             normalization=self._config.normalization,
             series_scales=self._series_scales,
         )
+
+    def left_out(self) -> list[str]:
+        """See `ExplainsItself`: windows with a value too far from their past."""
+        return [f"{self._name(sample)} ({value:.4g})" for sample, value in sorted(self._left_out.items())]
+
+    def largest_value(self, micro_batch: Windows) -> str:
+        """See `ExplainsItself`."""
+        values_RT = np.abs(np.concatenate([micro_batch.context_RC, micro_batch.future_RH], axis=1))
+        row = int(np.argmax(np.fmax.reduce(values_RT, axis=1, initial=0.0)))
+        return f"{self._name(int(micro_batch.sample_R[row]))} ({np.nanmax(values_RT[row], initial=0.0):.4g})"
+
+    def why_nothing_counts(self) -> str:
+        """See `ExplainsItself`. Told by the values as they lie in the data, in float64."""
+        reasons: Counter[str] = Counter()
+        examples: dict[str, str] = {}
+        for sample in np.concatenate(self._plan).tolist():
+            reason = self._why_not(sample)
+            reasons[reason] += 1
+            examples.setdefault(reason, self._name(sample))
+        listed = "; ".join(f"{num:,} {reason} (the first: {examples[reason]})" for reason, num in reasons.most_common())
+        return f"of {reasons.total():,} windows, {listed}" if reasons else "this rank has no window of its own"
+
+    def _without_far_horizons(self, windows: Windows) -> Windows:
+        center_R, scale_R = center_and_scale(windows.context_RC, "zero")
+        distance_RH = np.abs(windows.future_RH - center_R[:, None])
+        far_R = np.fmax.reduce(distance_RH, axis=1) > _FAR * np.maximum(scale_R, np.abs(center_R))
+        far_R &= windows.role_R == Role.TARGET
+        if not far_R.any():
+            return windows
+        for row in np.flatnonzero(far_R):
+            self._left_out[int(windows.sample_R[row])] = float(windows.future_RH[row, np.nanargmax(distance_RH[row])])
+        return replace(windows, future_RH=np.where(far_R[:, None], np.float32("nan"), windows.future_RH))
+
+    def _why_not(self, sample: int) -> str:
+        source, item, cut = self._place(sample)
+        num_steps = int(self._samples.length_N[sample])
+        num_rows = int(source.num_rows[item])
+        context_RC = np.full((num_rows, num_steps), np.nan)
+        future_RH = np.full((num_rows, self._config.prediction_length), np.nan)
+        counts = source.fill_window(item, cut, context_RC, future_RH)
+        context_VC, future_VH = context_RC[: counts.num_targets], future_RH[: counts.num_targets]
+        largest = float(np.finfo(np.float32).max)
+        for values, what in ((future_VH, "to forecast"), (context_VC, "in their past")):
+            if not np.isfinite(values).any():
+                return f"have no value {what}"
+            if not (np.abs(values) <= largest).any():
+                return f"hold values beyond float32 (3.4e38) {what}"
+        if sample in self._left_out:
+            return "hold a value a million times farther away than their past reaches"
+        if (np.fmax.reduce(context_VC, axis=1) == np.fmin.reduce(context_VC, axis=1)).all():
+            return "have a flat past, which gives the model no scale"
+        return "have values, and none that the model counts"
+
+    def _place(self, sample: int) -> tuple[Source, int, int]:
+        """Source, item and cut of a window."""
+        member = int(self._samples.offsets_N[sample])
+        source = self._sources[int(self._samples.source_N[sample])]
+        return source, int(self._samples.item_M[member]), int(self._samples.cut_M[member])
+
+    def _name(self, sample: int) -> str:
+        source, item, cut = self._place(sample)
+        last = cut + self._config.prediction_length
+        return f"series {source.read(item).item_id!r} of {source.name}, steps {cut + 1:,} to {last:,}"

@@ -15,10 +15,13 @@ from foreloom import subnormals
 from foreloom.data.hashing import random_bits, uniform
 from foreloom.data.source import Prepares, Source
 from foreloom.data.stream.draw import Samples
-from foreloom.data.stream.normalization import Normalization, SeriesScales, center_and_scale
+from foreloom.data.stream.normalization import Normalization, SeriesScales, center_and_scale, drowning_levels
 
 _MOST_ROWS = 2**20
 """Of one sample."""
+_NARROW = 2.0**-8
+"""A context of up to 32,768 steps whose range is a larger share of its values than this hides no moves in a level: its
+deviation is at least a 256th of its range."""
 
 
 class Role(IntEnum):
@@ -76,6 +79,7 @@ class Windows:
 
 
 @subnormals.kept()
+@np.errstate(over="ignore", invalid="ignore")  # what float32 cannot hold becomes infinite, and so missing
 def gather(
     sources: Sequence[Source],
     samples: Samples,
@@ -91,8 +95,9 @@ def gather(
     """Cut the samples at `positions` out of their series, as one micro-batch.
 
     A sample's members are one group. Infinite values count as missing. Rows are normalised each on its own: by
-    `series_scales` where given, else by their context, and then a row with nothing observed there is missing. Before
-    that, `dropping` takes values of targets away. Raises ValueError where a value is missing and `allow_missing` is
+    `series_scales` where given, else by their context, and then a row with nothing observed there is missing. Where
+    they are not, a row whose moves float32 would lose in its level is given without it (see `drowning_levels`). Before
+    all that, `dropping` takes values of targets away. Raises ValueError where a value is missing and `allow_missing` is
     false.
     """
     num_rows = int(samples.num_rows_N[positions].sum())
@@ -102,6 +107,7 @@ def gather(
     future_RH = np.full((num_rows, prediction_length), np.nan, dtype=dtype)
     role_R = np.empty(num_rows, dtype=np.int8)
     members: list[int] = []
+    first_row_of: list[int] = []
     item_R = np.empty(num_rows, dtype=np.int64)
     _prepare(sources, samples, positions)
     row = 0
@@ -114,9 +120,16 @@ def gather(
             role_R[row:end] = np.repeat(_ROLES, counts)
             item_R[row:end] = item
             members.append(member)
+            first_row_of.append(row)
             if not allow_missing:
                 _refuse_missing(source, item, cut, context_RC[row:end], future_RH[row:end])
             row = end
+    source_M = np.repeat(samples.source_N[positions], np.diff(samples.offsets_N)[positions])
+    if normalization == "none":
+        for m in _narrow_members(first_row_of, context_RC):
+            rows = slice(first_row_of[m], [*first_row_of, num_rows][m + 1])
+            item, cut = int(samples.item_M[members[m]]), int(samples.cut_M[members[m]])
+            _take_off_levels(sources[source_M[m]], item, cut, context_RC[rows], future_RH[rows])
     rows_of_sample = samples.num_rows_N[positions]
     sample_R = np.repeat(samples.first + positions, rows_of_sample)
     if dropping is not None:
@@ -127,7 +140,6 @@ def gather(
             # With nothing observed before the cut there is no scale, and raw values would drown all others.
             future_RH[~np.isfinite(context_RC).any(axis=1)] = np.nan
         else:
-            source_M = np.repeat(samples.source_N[positions], np.diff(samples.offsets_N)[positions])
             center_R, scale_R = series_scales.of(source_M, samples.item_M[members])
         context_RC = _scaled(context_RC, center_R, scale_R)
         future_RH = _scaled(future_RH, center_R, scale_R)
@@ -142,6 +154,23 @@ def gather(
         source_R=np.repeat(samples.source_N[positions], rows_of_sample),
         item_R=item_R,
     )
+
+
+def _narrow_members(first_row_of: Sequence[int], context_RC: np.ndarray) -> list[int]:
+    """Those of the series that the rows are of, told by their first ones, of which float32 may have lost moves."""
+    low_R, high_R = np.fmin.reduce(context_RC, axis=1), np.fmax.reduce(context_RC, axis=1)
+    narrow = np.flatnonzero(high_R - low_R < _NARROW * np.abs(high_R))
+    return np.unique(np.searchsorted(first_row_of, narrow, side="right") - 1).tolist() if len(narrow) else []
+
+
+def _take_off_levels(source: Source, item: int, cut: int, context_RC: np.ndarray, future_RH: np.ndarray) -> None:
+    """Read the window of a series again, in float64, and write rows that hide moves in their level without it."""
+    whole_RC, whole_RH = np.full(context_RC.shape, np.nan), np.full(future_RH.shape, np.nan)
+    source.fill_window(item, cut, whole_RC, whole_RH)
+    level_R = drowning_levels(whole_RC)
+    rows = np.flatnonzero(level_R)
+    context_RC[rows] = whole_RC[rows] - level_R[rows, None]
+    future_RH[rows] = whole_RH[rows] - level_R[rows, None]
 
 
 def _prepare(sources: Sequence[Source], samples: Samples, positions: np.ndarray) -> None:
@@ -168,9 +197,7 @@ def _drop(
 
 
 def _scaled(values_RT: np.ndarray, center_R: np.ndarray, scale_R: np.ndarray) -> np.ndarray:
-    """float32; what is too large for it becomes infinite, and so missing."""
-    with np.errstate(over="ignore"):
-        return ((values_RT - center_R[:, None]) / scale_R[:, None]).astype(np.float32)
+    return ((values_RT - center_R[:, None]) / scale_R[:, None]).astype(np.float32)
 
 
 def _refuse_missing(source: Source, item: int, cut: int, context_RC: np.ndarray, future_RH: np.ndarray) -> None:

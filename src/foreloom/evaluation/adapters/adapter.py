@@ -69,7 +69,7 @@ class Adapter(ABC):
         raise ValueError(f"{self._name} has no hidden states to embed with.")
 
     def _checked(self, answer: np.ndarray, num_targets: int, prediction_length: int, num_levels: int) -> np.ndarray:
-        array = np.asarray(answer, dtype=np.float32)
+        array = np.asarray(answer)
         if array.shape == (num_targets, prediction_length):
             array = np.repeat(array[..., None], num_levels, axis=-1)
         wanted = (num_targets, prediction_length, num_levels)
@@ -88,8 +88,8 @@ class Adapter(ABC):
 class FunctionForecaster(Adapter):
     """Scores whatever `predict` wraps: a web service, a package with an interface of its own, a formula.
 
-    The targets' past of an input is `one.context_RC[:one.num_targets]`, (V, L) with NaN for missing values; covariates
-    are the rows below, and those known ahead have their future in `one.future_RH`.
+    The targets' past of an input is `one.context_RC[:one.num_targets]`, (V, L) with NaN for missing values, float32 or
+    float64 as the data are; covariates are the rows below, and those known ahead have their future in `one.future_RH`.
     """
 
     predict: Predict

@@ -77,7 +77,7 @@ def is_pipeline(config: Mapping[str, Any]) -> bool:
 
 
 def _rows(inputs: Sequence[ForecastInput]) -> list[torch.Tensor]:
-    return [torch.from_numpy(row_L.copy()) for one in inputs for row_L in past_of(one)]
+    return [torch.from_numpy(row_L.astype(np.float32)) for one in inputs for row_L in past_of(one)]
 
 
 def _alike(inputs: Sequence[ForecastInput]) -> list[list[int]]:
@@ -93,7 +93,7 @@ def _group(one: ForecastInput) -> dict[str, Any]:
     covariates = range(one.num_targets, len(one.context_RC))
     known_ahead = range(len(one.context_RC) - one.num_future, len(one.context_RC))
     return {
-        "target": past_of(one),
-        "past_covariates": {str(row): one.context_RC[row] for row in covariates},
-        "future_covariates": {str(row): one.future_RH[row] for row in known_ahead},
+        "target": past_of(one).astype(np.float32),
+        "past_covariates": {str(row): one.context_RC[row].astype(np.float32) for row in covariates},
+        "future_covariates": {str(row): one.future_RH[row].astype(np.float32) for row in known_ahead},
     }

@@ -184,7 +184,10 @@ def plan_fetch(entries: Iterable[FetchEntry], out: str | Path, *, overwrite: boo
             whole.append(entry.name)
             continue
         if entry.repo not in listings:
-            listings[entry.repo] = _list(hub, entry.repo)
+            try:
+                listings[entry.repo] = list_repository(hub, entry.repo)
+            except HubRefused as reason:  # one answer a repository: many data sets share it
+                listings[entry.repo] = reason
         listing = listings[entry.repo]
         try:
             if isinstance(listing, HubRefused):
@@ -196,14 +199,6 @@ def plan_fetch(entries: Iterable[FetchEntry], out: str | Path, *, overwrite: boo
         missing = {local: file for local, file in files.items() if overwrite or file.flaw(out / local)}
         sets.append(PlannedSet(entry, listing, files, missing))
     return FetchPlan(out, tuple(sets), tuple(whole), refused)
-
-
-def _list(hub: HfApi, repo: str) -> Listing | HubRefused:
-    """One answer a repository: many data sets share it."""
-    try:
-        return list_repository(hub, repo)
-    except HubRefused as refused:
-        return refused
 
 
 @dataclass(frozen=True)

@@ -25,15 +25,6 @@ _MAX_ROLLS = 20
 
 
 @dataclass(frozen=True)
-class MissingTask:
-    """A task whose data is not below the root."""
-
-    name: str
-    looked_at: tuple[Path, ...]
-    """Where it would have been, the place that `foreloom data fetch` fills first."""
-
-
-@dataclass(frozen=True)
 class Found:
     """A task with its data: one path, or several that are one set."""
 
@@ -41,10 +32,9 @@ class Found:
     paths: tuple[Path, ...]
 
 
-def suite_tasks(
-    name: str | Path, data_root: str | Path | None = None
-) -> tuple[list[EvaluationTask], list[MissingTask]]:
-    """The tasks of a suite whose data lies below `data_root`, ready for `evaluate`, and those whose data does not.
+def suite_tasks(name: str | Path, data_root: str | Path | None = None) -> tuple[list[EvaluationTask], list[str]]:
+    """The tasks of a suite whose data lies below `data_root`, ready for `evaluate`, and the names of those whose
+    data does not.
 
     The root may be left out where the suite's own variable (`$GIFT_EVAL`, `$FEV_DATASETS_PREFIX`) names one. Raises
     ValueError for an unknown suite or root, for a suite that is not scored on windows, and for data that lacks what its
@@ -60,16 +50,15 @@ def suite_tasks(
     return [_evaluation_task(one, suite) for one in found], missing
 
 
-def find_data(suite: Suite, data_root: str | Path | None = None) -> tuple[list[Found], list[MissingTask]]:
-    """The tasks of a suite with the paths of their data, and those without; both in the suite's order."""
+def find_data(suite: Suite, data_root: str | Path | None = None) -> tuple[list[Found], list[str]]:
+    """The tasks of a suite with the paths of their data, and the names of those without; both in the suite's order."""
     root = data_root_of(suite, data_root)
     found: list[Found] = []
-    missing: list[MissingTask] = []
+    missing: list[str] = []
     for task in suite.tasks:
-        candidates = list(_candidates(task, root))
-        paths = next((paths for paths in candidates if all(map(_is_data, paths))), None)
+        paths = next((paths for paths in _candidates(task, root) if all(map(_is_data, paths))), None)
         if paths is None:
-            missing.append(MissingTask(task.name, tuple(path for paths in candidates for path in paths)))
+            missing.append(task.name)
         else:
             found.append(Found(task, paths))
     return found, missing
@@ -89,11 +78,11 @@ def data_root_of(suite: Suite, data_root: str | Path | None = None) -> Path:
     return root
 
 
-def missing_sentence(suite: Suite, missing: Sequence[MissingTask], data_root: str | Path) -> str:
+def missing_sentence(suite: Suite, missing: Sequence[str], data_root: str | Path) -> str:
     """What is not there and the command that fetches it, for people; empty where nothing is missing."""
     if not missing:
         return ""
-    listed = ", ".join(task.name for task in missing)
+    listed = ", ".join(missing)
     return (
         f"{len(missing)} of the {len(suite.tasks)} tasks of {suite.name} have no data below {data_root}: {listed}. "
         f"Fetch it with: foreloom data fetch {suite.name} --out {data_root}"

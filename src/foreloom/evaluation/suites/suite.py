@@ -52,8 +52,6 @@ class SuiteTask:
     """Columns of covariates that are known ahead."""
     static: tuple[str, ...] = ()
     """Columns with one value a series."""
-    train_length: Annotated[int, Field(ge=0)] = 0
-    """Rows, from the start, that fit the scaler (protocol ltsf)."""
     places: tuple[str, ...] = ()
     """Folders or files below a data root where the set may lie, tried in order (none: `config`). `a + b` is one set in
     two parts."""

@@ -90,6 +90,11 @@ class Architecture(PublishedArchitecture):
         """Width of all heads together."""
         return self.num_heads * self.d_kv
 
+    @property
+    def fewest_weights(self) -> tuple[int, int]:
+        """As many tensors as blocks, and the projections of one."""
+        return self.num_layers, self.d_model * (self.inner_width + self.d_ff)
+
     def num_patches(self, num_steps: int) -> int:
         """Patches that so many steps take."""
         return -(-num_steps // self.input_patch_size)

@@ -113,12 +113,13 @@ class GroupAttention(Attention):
         x = self.layer_norm(h_BTD)
         drops = self.training and self.dropout_rate > 0
         num_tokens, width = x.shape[0] * x.shape[1], x.shape[2]
+        o, v = self.self_attention.o, self.self_attention.v
+        drops |= any(getattr(one, "lora_dropout_rate", 0.0) > 0 for one in (o, v)) and self.training
         if not layout.grouped and not drops and num_tokens > 2 * width:
             # Nothing stands between v and o: one product with o v, once there are rows enough to pay for composing it.
-            composed = self.self_attention.o.weight @ self.self_attention.v.weight
-            return h_BTD + F.linear(x, composed)
-        mixed = self.mix(x, self.self_attention.v(x), valid_BT, layout)
-        return add_dropped(h_BTD, self.self_attention.o(mixed), self.dropout_rate, self.training)
+            return h_BTD + F.linear(x, o.weight @ v.weight)
+        mixed = self.mix(x, v(x), valid_BT, layout)
+        return add_dropped(h_BTD, o(mixed), self.dropout_rate, self.training)
 
     def mix(self, x_BTD: Tensor, v_BTI: Tensor, valid_BT: Tensor | None, layout: Layout) -> Tensor:
         """Values mixed over the rows of each group, (B, T, I)."""

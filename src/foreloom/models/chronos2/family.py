@@ -15,6 +15,7 @@ from foreloom.models.chronos2.model import Chronos2Model
 from foreloom.models.common.architecture import raised_limit
 from foreloom.models.common.dropout import set_dropout_rate
 from foreloom.models.common.hub_folder import HubFolder, resolve_folder
+from foreloom.models.common.lora import LoraHooks
 from foreloom.models.common.t5.shape import initialize_t5
 from foreloom.models.family import ModelFamily, WindowLengths
 
@@ -83,4 +84,8 @@ FAMILY = ModelFamily(
     forecaster=Chronos2Forecaster,
     flops_per_row=flops_per_row,
     loss_units=loss_units,
+    # The matrices that chronos-forecasting adapts.
+    lora=LoraHooks(
+        ("self_attention.?", "output_patch_embedding.output_layer"), ("Chronos2Model", "chronos.chronos2.model")
+    ),
 )

@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from foreloom.data.forecast_input import ForecastInput
 from foreloom.models.chronos2.architecture import Architecture
 from foreloom.models.chronos2.encoder import layout_of
-from foreloom.models.common.forecasting import inference, interpolate, interpolate_levels, usable_steps
+from foreloom.models.common.forecasting import (
+    in_float32,
+    inference,
+    interpolate,
+    interpolate_levels,
+    on_level,
+    usable_steps,
+)
 from foreloom.models.common.rows import to_device, without_leading_padding
 
 UNROLLED_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -49,27 +56,27 @@ class Chronos2Forecaster:
         `max_output_patches` are unrolled. ValueError for a context beyond the limit where `context_length` does not
         say how much of it to use.
         """
-        contexts = self._contexts(inputs, context_length)
+        seen, levels = self._in_float32(inputs, context_length)
         order = list(range(len(inputs)))
         if not cross_learning:
             # Inputs do not see each other, so they may be batched by length, which saves padding.
-            order.sort(key=lambda i: contexts[i].shape[1])
+            order.sort(key=lambda i: seen[i].context_RC.shape[1])
         answers: dict[int, np.ndarray] = {}
         with inference(self.module):
-            for rows in batches([len(contexts[i]) for i in order], batch_size):
+            for rows in batches([len(seen[i].context_RC) for i in order], batch_size):
                 chunk = order[rows]
-                chosen = [contexts[i] for i in chunk]
-                group_ids = group_ids_of(chosen)
+                contexts = [seen[i].context_RC for i in chunk]
+                group_ids = group_ids_of(contexts)
                 quantiles_BQH = self._predict(
-                    stacked_contexts(chosen),
-                    stacked_futures([inputs[i] for i in chunk], prediction_length),
+                    stacked_contexts(contexts),
+                    stacked_futures([seen[i] for i in chunk], prediction_length),
                     np.zeros_like(group_ids) if cross_learning else group_ids,
                 )
                 quantiles_BHQ = quantiles_BQH.transpose(1, 2)
                 values = interpolate_levels(quantiles_BHQ, self.quantile_levels, quantile_levels).cpu().numpy()
                 first_rows = np.flatnonzero(np.diff(group_ids, prepend=-1))
                 for i, row in zip(chunk, first_rows, strict=True):
-                    answers[i] = values[row : row + inputs[i].num_targets]
+                    answers[i] = on_level(values[row : row + inputs[i].num_targets], levels[i])
         return [answers[i] for i in range(len(inputs))]
 
     def embed(self, inputs: Sequence[ForecastInput], *, batch_size: int = 256) -> list[np.ndarray]:
@@ -77,7 +84,7 @@ class Chronos2Forecaster:
 
         N counts the patches of the longest context in the batch; tokens of padding hold arbitrary values.
         """
-        contexts = self._contexts(inputs, None)
+        contexts = [one.context_RC for one in self._in_float32(inputs, None)[0]]
         answers: list[np.ndarray] = []
         with inference(self.module):
             for rows in batches([len(context) for context in contexts], batch_size):
@@ -120,10 +127,13 @@ class Chronos2Forecaster:
             context_length=self.context_length,
         )
 
-    def _contexts(self, inputs: Sequence[ForecastInput], context_length: int | None) -> list[np.ndarray]:
-        """Each input's context, cut to `context_length` where that is given."""
+    def _in_float32(
+        self, inputs: Sequence[ForecastInput], context_length: int | None
+    ) -> tuple[list[ForecastInput], list[np.ndarray | None]]:
+        """Each input, cut to `context_length` where that is given, and the level that was taken off its targets."""
         num_steps = usable_steps(inputs, context_length, self.context_length)
-        return [x.context_RC[:, -num_steps:] for x in inputs]
+        narrow = [in_float32(x, num_steps) for x in inputs]
+        return [x for x, _ in narrow], [level_V for _, level_V in narrow]
 
     @property
     def _device(self) -> torch.device:

@@ -23,6 +23,7 @@ from foreloom.models.common.architecture import raised_limit
 from foreloom.models.common.dropout import set_dropout_rate
 from foreloom.models.common.hub_folder import HubFolder, resolve_folder
 from foreloom.models.common.initialize import normal_by_name
+from foreloom.models.common.lora import LoraHooks
 from foreloom.models.common.t5.shape import initialize_t5, without_tied_copies
 from foreloom.models.common.t5.stack import BLOCKS
 from foreloom.models.family import ModelFamily, WindowLengths
@@ -102,4 +103,8 @@ FAMILY = ModelFamily(
     forecaster=ChronosBoltForecaster,
     flops_per_row=flops_per_row,
     loss_units=loss_units,
+    lora=LoraHooks(
+        ("*Attention.?", "output_patch_embedding.output_layer"),
+        ("ChronosBoltModelForForecasting", "chronos.chronos_bolt"),
+    ),
 )

@@ -59,9 +59,9 @@ class Architecture(T5Shape):
     """Steps the model forecasts at once; that of the data by default."""
     n_tokens: Count = 4096
     """Size of the vocabulary: two special tokens, the rest bins."""
-    n_special_tokens: int = 2
-    pad_token_id: int = 0
-    eos_token_id: int = 1
+    n_special_tokens: Count = 2
+    pad_token_id: Annotated[int, Field(ge=0)] = 0
+    eos_token_id: Annotated[int, Field(ge=0)] = 1
     low_limit: float = -15.0
     """Centre of the lowest bin, in units of each context's mean absolute value (not of the data)."""
     high_limit: float = 15.0
@@ -90,7 +90,7 @@ class Architecture(T5Shape):
     """What experts are chosen by. standardized (default): each expert's logit against its own running mean and
     deviation, which keeps all of them in use; biased: probability plus a bias that follows the expert's load (Wang et
     al. 2024); probability: alone, which leaves it to the loss, and some experts without samples."""
-    load_balancing_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
+    load_balancing_weight: Annotated[float, Field(ge=0)] = 0.01
     """Weight of the balance loss, 0.01 by default; 0: none. The loss can be near 1, its value at even use, without any
     balance: watch expert_load."""
 
@@ -102,6 +102,13 @@ class Architecture(T5Shape):
             logger.warning(
                 "limits %g to %g: they are in units of each context's mean absolute value, not of the data; Chronos "
                 "has -15 to 15. With limits this wide most values share a few bins.",
+                self.low_limit,
+                self.high_limit,
+            )
+        if not self.low_limit <= 1 <= self.high_limit:
+            logger.warning(
+                "limits %g to %g leave 1 outside, the mean absolute value of every context: values of that size all "
+                "share one bin. Chronos has -15 to 15.",
                 self.low_limit,
                 self.high_limit,
             )
@@ -120,6 +127,12 @@ class Architecture(T5Shape):
                 "use_moe with model_type: causal: experts are chosen by the whole context, which a causal model may "
                 "not see while it learns from the context itself; use model_type: seq2seq."
             )
+
+    @property
+    def fewest_weights(self) -> tuple[int, int]:
+        """As many tensors as blocks, and the embedding; of a mixture of experts theirs too."""
+        num_blocks = self.num_layers + (0 if self.model_type == "causal" else self.num_decoder_layers)
+        return num_blocks + (self.num_experts if self.use_moe else 0), self.n_tokens * self.d_model
 
     @property
     def num_sequence_tokens(self) -> int:

@@ -35,6 +35,7 @@ from foreloom.models.chronos_t5.model import ChronosT5Model
 from foreloom.models.common.architecture import raised_limit
 from foreloom.models.common.count import ParameterGroup, count_parameters
 from foreloom.models.common.hub_folder import HubFolder, resolve_folder
+from foreloom.models.common.lora import LoraHooks
 from foreloom.models.common.t5.shape import TIED_COPIES, initialize_t5, without_tied_copies
 from foreloom.models.common.t5.stack import BLOCKS
 from foreloom.models.family import ExpertHooks, ModelFamily, WindowLengths
@@ -205,4 +206,7 @@ FAMILY = ModelFamily(
     parts=parameter_groups,
     loss_units=loss_units,
     experts=ExpertHooks(after_update=after_update, figures=figures, loads=("expert_load",), needs_survey=needs_survey),
+    lora=LoraHooks(
+        ("*Attention.?", "moe.experts.*"), ("T5ForConditionalGeneration", "transformers.models.t5.modeling_t5")
+    ),
 )

@@ -19,7 +19,7 @@ from foreloom.models.chronos_t5.architecture import Architecture
 from foreloom.models.chronos_t5.experts import SampleRouting
 from foreloom.models.chronos_t5.generate import Sampling, draws, generate
 from foreloom.models.chronos_t5.tokenizer import Tokenizer
-from foreloom.models.common.forecasting import UnivariateForecaster
+from foreloom.models.common.forecasting import TargetRows, UnivariateForecaster
 from foreloom.models.common.rows import last_observed, left_padded, to_device
 from foreloom.models.family import ExpertChoices
 from foreloom.objectives.router import load_figures
@@ -165,7 +165,7 @@ class ChronosT5Forecaster(UnivariateForecaster):
     ) -> ExpertChoices:
         """See `models.family.RoutedForecaster`. Contexts are encoded and nothing is decoded; `usage` does not count."""
         self._refuse_without_routing(inputs)
-        rows, _ = self.rows(inputs, self.num_context_steps(inputs, context_length))
+        rows = self.rows(inputs, self.num_context_steps(inputs, context_length)).contexts
 
         def run(contexts: list[np.ndarray]) -> Iterable[tuple[np.ndarray, ...]]:
             id_BS, mask_BS, _ = self._encoded(contexts)
@@ -192,10 +192,11 @@ class ChronosT5Forecaster(UnivariateForecaster):
     def num_tokens(self, num_steps: int) -> int:
         return num_steps + (self.architecture.use_eos_token and self.architecture.model_type == "seq2seq")
 
-    def rows(self, inputs: Sequence[ForecastInput], num_steps: int) -> tuple[list[np.ndarray], list[slice]]:
+    def rows(self, inputs: Sequence[ForecastInput], num_steps: int) -> TargetRows:
         """Of a causal model, which was trained with every step there, with missing values filled."""
-        rows, rows_of_input = super().rows(inputs, num_steps)
-        return [_filled(row) for row in rows] if self.architecture.model_type == "causal" else rows, rows_of_input
+        rows = super().rows(inputs, num_steps)
+        is_causal = self.architecture.model_type == "causal"
+        return rows._replace(contexts=[_filled(row) for row in rows.contexts]) if is_causal else rows
 
     def embedded_steps(self, inputs: Sequence[ForecastInput]) -> int:
         return self.context_length
@@ -211,7 +212,7 @@ class ChronosT5Forecaster(UnivariateForecaster):
         """Samples an input, and the routing of each target row, taken apart."""
         horizon = self.prediction_length if prediction_length is None else prediction_length
         sampling = self.sampling.changed(changes)
-        rows, rows_of_input = self.rows(inputs, self.num_context_steps(inputs, context_length))
+        rows = self.rows(inputs, self.num_context_steps(inputs, context_length))
 
         def run(contexts: list[np.ndarray]) -> Iterable[tuple[np.ndarray, Any]]:
             paths_BNH, routing = self._paths(contexts, horizon, sampling)
@@ -219,9 +220,8 @@ class ChronosT5Forecaster(UnivariateForecaster):
                 paths_BNH, [None] * len(contexts) if routing is None else zip(*routing, strict=True), strict=True
             )
 
-        sampled = self.by_batches(rows, self._room(batch_size, sampling), run)
-        samples = [np.stack([paths_NH for paths_NH, _ in sampled[rows_of]]) for rows_of in rows_of_input]
-        return samples, [routing for _, routing in sampled]
+        sampled = self.by_batches(rows.contexts, self._room(batch_size, sampling), run)
+        return rows.answers([paths_NH for paths_NH, _ in sampled]), [routing for _, routing in sampled]
 
     def _paths(
         self, contexts: list[np.ndarray], horizon: int, sampling: Sampling

@@ -18,12 +18,12 @@ from torch import nn
 
 from foreloom.config.loader import validate
 from foreloom.config.located import Located
-from foreloom.config.section import section
+from foreloom.config.section import FINITE, section
 
 logger = logging.getLogger(__name__)
 
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 FromArchitecture = Any
@@ -37,6 +37,14 @@ class PublishedArchitecture:
 
     published: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """The config.json this came from, for the keys that mean nothing here but must survive."""
+
+    __pydantic_config__: ClassVar = FINITE
+
+    @property
+    def fewest_weights(self) -> tuple[int, int]:
+        """How many tensors and how many numbers in them such a model has at the least, told without building it: a
+        config.json that asks for far more than its weights hold would take the memory there is."""
+        return 1, 1
 
     @classmethod
     def of(cls, module: nn.Module) -> Self:

@@ -1,6 +1,6 @@
 """How a model is asked for forecasts: while it may be in training, of contexts of any length, at any quantile level.
 
-Axes: B rows of a batch, L context steps, T tokens, D model width.
+Axes: B rows of a batch, V targets of an input, R its rows, C and L context steps, T tokens, D model width.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import accumulate
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from foreloom import subnormals
 from foreloom.data.forecast_input import ForecastInput
+from foreloom.data.stream.normalization import drowning_levels
 from foreloom.models.common.rows import batches_by_length, left_padded
 
 
@@ -65,11 +67,53 @@ def usable_steps(inputs: Sequence[ForecastInput], asked: int | None, limit: int)
     return asked
 
 
-def target_rows(inputs: Sequence[ForecastInput], num_steps: int) -> tuple[list[np.ndarray], list[slice]]:
-    """The newest steps of every target, one after another, from its first observed one on; and which are whose."""
-    rows = [_observed(x_L[-num_steps:]) for x in inputs for x_L in x.context_RC[: x.num_targets]]
+def in_float32(one: ForecastInput, num_steps: int) -> tuple[ForecastInput, np.ndarray | None]:
+    """The newest steps of an input as models read them, and the level of each target that its answer lacks (V,).
+
+    Rows whose moves float32 would lose in their level are seen without it (see `drowning_levels`), and that is the one
+    place where it is taken off; None where no target's is. What float32 cannot hold counts as missing.
+    """
+    context_RC, future_RH = one.context_RC[:, -num_steps:], one.future_RH
+    if context_RC.dtype == future_RH.dtype == np.float32:
+        return (one if context_RC.shape == one.context_RC.shape else replace(one, context_RC=context_RC)), None
+    level_R = drowning_levels(context_RC)
+    with np.errstate(over="ignore"):
+        narrow = [(values_RT - level_R[:, None]).astype(np.float32) for values_RT in (context_RC, future_RH)]
+    for values_RT in narrow:
+        values_RT[np.isinf(values_RT)] = np.nan
+    level_V = level_R[: one.num_targets]
+    return replace(one, context_RC=narrow[0], future_RH=narrow[1]), level_V if level_V.any() else None
+
+
+def on_level(answer: np.ndarray, level_V: np.ndarray | None) -> np.ndarray:
+    """An answer (V, ...) in the units of the data: float64 where a level had been taken off."""
+    return answer if level_V is None else answer + level_V.reshape(-1, *[1] * (answer.ndim - 1))
+
+
+class TargetRows(NamedTuple):
+    """The targets of several inputs as rows, one after another."""
+
+    contexts: list[np.ndarray]
+    """float32, each from its first observed step on."""
+    of_input: list[slice]
+    level_of_input: list[np.ndarray | None]
+    """See `in_float32`."""
+
+    def answers(self, of_row: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """What was answered row by row as one array an input, in the units of the data."""
+        pairs = zip(self.of_input, self.level_of_input, strict=True)
+        return [on_level(np.stack(of_row[rows]), level_V) for rows, level_V in pairs]
+
+
+def target_rows(inputs: Sequence[ForecastInput], num_steps: int) -> TargetRows:
+    """The newest steps of every target."""
+    narrow = [in_float32(x, num_steps) for x in inputs]
     ends = accumulate(x.num_targets for x in inputs)
-    return rows, [slice(end - x.num_targets, end) for end, x in zip(ends, inputs, strict=True)]
+    return TargetRows(
+        [_observed(x_L) for x, _ in narrow for x_L in x.context_RC[: x.num_targets]],
+        [slice(end - x.num_targets, end) for end, x in zip(ends, inputs, strict=True)],
+        [level_V for _, level_V in narrow],
+    )
 
 
 def _observed(x_L: np.ndarray) -> np.ndarray:
@@ -157,15 +201,14 @@ class UnivariateForecaster(ABC):
         """See `models.family.Forecaster`. ValueError for a context beyond the limit where `context_length` does not say
         how much of it to use, and for cross_learning."""
         self.refuse_cross_learning(cross_learning)
-        rows, rows_of_input = self.rows(inputs, self.num_context_steps(inputs, context_length, prediction_length))
+        rows = self.rows(inputs, self.num_context_steps(inputs, context_length, prediction_length))
         run = lambda contexts: self.forecast(contexts, prediction_length, quantile_levels)
-        forecasts = self.by_batches(rows, batch_size, run)
-        return [np.stack(forecasts[rows_of]) for rows_of in rows_of_input]
+        return rows.answers(self.by_batches(rows.contexts, batch_size, run))
 
     def embed(self, inputs: Sequence[ForecastInput], *, batch_size: int = 256) -> list[np.ndarray]:
         """Hidden states (targets, tokens, D) an input, see `hidden_states`: of the steps from the first one on that any
         of its targets observes. Tokens before a target's own first observed step are 0."""
-        rows, rows_of_input = self.rows(inputs, self.embedded_steps(inputs))
+        rows = self.rows(inputs, self.embedded_steps(inputs))
 
         def run(contexts: list[np.ndarray]) -> list[np.ndarray]:
             hidden_BTD = self.hidden_states(contexts).float().cpu().numpy()
@@ -173,8 +216,8 @@ class UnivariateForecaster(ABC):
                 hidden_TD[-self.num_tokens(len(x_L)) :] for hidden_TD, x_L in zip(hidden_BTD, contexts, strict=True)
             ]
 
-        hidden = self.by_batches(rows, batch_size, run)
-        return [left_padded(hidden[rows_of], 0.0) for rows_of in rows_of_input]
+        hidden = self.by_batches(rows.contexts, batch_size, run)
+        return [left_padded(hidden[rows_of], 0.0) for rows_of in rows.of_input]
 
     def on_scaled_data(self) -> Self:
         """Itself: the model scales every context anyway."""
@@ -191,7 +234,7 @@ class UnivariateForecaster(ABC):
                     results[i] = result
         return results
 
-    def rows(self, inputs: Sequence[ForecastInput], num_steps: int) -> tuple[list[np.ndarray], list[slice]]:
+    def rows(self, inputs: Sequence[ForecastInput], num_steps: int) -> TargetRows:
         """See `target_rows`."""
         return target_rows(inputs, num_steps)
 

@@ -53,11 +53,18 @@ def base_folder(adapter_folder: Path, config: Mapping[str, Any]) -> Path:
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object; ValueError names the file that is missing or broken."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{file.parent} has no {file.name}: it is not a model folder.") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{file}:{error.lineno}: not valid JSON ({error.msg}).") from None
+    except RecursionError:
+        raise ValueError(f"{file} is nested too deep to be a model's.") from None
+    except ValueError as error:  # no UTF-8, or a whole number of thousands of digits
+        raise ValueError(f"{file}: not valid JSON ({error}).") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{file}: expected a JSON object, got a {type(values).__name__}.")
+    return values
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -80,14 +87,18 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     weight_map = read_json(folder / INDEX_FILE).get("weight_map")
     if not isinstance(weight_map, dict):
         raise ValueError(f"{folder / INDEX_FILE} has no weight_map, which says what file holds which tensor.")
+    files = set(map(str, weight_map.values()))
+    if outside := sorted(name for name in files if not name.endswith(".safetensors") or Path(name).name != name):
+        raise ValueError(f"{folder / INDEX_FILE} names {outside[0]}, which is no safetensors file of its folder.")
     tensors: dict[str, Tensor] = {}
-    for name in sorted(set(weight_map.values())):
+    for name in sorted(files):
         tensors |= read_tensors(folder / name)
     return tensors
 
 
-def load_weights(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Copy `tensors` into the model's `own`, whatever their dtypes; ValueError names the first that do not fit."""
+def _check_shapes(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], file: Path) -> None:
+    """ValueError names the first of `tensors` that are not finite, or do not fit the model's `own`, which may be on the
+    meta device."""
     wrong = [f"{name} is missing" for name in own if name not in tensors]
     wrong += [f"{name} is not part of the model" for name in tensors if name not in own]
     wrong += [
@@ -98,8 +109,22 @@ def load_weights(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], file:
     if wrong:
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
         raise ValueError(f"{file} does not fit its config.json: {'; '.join(wrong[:3])}{more}.")
-    for name, tensor in own.items():
-        tensor.copy_(tensors[name])
+    for name in own:
+        if not tensors[name].isfinite().all():
+            raise ValueError(
+                f"{file}: {name} holds values that are not finite, so the model answers nothing. Its training failed, "
+                "or the file is damaged: take an earlier checkpoint, or copy it again."
+            )
+
+
+def _check_size(arch: PublishedArchitecture, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """ValueError where a config.json asks for more than its weights hold, before anything of that size is made."""
+    asked, held = arch.fewest_weights, (len(tensors), sum(x.numel() for x in tensors.values()))
+    if asked[0] > held[0] or asked[1] > held[1]:
+        raise ValueError(
+            f"{folder / CONFIG_FILE} describes a model of at least {asked[0]:,} tensors with {asked[1]:,} numbers; the "
+            f"weights beside it are {held[0]:,} with {held[1]:,}. They do not belong together."
+        )
 
 
 def write_folder(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -147,12 +172,17 @@ class HubFolder(Generic[M]):
             arch = self.architecture.from_published(config)
         except ValueError as error:
             raise ValueError(f"{folder}: {error}") from None
-        model = self.empty(arch)
-        tensors = self.own_tensors(read_weights(folder), folder / WEIGHTS_FILE, arch)
+        tensors = read_weights(folder)
+        _check_size(arch, tensors, folder)
+        tensors = self.own_tensors(tensors, folder / WEIGHTS_FILE, arch)
         if adapter is not None:
             config = read_json(adapter / ADAPTER_CONFIG_FILE)
             merge_adapter(tensors, read_tensors(adapter / ADAPTER_WEIGHTS_FILE), config, adapter)
-        load_weights(self.published_names(model.state_dict()), tensors, folder / WEIGHTS_FILE)
+        model = self._shapes(arch)
+        _check_shapes(self.published_names(model.state_dict()), tensors, folder / WEIGHTS_FILE)
+        model = self._allocated(model)
+        for name, tensor in self.published_names(model.state_dict()).items():
+            tensor.copy_(tensors[name])  # whatever its dtype
         return model.eval()
 
     def save(self, module: nn.Module, state_dict: Mapping[str, Tensor], folder: Path) -> None:
@@ -164,6 +194,11 @@ class HubFolder(Generic[M]):
 
     def empty(self, arch: Any) -> M:
         """The module with its parameters allocated and not filled; on the meta device where that is the default."""
+        return self._allocated(self._shapes(arch))
+
+    def _shapes(self, arch: Any) -> M:
         with torch.device("meta"):
-            model = self.module(arch)
+            return self.module(arch)
+
+    def _allocated(self, model: M) -> M:
         return model if torch.get_default_device().type == "meta" else model.to_empty(device="cpu")

@@ -117,6 +117,12 @@ class Architecture(PublishedArchitecture):
             )
 
     @property
+    def fewest_weights(self) -> tuple[int, int]:
+        """As many tensors as experts of all layers, and the feed-forward of one."""
+        num_experts = 1 if self.use_dense else self.num_experts
+        return self.num_hidden_layers * num_experts, self.hidden_size * max(self.hidden_size, self.intermediate_size)
+
+    @property
     def head_width(self) -> int:
         return self.hidden_size // self.num_attention_heads
 

@@ -19,7 +19,7 @@ _IGNORED = ("trust_remote_code", "adapter_kwargs", "_from_auto", "_commit_hash")
 """What AutoModelForCausalLM hands on and means nothing here."""
 
 
-class TimeMoeConfig(PreTrainedConfig):
+class AutoTimeMoeConfig(PreTrainedConfig):
     """config.json of a Time-MoE folder, as transformers holds it."""
 
     model_type = MODEL_TYPE
@@ -28,9 +28,9 @@ class TimeMoeConfig(PreTrainedConfig):
 class AutoTimeMoe(TimeMoeForPrediction):
     """Time-MoE with the doors that users of transformers expect: from_pretrained, save_pretrained, config, generate."""
 
-    config_class = TimeMoeConfig
+    config_class = AutoTimeMoeConfig
 
-    def __init__(self, arch: Architecture, config: TimeMoeConfig) -> None:
+    def __init__(self, arch: Architecture, config: AutoTimeMoeConfig) -> None:
         super().__init__(arch)
         self.config = config
 
@@ -39,7 +39,7 @@ class AutoTimeMoe(TimeMoeForPrediction):
         cls,
         pretrained_model_name_or_path: str | Path,
         *,
-        config: TimeMoeConfig | None = None,
+        config: AutoTimeMoeConfig | None = None,
         dtype: torch.dtype | str | None = None,
         torch_dtype: torch.dtype | str | None = None,
         device_map: str | torch.device | None = None,
@@ -60,7 +60,7 @@ class AutoTimeMoe(TimeMoeForPrediction):
                 "device_map (one device) and attn_implementation."
             )
         folder = resolve_folder(pretrained_model_name_or_path, **download)
-        config = TimeMoeConfig.from_pretrained(folder) if config is None else config
+        config = AutoTimeMoeConfig.from_pretrained(folder) if config is None else config
         named = attn_implementation or config._attn_implementation or "auto"  # where AutoConfig puts what was asked
         if named not in get_args(Implementation):
             raise ValueError(f"attn_implementation {named!r}: choose one of {', '.join(get_args(Implementation))}.")
@@ -96,7 +96,7 @@ def _device(device_map: Any) -> torch.device:
         ) from None
 
 
-def _dtype(asked: torch.dtype | str | None, config: TimeMoeConfig) -> torch.dtype:
+def _dtype(asked: torch.dtype | str | None, config: AutoTimeMoeConfig) -> torch.dtype:
     if asked == "auto":
         asked = config.dtype
     found = getattr(torch, asked, None) if isinstance(asked, str) else asked or torch.float32
@@ -105,5 +105,5 @@ def _dtype(asked: torch.dtype | str | None, config: TimeMoeConfig) -> torch.dtyp
     return found
 
 
-AutoConfig.register(MODEL_TYPE, TimeMoeConfig, exist_ok=True)
-AutoModelForCausalLM.register(TimeMoeConfig, AutoTimeMoe, exist_ok=True)
+AutoConfig.register(MODEL_TYPE, AutoTimeMoeConfig, exist_ok=True)
+AutoModelForCausalLM.register(AutoTimeMoeConfig, AutoTimeMoe, exist_ok=True)

@@ -14,6 +14,7 @@ from foreloom.distributed.sharding import Sharding
 from foreloom.models.common.count import ParameterGroup, count_parameters
 from foreloom.models.common.dropout import set_dropout_rate
 from foreloom.models.common.hub_folder import resolve_folder
+from foreloom.models.common.lora import LoraHooks
 from foreloom.models.common.moe import MixtureOfExperts, balance_bias
 from foreloom.models.family import ExpertHooks, ModelFamily, Tally, WindowLengths
 from foreloom.models.time_moe.architecture import (
@@ -25,7 +26,7 @@ from foreloom.models.time_moe.architecture import (
     flops_per_row,
 )
 from foreloom.models.time_moe.batch import batch
-from foreloom.models.time_moe.checkpoint import FOLDER, initialize, recognises
+from foreloom.models.time_moe.checkpoint import FOLDER, initialize, official_views, recognises
 from foreloom.models.time_moe.forecast import TimeMoeForecaster
 from foreloom.models.time_moe.model import TimeMoeForPrediction
 from foreloom.objectives.router import load_figures
@@ -164,5 +165,6 @@ FAMILY = ModelFamily(
     parts=parameter_groups,
     loss_units=loss_units,
     experts=ExpertHooks(after_update=after_update, figures=figures, loads=("expert_load",)),
+    lora=LoraHooks(("self_attn.*_proj", "experts.*"), published_names=official_views),
     teach_transformers=teach_transformers,
 )

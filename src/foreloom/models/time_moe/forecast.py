@@ -73,7 +73,7 @@ class TimeMoeForecaster(UnivariateForecaster):
         arch = Architecture.of(self.module)
         if arch.use_dense:
             raise ValueError("this model has no experts (use_dense is true), so there is no routing to tell of.")
-        rows, _ = self.rows(inputs, self.num_context_steps(inputs, context_length))
+        rows = self.rows(inputs, self.num_context_steps(inputs, context_length)).contexts
 
         def run(contexts: list[np.ndarray]) -> Iterable[tuple[np.ndarray, np.ndarray]]:
             values_BL, mask_BL, *_ = self._scaled(contexts)

@@ -60,6 +60,11 @@ class T5Shape(PublishedArchitecture):
             )
 
     @property
+    def fewest_weights(self) -> tuple[int, int]:
+        """As many tensors as blocks, and the projections of one."""
+        return self.num_layers + self.num_decoder_layers, self.d_model * (self.inner_width + self.d_ff)
+
+    @property
     def inner_width(self) -> int:
         """Width of all heads together."""
         return self.num_heads * self.d_kv

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from foreloom.evaluation.evaluate import EvaluationResult, TaskResult
 from foreloom.evaluation.metrics import METRICS, metric_sums
+from foreloom.evaluation.result import EvaluationResult, TaskResult
 
 FIXED = ["model", "task", *METRICS]
 FIXED += ["prediction_length", "num_series", "num_windows", "num_skipped", "num_points", "seconds"]

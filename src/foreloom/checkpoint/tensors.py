@@ -1,0 +1,107 @@
+"""The tensors of a checkpoint, written by torch.distributed.checkpoint (DCP), and read without running what they bring.
+
+DCP pickles what it knows of its files into `.metadata`, and unpickles it, and every entry that is no tensor, as it
+comes: a run folder of someone else's could run any code. Here only DCP's own records are read, and only tensors.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint import metadata as dcp_metadata
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.filesystem import FileSystemReader, _StorageInfo
+from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, StorageMeta
+
+from foreloom.checkpoint.manifest import CheckpointError
+from foreloom.data.formats.restricted_pickle import DAMAGED
+from foreloom.distributed.waiting import waiting
+
+_NAME = ".metadata"
+_TRUST = "Nothing of it was run; take the folder from where it was trained"
+_RECORDS = (
+    *(Metadata, MetadataIndex, StorageMeta, _StorageInfo, dcp_metadata.TensorStorageMetadata),
+    *(dcp_metadata.BytesStorageMetadata, dcp_metadata.ChunkStorageMetadata, dcp_metadata.TensorProperties),
+)
+
+
+def save(state: Mapping[str, Any], folder: Path, *, is_alone: bool) -> None:
+    """Write the tensors of `state`, nested dictionaries of them. Collective, but where the process `is_alone`."""
+    with waiting("the tensors of a checkpoint"):
+        dcp.save(dict(state), checkpoint_id=folder, no_dist=is_alone)
+
+
+def load(state: dict[str, Any], folder: Path, *, is_alone: bool) -> None:
+    """Fill the tensors of `state` in place, whatever the world size was. Collective, but where the process `is_alone`.
+
+    Raises CheckpointError where `.metadata` names anything but tensors in files beside it, and what DCP raises where
+    the tensors are others than those of `state`.
+    """
+    reader = _Reader(folder)
+    reader.read_metadata()  # once beforehand: DCP would show the traceback of what is refused
+    with waiting("the tensors of a checkpoint"):
+        dcp.load(state, storage_reader=reader, planner=_TensorsOnly(), no_dist=is_alone)
+
+
+class _Reader(FileSystemReader):
+    def read_metadata(self) -> Metadata:  # type: ignore[override]
+        """What `.metadata` says."""
+        path = Path(self.path) / _NAME
+        try:
+            with path.open("rb") as file:
+                metadata = _Unpickler(file).load()
+            places = {MetadataIndex(at.fqn, at.offset, at.index): info for at, info in metadata.storage_data.items()}
+            outside = [
+                info.relative_path for info in places.values() if Path(info.relative_path).name != info.relative_path
+            ]
+        except (_Refused, OSError, *DAMAGED) as error:
+            raise CheckpointError(f"{path} is not what a checkpoint's is: {error}. {_TRUST}") from None
+        if outside:
+            raise CheckpointError(f"{path} names a file outside its folder, {outside[0]}. {_TRUST}")
+        metadata.storage_data, metadata.storage_meta = places, StorageMeta(load_id=self.load_id)
+        return metadata
+
+
+class _TensorsOnly(DefaultLoadPlanner):
+    def load_bytes(self, read_item: Any, value: Any) -> None:
+        raise ValueError(f"{read_item.dest_index.fqn} is no tensor in the checkpoint")
+
+
+class _Refused(Exception):
+    """Something that a checkpoint has no need of."""
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows DCP's records, and of torch dtypes, layouts and sizes.
+
+    A pickle may give a class attributes: each is read into classes of its own, which inherit from DCP's.
+    """
+
+    def __init__(self, file: Any) -> None:
+        super().__init__(file)
+        self._known: dict[tuple[str, str], Any] = {
+            (record.__module__, record.__name__): type(record.__name__, (record,), {}) for record in _RECORDS
+        }
+        encoding = dcp_metadata._MEM_FORMAT_ENCODING
+        self._known |= {
+            (encoding.__module__, encoding.__name__): lambda value: encoding(value),
+            ("torch", "Size"): lambda sizes: torch.Size(sizes),
+            ("torch.serialization", "_get_layout"): lambda name: {"torch.strided": torch.strided}[name],
+            **{
+                (module, name): lambda *parts: "/".join(parts)
+                for module in ("pathlib", "pathlib._local")
+                for name in ("PosixPath", "WindowsPath")
+            },
+        }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "torch" and isinstance(found := vars(torch).get(name), torch.dtype):
+            return found
+        if (module, name) not in self._known:
+            raise _Refused(f"it names {module}.{name}")
+        return self._known[module, name]

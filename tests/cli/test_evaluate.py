@@ -1,0 +1,42 @@
+"""`foreloom evaluate` where something takes its scores away: a place that cannot be written, a full disk."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from foreloom.cli.evaluate import evaluate
+from foreloom.data.formats.writer import write_series
+from foreloom.data.source import Series
+
+
+@pytest.fixture
+def tasks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_series([Series("a", np.random.default_rng(0).normal(5, 1, (1, 40)))], tmp_path / "a.arrow")
+    (tmp_path / "tasks.yaml").write_text("tasks:\n  - {name: a, path: a.arrow, prediction_length: 4}\n")
+    return tmp_path / "tasks.yaml"
+
+
+def test_a_place_that_takes_no_file_is_refused_before_the_work(tasks, tmp_path, monkeypatch):
+    def nothing(*_):
+        raise AssertionError("models were loaded")
+
+    monkeypatch.setattr("foreloom.evaluation.by_name.forecasters_by_name", nothing)
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(ValueError, match="--out .*folder.csv is a folder"):
+        evaluate(["naive"], tasks=tasks, out=tmp_path / "folder.csv")
+    with pytest.raises(ValueError, match="--out .*tasks.yaml is a file, and nothing lies below a file"):
+        evaluate(["naive"], tasks=tasks, out=tasks / "a.csv")
+
+
+def test_a_full_disk_does_not_take_the_scores_along(tasks, tmp_path, monkeypatch, capsys):
+    def full(rows, path):
+        raise OSError(28, os.strerror(28), str(path))
+
+    monkeypatch.setattr("foreloom.report.scores.write_rows", full)
+    with pytest.raises(ValueError, match="--out .*a.csv could not be written .No space left.* The table above is what"):
+        evaluate(["naive"], tasks=tasks, out=tmp_path / "a.csv")
+    assert "WQL" in capsys.readouterr().out
