@@ -36,7 +36,7 @@ def cached(paths: Sequence[Path], write: Callable[[Path], None], variant: str = 
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(target.with_suffix(".lock")):
+    with locked(target.with_suffix(".lock")):
         if not target.exists():
             with whole_or_absent(target) as beside:
                 write(beside)
@@ -44,7 +44,8 @@ def cached(paths: Sequence[Path], write: Callable[[Path], None], variant: str = 
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Holds a lock between processes of this machine; waits for whoever has it, without end."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
