@@ -25,7 +25,18 @@ from foreloom import cli, run
 from foreloom.config.loader import shipped_recipes
 
 ROOT = Path(__file__).resolve().parents[1]
-GUIDES = ("data", "training", "forecasting", "evaluation", "fine_tuning", "aws_gpu", "monitoring", "ab", "chronos_t5")
+GUIDES = (
+    "data",
+    "training",
+    "forecasting",
+    "evaluation",
+    "fine_tuning",
+    "aws_gpu",
+    "monitoring",
+    "ab",
+    "chronos_t5",
+    "language_models",
+)
 ELSEWHERE = {
     "apt-get": "installs software on the machine",
     "aws": "needs an account with Amazon",
@@ -212,7 +223,7 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_recipes_that_are_named_exist(page):
     text = page.read_text(encoding="utf-8")
-    named = set(re.findall(r"`((?:chronos2|chronos-bolt|chronos-t5|time-moe)-[\w-]+)`", text))
+    named = set(re.findall(r"`((?:chronos2|chronos-bolt|chronos-t5|time-moe|gemma3|tiny)-[\w-]+)`", text))
     named |= set(re.findall(r"recipes/([\w-]+)\.yaml", text))
     assert named <= RECIPES
 

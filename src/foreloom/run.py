@@ -105,6 +105,10 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
     """The composition root: sections in, a trainer ready to `train()` out."""
     model_config, data, training = (recipe.sections[name] for name in ("model", "data", "training"))
     assert isinstance(training, TrainingConfig)
+    family = registry.get(model_config.family)
+    if model_config.pretrained is not None:
+        model_config = dataclasses.replace(model_config, pretrained=str(find_model_folder(model_config.pretrained)))
+    data = family.data_for(model_config, data)
     optimizer_config, validation = recipe.sections["optimizer"], recipe.sections["validation"]
     dataset = data.open(training.seed, batch_size=training.batch_size)
     ranks = {"rank": process.rank, "world_size": process.world_size}
@@ -120,10 +124,6 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
     learning_rate(1)  # a schedule that does not fit is told before any work
     share = training.micro_batch_size or -(-training.batch_size // process.world_size)
     held_out = data.held_out(validation, dataset, micro_batch_size=share, **ranks)
-    if model_config.pretrained is not None:
-        folder = find_model_folder(model_config.pretrained)
-        model_config = dataclasses.replace(model_config, pretrained=str(folder))
-    family = registry.get(model_config.family)
     monitor = Monitor(run_dir, training.num_steps, recipe.sections["monitoring"], process.is_main)
     model = family.build(model_config, data)
     if model_config.pretrained is None:
@@ -311,7 +311,8 @@ def _length(recipe: Recipe) -> dict[str, Any]:
 
     Opens the sources.
     """
-    data, training = recipe.sections["data"], recipe.sections["training"]
+    model, training = recipe.sections["model"], recipe.sections["training"]
+    data = registry.get(model.family).data_for(model, recipe.sections["data"])
     if data.why_endless() or not data.is_there():
         return {}
     num_batches = BatchLoader(

@@ -1,5 +1,5 @@
-"""The verbs: `foreloom train | evaluate | forecast | show | report | lab | data`. Parses, calls, prints; does nothing
-itself.
+"""The verbs: `foreloom train | evaluate | forecast | generate | show | report | lab | data`. Parses, calls, prints;
+does nothing itself.
 
 Heavy imports stand inside the verbs, so that `foreloom --help` answers at once.
 """
@@ -16,6 +16,7 @@ import typer
 from foreloom.cli.data import data_app
 from foreloom.cli.evaluate import evaluate
 from foreloom.cli.forecast import forecast
+from foreloom.cli.generate import generate
 from foreloom.cli.lab import lab_app
 from foreloom.cli.report import report_app
 from foreloom.cli.train import show, train
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for _verb in (train, show, evaluate, forecast):
+for _verb in (train, show, evaluate, forecast, generate):
     app.command()(_verb)
 app.add_typer(report_app, name="report")
 app.add_typer(lab_app, name="lab")
