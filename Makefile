@@ -21,7 +21,7 @@ quickstart: install
 	$(BIN)/foreloom report $(OUT)
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: install
 	$(BIN)/ruff check src tests benchmarks
