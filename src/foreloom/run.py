@@ -103,12 +103,10 @@ def train(
 
 def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = False) -> Trainer:
     """The composition root: sections in, a trainer ready to `train()` out."""
-    model_config, data, training = (recipe.sections[name] for name in ("model", "data", "training"))
+    training = recipe.sections["training"]
     assert isinstance(training, TrainingConfig)
+    model_config, data = _found(recipe.sections["model"]), data_of(recipe)
     family = registry.get(model_config.family)
-    if model_config.pretrained is not None:
-        model_config = dataclasses.replace(model_config, pretrained=str(find_model_folder(model_config.pretrained)))
-    data = family.data_for(model_config, data)
     optimizer_config, validation = recipe.sections["optimizer"], recipe.sections["validation"]
     dataset = data.open(training.seed, batch_size=training.batch_size)
     ranks = {"rank": process.rank, "world_size": process.world_size}
@@ -162,6 +160,21 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         config_hash=config_hash(recipe),
         on_start=lambda: _record(recipe, run_dir, process),
     )
+
+
+def data_of(recipe: Recipe) -> DataSection:
+    """The data section with what the model decides of it. A pretrained model is looked for, or downloaded, only where
+    it decides something."""
+    model, data = recipe.sections["model"], recipe.sections["data"]
+    data_for = registry.get(model.family).data_for
+    return data if data_for(model, data) is data else data_for(_found(model), data)
+
+
+def _found(model: Any) -> Any:
+    """The model section with the folder of its pretrained model, downloaded where it is a hub id."""
+    if model.pretrained is None:
+        return model
+    return dataclasses.replace(model, pretrained=str(find_model_folder(model.pretrained)))
 
 
 def describe(recipe: Recipe) -> str:

@@ -131,6 +131,21 @@ def test_a_stopped_run_goes_on_bit_for_bit(trained, tmp_path, monkeypatch):
     assert (again / file).read_bytes() == (trained / file).read_bytes()
 
 
+def test_half_precision_and_recomputed_blocks(tmp_path, monkeypatch):
+    """A Gemma 3 in bf16 on a CPU, its blocks recomputed, has the losses of fp32 as far as bf16 can tell."""
+    monkeypatch.setenv("FORELOOM_CACHE", str(tmp_path / "cache"))
+    gemma = "model.config={model_type: gemma3_text, hidden_size: 32, intermediate_size: 48, num_hidden_layers: 2}"
+    found = []
+    for name, more in {
+        "fp32": [],
+        "bf16": ["training.precision=bf16", "training.activation_checkpointing=true"],
+    }.items():
+        run.train("tiny-lm", [*SETTINGS, gemma, "training.steps=3", *more], out=tmp_path / name)
+        events = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
+        found.append([event["loss"] for event in events if event["kind"] == "step"])
+    assert found[1] == pytest.approx(found[0], rel=5e-3) and found[1] != found[0]
+
+
 def test_generate(trained, call, tmp_path):
     model = foreloom.from_pretrained(trained, device="cpu")
     greedy = model.generate("The recipe ", max_new_tokens=5, temperature=0)
@@ -151,6 +166,14 @@ def test_generate(trained, call, tmp_path):
     code, out, _ = call("generate", trained, "--prompts", prompts, "--out", tmp_path / "o.jsonl", *options)
     lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
     assert code == 0 and lines == [{"prompt": "a", "text": drawn[0]}, {"prompt": "b", "text": drawn[1]}]
+
+
+def test_a_step_is_rebuilt_and_forecasts_are_refused(trained, call):
+    code, out, _ = call("data", "replay", trained, "3")
+    assert code == 0 and "documents" in out and "data.md" in out
+    births = Path(__file__).resolve().parents[2] / "examples" / "births.csv"
+    assert "does not forecast series" in call("forecast", trained, births, "--horizon", "3")[2]
+    assert "counted for models that forecast" in call("report", "parameters", "tiny-lm")[2]
 
 
 @pytest.mark.parametrize(

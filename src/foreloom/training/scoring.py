@@ -163,6 +163,8 @@ class Scoring:
 
     def _show_continuations(self, step: int, config: ValidationConfig) -> None:
         """How the model goes on with the recipe's prompts, where its family writes text."""
+        if self._family.generator is None:
+            return
         model = self._parallel.model.eval()
         with torch.no_grad(), self._parallel.answering(self._process.device):
             for prompt, text in self._family.continuations(model, config):
