@@ -17,9 +17,11 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert list(first) == list(second) == [1, 2, 3, 4, 5, 6]
     for step, loss in first.items():
         assert math.isclose(loss, second[step], rel_tol=1e-6), (other.name, step, loss, second[step])
+    # Where the gradient is almost 0, Adam makes a step of how it was rounded: small weights of the language model.
+    atol = 1e-5 if one.name == "causal_lm" else 2e-6
     for name, tensor in weights(one).items():
         torch.testing.assert_close(
-            weights(other)[name], tensor, rtol=1e-4, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}"
+            weights(other)[name], tensor, rtol=1e-4, atol=atol, msg=lambda m, n=name: f"{n}: {m}"
         )
 
 
