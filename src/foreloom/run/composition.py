@@ -11,7 +11,6 @@ from pathlib import Path
 from torch import nn
 
 from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer, check_folder
-from foreloom.checkpoint.locate import find_model_folder
 from foreloom.config.loader import Recipe
 from foreloom.data.loader import BatchLoader
 from foreloom.distributed.agreement import check_agreement
@@ -25,7 +24,7 @@ from foreloom.models.common.lora import FrozenWeights, attach_adapter, check_bas
 from foreloom.models.family import ModelFamily, forecaster_of
 from foreloom.monitoring.monitor import Monitor
 from foreloom.run.banner import banner_of, card_of, warn_of_cost
-from foreloom.run.recipe import config_hash, load, write_recipe
+from foreloom.run.recipe import config_hash, data_of, found_model, load, write_recipe
 from foreloom.training.config import TrainingConfig, autocast_dtype, freeze
 from foreloom.training.optimizer import build_optimizer
 from foreloom.training.scoring import Validation
@@ -79,8 +78,10 @@ def _in_words(error: RuntimeError | MemoryError) -> str | None:
 
 def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = False) -> Trainer:
     """The composition root: sections in, a trainer ready to `train()` out."""
-    model_config, data, training = (recipe.sections[name] for name in ("model", "data", "training"))
+    training = recipe.sections["training"]
     assert isinstance(training, TrainingConfig)
+    model_config, data = found_model(recipe), data_of(recipe)
+    family = registry.get(model_config.family)
     optimizer_config, validation = recipe.sections["optimizer"], recipe.sections["validation"]
     check_agreement({"run folder": str(run_dir.absolute())}, process)
     from_rank_zero(lambda: check_folder(run_dir), process)
@@ -98,10 +99,6 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
     learning_rate(1)  # a schedule that does not fit is told before any work
     share = training.micro_batch_size or -(-training.batch_size // process.world_size)
     held_out = data.held_out(validation, dataset, micro_batch_size=share, **ranks)
-    if model_config.pretrained is not None:
-        folder = find_model_folder(model_config.pretrained)
-        model_config = dataclasses.replace(model_config, pretrained=str(folder))
-    family = registry.get(model_config.family)
     monitor = Monitor(run_dir, training.num_steps, recipe.sections["monitoring"], process.is_main)
     model = family.build(model_config, data)
     if model_config.pretrained is None:

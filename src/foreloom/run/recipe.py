@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from foreloom.checkpoint.checkpointer import CheckpointConfig
+from foreloom.checkpoint.locate import find_model_folder
 from foreloom.checkpoint.manifest import VALIDATION_LOSS
 from foreloom.config.loader import Recipe, SectionChoice, describe_recipe, flatten, line_of, plain, read_recipe
 from foreloom.config.located import RecipeError, read_yaml
@@ -175,6 +176,22 @@ def find(path: str, where: str) -> Path | None:
     return next((found.resolve() for found in candidates if found.exists()), None)
 
 
+def data_of(recipe: Recipe) -> DataSection:
+    """The data section with what the model decides of it. A pretrained model is looked for, or downloaded, only where
+    it decides something."""
+    model, data = recipe.sections["model"], recipe.sections["data"]
+    data_for = registry.get(model.family).data_for
+    return data if data_for(model, data) is data else data_for(found_model(recipe), data)
+
+
+def found_model(recipe: Recipe) -> Any:
+    """The model section with the folder of its pretrained model, downloaded where it is a hub id."""
+    model = recipe.sections["model"]
+    if model.pretrained is None:
+        return model
+    return dataclasses.replace(model, pretrained=str(find_model_folder(model.pretrained)))
+
+
 def describe(recipe: Recipe) -> str:
     """The resolved recipe as YAML, a sentence above each setting, and where each value came from."""
     return describe_recipe(recipe, {"training": _length(recipe)})
@@ -185,7 +202,8 @@ def _length(recipe: Recipe) -> dict[str, Any]:
 
     Opens the sources.
     """
-    data, training = recipe.sections["data"], recipe.sections["training"]
+    model, training = recipe.sections["model"], recipe.sections["training"]
+    data = registry.get(model.family).data_for(model, recipe.sections["data"])
     if data.why_endless() or not data.is_there():
         return {}
     num_batches = BatchLoader(
