@@ -84,7 +84,8 @@ def main() -> None:
 
     FORELOOM_TRACEBACK=1 shows the traceback instead.
     """
-    faulthandler.enable()  # a mapped file that is cut short under a run ends in SIGBUS
+    if sys.__stderr__ is not None:
+        faulthandler.enable(sys.__stderr__)  # a mapped file that is cut short under a run ends in SIGBUS
     warnings.showwarning = _warn
     # Read when torch is imported. Its C++ side warns of what a run does on purpose (parameters a batch leaves out).
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
