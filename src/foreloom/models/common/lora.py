@@ -220,6 +220,10 @@ def _published(name: str, b: Tensor, hooks: LoraHooks) -> Iterator[tuple[str, Te
         yield published, low, int(experts[published].flatten()[0])
 
 
+NOTHING_FROZEN: Mapping[str, Any] = {"digest": ""}
+"""The state of a run that trains everything, whose checkpoints say nothing of it."""
+
+
 class FrozenWeights:
     """What a run does not train: no checkpoint holds it, so a resumed run is to find the same again. A part of a run's
     state."""
