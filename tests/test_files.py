@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 
 import pytest
 
@@ -27,6 +28,20 @@ def test_an_error_names_the_file_and_leaves_the_old_one(tmp_path):
         beside.write_text("half")
         raise OSError(28, os.strerror(28))
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("scores.csv", "old")]
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
+    killed = subprocess.Popen(["true"])
+    with whole_or_absent(tmp_path / "a") as mine:
+        left = tmp_path / mine.name.replace(str(os.getpid()), str(killed.pid))
+        elsewhere = tmp_path / f".0123abcd-{killed.pid}.partial.a"
+        left.touch()
+        elsewhere.touch()
+        killed.wait()
+        write_text(tmp_path / "b", "")
+        assert not left.exists(), "the process that wrote it is gone"
+        assert mine.exists(), "this one goes on"
+        assert elsewhere.exists(), "of another machine's processes nothing is known here"
 
 
 def test_where_nothing_can_be_written_the_path_asked_for_is_named():

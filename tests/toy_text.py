@@ -71,6 +71,7 @@ class ToyText:
         self.num_epoch_samples = None if num_lanes else NUM_BLOCKS
         self.num_sample_rows = 1
         self.fingerprint = f"toy text {num_lanes}"
+        self.made_of = {"text": self.fingerprint}
 
     def draw(self, first: int, count: int) -> DrawnBlocks:
         index_N = np.arange(first, first + count)

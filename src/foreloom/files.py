@@ -1,24 +1,39 @@
-"""Files that are whole or absent: what is written under a name appears there only when it is complete."""
+"""Files that are whole or absent: what is written under a name appears there only when it is complete. And JSON."""
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import socket
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
+
+
+def _this_machine() -> str:
+    """Where the number of a process means something: a machine, and a container on it."""
+    namespace = Path("/proc/self/ns/pid")
+    told = f"{socket.gethostname()} {os.readlink(namespace) if namespace.exists() else ''}"
+    return blake2b(told.encode(), digest_size=4).hexdigest()
+
+
+_HERE = _this_machine()
 
 
 @contextmanager
 def whole_or_absent(path: str | Path) -> Iterator[Path]:
     """A path beside `path` to write to, with the same ending: renamed to `path` when the block ends, removed when it
-    fails. Folders above are made. A system error that names no file (a full disk), or the one beside, names `path`."""
+    fails. Folders above are made; what a process of this machine left there when it was killed is removed. A system
+    error that names no file (a full disk), or the one beside, names `path`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    _remove_forsaken(path.parent)
+    beside = path.with_name(f".{_HERE}-{os.getpid()}.partial.{path.name}")
     try:
         beside.touch()
         permissions = stat.S_IMODE(beside.stat().st_mode)
@@ -48,10 +63,48 @@ def check_writable(path: str | Path, option: str) -> None:
         raise ValueError(f"{option} {path}: {above} takes no file ({error.strerror}). Name another place.") from None
 
 
+def _remove_forsaken(folder: Path) -> None:
+    for left in folder.glob(f".{_HERE}-*.partial.*"):
+        pid = left.name.removeprefix(f".{_HERE}-").partition(".")[0]
+        if pid.isdecimal() and not _is_alive(int(pid)):
+            left.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Text as UTF-8, whole or not at all."""
     with whole_or_absent(path) as beside:
         beside.write_text(text, encoding="utf-8")
+
+
+def parse_json(text: str | bytes, path: Path, remedy: str, *, line: int | None = None) -> Any:
+    """What JSON says; ValueError with file and line, which ends in `remedy`, for text that is none. `line` is the one
+    that `text` is of its file."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        place, reason = line, "it is nested too deep"
+    except json.JSONDecodeError as error:
+        place, reason = line or error.lineno, f"{error.msg} at column {error.colno}"
+    except UnicodeDecodeError as error:
+        place, reason = line, f"no UTF-8 text at byte {error.start}"
+    except ValueError as error:  # a number of thousands of digits
+        place, reason = line, str(error)
+    raise ValueError(f"{path}{f':{place}' if place else ''}: not JSON ({reason}). {remedy}") from None
+
+
+def read_json(path: Path, remedy: str) -> Any:
+    """`parse_json` of a file."""
+    return parse_json(path.read_bytes(), path, remedy)
 
 
 def strict_json(value: Any) -> Any:

@@ -107,6 +107,39 @@ def test_state_of_other_data_is_refused() -> None:
             other.load_state_dict(state)
 
 
+def test_what_differs_in_the_data_is_named(tmp_path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+
+    def opened(**settings):
+        one = DataConfig(
+            sources=(SourceConfig(path=str(folder)),), **{"context_length": 4, "prediction_length": 2} | settings
+        )
+        return series_loader(one, seed=settings.pop("seed", 0), batch_size=2)
+
+    for name in ("a", "b"):
+        (folder / f"{name}.jsonl").write_text("[1, 2, 3, 4, 5, 6, 7]\n" * 9)
+    state = opened().state_dict()
+
+    def refused(**settings) -> str:
+        with pytest.raises(ValueError, match="data are not those this run was stopped with: ") as caught:
+            opened(**settings).load_state_dict(state)
+        return str(caught.value)
+
+    assert "data.context_length was 4, is 5. Restore" in refused(context_length=5)
+    assert "data.min_past was None, is 3; " not in refused(min_past=3) and "data.min_past was None" in refused(
+        min_past=3
+    )
+    (folder / "b.jsonl").write_text("[1, 2, 3, 4, 5, 6, 8]\n" * 9)
+    sentence = refused()
+    assert "what lies at data.sources.0.path was " in sentence and "file b.jsonl of data.sources.0 was " in sentence
+    assert "a.jsonl" not in sentence
+    (folder / "b.jsonl").unlink()
+    assert "file b.jsonl of data.sources.0 was " in refused() and ", is absent. Restore" in refused()
+    del state["made_of"]  # as earlier versions wrote it
+    assert "a file, the mixture, the quarantine, a setting of data or the seed has changed" in refused()
+
+
 class Broken(MemorySource):
     def fill_window(self, item, cut, context_RC, future_RH):
         raise ValueError(f"series {item} cannot be read: the disk is gone")

@@ -125,6 +125,7 @@ def swap(frame, row, column, value):
         (table(), future(ids=("b", "a", "c")), r"future_df: series 'c' \(row 4\) is not in the table of the past"),
         (table(), future(3), "future_df has 3 rows for series 'b'; prediction_length is 2"),
         (table(), table(2).drop(columns="target"), r"has 2024-01-01 .* in row 0 \(series 'b'\) where 2024-01-07"),
+        (table().assign(target=lambda x: x["target"] + 1j), None, r"column 'target' holds '1j' in row 0"),
         (table(p=1.0), swap(future(p=1.0), 1, "p", "x"), r"future_df: column 'p' holds 'x' in row 1 \(series 'b'\)"),
     ],
 )  # fmt: skip

@@ -35,6 +35,7 @@ def inspect(
     context_length: Annotated[int, typer.Option(min=1, help="Context to count usable series for.")] = 512,
     horizon: Annotated[int, typer.Option(min=1, help="Horizon to count usable series for.")] = 64,
     plot: Annotated[Path | None, typer.Option(help="Draw examples and lengths into this PNG.")] = None,
+    checksum: Annotated[bool, typer.Option("--checksum", help="Read every byte and print its SHA-256.")] = False,
     as_json: JsonOption = False,
     *,
     table: TableOptions,
@@ -47,7 +48,9 @@ def inspect(
     from foreloom.report.data_figures import dataset_figure
     from foreloom.report.style import save_figure
 
-    report = inspect(path, context_length=context_length, prediction_length=horizon, table=table)
+    report = inspect(
+        path, context_length=context_length, prediction_length=horizon, table=table, with_checksum=checksum
+    )
     if as_json:
         numbers = {key: value for key, value in vars(report).items() if key != "examples"}
         typer.echo(json.dumps(numbers, indent=2, ensure_ascii=False))
@@ -255,6 +258,8 @@ def _facts(report: DataReport, context_length: int, horizon: int) -> dict[str, s
         "usable": f"{report.num_usable:,} series for a horizon of {horizon:,}; "
         f"{report.num_full_context:,} fill a context of {context_length:,}",
     }
+    if report.checksum is not None:
+        rows["checksum"] = f"SHA-256 {report.checksum}"
     if report.num_inspected < report.num_series:
         rows["looked at"] = f"{report.num_inspected:,} series, chosen evenly; counts above are of these"
     return rows

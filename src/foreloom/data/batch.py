@@ -71,6 +71,8 @@ class Dataset(Protocol):
 
     fingerprint: str
     """Changes with all that decides what sample i is: the data, the mixture, the lengths, the seed."""
+    made_of: Mapping[str, str]
+    """The parts of it, each by a name for people: a setting, a file."""
     num_epoch_samples: int | None
     """Samples after which the stream begins anew, in another order; None where it does not."""
     num_sample_rows: int | None

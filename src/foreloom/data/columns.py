@@ -5,8 +5,14 @@ Axes: N rows (series).
 
 from __future__ import annotations
 
+import re
+import reprlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from enum import Enum
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +23,8 @@ TIME_NAMES = ("timestamp", "ds", "date", "datetime", "time")
 """Of a table with a row a step."""
 SHAPE_SUFFIX = "._np_shape"
 """GluonTS writes an array of variates x time as a flat list and its shape beside it, under this name."""
+
+_YEAR_OR_MONTH = re.compile(r"\d{4}(-\d{2})?")
 
 
 class Kind(Enum):
@@ -72,6 +80,51 @@ def is_text(type_: pa.DataType) -> bool:
 
 def is_number(type_: pa.DataType) -> bool:
     return pa.types.is_floating(type_) or pa.types.is_integer(type_)
+
+
+def instant(value: Any, where: str, name: str) -> np.datetime64 | None:
+    """The time that a cell of `start`, or an element of `timestamp`, states: datetime64[us], in UTC where it has an
+    offset, None where it is null. ValueError, which begins with `where`, for anything else, numbers too."""
+    if value is None:
+        return None
+    try:
+        if isinstance(value, str):
+            value = np.datetime64(value) if _YEAR_OR_MONTH.fullmatch(value) else datetime.fromisoformat(value)
+        if isinstance(value, datetime) and value.tzinfo is not None:
+            value = value.astimezone(UTC).replace(tzinfo=None)
+        if isinstance(value, date):  # and any datetime
+            value = np.datetime64(value, "us")
+        if isinstance(value, np.datetime64) and not np.isnat(value):
+            return value.astype("datetime64[us]")
+    except ValueError:
+        pass
+    raise ValueError(f"{where}: {name} {reprlib.repr(value)} is not a time. Write it as 2024-01-31 12:00:00.")
+
+
+def instants(values: Sequence[Any] | np.ndarray, where: str, length: int) -> np.ndarray:
+    """`instant` of a cell of `timestamp`, datetime64[us] (T,): one for each of `length` steps."""
+    if len(values) != length:
+        raise ValueError(f"{where}: timestamp has {len(values)} steps, the target {length}. They must be as many.")
+    times = values if isinstance(values, np.ndarray) and values.dtype.kind == "M" else None
+    if times is None:
+        times = np.array([instant(value, where, "timestamp") for value in values], dtype="datetime64[us]")
+    if np.isnat(times).any():
+        raise ValueError(f"{where}: timestamp is null at step {int(np.isnat(times).argmax())}. Every step has a time.")
+    return times
+
+
+def check_same_names(schemas: Sequence[pa.Schema], paths: Sequence[Path]) -> None:
+    """Do the files of a data set have the same columns, in any order, and no name twice? ValueError, with the file."""
+    for path, schema in zip(paths, schemas, strict=True):
+        names, known = schema.names, schemas[0].names
+        if len({*names}) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"{path} has two columns {twice!r}. Rename or drop one.")
+        if {*names} != {*known}:
+            raise ValueError(
+                f"{path}: the columns {', '.join(names)} differ from those of {paths[0].name}, {', '.join(known)}. "
+                "Files of one data set have the same columns; put others into a folder of their own."
+            )
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ class SourceConfig:
     """Last steps of every series that training never sees, so that they can be forecast and scored."""
     max_series: Positive | None = None
     """Use only so many of the usable series, a fixed pseudo-random choice (the same for every seed); unset: all."""
-    table: TableOptions | None = None
+    table: TableOptions | None = Field(default=None, repr=False)  # the opened source's fingerprint knows it
     """Of tables with a row a series and time step: what they do not say themselves (id_column, target, known_ahead,
     freq ...)."""
 

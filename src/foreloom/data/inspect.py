@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from foreloom.data.formats.reader import find_parts, open_source
+from foreloom.data.formats.fingerprint import checksum
+from foreloom.data.formats.parts import find_parts
+from foreloom.data.formats.reader import open_source
 from foreloom.data.hashing import random_bits
-from foreloom.data.source import Series, read_in_turn
+from foreloom.data.source import VARIATES, Series, read_in_turn
 from foreloom.data.synthetic.address import is_synthetic
 from foreloom.data.tables.options import TableOptions
 
@@ -68,6 +70,8 @@ class DataReport:
     categorical: tuple[str, ...]
     """Those of them that hold labels."""
     static: tuple[str, ...]
+    checksum: str | None
+    """SHA-256 of all bytes of the data set's files, where it was asked for."""
     examples: tuple[Example, ...] = field(repr=False)
 
 
@@ -80,6 +84,7 @@ def inspect(
     max_series: int = 20_000,
     num_examples: int = 6,
     table: TableOptions = TableOptions(),
+    with_checksum: bool = False,
 ) -> DataReport:
     """Read a data set, or `max_series` of its series chosen evenly, and report on it.
 
@@ -117,6 +122,7 @@ def inspect(
         future=tuple(sorted(tally.names["future"])),
         categorical=tuple(sorted(tally.names["categorical"])),
         static=tuple(sorted(tally.names["static"])),
+        checksum=checksum(Path(path).expanduser()) if with_checksum and not is_synthetic(path) else None,
         examples=tuple(_example(source.read(int(item))) for item in shown),
     )
 
@@ -148,7 +154,7 @@ class _Tally:
         self.freqs[series.freq or "unknown"] += 1
         shape = str(values_VT.shape).encode()
         self.contents[blake2b(values_VT.tobytes(), digest_size=16, key=shape).digest()] += 1
-        self.names["static"] |= set(series.static)
+        self.names["static"] |= set(series.static) - {VARIATES}
         for role, covariates in (("past", series.past), ("future", series.future)):
             self.names[role] |= set(covariates)
             self.names["categorical"] |= {

@@ -20,6 +20,7 @@ from foreloom.data.batch import Dataset, Drawn, MicroBatch
 T = TypeVar("T")
 
 _SAMPLES_AT_ONCE = 65536
+_MOST_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -151,14 +152,18 @@ class BatchLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """Position after the batch last handed out, and what the data are."""
-        return {"next_sample": self._next_sample, "fingerprint": self.dataset.fingerprint}
+        return {
+            "next_sample": self._next_sample,
+            "fingerprint": self.dataset.fingerprint,
+            "made_of": dict(self.dataset.made_of),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a position; the next iterator starts there. Another world or batch size is fine."""
         if state["fingerprint"] != self.dataset.fingerprint:
             raise ValueError(
-                "The data are not those this run was stopped with: a file, the mixture, the quarantine, a setting of "
-                f"data or the seed has changed (fingerprint {state['fingerprint']}, now {self.dataset.fingerprint}). "
+                "The data are not those this run was stopped with: "
+                f"{_differences(state.get('made_of', {}), self.dataset.made_of)}. "
                 "Restore them to go on in the same order, or start a new run."
             )
         self._next_sample = int(state["next_sample"])
@@ -193,6 +198,20 @@ class BatchLoader:
         # A sample has one row at least, so `batch_size` samples are enough.
         drawn = self.dataset.draw(first_sample, self._batch_size)
         return drawn, int(np.searchsorted(np.cumsum(drawn.num_rows_N), self._batch_size)) + 1
+
+
+def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """What of the parts of a fingerprint has changed, the first few of them."""
+    absent = "absent"
+    changed = [
+        f"{name} was {before.get(name, absent)}, is {now.get(name, absent)}"
+        for name in dict.fromkeys([*before, *now])
+        if before.get(name) != now.get(name)
+    ]
+    if not before or not changed:
+        return "a file, the mixture, the quarantine, a setting of data or the seed has changed"
+    more = f"; {len(changed) - _MOST_SHOWN} more" if len(changed) > _MOST_SHOWN else ""
+    return "; ".join(changed[:_MOST_SHOWN]) + more
 
 
 def _count_batches(dataset: Dataset, num_samples: int, batch_size: int) -> float:

@@ -15,6 +15,8 @@ import numpy as np
 from foreloom.data.encoding import encode
 
 _PREPARED_AT_ONCE = 256
+VARIATES = "variates"
+"""The static value that holds the names of a wide table's columns."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Source(Protocol):
     """int32 (num_series,), target variates of each series."""
     fingerprint: str
     """Changes when the data change: files, sizes, layout. Equal for a copy in another place."""
+    files: Mapping[str, str]
+    """A digest of each file by its name; empty where there are none."""
     num_bytes: int
     """Bytes mapped from disk."""
 
@@ -106,6 +110,7 @@ class MemorySource:
 
     def __init__(self, series: Sequence[Series], name: str = "memory"):
         self.name = name
+        self.files: Mapping[str, str] = {}
         self.num_bytes = 0
         self.lengths = np.array([one.length for one in series], dtype=np.int64)
         self.num_rows = np.array([sum(one.counts) for one in series], dtype=np.int32)

@@ -345,12 +345,12 @@ def test_ranks_that_open_at_once_convert_once(tmp_path) -> None:
     def write(out) -> None:
         calls.append(out)
         time.sleep(0.2)
-        out.write_bytes(b"whole")
+        out.write_bytes(b"whole ARROW1")
 
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: cached([path], write), range(4)))
     assert len(set(found)) == len(calls) == 1
-    assert found[0].read_bytes() == b"whole"
+    assert found[0].read_bytes() == b"whole ARROW1"
 
 
 def test_a_tree_of_folders_is_one_source(tmp_path, save_to_disk, cache_folder) -> None:

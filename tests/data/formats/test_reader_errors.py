@@ -124,12 +124,13 @@ def test_times(tmp_path) -> None:
 def test_ragged_variates(tmp_path, save_to_disk, form) -> None:
     rows = [[[1.0, 2.0], [3.0, 4.0]]] * 3 + [[[1.0, 2.0], [3.0]]]
     table = pa.table({"target": rows})
-    path = tmp_path / "set.parquet"
+    path = where = tmp_path / "set.parquet"
     if form == "hf":
         path = save_to_disk(tmp_path / "set", table, batch_rows=2)
+        where = path / "data-00000-of-00001.arrow"
     else:
         pq.write_table(table, path)
-    refused(path, f"{path}: row 3: the variates of 'target' differ in length")
+    refused(path, f"{where}: row 3: the variates of 'target' differ in length")
 
 
 def test_ragged_variates_of_a_line(tmp_path) -> None:

@@ -82,6 +82,31 @@ def test_bad_json(tmp_path) -> None:
     refuse("d.json", '[[1, 2], [3, "x"]]', "d.json: series 1: 'sequence' holds 'x' at step 1")
     refuse("e.jsonl", f"[1, 2]\n[1, 1{'0' * 400}]\n", "e.jsonl:2: 'sequence' holds an integer of more than 308 digits")
     refuse("f.jsonl", "[1]\n5\n", "f.jsonl:2: no series found")
+    for number, (line, sentence) in enumerate(
+        (
+            ('{"target": [1], "start": 5}', "start 5 is not a time"),
+            ('{"target": [1], "start": "now"}', "start 'now' is not a time"),
+            (
+                '{"target": [1], "timestamp": "2024-01-01"}',
+                "timestamp is '2024-01-01'; a list with a time for each step",
+            ),
+            ('{"target": [1], "timestamp": [null]}', "timestamp is null at step 0"),
+            ('{"target": [1], "item_id": null}', "'item_id' is None; a name, or a number, is wanted"),
+            ('{"target": [1], "static__s": [1]}', "'static__s' is [1]; one value"),
+            ('{"target": [1], "past_cat__x": [["a"]]}', "'past_cat__x' holds ['a'] at step 0, a label"),
+            ('{"target": [1], "past__x": [1], "past_cat__x": ["a"]}', "past covariate 'x' is there twice"),
+            ('{"target": 1.5}', "'target' is 1.5, neither a list of numbers"),
+            ('{"target": ' + "[" * 900 + "]" * 900 + "}", "'target' holds lists 899 deep"),
+            ('{"target": [[[1]]]}', "'target' holds lists 3 deep"),
+            ("[" * 100_000, "not JSON (it is nested too deep)"),
+        )
+    ):
+        refuse(f"line{number}.jsonl", f"[1]\n{line}\n", f"line{number}.jsonl:2: {sentence}")
+    refuse("deep.json", "[" * 100_000, "deep.json: not JSON (it is nested too deep)")
+    static = '{"target": [1], "static__s": %s}\n'
+    refuse(
+        "s.jsonl", static % 1 + static % '"a"', "s.jsonl: static__s holds values of several kinds", "'a' of series '1'"
+    )
     refuse("g.json", "7", "g.json: series 0: no series found")
     (tmp_path / "h.jsonl").write_bytes(b"[1]\n[\xff]\n")
     refused(tmp_path / "h.jsonl", "h.jsonl:2: not JSON")

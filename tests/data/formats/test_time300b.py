@@ -117,7 +117,7 @@ def test_folders_that_do_not_keep_to_the_format(tmp_path) -> None:
     refuse("no proper 'files'", files=None)
     folder = write(tmp_path / "cut", good, [scale])
     (folder / "meta.json").write_text((folder / "meta.json").read_text()[:40])
-    with pytest.raises(ValueError, match=r"cut/meta\.json: not JSON"):
+    with pytest.raises(ValueError, match=r"cut/meta\.json:1: not JSON"):
         open_source(folder)
     (folder / "meta.json").unlink()
     with pytest.raises(ValueError, match=r"not a data set, it holds data-1-of-1\.bin.*meta\.json"):

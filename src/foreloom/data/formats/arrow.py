@@ -5,52 +5,68 @@ Axes: R rows of a window, C context, H horizon, V variates, T time steps.
 
 from __future__ import annotations
 
+import warnings
 from bisect import bisect_right
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pyarrow.types import is_null, is_temporal
 
 from foreloom.data import columns
 from foreloom.data.columns import Kind
 from foreloom.data.encoding import encode
-from foreloom.data.formats.arrow_columns import LabelColumn, MappedFile, NumberColumn
-from foreloom.data.source import RowCounts, Series
+from foreloom.data.formats.arrow_columns import LabelColumn, MappedFile, NumberColumn, as_python
+from foreloom.data.source import VARIATES, RowCounts, Series
 
 _Covariates = list[tuple[str, NumberColumn | LabelColumn]]
 
 
 class ArrowSource:
-    """`Source` over Arrow files with the columns listed in `data/columns.py`. `origin` is what errors name."""
+    """`Source` over Arrow files with the columns listed in `data/columns.py`.
 
-    def __init__(self, paths: Sequence[Path], *, name: str, fingerprint: str, origin: Path | None = None):
+    `origin` is what errors name, and `row` one row of it, where the files were made of others.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        *,
+        name: str,
+        fingerprint: str,
+        files: Mapping[str, str],
+        origin: Path | None = None,
+        row: Callable[[int], str] | None = None,
+    ):
         self.name = name
         self.fingerprint = fingerprint
+        self.files = files
         self._origin = origin or paths[0]
         self._files = [MappedFile(path) for path in paths]
         self.num_bytes = sum(len(file.map) for file in self._files)
         self._batches = [batch for file in self._files for batch in file.batches]
         self._first_rows = _first_rows([len(batch) for batch in self._batches])
         self._first_items = _first_rows([sum(map(len, file.batches)) for file in self._files])
+        self._row = row or self._row_of_file
         schema = _common_schema(self._files, self._origin)
         self._id_name = next((name for name in columns.ID_NAMES if name in schema.names), None)
         self._target_name = next(name for name in columns.TARGET_NAMES if name in schema.names)
         self._static_names = [name for name in schema.names if name.startswith(("static__", "feat_static_"))]
         self.schema = schema
 
-        self._target = NumberColumn(self._target_name, self._files, self._origin)
+        self._target = NumberColumn(self._target_name, self._files, self._origin, self._row)
         self.lengths = self._target.length_N
         self.num_targets = self._target.variates_N
         self.num_rows = self.num_targets.copy()
+        if not len(self.lengths):
+            raise ValueError(f"{self._origin}: the data set is empty, it has no series. Check how it was written.")
+        self._check_rows()
         self._past = self._open_covariates(Kind.PAST)
         self._future = self._open_covariates(Kind.FUTURE)
         for _, column in (*self._past, *self._future):
             self.num_rows += column.variates_N
-        if not len(self.lengths):
-            raise ValueError(f"{self._origin}: the data set is empty, it has no series. Check how it was written.")
         for file in self._files:
             file.forget_pages()
 
@@ -68,7 +84,7 @@ class ArrowSource:
         if start is None and stamps is not None and len(stamps):
             start = stamps[0]
         return Series(
-            item_id=str(item) if self._id_name is None else str(self._cell(self._id_name, item)),
+            item_id=str(item if self._id_name is None else self._cell(self._id_name, item)),
             target_VT=target_VT,
             start=start,
             freq=self._cell("freq", item) if "freq" in self.schema.names else None,
@@ -112,29 +128,31 @@ class ArrowSource:
     def _file_of(self, item: int) -> int:
         return bisect_right(self._first_items, item) - 1
 
+    def _row_of_file(self, item: int) -> str:
+        file = self._file_of(item)
+        return f"{self._files[file].path}: row {item - self._first_items[file]}"
+
     def _cell(self, name: str, item: int) -> Any:
         batch = bisect_right(self._first_rows, item) - 1
-        return self._batches[batch].column(name)[item - self._first_rows[batch]].as_py()
+        column = self._batches[batch].column(name)
+        return as_python(column.slice(item - self._first_rows[batch], 1), f"{self._row(item)}: {name!r}")[0]
 
     def _start(self, item: int) -> np.datetime64 | None:
         if "start" not in self.schema.names:
             return None
-        value = self._cell("start", item)
-        if isinstance(value, datetime) and value.tzinfo is not None:
-            value = value.astimezone(UTC).replace(tzinfo=None)
-        try:
-            return None if value is None else np.datetime64(value, "us")
-        except ValueError:
-            raise ValueError(
-                f"{self._origin}: row {item}: start {value!r} is not a time. Write it as 2024-01-31 12:00:00."
-            ) from None
+        return columns.instant(self._cell("start", item), self._row(item), "start")
 
     def _timestamps(self, item: int) -> np.ndarray | None:
         if "timestamp" not in self.schema.names or not columns.is_list(self.schema.field("timestamp").type):
             return None
         batch = bisect_right(self._first_rows, item) - 1
         values = self._batches[batch].column("timestamp")[item - self._first_rows[batch]].values
-        return None if values is None else values.to_numpy(zero_copy_only=False)
+        if values is None:
+            return None
+        where = self._row(item)
+        are_times = is_temporal(values.type)
+        listed = values.to_numpy(zero_copy_only=False) if are_times else as_python(values, f"{where}: 'timestamp'")
+        return columns.instants(listed, where, int(self.lengths[item]))
 
     def _read_covariates(self, covariates: _Covariates, file: int, item: int, length: int) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {}
@@ -160,10 +178,14 @@ class ArrowSource:
             leaf = columns.leaf_type(self.schema.field(column_name).type)[0]
             column: NumberColumn | LabelColumn
             if columns.is_text(leaf) and column_name.startswith(("past_cat__", "future_cat__")):
-                column = LabelColumn(column_name, self._batches, self._first_rows)
+                column = LabelColumn(column_name, self._files, self._origin, self._first_rows)
             else:
-                column = NumberColumn(column_name, self._files, self._origin)
+                column = NumberColumn(column_name, self._files, self._origin, self._row)
             self._check_lengths(column)
+            if meaning[1] in [name for name, _ in found]:
+                raise ValueError(
+                    f"{self._origin}: two columns hold the {kind.value} covariate {meaning[1]!r}. Rename or drop one."
+                )
             found.append((meaning[1], column))
         return sorted(found, key=lambda named: named[0])
 
@@ -172,24 +194,43 @@ class ArrowSource:
         if len(wrong):
             row = int(wrong[0])
             raise ValueError(
-                f"{self._origin}: row {row}: covariate {column.name!r} has {column.length_N[row]} steps, the target "
+                f"{self._row(row)}: covariate {column.name!r} has {column.length_N[row]} steps, the target "
                 f"{self.lengths[row]}. A covariate must be as long as its target; NaN stands for missing values."
+            )
+
+    def _check_rows(self) -> None:
+        """Has every row a series and an id? Warn where nested lists look as if they were written step by step."""
+        if (self.num_targets == 0).any():
+            raise ValueError(
+                f"{self._row(int((self.num_targets == 0).argmax()))}: {self._target_name!r} holds no series, it is "
+                "null or a list of no variates. Drop the row; values that are missing are null or NaN in a list."
+            )
+        for number, batch in enumerate(self._batches if self._id_name else ()):
+            ids = batch.column(self._id_name)
+            if ids.null_count:
+                place = self._first_rows[number] + int(ids.is_null().to_numpy(zero_copy_only=False).argmax())
+                raise ValueError(f"{self._row(place)}: {self._id_name!r} is null. Give every series a name.")
+        is_tall = (self.num_targets > self.lengths) & (self.lengths > 0)
+        if is_tall.mean() > 0.5 and f"static__{VARIATES}" not in self.schema.names:
+            row = int(is_tall.argmax())
+            warnings.warn(
+                f"{self._row(row)}: {self._target_name!r} is a list of {self.num_targets[row]} lists of "
+                f"{self.lengths[row]}, read as {self.num_targets[row]} variates of {self.lengths[row]} steps. If each "
+                "inner list is a step, write a list for each variate instead (transpose it).",
+                stacklevel=5,
             )
 
 
 def _common_schema(files: Sequence[MappedFile], origin: Path) -> pa.Schema:
+    columns.check_same_names([file.schema for file in files], [file.path for file in files])
     schema = files[0].schema
+    if "freq" in schema.names and not columns.is_text(type_ := schema.field("freq").type) and not is_null(type_):
+        raise ValueError(f"{origin}: column 'freq' holds {type_}; text is wanted, as pandas writes it: h, D, W, MS ...")
     if not any(name in schema.names for name in columns.TARGET_NAMES):
         raise ValueError(
             f"{origin}: there is no column 'target' (or 'sequence'); the columns are "
             f"{', '.join(schema.names)}. Rename the column that holds the series."
         )
-    for file in files[1:]:
-        if file.schema.names != schema.names:
-            raise ValueError(
-                f"{file.path}: the columns {file.schema.names} differ from those of {files[0].path.name}, "
-                f"{schema.names}. Files of one data set have the same columns."
-            )
     return schema
 
 

@@ -10,46 +10,61 @@ from __future__ import annotations
 
 import mmap
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from foreloom.data import columns
-
-FILE_MAGIC = b"ARROW1"
+from foreloom.data.formats.cache import FILE_MAGIC
+from foreloom.data.formats.open_files import leave_room
 
 
 class NotMappable(Exception):
     """The values cannot be used where they lie (compressed, bit-packed, unaligned): the file must be rewritten."""
 
 
+class Damaged(ValueError):
+    """A file that is not what its name says, or only a part of it."""
+
+
+def read_ipc(file: pa.NativeFile) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """Schema and batches of an IPC stream or file."""
+    is_file = file.read(len(FILE_MAGIC)) == FILE_MAGIC
+    file.seek(0)
+    if not is_file:
+        stream = pa.ipc.open_stream(file)
+        return stream.schema, iter(stream)
+    reader = pa.ipc.open_file(file)
+    return reader.schema, (reader.get_batch(number) for number in range(reader.num_record_batches))
+
+
 class MappedFile:
-    """One Arrow file in memory-mapped form."""
+    """One Arrow file in memory-mapped form. Raises `Damaged` where what it says of itself does not fit its bytes."""
 
     def __init__(self, path: Path):
         with path.open("rb") as file:
+            leave_room(path, file.fileno())
             try:
                 self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             except ValueError:
-                raise ValueError(f"{path}: the file is empty, not an Arrow file. Write it again.") from None
+                raise Damaged(f"{path}: the file is empty, not an Arrow file. Write it again.") from None
         self.buffer = pa.py_buffer(self.map)
         self.path = path
+        self.batches = []
         try:
-            if self.map[: len(FILE_MAGIC)] == FILE_MAGIC:
-                reader = pa.ipc.open_file(self.buffer)
-                batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
-            else:
-                reader = batches = pa.ipc.open_stream(self.buffer)
-            self.schema = reader.schema
-            self.batches = []
+            self.schema, batches = read_ipc(pa.BufferReader(self.buffer))
             for batch in batches:
                 if not self.batches:
                     self._refuse_compressed(batch)
+                batch.validate()  # sizes alone
+                for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                    if not _offsets_fit(column):
+                        raise Damaged(f"{path}: the lists of {name!r} are damaged. Copy or write the file again.")
                 self.batches.append(batch)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise ValueError(
+        except (pa.ArrowException, OSError) as error:
+            raise Damaged(
                 f"{path}: not a readable Arrow file ({error}). It may be cut short: copy or write it again."
             ) from error
 
@@ -76,10 +91,26 @@ class MappedFile:
             self.map.madvise(mmap.MADV_DONTNEED)
 
 
+def _offsets_fit(column: pa.Array) -> bool:
+    """Do all lists lie within their values? Of the values themselves nothing is read."""
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if not columns.is_list(column.type):
+        return True
+    if not pa.types.is_fixed_size_list(column.type):
+        offsets = column.offsets.to_numpy()
+        if len(offsets) and not (offsets[0] >= 0 and offsets[-1] <= len(column.values)):
+            return False
+        if (offsets[1:] < offsets[:-1]).any():
+            return False
+    return _offsets_fit(column.values)
+
+
 class NumberColumn:
     """A column of numbers over all files: where each series' values start, and how to cut a window out of them."""
 
-    def __init__(self, name: str, files: Sequence[MappedFile], origin: Path):
+    def __init__(self, name: str, files: Sequence[MappedFile], origin: Path, row: Callable[[int], str]):
+        """`row` names one for people; `origin` is the data set."""
         self.name = name
         self._flat: list[np.ndarray] = []
         self._bits: list[np.ndarray] = []
@@ -94,9 +125,8 @@ class NumberColumn:
                 shapes = batch.column(shape_name) if shape_name in batch.schema.names else None
                 extent = columns.locate(batch.column(name), shapes)
                 if extent.ragged_row is not None:
-                    row = num_rows + extent.ragged_row
                     raise ValueError(
-                        f"{origin}: row {row}: the variates of {name!r} differ in length. "
+                        f"{row(num_rows + extent.ragged_row)}: the variates of {name!r} differ in length. "
                         "Bring them to one length; NaN stands for missing values."
                     )
                 validity, data = extent.values.buffers()[:2]
@@ -138,9 +168,15 @@ class NumberColumn:
 class LabelColumn:
     """A column of lists of labels (a categorical covariate), read through Arrow."""
 
-    def __init__(self, name: str, batches: Sequence[pa.RecordBatch], first_rows: Sequence[int]):
+    def __init__(self, name: str, files: Sequence[MappedFile], origin: Path, first_rows: Sequence[int]):
         self.name = name
-        self._chunks = [batch.column(name) for batch in batches]
+        self._origin = origin
+        for file in files:
+            type_ = file.schema.field(name).type
+            leaf, depth = columns.leaf_type(type_)
+            if depth != 1 or not columns.is_text(leaf):
+                raise ValueError(f"{origin}: column {name!r} holds {type_}; a list of labels a row is wanted.")
+        self._chunks = [batch.column(name) for file in files for batch in file.batches]
         self._first_rows = first_rows
         extents = [columns.locate(chunk) for chunk in self._chunks]
         self.variates_N = _join([extent.variates_N for extent in extents], np.int32)
@@ -149,8 +185,19 @@ class LabelColumn:
     def cut(self, item: int, begin: int, end: int) -> np.ndarray:
         """Object array (end - begin,), None is missing."""
         chunk = bisect_right(self._first_rows, item) - 1
-        labels = self._chunks[chunk][item - self._first_rows[chunk]].values
-        return np.array(labels[begin:end].to_pylist(), dtype=object)
+        labels = self._chunks[chunk][item - self._first_rows[chunk]].values[begin:end]
+        return np.array(as_python(labels, f"{self._origin}: column {self.name!r}"), dtype=object)
+
+
+def as_python(values: pa.Array, where: str) -> list:
+    """Values as Python has them. Text lies where offsets say, which are looked at first; `where` begins the sentence of
+    a `Damaged`."""
+    try:
+        if columns.is_text(values.type):
+            values.validate(full=True)
+        return values.to_pylist()
+    except pa.ArrowException as error:
+        raise Damaged(f"{where} is damaged ({error}). Copy or write the file again.") from None
 
 
 def _dtype(file: MappedFile, name: str, origin: Path) -> np.dtype:

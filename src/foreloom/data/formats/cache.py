@@ -15,6 +15,9 @@ from foreloom.files import whole_or_absent
 FORMAT_VERSION = 3
 """Part of every key: raise it when a converter writes something else for the same file."""
 
+FILE_MAGIC = b"ARROW1"
+_STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
+
 
 def cache_folder() -> Path:
     """`FORELOOM_CACHE`, or ~/.cache/foreloom."""
@@ -25,27 +28,50 @@ def cached(paths: Sequence[Path], write: Callable[[Path], None], variant: str = 
     """The Arrow file made of `paths`; `write(path)` makes it where it is missing.
 
     The key holds the paths, sizes and times of the sources, so a changed file is converted again, and `variant`, what
-    `write` was told. The file is written under another name and renamed, so it is whole or absent; ranks of one
-    machine wait for the one that writes.
+    `write` was told. The file is written under another name and renamed, so it is whole or absent; one that was cut
+    short since is made anew. Ranks of one machine wait for the one that writes.
     """
     digest = blake2b(f"{FORMAT_VERSION}{variant}".encode(), digest_size=16)
     for path in paths:
-        stat = path.stat()
-        digest.update(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
+        digest.update(f"{state_of(path)}\n".encode())
     target = cache_folder() / f"{paths[0].stem}-{digest.hexdigest()}.arrow"
-    if target.exists():
+    if _is_whole(target):
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(target.with_suffix(".lock")):
-        if not target.exists():
+    with locked(target.with_suffix(".lock")):
+        if not _is_whole(target):
             with whole_or_absent(target) as beside:
                 write(beside)
     return target
 
 
+def state_of(path: Path) -> str:
+    """Where a file lies, its size and times: other ones after any change to it."""
+    stat = path.stat()
+    return f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
+
+
+def _is_whole(path: Path) -> bool:
+    """Is the file there, and does it end as Arrow files do?"""
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - len(_STREAM_END)))
+        return file.read().endswith((_STREAM_END, FILE_MAGIC))
+
+
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
+def locked(path: Path) -> Iterator[None]:
+    """One process of this machine at a time, the others waiting without end; ValueError where the cache cannot be
+    written, before anything is converted."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise ValueError(
+            f"{path.parent}: the cache of converted data cannot be written ({error.strerror}). Set FORELOOM_CACHE to a "
+            "folder that can."
+        ) from error
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

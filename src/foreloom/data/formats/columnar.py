@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from foreloom.data.formats.arrow_columns import FILE_MAGIC
+from foreloom.data import columns
+from foreloom.data.formats.arrow_columns import read_ipc
 from foreloom.data.formats.cache import conversion_bar
 from foreloom.data.tables.as_series import is_table, write_series_of
 from foreloom.data.tables.options import TableOptions, refuse_table_options
@@ -18,16 +19,21 @@ _BATCH_BYTES = 64 * 2**20
 
 def parquet_to_arrow(paths: Sequence[Path], out: Path, options: TableOptions = TableOptions()) -> None:
     """One series a row as it is, column by column; a table with one observation a row by `data/tables`."""
-    if is_table(read_parquet_schema(paths[0]), options):
+    schemas = [read_parquet_schema(path) for path in paths]
+    if is_table(schemas[0], options):
         write_series_of(paths, out, options)
     else:
         refuse_table_options(paths[0], options)
-        _rewrite(parquet_batches(paths), paths, out)
+        _rewrite(parquet_batches(paths), schemas, paths, out)
 
 
 def arrow_to_plain(paths: Sequence[Path], out: Path) -> None:
     """The same rows, uncompressed and aligned, with numbers of a type numpy has."""
-    _rewrite(arrow_batches(paths), paths, out)
+    schemas = []
+    for path in paths:
+        with pa.memory_map(str(path)) as file:
+            schemas.append(read_ipc(file)[0])
+    _rewrite(arrow_batches(paths), schemas, paths, out)
 
 
 def read_parquet_schema(path: Path) -> pa.Schema:
@@ -37,24 +43,38 @@ def read_parquet_schema(path: Path) -> pa.Schema:
         raise ValueError(f"{path}: not a readable Parquet file ({error}). Copy or write it again.") from error
 
 
-def _rewrite(batches: Iterator[pa.RecordBatch], paths: Sequence[Path], out: Path) -> None:
+def _rewrite(batches: Iterator[pa.RecordBatch], schemas: Sequence[pa.Schema], paths: Sequence[Path], out: Path) -> None:
     total_bytes = sum(path.stat().st_size for path in paths)
-    with conversion_bar(paths[0].name, total_bytes) as advance, pa.OSFile(str(out), "wb") as sink:
-        schema, writer = None, None
+    schema = _common_schema(schemas, paths)
+    with (
+        conversion_bar(paths[0].name, total_bytes) as advance,
+        pa.OSFile(str(out), "wb") as sink,
+        pa.ipc.new_stream(sink, schema) as writer,
+    ):
         for batch in batches:
-            if schema is None or writer is None:
-                schema = pa.schema([field.with_type(_mappable(field.type)) for field in batch.schema])
-                writer = pa.ipc.new_stream(sink, schema)
-            if batch.schema.names != schema.names:
-                raise ValueError(
-                    f"{paths[0].parent}: the files have different columns, {schema.names} and {batch.schema.names}. "
-                    "Files of one data set have the same columns."
-                )
-            writer.write_batch(batch.cast(schema) if batch.schema != schema else batch)
+            writer.write_batch(batch.select(schema.names).cast(schema) if batch.schema != schema else batch)
             advance(min(batch.nbytes, total_bytes))
-        if writer is None:
-            raise ValueError(f"{paths[0]}: the data set is empty, it has no series. Check how it was written.")
-        writer.close()
+
+
+def _common_schema(schemas: Sequence[pa.Schema], paths: Sequence[Path]) -> pa.Schema:
+    """Types that hold the columns of every file, and that can be mapped; ids of several types are text, as written."""
+    columns.check_same_names(schemas, paths)
+    types = {field.name: field.type for field in schemas[0]}
+    for path, schema in zip(paths[1:], schemas[1:], strict=True):
+        for name, known in types.items():
+            type_ = schema.field(name).type
+            if name in columns.ID_NAMES and type_ != known:
+                types[name] = pa.string()
+                continue
+            both = [pa.schema([(name, one)]) for one in (known, type_)]
+            try:
+                types[name] = pa.unify_schemas(both, promote_options="permissive").field(name).type
+            except pa.ArrowTypeError:
+                raise ValueError(
+                    f"{path}: column {name!r} holds {type_}, in {paths[0].name} beside it {known}. Give it one type in "
+                    "all files."
+                ) from None
+    return pa.schema([(name, _mappable(type_)) for name, type_ in types.items()])
 
 
 def parquet_batches(paths: Sequence[Path]) -> Iterator[pa.RecordBatch]:
@@ -71,13 +91,7 @@ def arrow_batches(paths: Sequence[Path]) -> Iterator[pa.RecordBatch]:
     """The batches of Arrow files, stream or file format, mapped."""
     for path in paths:
         with pa.memory_map(str(path)) as file:
-            is_file = file.read(len(FILE_MAGIC)) == FILE_MAGIC
-            file.seek(0)
-            if is_file:
-                reader = pa.ipc.open_file(file)
-                yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
-            else:
-                yield from pa.ipc.open_stream(file)
+            yield from read_ipc(file)[1]
 
 
 def _mappable(type_: pa.DataType) -> pa.DataType:

@@ -1,25 +1,28 @@
-"""Opens a data set as a `Source`: which layout a path has is told by names alone, a folder of data sets is one.
+"""Opens a data set as a `Source`, whatever its layout; several in one folder are one.
 
 Axes: R rows, C context, H horizon.
 """
 
 from __future__ import annotations
 
-import json
+import functools
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from hashlib import blake2b
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from foreloom.data.formats.arrow import ArrowSource
-from foreloom.data.formats.arrow_columns import NotMappable
+from foreloom.data.formats.arrow_columns import MappedFile, NotMappable
 from foreloom.data.formats.cache import cached
 from foreloom.data.formats.columnar import arrow_to_plain, parquet_to_arrow
+from foreloom.data.formats.fingerprint import combine, digests
+from foreloom.data.formats.parts import Part, find_parts
 from foreloom.data.formats.records import json_to_arrow, jsonl_to_arrow, npy_to_arrow, pickle_to_arrow
-from foreloom.data.formats.time300b import META, BinarySource
+from foreloom.data.formats.time300b import BinarySource
 from foreloom.data.source import RowCounts, Series, Source
 from foreloom.data.synthetic.address import is_synthetic
 from foreloom.data.synthetic.source import SyntheticSource
@@ -36,24 +39,6 @@ _TABLES: dict[str, Callable[[Sequence[Path], Path, TableOptions], None]] = {
     "parquet": parquet_to_arrow,
     "csv": write_series_of,
 }
-_SAMPLE_BYTES = 4096
-ACCEPTED = (
-    "a save_to_disk folder (state.json, or dataset_dict.json with a split 'train'), a Time-300B folder (meta.json and "
-    ".bin shards), files .arrow, .parquet, .jsonl, .json, .csv, .tsv, .csv.gz, .npy, .pkl or .pickle, or a "
-    "folder of these"
-)
-_ENDINGS = {
-    ".arrow": "arrow",
-    ".parquet": "parquet",
-    ".jsonl": "jsonl",
-    ".json": "json",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".npy": "npy",
-    ".pkl": "pickle",
-    ".pickle": "pickle",
-}
-_DESCRIPTIONS = ("state.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", META)
 
 
 def open_source(path: str | Path, name: str | None = None, table: TableOptions = TableOptions()) -> Source:
@@ -82,26 +67,53 @@ def open_source(path: str | Path, name: str | None = None, table: TableOptions =
 
 
 def _open(part: Part, name: str, origin: Path, table: TableOptions) -> Source:
-    fingerprint = _fingerprint(part.layout, part.files)
+    variant = repr(table) if part.layout in _TABLES and table != TableOptions() else ""
+    files = digests([*part.files, *part.indices])
+    identity = {"name": name, "files": files, "fingerprint": combine(part.layout + variant, files)}
     if part.layout == "binary":
-        return BinarySource(part.path, name=name, fingerprint=fingerprint)
+        return BinarySource(part.path, **identity)
+    if part.indices:
+        whole = _open(replace(part, indices=()), name, origin, table)
+        return ChosenRows(whole, _read_indices(part.indices), **identity)
     if part.layout == "arrow":
         try:
-            return ArrowSource(part.files, name=name, fingerprint=fingerprint, origin=origin)
+            return ArrowSource(part.files, **identity, origin=origin)
         except NotMappable:
             plain = cached(part.files, lambda out: arrow_to_plain(part.files, out))
     elif part.layout in _TABLES:
-        variant = "" if table == TableOptions() else repr(table)
-        fingerprint += variant
         plain = cached(part.files, lambda out: _TABLES[part.layout](part.files, out, table), variant)
     else:
         plain = cached(part.files, lambda out: _CONVERTERS[part.layout](part.files, out))
     try:
-        source = ArrowSource([plain], name=name, fingerprint=fingerprint, origin=origin)
+        source = ArrowSource([plain], **identity, origin=origin, row=functools.partial(_row_of, part, origin))
         say_notes(source.schema)
         return source
     except NotMappable as reason:
         raise ValueError(f"{origin}: {reason}; numbers are wanted. Convert or drop the column.") from None
+
+
+def _row_of(part: Part, origin: Path, row: int) -> str:
+    """A row of a converted data set, in its own file where files say how many rows they have."""
+    if len(part.files) == 1:
+        origin = part.files[0]
+    elif part.layout == "parquet":
+        for path in part.files:
+            num_rows = pq.read_metadata(path).num_rows
+            if row < num_rows:
+                return f"{path}: row {row}"
+            row -= num_rows
+    return f"{origin}: row {row}"
+
+
+def _read_indices(paths: Sequence[Path]) -> np.ndarray:
+    """int64: the rows that a data set was reduced to, in the order it was given."""
+    parts = [np.empty(0, np.int64)]
+    for path in paths:
+        file = MappedFile(path)
+        if len(file.schema) != 1 or not pa.types.is_integer(file.schema.types[0]):
+            raise ValueError(f"{path}: one column of row numbers is wanted, it holds {', '.join(file.schema.names)}.")
+        parts += [batch.column(0).to_numpy(zero_copy_only=False).astype(np.int64) for batch in file.batches]
+    return np.concatenate(parts)
 
 
 def _label(part: Part, root: Path) -> str:
@@ -110,101 +122,32 @@ def _label(part: Part, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
-def _fingerprint(layout: str, files: Sequence[Path]) -> str:
-    """Names, sizes, first and last bytes of the files: the same for a copy elsewhere."""
-    digest = blake2b(layout.encode(), digest_size=16)
-    for path in files:
-        num_bytes = path.stat().st_size
-        digest.update(f"{path.name}|{num_bytes}|".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(_SAMPLE_BYTES))
-            file.seek(max(0, num_bytes - _SAMPLE_BYTES))
-            digest.update(file.read(_SAMPLE_BYTES))
-    return digest.hexdigest()
+class ChosenRows:
+    """`Source` over some of the series of another, in the order of `rows`."""
 
+    def __init__(self, source: Source, rows: np.ndarray, *, name: str, fingerprint: str, files: Mapping[str, str]):
+        if not len(rows):
+            raise ValueError(f"{name}: the data set is empty, its indices choose no row. Check how it was written.")
+        if not 0 <= rows.min() <= rows.max() < len(source):
+            raise ValueError(
+                f"{name}: the indices name the rows {rows.min()} to {rows.max()}, but there are {len(source)}. Copy "
+                "the folder again."
+            )
+        self.name, self.fingerprint, self.files = name, fingerprint, files
+        self.num_bytes = source.num_bytes
+        self.lengths, self.num_rows = source.lengths[rows], source.num_rows[rows]
+        self.num_targets = source.num_targets[rows]
+        self._source = source
+        self._rows = rows
 
-@dataclass(frozen=True)
-class Part:
-    """Files of one layout that are one source."""
+    def __len__(self) -> int:
+        return len(self._rows)
 
-    layout: str
-    """"arrow", "parquet", "jsonl", "json", "csv", "npy", "pickle" or "binary"."""
-    path: Path
-    """The one file, or the folder."""
-    files: Sequence[Path]
+    def read(self, item: int) -> Series:
+        return self._source.read(int(self._rows[item]))
 
-
-def find_parts(path: Path) -> list[Part]:
-    """The parts of a data set: one of a file or of a folder with a layout of its own, else all found by walking it.
-
-    Names are taken in order, what begins with a dot is passed over. Raises ValueError, with what there is, where
-    nothing is found.
-    """
-    if path.is_file():
-        if _ending(path) not in _ENDINGS:
-            raise ValueError(f"{path}: not a data set. Accepted: {ACCEPTED}.")
-        return [Part(_ENDINGS[_ending(path)], path, [path])]
-    parts = _walk(path)
-    if not parts:
-        holds = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
-        raise ValueError(f"{path}: not a data set, it holds {holds}. Accepted: {ACCEPTED}.")
-    return parts
-
-
-def _walk(folder: Path) -> list[Part]:
-    if (folder / "dataset_dict.json").exists():
-        return _walk(_train_split(folder))
-    if (folder / "state.json").exists():
-        return [Part("arrow", folder, _files_of_state(folder))]
-    if (folder / META).exists() and (shards := sorted(folder.glob("*.bin"))):
-        return [Part("binary", folder, [folder / META, *shards])]
-    files: dict[str, list[Path]] = {}
-    inner: list[Part] = []
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            inner += _walk(entry)
-        elif _ending(entry) in _ENDINGS and entry.name not in _DESCRIPTIONS:
-            files.setdefault(_ENDINGS[_ending(entry)], []).append(entry)
-    return [Part(layout, its[0] if len(its) == 1 else folder, its) for layout, its in files.items()] + inner
-
-
-def _ending(path: Path) -> str:
-    """.csv of sales.csv.gz; only text tables are read compressed."""
-    is_compressed = path.suffix == ".gz" and Path(path.stem).suffix in (".csv", ".tsv")
-    return Path(path.stem).suffix if is_compressed else path.suffix
-
-
-def _train_split(path: Path) -> Path:
-    splits = _described(path / "dataset_dict.json", "splits")
-    if "train" not in splits:
-        raise ValueError(
-            f"{path}: there is no split 'train'; the splits are {', '.join(splits)}. Name the folder of one of them, "
-            f"for example {path / splits[0]}."
-        )
-    return path / "train"
-
-
-def _files_of_state(path: Path) -> list[Path]:
-    files = [path / entry["filename"] for entry in _described(path / "state.json", "_data_files")]
-    for file in files:
-        if not file.exists():
-            raise ValueError(f"{file}: the file is missing, but state.json lists it. Copy the folder again.")
-    if not files:
-        raise ValueError(f"{path}: the data set is empty, state.json lists no files. Check how it was written.")
-    return files
-
-
-def _described(file: Path, key: str) -> list:
-    """The list that a description of `save_to_disk` holds under `key`."""
-    try:
-        description = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file}:{error.lineno}: not JSON ({error.msg}). Copy the folder again.") from None
-    if key not in description:
-        raise ValueError(f"{file}: there is no {key!r}, so save_to_disk did not write it. Name the data files instead.")
-    return description[key]
+    def fill_window(self, item: int, cut: int, context_RC: np.ndarray, future_RH: np.ndarray) -> RowCounts:
+        return self._source.fill_window(int(self._rows[item]), cut, context_RC, future_RH)
 
 
 class CombinedSource:
@@ -219,10 +162,10 @@ class CombinedSource:
         self.num_rows = np.concatenate([source.num_rows for source in sources])
         self.num_targets = np.concatenate([source.num_targets for source in sources])
         self.num_bytes = sum(source.num_bytes for source in sources)
-        digest = blake2b(digest_size=16)
-        for source in sources:
-            digest.update(source.fingerprint.encode())
-        self.fingerprint = digest.hexdigest()
+        named = list(zip(labels, sources, strict=True))
+        files = {f"{label}: {file}": one for label, source in named for file, one in source.files.items()}
+        self.files: Mapping[str, str] = files
+        self.fingerprint = combine("combined", {label: source.fingerprint for label, source in named})
 
     def __len__(self) -> int:
         return len(self.lengths)

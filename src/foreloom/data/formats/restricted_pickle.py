@@ -80,6 +80,22 @@ def _scalar(dtype: _Dtype, content: bytes) -> np.generic:
     return value
 
 
+def _bytes(*content: Any) -> bytes:
+    """None: a pickle names the class to write empty ones, and with a number it would be a size, of zeros."""
+    if content:
+        raise _Refused(f"bytes of {content[0]!r}")
+    return b""
+
+
+def _bytearray(content: bytes | str = b"", encoding: str = "latin1") -> bytearray:
+    """Of what the pickle holds: a number would be a size, of zeros."""
+    if isinstance(content, str):
+        content = content.encode(encoding)
+    if not isinstance(content, bytes):
+        raise _Refused(f"bytearray of {content!r}")
+    return bytearray(content)
+
+
 _ALLOWED: dict[tuple[str, str], Any] = {
     **{(module, "_reconstruct"): _Maker(lambda *_: np.empty(0).view(_Array)) for module in _ARRAY_MODULES},
     **{(module, "scalar"): _Maker(_scalar) for module in _ARRAY_MODULES},
@@ -87,10 +103,10 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): "the class, which is named and never called",
     ("numpy", "dtype"): _Maker(_Dtype),
     # Bytes of arrays as protocols below 3 and 5 write them.
-    ("__builtin__", "bytes"): bytes,
+    ("__builtin__", "bytes"): _Maker(_bytes),
     ("_codecs", "encode"): _Maker(lambda text, encoding: text.encode("latin1")),
-    ("builtins", "bytearray"): bytearray,
-    ("__builtin__", "bytearray"): bytearray,
+    ("builtins", "bytearray"): _Maker(_bytearray),
+    ("__builtin__", "bytearray"): _Maker(_bytearray),
 }
 
 

@@ -21,7 +21,9 @@ import numpy as np
 import pyarrow as pa
 
 from foreloom.data.formats.cache import cached
+from foreloom.data.formats.open_files import leave_room
 from foreloom.data.source import RowCounts, Series
+from foreloom.files import read_json
 
 META = "meta.json"
 _SHARD_NUMBER = re.compile(r"[^-]*-(\d+)-")
@@ -34,9 +36,10 @@ class BinarySource:
     ValueError where the description is damaged or does not fit the shards.
     """
 
-    def __init__(self, folder: Path, *, name: str, fingerprint: str):
+    def __init__(self, folder: Path, *, name: str, fingerprint: str, files: Mapping[str, str]):
         self.name = name
         self.fingerprint = fingerprint
+        self.files = files
         self._index = index = read_index(folder / META)
         self._shards = [_map(folder / shard, index.dtype, count) for shard, count in index.shards.items()]
         self._ends = np.cumsum([len(shard) for shard in self._shards], dtype=np.int64).tolist()
@@ -102,6 +105,8 @@ def _map(path: Path, dtype: np.dtype, num_elements: int) -> np.ndarray:
             f"{path}: the shard has {num_bytes} bytes, but {META} gives it {num_elements} elements of {dtype}, that is "
             f"{num_elements * dtype.itemsize} bytes. It may be cut short: copy it again."
         )
+    with path.open("rb") as file:
+        leave_room(path, file.fileno())
     # A memmap is an ndarray that costs several times as much to slice.
     return np.asarray(np.memmap(path, dtype=dtype, mode="r")) if num_elements else np.empty(0, dtype)
 
@@ -150,10 +155,7 @@ def _write(meta: Path, out: Path) -> None:
 
 
 def _described(meta: Path) -> dict[str, Any]:
-    try:
-        described = json.loads(meta.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{meta}: not JSON ({error}). Copy the folder again.") from None
+    described = read_json(meta, "Copy the folder again.")
     kinds = {"num_sequences": int, "dtype": str, "files": dict, "scales": list}
     for key, kind in kinds.items():
         if not isinstance(described, dict) or not isinstance(described.get(key), kind):

@@ -17,17 +17,20 @@ _BATCH_VALUES = 4 * 2**20
 _BATCH_SERIES = 4096
 
 
-def write_series(series: Iterable[Series], path: Path, form: Literal["arrow", "parquet"] = "arrow") -> int:
+def write_series(
+    series: Iterable[Series], path: Path, form: Literal["arrow", "parquet"] = "arrow", *, origin: Path | None = None
+) -> int:
     """Write all series to one file and return their number. "arrow" is the IPC stream format, uncompressed.
 
-    The columns are those of the first batch; a covariate that turns up later raises ValueError.
+    The columns are those of the first batch; a covariate that turns up later raises ValueError, and so does what does
+    not fit their types. `origin` is where the series come from, for that sentence.
     """
     writer = None
     count = 0
     names: _Names | None = None
     with pa.OSFile(str(path), "wb") as sink, ExitStack() as at_the_end:
         for group in _batches(series):
-            names = names or _Names(group)
+            names = names or _Names(group, f"{origin}: " if origin else "")
             names.check(group)
             batch = _record_batch(group, names)
             if writer is None:
@@ -61,7 +64,8 @@ def _open(sink: pa.NativeFile, schema: pa.Schema, form: str):
 class _Names:
     """The covariates of a file; a categorical one is told by its labels."""
 
-    def __init__(self, group: Sequence[Series]):
+    def __init__(self, group: Sequence[Series], where: str):
+        self.where = where
         self.columns: dict[str, tuple[str, str]] = {}
         """Column name -> (role, covariate)."""
         for one in group:
@@ -72,24 +76,48 @@ class _Names:
         self.stamped = any(one.timestamps is not None for one in group)
         self.single = all(len(one.target_VT) == 1 for one in group)
         self.type = pa.float32() if all(one.target_VT.dtype == np.float32 for one in group) else pa.float64()
+        self._static_types: dict[str, pa.DataType] = {}
 
     @staticmethod
     def _column(role: str, name: str, values: np.ndarray) -> str:
         return f"{role}__{name}" if values.dtype.kind in "fiub" else f"{role}_cat__{name}"
 
+    def static_column(self, name: str, group: Sequence[Series]) -> pa.Array:
+        try:
+            column = pa.array([one.static.get(name) for one in group], self._static_types.get(name))
+            column = column.cast(pa.string()) if pa.types.is_null(column.type) else column
+            self._static_types.setdefault(name, column.type)
+            return column
+        except (pa.ArrowException, OverflowError):
+            given = {type(one.static[name]): one for one in reversed(group) if one.static.get(name) is not None}
+            listed = ", ".join(f"{one.static[name]!r} of series {one.item_id!r}" for one in given.values())
+            raise ValueError(
+                f"{self.where}static__{name} holds values of several kinds, or one too large: {listed}. Write all of "
+                "them as text."
+            ) from None
+
     def check(self, group: Sequence[Series]) -> None:
         for one in group:
+            values = one.target_VT
+            if self.type == pa.float32() and values.dtype != np.float32:
+                with np.errstate(over="ignore"):
+                    is_exact = np.array_equal(values.astype(np.float32), values, equal_nan=True)
+                if not is_exact:
+                    raise ValueError(
+                        f"{self.where}series {one.item_id!r} holds numbers that float32, the type of the series before "
+                        "it, does not hold exactly. Bring all series to float64."
+                    )
             if self.single and len(one.target_VT) > 1:
                 raise ValueError(
-                    f"series {one.item_id!r} has {len(one.target_VT)} variates, those before it one. "
+                    f"{self.where}series {one.item_id!r} has {len(one.target_VT)} variates, those before it one. "
                     "Write univariate and multivariate series to different files."
                 )
             for role in ("past", "future"):
                 for name, values in getattr(one, role).items():
                     if self._column(role, name, values) not in self.columns:
                         raise ValueError(
-                            f"series {one.item_id!r} has the {role} covariate {name!r}, which no series before it has. "
-                            "Give every series the same covariates (all NaN where unknown)."
+                            f"{self.where}series {one.item_id!r} has the {role} covariate {name!r}, which no series "
+                            "before it has. Give every series the same covariates (all NaN where unknown)."
                         )
 
 
@@ -125,7 +153,7 @@ def _record_batch(group: Sequence[Series], names: _Names) -> pa.RecordBatch:
         else:
             arrays[column] = _lists(found, names.type)
     for name in names.static:
-        arrays[f"static__{name}"] = pa.array([one.static.get(name) for one in group])
+        arrays[f"static__{name}"] = names.static_column(name, group)
     if names.stamped:
         arrays["timestamp"] = pa.array([one.timestamps for one in group], pa.list_(pa.timestamp("us")))
     return pa.RecordBatch.from_pydict(arrays)

@@ -5,7 +5,7 @@ Axes: N samples, M series of all samples together, R rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from hashlib import blake2b
 from typing import Any
@@ -23,6 +23,8 @@ from foreloom.data.stream.selection import read_quarantine, select
 from foreloom.data.stream.windows import Dropping, Windows, gather
 from foreloom.data.tables.options import TableOptions
 
+_MOST_FILES = 256
+"""Of a source with more, only the source as a whole is named where it has changed."""
 _DECIDE_NOTHING = ("num_prefetch", "quarantine")
 """Settings that have no say in what a sample is; of the quarantine, what the file lists has."""
 
@@ -59,7 +61,8 @@ class SeriesDataset:
             lengths = [selection.lengths for selection in self._selections]
             self._series_scales = SeriesScales(self.sources, lengths, config.normalization)
         self._dropping = Dropping(config.drop_values, seed, stream) if config.drop_values else None
-        self.fingerprint = _fingerprint(self.sources, config, seed, stream, self._quarantined)
+        self.made_of: Mapping[str, str] = _made_of(self.sources, config, seed, stream, self._quarantined)
+        self.fingerprint = blake2b(repr(sorted(self.made_of.items())).encode(), digest_size=16).hexdigest()
         self.num_epoch_samples = self.num_sample_rows = None
         if isinstance(self._stream, StridedStream):
             self.num_epoch_samples, self.num_sample_rows = self._stream.num_windows, self._stream.num_sample_rows
@@ -140,13 +143,23 @@ def _roles(source: Source, items: np.ndarray) -> str:
     return "; ".join([targets, *(f"{role}: {', '.join(sorted(names))}" for role, names in known.items() if names)])
 
 
-def _fingerprint(
+def _made_of(
     sources: Sequence[Source], config: DataConfig, seed: int, stream: str, quarantined: Sequence[np.ndarray]
-) -> str:
-    """Of all that decides what sample i is. Paths do not, nor does reading ahead."""
-    decides = {name: getattr(config, name) for name in config.__dataclass_fields__ if name not in _DECIDE_NOTHING}
-    decides["sources"] = [
-        replace(one, path=source.fingerprint) for one, source in zip(config.sources, sources, strict=True)
-    ]
-    decides |= {"format": 2, "seed": seed, "stream": stream, "left_out": [items.tolist() for items in quarantined]}
-    return blake2b(repr(decides).encode(), digest_size=16).hexdigest()
+) -> dict[str, str]:
+    """All that decides what sample i is, by setting and file. Paths do not, nor does reading ahead."""
+    decides = {
+        f"data.{name}": getattr(config, name)
+        for name in config.__dataclass_fields__
+        if name not in (*_DECIDE_NOTHING, "sources")
+    }
+    decides |= {"training.seed": seed, "the stream": stream, "the order of samples": "version 3"}
+    for number, (one, source, items) in enumerate(zip(config.sources, sources, quarantined, strict=True)):
+        key = f"data.sources.{number}"
+        decides |= {f"{key}.{name}": value for name, value in asdict(one).items() if name != "path"}
+        if len(items):
+            left_out = blake2b(items.tobytes(), digest_size=4).hexdigest()
+            decides[f"what data.quarantine leaves out of {key}"] = f"{len(items)} series ({left_out})"
+        decides[f"what lies at {key}.path"] = source.fingerprint
+        if len(source.files) <= _MOST_FILES:
+            decides |= {f"file {name} of {key}": digest for name, digest in source.files.items()}
+    return {name: str(value) for name, value in decides.items()}

@@ -6,6 +6,7 @@ Axes: B series, T time, R rows (always one), C context, H horizon.
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 
@@ -47,6 +48,7 @@ class SyntheticSource:
         self.num_rows = np.broadcast_to(np.int32(1), collection.num_series)
         self.num_targets = self.num_rows
         described = f"{_VERSION}|{self._process_name}|{collection}|{self._maker.fingerprint()}"
+        self.files: Mapping[str, str] = {}
         self.fingerprint = blake2b(described.encode(), digest_size=16).hexdigest()
         self._of_thread = threading.local()
 

@@ -13,6 +13,7 @@ import difflib
 import json
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import pandas as pd
 import pyarrow as pa
 
 from foreloom.data import columns
+from foreloom.data.source import VARIATES
 from foreloom.data.tables import values
 from foreloom.data.tables.long_table import LongTable, instants, several_series
 from foreloom.data.tables.options import TableOptions
@@ -81,10 +83,10 @@ def read_tables(paths: Sequence[Path], options: TableOptions) -> tuple[list[Rows
             )
         if not len(part):
             raise ValueError(f"{part.name} has no rows.")
-    is_long = find(parts[0], options.target[0]) is not None
+    is_long = any(find(part, options.target[0]) is not None for part in parts)
     if is_long:
-        _check_same_columns(parts, options)
-    return parts, is_long
+        _check_same_columns(parts)
+    return [replace(part, lone=(name,)) for part, name in zip(parts, _series_names(paths), strict=True)], is_long
 
 
 def say_notes(schema: pa.Schema) -> None:
@@ -93,16 +95,23 @@ def say_notes(schema: pa.Schema) -> None:
         warnings.warn(note, stacklevel=4)
 
 
-def _check_same_columns(parts: Sequence[Rows], options: TableOptions) -> None:
-    """Every file has the columns that say what is what, under the same names."""
+def _series_names(paths: Sequence[Path]) -> list[str]:
+    """What a file's one series is called: sales, of sales.csv.gz."""
+    stems = [Path(path.name.removesuffix(".gz")).stem for path in paths]
+    return stems if len({*stems}) == len(stems) else [path.name for path in paths]
+
+
+def _check_same_columns(parts: Sequence[Rows]) -> None:
+    """Long tables of one folder have the same columns: what a file lacks would be missing there in silence."""
     first = parts[0]
-    for asked in (*options.id_column, options.timestamp_column, *options.target):
-        name = find(first, asked)
-        for part in parts[1:]:
-            if name is not None and name not in part.names:
+    for part in parts[1:]:
+        for one, other in ((part, first), (first, part)):
+            lacking = [name for name in other.names if name not in one.names]
+            if lacking:
                 raise ValueError(
-                    f"{part.name} has no column {name!r}, {Path(first.name).name} beside it has one. "
-                    f"{nearest(name, part.names)}"
+                    f"{one.name} has no column {lacking[0]!r}, {Path(other.name).name} beside it has one. "
+                    f"{nearest(lacking[0], one.names)} Give the files of one folder the same columns, or put them into "
+                    "folders of their own."
                 )
 
 
@@ -119,12 +128,14 @@ def _from_long(table: LongTable) -> pa.Table:
         arrays["target"] = pa.LargeListArray.from_arrays(offsets, pa.array(target_VT[0]))
     else:
         arrays["target"] = _variates(target_VT, table.starts)
-        arrays["static__variates"] = pa.array([", ".join(table.targets)] * len(table.keys_N))
+        arrays[f"static__{VARIATES}"] = pa.array([", ".join(table.targets)] * len(table.keys_N))
     for one in table.of_role("past", "future"):
         values_T = table.covariate(one)
         is_label = values_T.dtype == object
         column = pa.array(values_T, pa.string()) if is_label else pa.array(values_T)
         called = f"{one.role}{'_cat' * is_label}__{one.name}"
+        if called in arrays:
+            raise ValueError(f"{table.rows.name} has two columns for the covariate {called!r}. Rename or drop one.")
         arrays[called] = pa.LargeListArray.from_arrays(offsets, column)
     for one in table.of_role("static"):
         arrays[f"static__{one.name}"] = table.static_values(one)
@@ -177,7 +188,7 @@ def _from_wide(rows: Rows) -> pa.Table:
         "item_id": pa.array([rows.lone[0]]),
         **_clock(times_T, starts, freqs),
         "target": _variates(target_VT, starts),
-        "static__variates": pa.array([", ".join(names)]),
+        f"static__{VARIATES}": pa.array([", ".join(names)]),
     }
     return pa.table(arrays)
 

@@ -232,6 +232,7 @@ class LongTable:
         if origin.file(one) != origin.file(two):
             both = f"{origin.row(one)} of {origin.file(one)} and {origin.row(two)}"
         if not self.id_columns:
+            both += f" of {origin.file(two)}" if len(origin.files) > 1 else ""
             raise several_series(self.rows, self.time_column, self.times_T[position], both, self.order_T, self.times_T)
         raise ValueError(
             f"{origin.file(two)}: series {self.series(self.series_T[position])} has {self.times_T[position]} twice "

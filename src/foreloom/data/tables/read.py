@@ -348,6 +348,6 @@ def _from_pandas(column: Any) -> pa.Array:
         missing = column.isna().to_numpy()
         values = column.tolist()
     present = [value for value, gone in zip(values, missing, strict=True) if not gone]
-    are_numbers = all(isinstance(value, numbers.Number) and not isinstance(value, bool) for value in present)
+    are_numbers = all(isinstance(value, numbers.Number) and not isinstance(value, bool | complex) for value in present)
     as_one, type_ = (float, pa.float64()) if are_numbers else (str, pa.large_string())
     return pa.array([None if gone else as_one(v) for v, gone in zip(values, missing, strict=True)], type_)

@@ -15,7 +15,7 @@ import pyarrow as pa
 from foreloom.data.columns import ID_NAMES, TARGET_NAMES, is_list, is_number, is_text, leaf_type
 from foreloom.data.formats.cache import cached
 from foreloom.data.formats.columnar import arrow_batches, parquet_batches
-from foreloom.data.formats.reader import find_parts
+from foreloom.data.formats.parts import find_parts
 from foreloom.data.tables.frequency import infer_freq
 from foreloom.evaluation.suites.suite import SuiteTask
 
