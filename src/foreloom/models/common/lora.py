@@ -236,7 +236,7 @@ class FrozenWeights:
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
                 digest.update(name.encode())
-                digest.update(parameter.detach().flatten().view(torch.uint8).numpy().tobytes())
+                digest.update(parameter.detach().flatten().view(torch.uint8).numpy())
         self._digest = digest.hexdigest()[:16]
 
     def state_dict(self) -> dict[str, Any]:
