@@ -135,10 +135,13 @@ def attach_adapter(module: nn.Module, config: AdapterConfig, hooks: LoraHooks, s
         for of, _ in list(layer.named_parameters())
     }  # fmt: skip
     names = [*layers, *stacks]
-    chosen = [name for name in names if any(fits(name, pattern) for pattern in config.modules or hooks.modules)]
-    if not chosen and not (names and config.modules):
+    if not names:
         raise ValueError("adapter.kind: this model has no matrix that lora fits; training.train_only trains a part.")
     _refuse_idle(names, config.modules)
+    chosen = [name for name in names if any(fits(name, pattern) for pattern in config.modules or hooks.modules)]
+    if not chosen:
+        usual = ", ".join(hooks.modules)
+        raise ValueError(f"adapter.modules: name the matrices to adapt; the model has none of the usual {usual}.")
     module.requires_grad_(False)
     for name in chosen:
         if name in layers:
