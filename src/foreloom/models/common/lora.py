@@ -239,7 +239,7 @@ class FrozenWeights:
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
                 digest.update(name.encode())
-                digest.update(parameter.detach().flatten().view(torch.uint8).numpy())
+                digest.update(parameter.detach().flatten().view(torch.uint8).numpy().data)
         self._digest = digest.hexdigest()[:16]
 
     def state_dict(self) -> dict[str, Any]:
