@@ -27,11 +27,11 @@ def test_a_resumed_session_overwrites_what_lies_ahead_of_it(tmp_path):
     file = MetricsFile(tmp_path)
     for number in (10, 20, 30, 40):
         file.append(step(number, loss=1.0))
-    file.append({"kind": "resume", "sentence": "Resumed after step 20.", "step": 20})
+    file.append({"kind": "start", "step": 20, "from_step": 20})
     file.append(step(30, loss=2.0))
     steps, events = read_metrics(tmp_path)
     assert [(record["step"], record["loss"]) for record in steps] == [(10, 1.0), (20, 1.0), (30, 2.0)]
-    assert [event["kind"] for event in events] == ["resume"]
+    assert [event["kind"] for event in events] == ["start"]
 
 
 def test_what_a_session_did_after_the_step_that_was_gone_back_to_is_left_out(tmp_path):

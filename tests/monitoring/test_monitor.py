@@ -99,6 +99,7 @@ def test_metrics_hold_every_field_and_every_event(tmp_path):
     monitor.warn("non_finite", "Step 6 was skipped.", step=6, samples=[1, 2])
     monitor.log(record(10, loss=float("nan")))
     monitor.finish({"outcome": "done"})
+    assert not logging.getLogger("foreloom").isEnabledFor(logging.INFO), "as before the run: progress is then printed"
 
     steps, events = read_metrics(tmp_path)
     assert steps[0] == {"kind": "step", **dataclasses.asdict(record(5)), "ema": 10.0, "best": 10.0}

@@ -168,6 +168,7 @@ def test_the_form_is_that_of_the_file_or_as_named(files, tmp_path, capsys):
         ("model,task,WQL\n", r"x.csv: the table has no rows"),
         ("model,task,WQL\nm,t,0.1\nm,u,high\n", r"x.csv:3: WQL is 'high', a number is wanted"),
         ("model,task,WQL\nm,t,0.1\nm,t,0.1\n", r"x.csv:3: task 't' of model 'm' is there twice"),
+        ("model,task,WQL\nm,t,0.1\nm\n", r"x.csv:3: the row ends early"),
         (b"\xff\xfe\x00model", r"x.csv: not a CSV file"),
     ],
 )

@@ -17,7 +17,10 @@ def board():
 
 
 def write_run(folder, steps):
-    records = [{"kind": "start"}, *({"kind": "step", "step": s, "seconds": 0.9 * s, "samples": 64 * s} for s in steps)]
+    records = [
+        {"kind": "start", "from_step": 0},
+        *({"kind": "step", "step": s, "seconds": 0.9 * s, "samples": 64 * s} for s in steps),
+    ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     (folder / "scores.csv").write_text(
         "model,task,WQL,MASE\n"

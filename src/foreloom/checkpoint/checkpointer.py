@@ -176,7 +176,8 @@ class Checkpointer:
                 f"{folder.path} does not fit this run's model or optimizer ({_reason(error)}); resume with the recipe "
                 "it was written with, or start in another folder"
             ) from error
-        return from_rank_zero(lambda: _read_position(folder.path), self._process)
+        position = folder.path / "state" / "position.json"
+        return from_rank_zero(lambda: json.loads(position.read_text()), self._process)
 
     def export_of(self, step: int) -> Path | None:
         """hf/ of the checkpoint of a step; None where there is none, or it is not as it was written."""
@@ -256,10 +257,8 @@ class Checkpointer:
             link = self.folder / f"{_UNFINISHED}final"
             link.unlink(missing_ok=True)
             link.symlink_to(target.name)
-            final = self.folder / "final"
-            if not final.is_symlink():
-                shutil.rmtree(final, ignore_errors=True)  # a copy, made where links are followed
-            link.replace(final)
+            shutil.rmtree(self.folder / "final", ignore_errors=True)  # a folder where a copy has followed the link
+            link.replace(self.folder / "final")
         sync_folder(self.folder)
         shutil.rmtree(replaced, ignore_errors=True)
         self._prune(step_to_keep)
@@ -316,10 +315,6 @@ def _read_folder(path: Path) -> CheckpointFolder | str:
 def _make_empty(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-
-
-def _read_position(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "state" / "position.json").read_text())
 
 
 def _reason(error: BaseException) -> str:

@@ -65,8 +65,8 @@ def model_card(
         f"{installed_versions()['foreloom']}.",
         "## Use",
         "\n".join(["```python", *use, "```"]),
-        "config.json and model.safetensors are laid out as the published models of the family are, so what loads those "
-        "loads this, as far as it knows such models.",
+        "The files are laid out as the published models of the family are, or as PEFT's where they hold an adapter "
+        "alone, so what loads those loads this, as far as it knows such models.",
         "## Training",
         *tables,
         "## Licence",

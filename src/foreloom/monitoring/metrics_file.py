@@ -61,15 +61,10 @@ def read_metrics(run_dir: str | Path) -> Metrics:
     steps: list[dict[str, Any]] = []
     events: list[dict[str, Any]] = []
     for record in read_records(run_dir):
-        if record["kind"] == "start" and "from_step" in record:
+        if record["kind"] == "start":
             steps = [step for step in steps if step["step"] <= record["from_step"]]
             events = [event for event in events if event["step"] <= record["from_step"]]
-        if record["kind"] != "step":
-            events.append(record)
-            continue
-        while steps and steps[-1]["step"] >= record["step"]:  # earlier versions did not say what they went on from
-            steps.pop()
-        steps.append(record)
+        (steps if record["kind"] == "step" else events).append(record)
     return Metrics(steps, events)
 
 

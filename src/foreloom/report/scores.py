@@ -130,6 +130,8 @@ def read_scores(path: str | Path) -> ScoreFile:
                 raise ValueError(f"{path}: not a table of scores, which has columns model, task, WQL, MASE ... {hint}")
             for row in reader:
                 line = f"{path}:{reader.line_num}"
+                if None in row.values():
+                    raise ValueError(f"{line}: the row ends early, it has fewer cells than the header. Write it again.")
                 name = BASELINE if re.sub(r"[\W_]+", "-", row[model]).casefold() == BASELINE else row[model]
                 tasks = models.setdefault(name, {})
                 if row[task] in tasks:

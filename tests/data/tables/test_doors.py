@@ -18,7 +18,9 @@ from foreloom.data.convert import convert
 from foreloom.data.formats.reader import open_source
 from foreloom.data.inspect import inspect
 from foreloom.data.stream.dataset import SeriesDataset
+from foreloom.data.tables.long_table import LongTable
 from foreloom.data.tables.options import TableOptions, table_options
+from foreloom.data.tables.read import rows_of
 from foreloom.evaluation.baselines import Naive, SeasonalNaive
 from foreloom.evaluation.evaluate import evaluate
 from foreloom.evaluation.tasks import EvaluationTask
@@ -98,6 +100,19 @@ def test_long_ids_and_ids_with_an_exponent_do_not_merge(tmp_path, forecast):
     path.write_text("item_id,timestamp,target\n" + "".join(f"{i},2024-01-0{d},{d}\n" for i in ids for d in (1, 2, 3)))
     assert ids_of(path) == ids
     assert pd.unique(forecast(path)["item_id"]).tolist() == ids
+
+
+def test_ids_of_many_columns_do_not_merge():
+    """Of 5 columns with 8,192 names each there are 2^65 choices, more than an int64 numbers."""
+    num = 2**13
+    number_of = {f"id{k}": np.append(np.arange(num), num // 2 if k == 0 else 0) for k in range(5)}
+    table = pa.table({name: pa.array(numbers).cast(pa.string()) for name, numbers in number_of.items()})
+    table = table.append_column(
+        "timestamp", pa.array(np.datetime64("2024-01-01") + number_of["id0"].astype("timedelta64[D]"))
+    )
+    table = table.append_column("target", pa.array(np.ones(num + 1)))
+    read = LongTable.read(rows_of(table, "df", TableOptions(id_column=tuple(number_of))))
+    assert len(read.keys_N) == num + 1 and read.names_N[-1] == "4096/0/0/0/0"
 
 
 def test_ids_over_the_files_of_a_folder_are_text(tmp_path):

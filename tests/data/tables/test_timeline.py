@@ -46,6 +46,13 @@ def test_time_zones_days_on_the_wall_hours_in_utc():
     assert read(hours).ahead(2).tolist() == dates("2024-03-31 04:00", 2, "h", tz="Europe/Berlin").tolist()
 
 
+def test_an_hour_that_comes_twice_is_told_of_the_series_that_has_it():
+    wall = pd.to_datetime(["2024-11-02 01:30", "2024-11-03 01:30", "2024-11-03 01:30", "2024-11-04 01:30"])
+    twice = wall.tz_localize("America/New_York", ambiguous=np.array([False, True, False, False]))
+    with pytest.raises(ValueError, match="series 's2' is not regular: it goes from 2024-11-03 01:30:00 to 2024-11-03"):
+        read(twice[:1], twice[:1], twice, freq="D")
+
+
 def test_the_unit_of_the_timestamps_stays():
     for unit in ("s", "ms", "us", "ns"):
         index = dates("2024-01-01", 4, "D").as_unit(unit)

@@ -18,6 +18,7 @@ from foreloom.models.causal_lm import folder
 from foreloom.models.causal_lm.config import CausalLmConfig
 from foreloom.models.causal_lm.family import FAMILY
 from foreloom.models.causal_lm.model import CausalLm
+from foreloom.models.common.count import ParameterKind
 from foreloom.models.common.lora import AdapterConfig, attach_adapter, write_adapter
 from foreloom.models.registry import recognise
 
@@ -140,6 +141,14 @@ def test_a_larger_tokenizer_gets_rows_and_the_logits_of_others_stay(tmp_path):
     assert grown[0].lm(input_ids=ids).logits.shape[-1] == 257
     torch.testing.assert_close(grown[0].lm(input_ids=ids).logits[..., :200], small.lm(input_ids=ids).logits)
     assert torch.equal(grown[0].lm.model.embed_tokens.weight, grown[1].lm.model.embed_tokens.weight)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3, untied"])
+def test_embedding_and_head_are_no_hidden_matrices(name):
+    """Muon moves those, and AdamW what stands at the ends."""
+    kinds = FAMILY.kinds(made(SHAPES[name]))
+    hidden = {key.rpartition(".layers.")[2] for key, kind in kinds.items() if kind is ParameterKind.HIDDEN}
+    assert hidden and all(key.startswith(("0.self_attn.", "0.mlp.", "1.self_attn.", "1.mlp.")) for key in hidden)
 
 
 def test_z_loss_is_of_training_only():

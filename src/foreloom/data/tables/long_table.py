@@ -346,10 +346,9 @@ def _series(rows: Rows, id_columns: Sequence[str], lone: Sequence[str]) -> tuple
     if len(encoded) == 1:
         codes, keys = encoded[0].indices.to_numpy(zero_copy_only=False), encoded[0].dictionary.to_pylist()
         return codes.astype(np.int64), pd.Index(keys, dtype=object)
-    joined = np.zeros(len(rows), np.int64)
-    for one in encoded:
-        joined = joined * len(one.dictionary) + one.indices.to_numpy(zero_copy_only=False)
-    codes, _ = pd.factorize(joined)
+    codes = np.zeros(len(rows), np.int64)
+    for one in encoded:  # numbered anew with each column: the product of many would not fit
+        codes, _ = pd.factorize(codes * len(one.dictionary) + one.indices.to_numpy(zero_copy_only=False))
     firsts = np.unique(codes, return_index=True)[1]
     parts = [one.dictionary.take(one.indices.take(pa.array(firsts))).to_pylist() for one in encoded]
     return codes, pd.Index([_BETWEEN_KEYS.join(part) for part in zip(*parts, strict=True)], dtype=object)

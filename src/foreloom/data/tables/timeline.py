@@ -285,8 +285,10 @@ def _counts(
         mine = np.flatnonzero(np.array([one == freq for one in freqs_N])[series_T])
         count_X, is_on_X = count_steps(aligned_T[mine], first_T[mine], freq)
         count_T[mine] = count_X
-        if not is_on_X.all() or (np.diff(count_T[mine])[np.diff(series_T[mine]) == 0] < 1).any():
-            row = int(mine[~is_on_X][0]) if not is_on_X.all() else int(mine[1:][np.diff(count_X) == 0][0])
+        # Two times on one step: the hour that a clock set back has twice.
+        stays_X = (np.diff(count_X, prepend=-1) < 1) & (np.diff(series_T[mine], prepend=-1) == 0)
+        if (wrong_X := ~is_on_X | stays_X).any():
+            row = int(mine[wrong_X][0])
             n = int(series_T[row])
             before = clock_T[row - 1] if row > starts[n] else clock_T[row]
             after = clock_T[row] if row > starts[n] else clock_T[row + 1]

@@ -17,7 +17,7 @@ from foreloom.models.causal_lm import folder
 from foreloom.models.causal_lm.config import CausalLmConfig
 from foreloom.models.causal_lm.generate import TextGenerator
 from foreloom.models.causal_lm.model import CausalLm
-from foreloom.models.common.count import ParameterGroup, count_parameters
+from foreloom.models.common.count import ParameterGroup, count_parameters, with_ends
 from foreloom.models.common.lora import LoraHooks
 from foreloom.models.family import ExpertHooks, ModelFamily
 
@@ -139,6 +139,7 @@ FAMILY = ModelFamily(
     continuations=continuations,
     flops_per_row=flops_per_row,
     parts=parameter_groups,
+    kinds=with_ends(outputs=("lm_head", "embed_out")),
     loss_units=loss_units,
     experts=ExpertHooks(figures=figures),
     lora=LoraHooks(

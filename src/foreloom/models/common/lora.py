@@ -135,10 +135,10 @@ def attach_adapter(module: nn.Module, config: AdapterConfig, hooks: LoraHooks, s
         for of, _ in list(layer.named_parameters())
     }  # fmt: skip
     names = [*layers, *stacks]
-    chosen = [name for name in names if any(fits(name, pattern) for pattern in config.modules or hooks.modules)]
     if not names:
         raise ValueError("adapter.kind: this model has no matrix that lora fits; training.train_only trains a part.")
     _refuse_idle(names, config.modules)
+    chosen = [name for name in names if any(fits(name, pattern) for pattern in config.modules or hooks.modules)]
     if not chosen:
         usual = ", ".join(hooks.modules)
         raise ValueError(f"adapter.modules: name the matrices to adapt; the model has none of the usual {usual}.")
@@ -226,10 +226,6 @@ def _published(name: str, b: Tensor, hooks: LoraHooks) -> Iterator[tuple[str, Te
         yield published, low, int(experts[published].flatten()[0])
 
 
-NOTHING_FROZEN: Mapping[str, Any] = {"digest": ""}
-"""The state of a run that trains everything, whose checkpoints say nothing of it."""
-
-
 class FrozenWeights:
     """What a run does not train: no checkpoint holds it, so a resumed run is to find the same again. A part of a run's
     state."""
@@ -239,7 +235,7 @@ class FrozenWeights:
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
                 digest.update(name.encode())
-                digest.update(parameter.detach().flatten().view(torch.uint8).numpy().tobytes())
+                digest.update(parameter.detach().flatten().view(torch.uint8).numpy().data)
         self._digest = digest.hexdigest()[:16]
 
     def state_dict(self) -> dict[str, Any]:
