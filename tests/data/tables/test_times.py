@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from foreloom.data.tables.frequency import checked_offset
 from foreloom.data.tables.read import TableOptions, rows_of
 from foreloom.data.tables.times import read_times
 
@@ -166,3 +167,16 @@ def test_of_two_readings_the_regular_one_is_taken_and_said():
     assert "read as %d/%m/%Y" in note
     months = pd.date_range("2024-01-01", periods=12, freq="MS")
     assert read(months.strftime("%m/%d/%Y"))[0].tolist() == months.tolist()
+
+
+def test_old_names_of_frequencies():
+    assert checked_offset("H") == checked_offset("h") and checked_offset("15T").n == 15
+    for old, words in (
+        ("M", "MS for the first day of each or ME"),
+        ("Q-DEC", "QS-DEC .* or QE-DEC"),
+        ("2A", "2YS .* 2YE"),
+    ):
+        with pytest.raises(ValueError, match=f"old name; say {words}"):
+            checked_offset(old)
+    with pytest.raises(ValueError, match="is no pandas frequency"):
+        checked_offset("soon")

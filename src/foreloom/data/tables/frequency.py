@@ -5,6 +5,7 @@ Axes: T rows (sorted by series, then time), N series, X any times. Times are dat
 
 from __future__ import annotations
 
+import re
 import warnings
 from itertools import pairwise
 from typing import Any
@@ -132,10 +133,19 @@ def later(clock_X: np.ndarray, count_X: np.ndarray, freq: str, shift_X: np.ndarr
     return (grid.to_numpy()[place_X + multiple * count_X] + time_X + shift_X).astype(clock_X.dtype)
 
 
+_OLD_TICKS = {"H": "h", "T": "min", "S": "s", "L": "ms", "U": "us", "N": "ns"}
+_OLD_ENDS = {"M": ("MS", "ME"), "Q": ("QS", "QE"), "A": ("YS", "YE"), "Y": ("YS", "YE"), "BM": ("BMS", "BME")}
+"""Names that pandas has given up: of equal steps, and of ends, where data sets that state them may mean beginnings."""
+
+
 def checked_offset(freq: str) -> BaseOffset:
-    """The offset of a frequency that somebody stated."""
+    """The offset of a frequency that somebody stated, in the old or the new spelling."""
+    multiple, name, anchor = re.fullmatch(r"(-?\d*)([A-Za-z]*)(.*)", freq, re.DOTALL).groups()  # type: ignore[union-attr]
+    if name in _OLD_ENDS:
+        first, last = (f"{multiple}{one}{anchor}" for one in _OLD_ENDS[name])
+        raise ValueError(f"freq {freq!r} is an old name; say {first} for the first day of each or {last} for the last.")
     try:
-        offset = pd.tseries.frequencies.to_offset(freq)
+        offset = pd.tseries.frequencies.to_offset(f"{multiple}{_OLD_TICKS.get(name, name)}{anchor}")
     except ValueError:
         raise ValueError(f"freq {freq!r} is no pandas frequency; use h, 30min, D, W, MS, QS or the like.") from None
     if offset.n < 1:
