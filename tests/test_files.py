@@ -59,4 +59,9 @@ def test_a_place_that_takes_no_file_is_known_before(tmp_path):
     ):
         with pytest.raises(ValueError, match=sentence):
             check_writable(path, "--out")
+    for read in (tmp_path / "file", tmp_path):
+        with pytest.raises(
+            ValueError, match=f"--out .*file: {read} is read, and nothing is written over it or into it"
+        ):
+            check_writable(tmp_path / "." / "file", "--out", [tmp_path / "elsewhere", read])
     assert [path.name for path in tmp_path.iterdir()] == ["file"], "nothing is left behind"
