@@ -31,7 +31,10 @@ from foreloom.config.shipped import shipped_recipes
 from foreloom.lab import runs as lab_runs
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("data", "training", "forecasting", "evaluation", "fine_tuning", "aws_gpu", "monitoring", "ab", "chronos_t5")
+NAMES = (
+    "data", "training", "forecasting", "evaluation", "fine_tuning", "aws_gpu", "monitoring", "ab", "chronos_t5",
+    "language_models",
+)  # fmt: skip
 GUIDES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES)]
 ELSEWHERE = {
     "apt-get": "installs software on the machine",
@@ -318,7 +321,7 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_recipes_that_are_named_exist(page):
     text = page.read_text(encoding="utf-8")
-    named = set(re.findall(r"`((?:chronos2|chronos-bolt|chronos-t5|time-moe)-[\w-]+)`", text))
+    named = set(re.findall(r"`((?:chronos2|chronos-bolt|chronos-t5|time-moe|gemma3|tiny)-[\w-]+)`", text))
     named |= set(re.findall(r"recipes/([\w-]+)\.yaml", text))
     assert named <= RECIPES
 

@@ -24,10 +24,12 @@ from torch import Tensor, nn
 
 from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer
 from foreloom.data.batch import Dataset
-from foreloom.data.config import GroupConfig, SeriesValidation, SourceConfig
+from foreloom.data.config import GroupConfig, SourceConfig
 from foreloom.data.loader import BatchLoader
 from foreloom.data.stream.series import SeriesData
 from foreloom.data.stream.windows import Windows
+from foreloom.data.text.config import TextSource
+from foreloom.data.text.section import TextData
 from foreloom.distributed.mesh import ParallelConfig
 from foreloom.distributed.parallelize import parallelize
 from foreloom.distributed.process import Process, start, stop
@@ -50,6 +52,7 @@ from toy_text import TOY_RECURRENT, TOY_TOKENS, ToyTextData
 
 torch.set_num_threads(1)  # ranks share the machine
 DATA = Path(__file__).resolve().parents[1] / "examples" / "data" / "m3_monthly.parquet"
+TEXT = Path(__file__).resolve().parents[1] / "tests" / "models" / "causal_lm" / "alice.txt"
 CONTEXT_LENGTH, PREDICTION_LENGTH = 32, 8
 
 
@@ -141,7 +144,7 @@ TOY = ModelFamily(
 
 TOYS = {family.name: family for family in (TOY, TOY_TOKENS, TOY_RECURRENT)}
 """One for each kind of data that the trainer must serve: series, tokens, streams of tokens that go on."""
-FAMILIES = (*TOYS, "chronos2", "chronos_bolt", "chronos_t5", "time_moe")
+FAMILIES = (*TOYS, "chronos2", "chronos_bolt", "chronos_t5", "time_moe", "causal_lm")
 
 
 class ScriptedBenchmark:
@@ -213,7 +216,7 @@ def build_trainer(process: Process, run_dir: Path, settings: Mapping[str, Any], 
     sizes = {"batch_size": s["batch_size"], "micro_batch_size": s["micro_batch_size"]}
     loader = BatchLoader(dataset, **sizes, **ranks)
     if "validation" in s and "validation" not in more:
-        validation = SeriesValidation(max_windows=50, **s["validation"])
+        validation = data.validation(max_windows=50, **s["validation"])
         more["validation"] = Validation(validation, data.held_out(validation, dataset, micro_batch_size=16, **ranks))
     family = TOYS[s["family"]] if s["family"] in TOYS else get(s["family"])
     model = family.build(family.config(**small_config(s["family"], s["dropout"])), data)
@@ -244,6 +247,15 @@ def data_of(s: Mapping[str, Any]) -> tuple[Any, Dataset]:
     if s["family"] in ("toy_tokens", "toy_recurrent"):
         text = ToyTextData(is_stream=s["family"] == "toy_recurrent")
         return text, text.open(5, batch_size=s["batch_size"])
+    if s["family"] == "causal_lm":
+        letters = TextData(
+            sources=(TextSource(path=str(TEXT), separator="\n\n"),),
+            max_seq_length=48,
+            tokenizer="bytes",
+            packing="documents",
+            holdout=0.3 if "validation" in s else 0.0,
+        )
+        return letters, letters.open(5, batch_size=s["batch_size"])
     data = SeriesData(
         sources=(SourceConfig(path=str(DATA), holdout=PREDICTION_LENGTH if "validation" in s else 0),),
         context_length=CONTEXT_LENGTH,
@@ -258,6 +270,10 @@ def small_config(family: str, dropout: float) -> dict[str, Any]:
     """Fields of a small model of a family; its objective does not depend on how a batch is cut."""
     if family in TOYS:
         return {"dropout": dropout}
+    if family == "causal_lm":
+        shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "sliding_window": 16}
+        layers = {"model_type": "gemma3_text", "layer_types": ["sliding_attention", "full_attention"]}
+        return {"size": "tiny", "config": shape | layers | {"attention_dropout": dropout}}
     if family == "time_moe":
         more = {"horizon_lengths": (1, 8), "balance": "bias", "attention_dropout": dropout}
         return {"size": "test", "hidden_size": 32, "intermediate_size": 64, **more}

@@ -27,15 +27,15 @@ def test_a_place_that_takes_no_file_is_refused_before_the_work(tasks, tmp_path, 
     monkeypatch.setattr("foreloom.evaluation.by_name.forecasters_by_name", nothing)
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(ValueError, match="--out .*folder.csv is a folder"):
-        evaluate(["naive"], tasks=tasks, out=tmp_path / "folder.csv")
+        evaluate(models=["naive"], tasks=tasks, out=tmp_path / "folder.csv")
     with pytest.raises(ValueError, match="--out .*tasks.yaml is a file, and nothing lies below a file"):
-        evaluate(["naive"], tasks=tasks, out=tasks / "a.csv")
+        evaluate(models=["naive"], tasks=tasks, out=tasks / "a.csv")
     (tmp_path / "a.csv").write_text("date,a\n2024-01-01,1\n2024-01-02,2\n2024-01-03,3\n2024-01-04,4\n")
     with pytest.raises(ValueError, match="--out .*a.csv: .*a.csv is read, and nothing is written over it"):
-        evaluate(["naive"], data=tmp_path / "a.csv", out=tmp_path / "a.csv", horizons="1", context_length=1)
+        evaluate(models=["naive"], data=tmp_path / "a.csv", out=tmp_path / "a.csv", horizons="1", context_length=1)
     tasks.write_text(tasks.read_text().replace("a.arrow", "a.csv"))
     with pytest.raises(ValueError, match="--out .*a.csv: .*a.csv is read"):
-        evaluate(["naive"], tasks=tasks, out=tmp_path / "a.csv")
+        evaluate(models=["naive"], tasks=tasks, out=tmp_path / "a.csv")
 
 
 def test_a_full_disk_does_not_take_the_scores_along(tasks, tmp_path, monkeypatch, capsys):
@@ -44,5 +44,5 @@ def test_a_full_disk_does_not_take_the_scores_along(tasks, tmp_path, monkeypatch
 
     monkeypatch.setattr("foreloom.report.scores.write_rows", full)
     with pytest.raises(ValueError, match="--out .*a.csv could not be written .No space left.* The table above is what"):
-        evaluate(["naive"], tasks=tasks, out=tmp_path / "a.csv")
+        evaluate(models=["naive"], tasks=tasks, out=tmp_path / "a.csv")
     assert "WQL" in capsys.readouterr().out

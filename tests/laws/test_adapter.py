@@ -137,6 +137,8 @@ def test_what_fits_nothing_is_told(tiny_chronos2, tmp_path):
     hooks = registry.get("chronos2").lora
     with pytest.raises(ValueError, match=r"adapter\.modules: 'attn\.q' fits no matrix .*self_attention\.q"):
         attach_adapter(tiny_chronos2, AdapterConfig(kind="lora", modules=("attn.q",)), hooks, seed=0)
+    with pytest.raises(ValueError, match="name the matrices to adapt; the model has none of the usual"):
+        attach_adapter(torch.nn.Sequential(torch.nn.Linear(2, 2)), CONFIG, hooks, seed=0)
     with pytest.raises(ValueError, match="no effect with kind: none"):
         AdapterConfig(rank=4)
 

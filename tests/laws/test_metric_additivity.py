@@ -163,7 +163,7 @@ def sharded(world_size, data, out):
         for r in range(world_size)
     ]
     try:
-        assert [rank.wait(timeout=60) for rank in ranks] == [0] * world_size
+        assert [rank.wait(timeout=240) for rank in ranks] == [0] * world_size
     finally:
         for rank in ranks:
             rank.kill()

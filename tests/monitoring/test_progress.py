@@ -15,6 +15,14 @@ def clock(monkeypatch):
     return now
 
 
+@pytest.fixture(autouse=True)
+def no_log():
+    """Another test may have left the level of a run's log behind."""
+    progress.logger.setLevel(progress.logging.WARNING)
+    yield
+    progress.logger.setLevel(progress.logging.NOTSET)
+
+
 def told(clock, capsys, seconds, *, is_shown=True):
     """What 100 pieces say that take so many seconds together."""
     with progress.Progress("naive", is_shown) as one:

@@ -125,7 +125,7 @@ def test_what_is_printed_written_and_quarantined(tmp_path, data, seen, capsys):
     run.train("chronos2-test", [*settings, source, f"data.quarantine={listed}"], out=tmp_path / "next")
     assert {7, 11} <= set(left_out) and not {item for rows in seen.values() for _, item in rows} & set(left_out)
     assert f"({len(left_out)} in quarantine)" in " ".join((tmp_path / "next" / "training.log").read_text().split())
-    with pytest.raises(ValueError, match="the mixture, the quarantine"):
+    with pytest.raises(ValueError, match="what data.quarantine leaves out of data.sources.0"):
         run.train("chronos2-test", [*settings, source, "training.steps=5"], out=tmp_path / "next", resume=True)
 
 

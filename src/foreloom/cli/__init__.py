@@ -1,5 +1,5 @@
-"""The verbs: `foreloom train | evaluate | forecast | show | report | lab | data`. Parses, calls, prints; does nothing
-itself.
+"""The verbs: `foreloom train | evaluate | forecast | generate | show | report | lab | data`. Parses, calls, prints;
+does nothing itself.
 
 Heavy imports stand inside the verbs, so that `foreloom --help` answers at once.
 """
@@ -21,6 +21,7 @@ from foreloom.cli.arguments import command_with_hints
 from foreloom.cli.data import data_app
 from foreloom.cli.evaluate import FLAGS_OF_EVALUATORS, evaluate
 from foreloom.cli.forecast import forecast
+from foreloom.cli.generate import generate
 from foreloom.cli.lab import lab_app
 from foreloom.cli.report import report_app
 from foreloom.cli.train import FLAGS_OF_TRAINERS, show, train
@@ -58,6 +59,7 @@ _add(train, "train quickstart training.steps=200 --out runs/first", FLAGS_OF_TRA
 _add(show, "show chronos2-finetune")
 _add(evaluate, "evaluate runs/quickstart amazon/chronos-2 --tasks examples/tasks.yaml", FLAGS_OF_EVALUATORS)
 _add(forecast, "forecast runs/quickstart examples/births.csv --horizon 28 --out births.csv --plot")
+_add(generate, 'generate runs/tiny "The recipe "')
 app.add_typer(report_app, name="report")
 app.add_typer(lab_app, name="lab")
 app.add_typer(data_app, name="data")
@@ -82,7 +84,8 @@ def main() -> None:
 
     FORELOOM_TRACEBACK=1 shows the traceback instead.
     """
-    faulthandler.enable()  # a mapped file that is cut short under a run ends in SIGBUS
+    if sys.__stderr__ is not None:
+        faulthandler.enable(sys.__stderr__)  # a mapped file that is cut short under a run ends in SIGBUS
     warnings.showwarning = _warn
     # Read when torch is imported. Its C++ side warns of what a run does on purpose (parameters a batch leaves out).
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

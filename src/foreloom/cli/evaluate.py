@@ -100,6 +100,14 @@ DateColumnOption = Annotated[str | None, _windows_option(text="The CSV's column 
 SeasonOption = Annotated[
     int | None, _windows_option(text="Steps of a season, for Seasonal Naive (default: by frequency).", least=1)
 ]
+TextColumnOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Of language models: --data is text (.txt, .jsonl, .json, .csv, .parquet, .arrow); its column "
+        "(default: text). --context-length: most tokens of a row.",
+        rich_help_panel="Text",
+    ),
+]
 OutOption = Annotated[
     Path | None, typer.Option(help="The CSV to write (default: in the run folder, or NAME-scores.csv).")
 ]
@@ -122,6 +130,7 @@ def evaluate(
     channels: ChannelsOption = None,
     date_column: DateColumnOption = None,
     season: SeasonOption = None,
+    text_column: TextColumnOption = None,
     out: OutOption = None,
     batch_size: BatchSizeOption = None,
     device: DeviceOption = "auto",
@@ -129,7 +138,8 @@ def evaluate(
     *,
     table: TableOptions,
 ) -> None:
-    """Score models beside Seasonal Naive: on a suite, on tasks, or on every window of a data set.
+    """Score models beside Seasonal Naive: on a suite, on tasks, or on every window of a data set; language models on a
+    text.
 
     Starts alone or under torchrun, which shares the windows over its processes.
     """
@@ -146,6 +156,12 @@ def evaluate(
     if len(given) != 1:
         found = f"; {' and '.join(given)} exclude one another" if given else ""
         raise ValueError(f"give --suite NAME, --tasks FILE or --data FILE: what to score on{found}.")
+    if data is not None and (folders := _language_models(models)):
+        idle = {name: value for name, value in of_windows.items() if name != "--context-length"}
+        _refuse_without_effect(idle, "series", "a language model")
+        _score_text(folders, data, text_column, context_length, out=out, batch_size=batch_size, device=device)
+        return
+    _refuse_without_effect({"--text-column": text_column}, "language models on --data", "series")
     if data is None:
         said = {f"--{name.replace('_', '-')}": value for name, value in changes(table).items()}
         _refuse_without_effect(of_windows | said, "--data", f"{given[0]}, which says all that")
@@ -159,6 +175,62 @@ def evaluate(
         assert data is not None
         subject = _every_window(data, _sliding_options(of_windows, table))
     _score_and_publish(models, subject, out=out, batch_size=batch_size, device=device, as_json=as_json)
+
+
+def _language_models(models: Sequence[str]) -> Mapping[str, Path] | None:
+    from foreloom.evaluation.text import language_models
+
+    return language_models(models)
+
+
+def _score_text(
+    folders: Mapping[str, Path],
+    data: Path,
+    text_column: str | None,
+    max_seq_length: int | None,
+    *,
+    out: Path | None,
+    batch_size: int | None,
+    device: str,
+) -> None:
+    """Score each model; print a table, and write it where `out` is given. Collective under torchrun."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from foreloom.data.text.config import TextSource
+    from foreloom.distributed.process import start, stop
+    from foreloom.evaluation.text import score_text
+    from foreloom.forecast.model import find_device
+    from foreloom.report.scores import write_rows
+
+    if out is not None and out.suffix != ".csv":
+        raise ValueError(f"--out {out}: scores are written as .csv; name a .csv.")
+    source = TextSource(path=str(data), text_column=text_column or "text")
+    process = start("cpu")
+    try:
+        settings = {"max_seq_length": max_seq_length, "batch_size": batch_size or 8, "device": find_device(device)}
+        scores = {label: score_text(folder, source, process=process, **settings) for label, folder in folders.items()}
+    finally:
+        stop()
+    if not process.is_main:
+        return
+    first = next(iter(scores.values()))
+    table = Table(title=f"{data.name}: {first.num_documents:,} documents")
+    for column in ("model", "tokens", "loss", "perplexity", "bits per byte"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for label, its in scores.items():
+        table.add_row(
+            label, f"{its.num_tokens:,}", f"{its.loss:.4f}", f"{its.perplexity:.3f}", f"{its.bits_per_byte:.4f}"
+        )
+    Console().print(table)
+    if out is not None:
+        figures = ("loss", "perplexity", "bits_per_byte", "num_tokens")
+        rows = [
+            {"task": data.name, "model": label, **{name: getattr(its, name) for name in figures}}
+            for label, its in scores.items()
+        ]
+        write_rows(rows, out)
+        typer.echo(f"wrote {out}")
 
 
 def _refuse_without_effect(options: Mapping[str, object], owner: str, other: str) -> None:

@@ -70,6 +70,8 @@ class ParallelModel:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             if isinstance(self.module, FSDPModule):
                 stack.enter_context(self.autocast(device))
+                self.module.unshard()  # parts of the model may be called by themselves
+                stack.callback(self.module.reshard)
             yield
 
 

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from foreloom.distributed.process import DeviceSetting, choose_device, read_laun
 from foreloom.files import check_writable
 from foreloom.forecast.inputs import as_forecast_inputs
 from foreloom.models.common.forecasting import UnivariateForecaster
-from foreloom.models.family import Forecaster, ModelFamily, forecaster_of
+from foreloom.models.family import Forecaster, ModelFamily, forecaster_of, generator_of
 from foreloom.models.registry import recognise
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ POINT_LEVELS = (0.5,)
 
 
 def from_pretrained(path_or_hub_id: str | Path, device: DeviceSetting | str = "auto") -> Model:
-    """Load a model of any forecasting family.
+    """Load a model of any family: one that forecasts series or one that writes text.
 
     `path_or_hub_id`: a folder with config.json and weights, a run folder or one of its checkpoints, or a Hugging Face
     id such as amazon/chronos-2 (downloaded once). `device`: auto (MPS, then CUDA, then CPU), cpu, cuda, mps or cuda:1.
@@ -49,7 +50,7 @@ def from_pretrained(path_or_hub_id: str | Path, device: DeviceSetting | str = "a
 
 
 class Model:
-    """A module with its forecaster."""
+    """A module with what it does: forecasts of series, or text."""
 
     def __init__(self, family: ModelFamily, module: nn.Module, folder: str = "") -> None:
         self.family = family
@@ -57,15 +58,27 @@ class Model:
         """Where it was loaded from."""
         self.module = module
         """The network itself, a `torch.nn.Module`."""
-        self.forecaster: Forecaster = forecaster_of(family, module)
+
+    @cached_property
+    def forecaster(self) -> Forecaster:
+        """ValueError for a family that does not forecast."""
+        return forecaster_of(self.family, self.module)
+
+    def generate(self, prompts: str | Sequence[Any], **options: Any) -> list[str]:
+        """The continuation of each prompt, or of the one; `options` are those of `models.family.Generator.generate`
+        (max_new_tokens, temperature, top_k, top_p, seed, chat). ValueError for a family that does not write text."""
+        return generator_of(self.family, self.module).generate(
+            [prompts] if isinstance(prompts, str) else prompts, **options
+        )
 
     def __repr__(self) -> str:
         millions = sum(parameter.numel() for parameter in self.module.parameters()) / 1e6
-        return (
-            f"<foreloom.Model {self.family.name}, {millions:.1f}M parameters, context up to "
-            f"{self.forecaster.context_length:,}, {self.forecaster.prediction_length:,} steps at once, from "
-            f"{self.folder or 'memory'}>"
-        )
+        reach = ""
+        if self.family.forecaster is not None:
+            one = self.forecaster
+            reach = f", context up to {one.context_length:,}, {one.prediction_length:,} steps at once"
+        origin = self.folder or "memory"
+        return f"<foreloom.Model {self.family.name}, {millions:.1f}M parameters{reach}, from {origin}>"
 
     def predict(
         self,

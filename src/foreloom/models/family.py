@@ -65,6 +65,30 @@ class Forecaster(Protocol):
         ...
 
 
+class Generator(Protocol):
+    """Goes on with texts. Built from a module, so it serves a look at the model in training too."""
+
+    def generate(
+        self,
+        prompts: Sequence[str | Sequence[Mapping[str, str]]],
+        *,
+        max_new_tokens: int = 128,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        chat: bool = False,
+    ) -> list[str]:
+        """The continuation of each prompt, without the prompt, in the order given.
+
+        `temperature` 0 takes the likeliest token each time; else one is drawn, of the `top_k` likeliest (0: of all) and
+        of the fewest whose probabilities reach `top_p`. What is drawn depends on prompt and `seed`, not on the other
+        prompts. `chat`: a prompt is what the user says, or a list of {role, content}, in the model's own template.
+        ValueError where a prompt is empty or too long, and where there is no template.
+        """
+        ...
+
+
 class ExpertChoices(NamedTuple):
     """Which experts the target rows of a call were sent to."""
 
@@ -119,6 +143,16 @@ def _one_unit(module: nn.Module) -> tuple[Any, ...]:
 
 def _known_already() -> None:
     """Another library loads the folders, or transformers knows them."""
+
+
+def _nothing_to_show(module: nn.Module, validation: Any) -> Sequence[tuple[str, str]]:
+    """The family writes no text."""
+    return ()
+
+
+def _as_it_is(model: Any, data: Any) -> Any:
+    """The data section takes nothing from the model's."""
+    return data
 
 
 def series() -> type[DataSection]:
@@ -186,8 +220,16 @@ class ModelFamily:
     """flops_per_row(module, data section): forward + backward FLOPs of one row, for MFU and the ladder."""
     data: Callable[[], type[DataSection]] = series
     """data() -> the class of the recipe's `data` section: what kind of data the family learns from."""
+    data_for: Callable[[Any, Any], Any] = _as_it_is
+    """data_for(model section, data section) -> the data section with what the model decides of it (a tokenizer);
+    ValueError where the two do not fit. `model.pretrained` is a folder, or not looked for yet."""
     forecaster: Callable[[nn.Module], Forecaster] | None = None
     """None for a family that does not forecast."""
+    generator: Callable[[nn.Module], Generator] | None = None
+    """None for a family that does not write text."""
+    continuations: Callable[[nn.Module, Any], Sequence[tuple[str, str]]] = _nothing_to_show
+    """continuations(module, validation section) -> prompts and how the module, in eval mode, goes on with them: for
+    people to read as it trains."""
     parts: Callable[[nn.Module], Sequence[ParameterGroup]] = by_child
     """parts(module): its parameters by what they are for, on any device, the meta device too."""
     kinds: Callable[[nn.Module], Mapping[str, ParameterKind]] = by_shape
@@ -212,6 +254,13 @@ def forecaster_of(family: ModelFamily, module: nn.Module) -> Forecaster:
     if family.forecaster is None:
         raise ValueError(f"a model of the family {family.name} does not forecast series.")
     return family.forecaster(module)
+
+
+def generator_of(family: ModelFamily, module: nn.Module) -> Generator:
+    """A generator around a module; ValueError for a family that does not write text."""
+    if family.generator is None:
+        raise ValueError(f"a model of the family {family.name} does not write text.")
+    return family.generator(module)
 
 
 class ModelOutput(Protocol):

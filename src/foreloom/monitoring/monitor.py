@@ -381,6 +381,7 @@ def _close_log(handlers: list[logging.Handler]) -> None:
         logger.removeHandler(handler)
         with suppress(OSError):  # the lines a full disk refused, which were warned of
             handler.close()
+    logger.setLevel(logging.NOTSET)  # what comes after the run in this process has no log to speak to
 
 
 class _Line(logging.Formatter):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAGE_NAME = "report.html"
-SHOWN_ELSEWHERE = ("validation", "benchmark", "health")
+SHOWN_ELSEWHERE = ("validation", "benchmark", "health", "continuation")
 """Kinds of events with a section of their own."""
 
 NARROW_POINTS = 360
@@ -50,6 +50,7 @@ def page(run: RunFolder) -> str:
     tables = {title: table_of(rows) for title, rows in run.evaluations.items()}
     sections = {
         "Training": _figures(training_figures(run)),
+        "Continuations": _continuations(run),
         "Benchmark during training": _benchmark(run),
         "Evaluation": "".join(_scores(title, table) for title, table in tables.items()),
         "Forecasts": _pictures(run.pictures),
@@ -103,6 +104,24 @@ def _figures(figures: Mapping[str, Figure]) -> str:
     from foreloom.report.style import figure_svg
 
     return grid("".join(image(figure_svg(figure).encode(), ".svg", alt) for alt, figure in figures.items()))
+
+
+def _continuations(run: RunFolder) -> str:
+    """How the model went on with each prompt, from its first weights to its last."""
+    of_prompt: dict[str, dict[int, str]] = {}
+    for event in run.metrics.events:
+        if event["kind"] == "continuation":
+            of_prompt.setdefault(event["prompt"], {})[event["step"]] = event["text"]
+    return grid(
+        "".join(
+            f'<div class="card wide"><h3>{escape(prompt)}</h3><ol class="events">'
+            + "".join(
+                f"<li><span>step {step:,}</span><div>{escape(text)}</div></li>" for step, text in sorted(texts.items())
+            )
+            + "</ol></div>"
+            for prompt, texts in of_prompt.items()
+        )
+    )
 
 
 def _benchmark(run: RunFolder) -> str:

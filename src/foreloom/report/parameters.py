@@ -15,7 +15,7 @@ from foreloom.checkpoint.locate import find_model_folder
 from foreloom.config.shipped import shipped_recipes
 from foreloom.models import registry
 from foreloom.models.common.count import ParameterGroup
-from foreloom.models.family import WindowLengths, forecaster_of
+from foreloom.models.family import ModelFamily, WindowLengths, forecaster_of
 from foreloom.report.tables import Cell, Column, ScoreTable
 
 FLOAT_BYTES, HALF_BYTES = 4, 2
@@ -71,16 +71,23 @@ def size_of_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> ModelSi
     if config.pretrained is not None:
         config = dataclasses.replace(config, pretrained=str(find_model_folder(config.pretrained)))
     family = registry.get(config.family)
+    _check_is_of_series(family)
     with torch.device("meta"):
         module = family.build(config, data)
     lengths = data.context_length, data.prediction_length
     return ModelSize(tuple(family.parts(module)), *lengths, family.flops_per_row(module, data))
 
 
+def _check_is_of_series(family: ModelFamily) -> None:
+    if family.forecaster is None:
+        raise ValueError(f"parameters are counted for models that forecast; the family {family.name} does not.")
+
+
 def size_of_model(path_or_hub_id: str | Path) -> ModelSize:
     """A trained model (see `from_pretrained`), at the longest context and horizon of one forward."""
     folder = find_model_folder(path_or_hub_id)
     family = registry.recognise(folder)
+    _check_is_of_series(family)
     with torch.device("meta"):
         module = family.load(folder)
     forecaster = forecaster_of(family, module)

@@ -33,7 +33,8 @@ def batch_of_step(run_dir: Path, step: int) -> tuple[Dataset, Any]:
         if not (run_dir / name).is_file():
             raise ValueError(f"{run_dir} is no run folder: it has no {name}.")
     recipe = run.load(run_dir / run.RECIPE_NAME, need_data=False)  # the benchmark's may be gone by now
-    data, seed = recipe.sections["data"], recipe.sections["training"].seed
+    seed = recipe.sections["training"].seed
+    data = run.data_of(recipe)
     records = list(read_records(run_dir))
     last_step = max((record["step"] for record in records if record.get("step")), default=0)
     open_loader = lambda rows: BatchLoader(data.open(seed, batch_size=rows), batch_size=rows)

@@ -229,9 +229,20 @@ class Scoring:
         self._monitor.log_validation(record)
         for sentence in self.validation.warnings if self._process.is_main else ():
             self._monitor.warn("validation_data", sentence, step=step)
+        self._show_continuations(step, self.validation.config)
         if self.validation.is_exhausted:
             self._monitor.event("early_end", self.validation.why_exhausted, step=step)
         return {VALIDATION_LOSS: record.loss}
+
+    def _show_continuations(self, step: int, config: ValidationConfig) -> None:
+        """How the model goes on with the recipe's prompts, where its family writes text."""
+        if self._family.generator is None:
+            return
+        model = self._parallel.model.eval()
+        with torch.no_grad(), self._parallel.answering(self._process.device):
+            for prompt, text in self._family.continuations(model, config):
+                self._monitor.event("continuation", f"{prompt} → {text}", step=step, prompt=prompt, text=text)
+        model.train()
 
     def benchmark(self, step: int, run_seconds: Callable[[], float], *, is_last: bool) -> dict[str, float]:
         """The benchmark's scores after `step` by name, of the tiers that are due."""

@@ -31,7 +31,7 @@ def test_what_the_hub_says_fits_on_a_line(monkeypatch):
         resolve_folder("nobody/nothing")
 
 
-@pytest.mark.parametrize("family", registry.names())
+@pytest.mark.parametrize("family", [name for name in registry.names() if name != "causal_lm"])  # transformers loads it
 def test_an_adapter_is_merged_into_its_base(request, tmp_path, family):
     model, family = request.getfixturevalue(f"tiny_{family}"), registry.get(family)
     family.save(model, model.state_dict(), tmp_path / "base")

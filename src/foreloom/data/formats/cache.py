@@ -37,7 +37,7 @@ def cached(paths: Sequence[Path], write: Callable[[Path], None], variant: str = 
     target = cache_folder() / f"{paths[0].stem}-{digest.hexdigest()}.arrow"
     if _is_whole(target):
         return target
-    with _locked(target.with_suffix(".lock")):
+    with locked(target.with_suffix(".lock")):
         if not _is_whole(target):
             with whole_or_absent(target) as beside:
                 write(beside)
@@ -60,8 +60,9 @@ def _is_whole(path: Path) -> bool:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process at a time; ValueError where the cache cannot be written, before anything is converted."""
+def locked(path: Path) -> Iterator[None]:
+    """One process of this machine at a time, the others waiting without end; ValueError where the cache cannot be
+    written, before anything is converted."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("w")

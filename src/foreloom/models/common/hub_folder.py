@@ -19,6 +19,8 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 """Of weights spread over several files: which file holds which tensor."""
+_FETCHED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+"""Of a hub repository; the last three are a tokenizer's."""
 
 
 def resolve_folder(path_or_id: str | Path, **download: Any) -> Path:
@@ -30,10 +32,15 @@ def resolve_folder(path_or_id: str | Path, **download: Any) -> Path:
     if folder.is_dir():
         return folder
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(str(path_or_id), allow_patterns=["*.json", "*.safetensors"], **download))
+        return Path(snapshot_download(str(path_or_id), allow_patterns=_FETCHED, **download))
+    except GatedRepoError as error:
+        raise ValueError(
+            f"{path_or_id} is gated: accept its terms at https://huggingface.co/{path_or_id} and set HF_TOKEN to a "
+            "token of your account, or give a folder that holds the model."
+        ) from error
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise ValueError(
             f"{path_or_id} is neither a folder nor a model that the Hugging Face hub or its cache can give: "

@@ -136,6 +136,9 @@ def attach_adapter(module: nn.Module, config: AdapterConfig, hooks: LoraHooks, s
     names = [*layers, *stacks]
     _refuse_idle(names, config.modules)
     chosen = [name for name in names if any(fits(name, pattern) for pattern in config.modules or hooks.modules)]
+    if not chosen:
+        usual = ", ".join(hooks.modules)
+        raise ValueError(f"adapter.modules: name the matrices to adapt; the model has none of the usual {usual}.")
     module.requires_grad_(False)
     for name in chosen:
         if name in layers:

@@ -17,10 +17,11 @@ from foreloom.config.located import RecipeError
 from foreloom.data.convert import convert
 from foreloom.distributed.process import Process
 from foreloom.models import registry
-from foreloom.run import RECIPE_NAME
+from foreloom.run import RECIPE_NAME, banner
+from foreloom.run.banner import warn_of_cost
 from loaders import series_loader
 
-DATA = Path(__file__).resolve().parents[1] / "examples" / "data"
+DATA = Path(__file__).resolve().parents[2] / "examples" / "data"
 TINY = [
     "training.steps=3",
     "training.batch_size=6",
@@ -164,7 +165,7 @@ def test_validation_is_turned_off_with_all_that_hangs_on_it(tmp_path):
 def test_a_folder_that_cannot_be_written_is_told_before_the_work_with_the_option(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     recipe = run.load("chronos2-test", TINY)
-    monkeypatch.setattr("foreloom.run.BatchLoader", lambda *_, **__: pytest.fail("the data were opened"))
+    monkeypatch.setattr("foreloom.run.recipe.BatchLoader", lambda *_, **__: pytest.fail("the data were opened"))
     with pytest.raises(ValueError, match="file/run cannot be made: .*file is a file. Give another by --out"):
         run.build(recipe, tmp_path / "file" / "run", Process(0, 1, 0, torch.device("cpu")))
     monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere
@@ -248,11 +249,11 @@ def test_epochs_of_synthetic_windows():
 
 
 def test_what_takes_long_on_a_cpu_is_said_before_it_begins(tmp_path, monkeypatch, caplog):
-    run._warn_of_cost(1e12, 1)
+    warn_of_cost(1e12, 1)
     assert not caplog.records
-    run._warn_of_cost(1e19, 2)
+    warn_of_cost(1e19, 2)
     assert "on this CPU the run takes at least" in caplog.text and " days to its last step (1e+19 FLOPs)" in caplog.text
-    monkeypatch.setattr(run, "_LONG_SECONDS", 0.0)
+    monkeypatch.setattr(banner, "_LONG_SECONDS", 0.0)
     foreloom.train("chronos2-test", [*TINY, "training.steps=1"], out=tmp_path / "run")
     assert "warning: on this CPU the run takes at least 0.0 hours" in (tmp_path / "run" / "training.log").read_text()
 

@@ -1,0 +1,232 @@
+"""A language model from the command line: trained, measured, resumed, asked; bad input ends in a sentence."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import foreloom
+from foreloom import cli, run
+from foreloom.data.text.config import TextSource
+from foreloom.distributed.process import Process
+from foreloom.evaluation.text import score_text
+
+SHAPE = "model.config={hidden_size: 32, intermediate_size: 48, num_hidden_layers: 2, max_position_embeddings: 96}"
+SETTINGS = [
+    SHAPE, "training.steps=8", "training.save_steps=4", "training.batch_size=8", "validation.steps=4",
+    "validation.prompt_tokens=5", "monitoring.log_steps=1", "monitoring.trackers=[none]", "data.max_seq_length=64",
+    "validation.max_windows=20",
+]  # fmt: skip
+ALONE = Process(0, 1, 0, torch.device("cpu"))
+TEXTS = ["An old man, née Käse 🧀, who sat.", "One.", "x" * 150]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """The run folder of eight steps of tiny-lm."""
+    folder = tmp_path_factory.mktemp("text")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FORELOOM_CACHE", str(folder / "cache"))
+        run.train("tiny-lm", SETTINGS, out=folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture
+def text(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("FORELOOM_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps({"text": one}) + "\n" for one in [*TEXTS, ""]))
+    return tmp_path / "t.jsonl"
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    """`foreloom ...` in this process; its exit code and what it printed."""
+
+    def called(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setenv("FORELOOM_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setenv("COLUMNS", "120")
+        monkeypatch.setattr(sys, "argv", ["foreloom", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return (left.value.code or 0, *capsys.readouterr())
+
+    return called
+
+
+def by_hand(folder: Path, length: int) -> tuple[float, int]:
+    """Nats and tokens of TEXTS with nothing but transformers."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    total = count = 0.0
+    for one in TEXTS:
+        tokens = torch.tensor([*tokenizer(one)["input_ids"], tokenizer.eos_token_id])
+        for begin in range(0, len(tokens) - 1, length):
+            part = tokens[begin : begin + length + 1]
+            with torch.no_grad():
+                logits = model(part[None, :-1]).logits[0]
+            total += float(F.cross_entropy(logits, part[1:], reduction="sum"))
+            count += len(part) - 1
+    return total, int(count)
+
+
+@pytest.mark.parametrize("length", [64, 96])
+def test_scores_are_those_of_transformers_by_hand(trained, text, length):
+    folder = trained / "checkpoints" / "final" / "hf"
+    total, count = by_hand(folder, length)
+    scores = score_text(folder, TextSource(path=str(text)), max_seq_length=length, process=ALONE)
+    assert scores.num_tokens == count == sum(len(one.encode()) for one in TEXTS) and scores.num_documents == 3
+    assert scores.loss == pytest.approx(total / count, rel=1e-5)
+    assert scores.perplexity == pytest.approx(math.exp(total / count), rel=1e-5)
+    assert scores.bits_per_byte == pytest.approx(
+        total / math.log(2) / sum(len(one.encode()) for one in TEXTS), rel=1e-5
+    )
+
+
+def test_the_verb_prints_and_writes_them(trained, text, call, tmp_path):
+    code, out, _ = call("evaluate", trained, "--data", text, "-c", "64", "--out", tmp_path / "s.csv")
+    scores = score_text(
+        trained / "checkpoints" / "final" / "hf", TextSource(path=str(text)), max_seq_length=64, process=ALONE
+    )
+    assert code == 0 and f"{scores.perplexity:.3f}" in out and f"{scores.bits_per_byte:.4f}" in out
+    header, row = (tmp_path / "s.csv").read_text().splitlines()
+    assert header == "task,model,loss,perplexity,bits_per_byte,num_tokens"
+    assert float(row.split(",")[2]) == pytest.approx(scores.loss)
+    assert call("evaluate", trained, "seasonal-naive", "--data", text)[2].count("score them apart") == 1
+    assert "only for series" in call("evaluate", trained, "--data", text, "--season", "3")[2]
+    assert "reads at most 96 tokens" in call("evaluate", trained, "--data", text, "-c", "97")[2]
+    assert "there is no column 'body'" in call("evaluate", trained, "--data", text, "--text-column", "body")[2]
+
+
+def test_a_run_tells_its_figures_and_its_continuations(trained):
+    events = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    validations = [event for event in events if event["kind"] == "validation"]
+    assert [event["step"] for event in validations] == [0, 4, 8]
+    assert validations[-1]["loss"] < validations[0]["loss"]
+    for event in validations:
+        assert event["figures"]["perplexity"] == pytest.approx(math.exp(event["loss"]), rel=1e-5)
+        assert 1 < event["figures"]["bits_per_byte"] < 12
+    shown = [(event["step"], event["prompt"]) for event in events if event["kind"] == "continuation"]
+    assert shown == [(step, prompt) for step in (0, 4, 8) for prompt in ("The recipe ", "foreloom train ")]
+    from foreloom.report.page import write_page
+
+    assert "<h2>Continuations</h2>" in write_page(trained).read_text()
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("FORELOOM_CACHE", str(trained.parent / "cache"))
+    again = tmp_path / "again"
+    shutil.copytree(trained, again, symlinks=True)
+    shutil.rmtree(again / "checkpoints" / "step-00000008")
+    (again / "checkpoints" / "final").unlink()
+    run.train("tiny-lm", SETTINGS, out=again, resume=True)
+    file = Path("checkpoints") / "final" / "hf" / "model.safetensors"
+    assert (again / file).read_bytes() == (trained / file).read_bytes()
+
+
+def test_half_precision_and_recomputed_blocks(tmp_path, monkeypatch):
+    """A Gemma 3 in bf16 on a CPU, its blocks recomputed, has the losses of fp32 as far as bf16 can tell."""
+    monkeypatch.setenv("FORELOOM_CACHE", str(tmp_path / "cache"))
+    gemma = "model.config={model_type: gemma3_text, hidden_size: 32, intermediate_size: 48, num_hidden_layers: 2}"
+    found = []
+    for name, more in {
+        "fp32": [],
+        "bf16": ["training.precision=bf16", "training.activation_checkpointing=true"],
+    }.items():
+        run.train("tiny-lm", [*SETTINGS, gemma, "training.steps=3", *more], out=tmp_path / name)
+        events = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
+        found.append([event["loss"] for event in events if event["kind"] == "step"])
+    assert found[1] == pytest.approx(found[0], rel=5e-3) and found[1] != found[0]
+
+
+def test_generate(trained, call, tmp_path):
+    model = foreloom.from_pretrained(trained, device="cpu")
+    greedy = model.generate("The recipe ", max_new_tokens=5, temperature=0)
+    events = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert greedy == [event["text"] for event in events if event["kind"] == "continuation"][-2:-1]
+    drawn = model.generate(["a", "b", "a"], max_new_tokens=8, seed=3)
+    assert drawn[0] == drawn[2] == model.generate("a", max_new_tokens=8, seed=3)[0] != drawn[1]
+    assert model.generate("a", max_new_tokens=8, seed=4) != drawn[:1]
+    assert model.generate("a", max_new_tokens=8, top_k=1) == model.generate("a", max_new_tokens=8, temperature=0)
+    with pytest.raises(ValueError, match="causal_lm does not forecast series"):
+        model.predict([1.0, 2.0])
+
+    code, out, _ = call("generate", trained, "The recipe ", "--max-new-tokens", "5", "--temperature", "0")
+    assert code == 0 and out == greedy[0] + "\n"
+    prompts = tmp_path / "p.txt"
+    prompts.write_text("a\n\nb\n")
+    options = ("--max-new-tokens", "8", "--seed", "3")
+    code, out, _ = call("generate", trained, "--prompts", prompts, "--out", tmp_path / "o.jsonl", *options)
+    lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert code == 0 and lines == [{"prompt": "a", "text": drawn[0]}, {"prompt": "b", "text": drawn[1]}]
+
+
+def test_a_step_is_rebuilt_and_forecasts_are_refused(trained, call):
+    code, out, _ = call("data", "replay", trained, "3")
+    assert code == 0 and "documents" in out and "data.md" in out
+    births = Path(__file__).resolve().parents[2] / "examples" / "births.csv"
+    assert "does not forecast series" in call("forecast", trained, births, "--horizon", "3")[2]
+    assert "counted for models that forecast" in call("report", "parameters", "tiny-lm")[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["x", "--chat"], "has no chat template; ask without chat"),
+        (["x", "--max-new-tokens", "200"], "more than the 96 that the model reads"),
+        ([""], "has no tokens to go on from"),
+        ([], "give a prompt or --prompts FILE"),
+        (["x", "--out", "a"], "--out has no effect without --prompts"),
+        (["x", "--top-p", "0"], "no token is left to draw"),
+    ],
+)
+def test_what_cannot_be_generated(trained, call, arguments, sentence):
+    code, out, err = call("generate", trained, *arguments)
+    assert code == 2 and not out and sentence in err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["data.tokenizer=null"], "data.tokenizer is not given: a new model needs one"),
+        (["data.max_seq_length=97"], "data.max_seq_length is 97 and the model reads at most 96 tokens"),
+        (["data.holdout=0"], "there is nothing to validate on: give data.holdout"),
+        (["data.holdout=0.1", "validation.steps=0", "validation.prompts=[]"], "out of training for nothing"),
+        (["model.pretrained=google/gemma-270m", "model.size=null", "model.config={}"], "its id is google/gemma-3-270m"),
+        (["training.steps=null", "training.epochs=1", "data.sources.0.weight=1", "data.sources.1.weight=1",
+          "data.sources.2.weight=1"], "sources have weights, which are drawn without end"),
+        (["data.sources.0.path=nowhere.txt"], "data.sources.0.path: no such file or folder: nowhere.txt"),
+    ],
+)  # fmt: skip
+def test_recipes_that_cannot_be_run(call, tmp_path, overrides, sentence):
+    code, _, err = call("train", "tiny-lm", *SETTINGS, *overrides, "--out", tmp_path / "no")
+    assert code == 2 and sentence in err and "Traceback" not in err
+
+
+def test_a_real_model_goes_on_learning(shared, tmp_path, monkeypatch):
+    """stories260k on Shakespeare: what it knows at first, that it gets better, and that transformers loads it."""
+    monkeypatch.setenv("FORELOOM_CACHE", str(tmp_path / "cache"))
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        f"model: {{family: causal_lm, pretrained: {shared}/data/models/stories260k}}\n"
+        f'data: {{sources: [{{path: {shared}/data/text/tinyshakespeare.txt, separator: "\\n\\n"}}],\n'
+        "  max_seq_length: 128, packing: documents, holdout: 0.02}\n"
+        "training: {steps: 12, batch_size: 8, device: cpu}\noptimizer: {learning_rate: 2.0e-3}\n"
+        "validation: {steps: 100, max_windows: 30}\nmonitoring: {trackers: [none]}\n"
+    )
+    run.train(recipe, out=tmp_path / "run")
+    events = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    before, after = (event["figures"]["perplexity"] for event in events if event["kind"] == "validation")
+    assert after < 0.8 * before < 100
+    hf = tmp_path / "run" / "checkpoints" / "final" / "hf"
+    lm = AutoModelForCausalLM.from_pretrained(hf)
+    assert lm.lm_head.weight is lm.model.embed_tokens.weight
+    assert AutoTokenizer.from_pretrained(hf)("Once")["input_ids"][0] == 1
+    assert foreloom.from_pretrained(hf, device="cpu").generate("Once upon", max_new_tokens=4, temperature=0)[0]
