@@ -384,7 +384,7 @@ def sliding_table(rows: Iterable[Mapping[str, Any]]) -> ScoreTable:
             scores = [finite(row[metric]) for metric in SLIDING_METRICS]
             base = [None if model == BASELINE else finite(models[BASELINE][metric]) for metric in SLIDING_METRICS]
             scores += [_ratio(score, reference) for score, reference in zip(scores, base, strict=True)]
-            body.append([task, model, f"{row['context']:,.0f}", f"{row['num_windows']:,.0f}", *scores])
+            body.append([task, model, int(row["context"]), int(row["num_windows"]), *scores])
             scores_of.setdefault(model, []).append(scores)
 
     summary: list[list[Cell]] = []
