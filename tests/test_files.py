@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +49,17 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
 def test_where_nothing_can_be_written_the_path_asked_for_is_named():
     with pytest.raises(OSError, match="'/proc/scores.csv'"), whole_or_absent("/proc/scores.csv"):
         pass
+
+
+def test_on_a_read_only_disk_the_path_asked_for_is_named(tmp_path, monkeypatch):
+    def refuse(path, **_):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    for name in ("touch", "unlink"):
+        monkeypatch.setattr(Path, name, refuse)
+    with pytest.raises(OSError, match="Read-only file system: '.*/scores.csv'") as told:
+        write_text(tmp_path / "scores.csv", "")
+    assert told.value.filename == str(tmp_path / "scores.csv")
 
 
 def test_a_place_that_takes_no_file_is_known_before(tmp_path):

@@ -45,7 +45,8 @@ def whole_or_absent(path: str | Path) -> Iterator[Path]:
             error.filename, error.filename2 = str(path), None
         raise
     finally:
-        beside.unlink(missing_ok=True)
+        if beside.exists():  # a read-only disk refuses to remove even what is not there
+            beside.unlink()
 
 
 def check_writable(path: str | Path, option: str, read: Iterable[str | Path] = ()) -> None:
