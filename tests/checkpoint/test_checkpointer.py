@@ -204,6 +204,11 @@ def test_the_final_checkpoint_of_a_run_made_longer_goes_when_there_is_another(tm
         checkpointer.save(manifest(step, final=step in (2, 4)), state(step), {})
         assert names(tmp_path) == ["final", *(f"step-{one:08d}" for one in kept)]
     assert (tmp_path / "checkpoints" / "final").resolve().name == "step-00000004"
+    final = tmp_path / "checkpoints" / "final"
+    final.unlink()
+    shutil.copytree(tmp_path / "checkpoints" / "step-00000004", final)  # as of a folder copied with its links followed
+    checkpointer.save(manifest(5, final=True), state(5.0), {})
+    assert final.is_symlink() and final.resolve().name == "step-00000005"
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ def test_forms_of_input(inputs, shapes):
         [np.ma.masked_equal(RAMP, 2.0)],
         {"target": np.ma.masked_equal(RAMP, 2.0)},
         [0, 1, None, 3, 4],
+        [0, 1, pd.NA, 3, 4],
         [Decimal(0), Decimal(1), None, Decimal(3), Decimal(4)],
         pd.Series([0, 1, None, 3, 4], dtype="Int64"),
         torch.tensor([0, 1, np.nan, 3, 4], requires_grad=True),
@@ -61,6 +62,15 @@ def test_what_is_masked_or_none_is_missing(values):
     covariate = values["target"] if isinstance(values, dict) else values[0] if len(values) == 1 else values
     model.predict({"target": RAMP, "past_covariates": {"x": covariate}}, 2)
     np.testing.assert_array_equal(model.forecaster.inputs[0].context_RC[1], [0, 1, np.nan, 3, 4])
+
+
+@pytest.mark.parametrize("dtype", ["object", "string", "boolean"])
+def test_a_missing_label_is_none_however_pandas_holds_it(dtype):
+    labels = [True, False, None, True, False] if dtype == "boolean" else ["a", "b", None, "a", "b"]
+    model = naive_model()
+    model.predict([{"target": RAMP, "past_covariates": {"x": x}} for x in (labels, pd.Series(labels, dtype=dtype))], 2)
+    ours, theirs = (one.context_RC[1] for one in model.forecaster.inputs)
+    np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,9 @@ def test_what_fits_nothing_is_told(tiny_chronos2, tmp_path):
         attach_adapter(tiny_chronos2, AdapterConfig(kind="lora", modules=("attn.q",)), hooks, seed=0)
     with pytest.raises(ValueError, match="name the matrices to adapt; the model has none of the usual"):
         attach_adapter(torch.nn.Sequential(torch.nn.Linear(2, 2)), CONFIG, hooks, seed=0)
+    for modules in ((), ("c_attn",)):  # a causal Chronos-T5, as GPT-2, has matrices of a kind of their own
+        with pytest.raises(ValueError, match="this model has no matrix that lora fits"):
+            attach_adapter(torch.nn.LayerNorm(3), AdapterConfig(kind="lora", modules=modules), hooks, seed=0)
     with pytest.raises(ValueError, match="no effect with kind: none"):
         AdapterConfig(rank=4)
 

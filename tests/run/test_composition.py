@@ -318,6 +318,15 @@ def test_a_part_of_a_model_is_trained(tmp_path):
         trained = foreloom.from_pretrained(tmp_path / name, device="cpu").module.state_dict()
         moved = {key for key, x in fresh.state_dict().items() if not torch.equal(x, trained[key])}
         assert moved and all(key.startswith("output_patch_embedding") == is_head for key in moved), name
+    # What a whole run has trained is not what a part of it would begin with, nor the other way round.
+    foreloom.train("chronos2-test", TINY, out=tmp_path / "whole")
+    more = [*TINY, "training.steps=4"]
+    with pytest.raises(ValueError, match="weights that this run leaves as they are differ"):
+        foreloom.train("chronos2-test", [*more, *head], out=tmp_path / "whole", resume=True)
+    with pytest.raises(ValueError, match="weights that this run leaves as they are differ"):
+        foreloom.train("chronos2-test", [*more, "training.train_only=[encoder.*]"], out=tmp_path / "body", resume=True)
+    with pytest.raises(ValueError, match="does not fit this run's model"):
+        foreloom.train("chronos2-test", more, out=tmp_path / "head", resume=True)
     with pytest.raises(ValueError, match="training.freeze: 'enc' fits no parameter"):
         foreloom.train("chronos2-test", [*TINY, "training.freeze=[enc]"], out=tmp_path / "none")
     with pytest.raises(ValueError, match="nothing is left to be trained"):

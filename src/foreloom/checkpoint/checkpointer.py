@@ -256,7 +256,10 @@ class Checkpointer:
             link = self.folder / f"{_UNFINISHED}final"
             link.unlink(missing_ok=True)
             link.symlink_to(target.name)
-            link.replace(self.folder / "final")
+            final = self.folder / "final"
+            if not final.is_symlink():
+                shutil.rmtree(final, ignore_errors=True)  # a copy, made where links are followed
+            link.replace(final)
         sync_folder(self.folder)
         shutil.rmtree(replaced, ignore_errors=True)
         self._prune(step_to_keep)

@@ -26,7 +26,11 @@ class OtherVersionError(CheckpointError):
     """A checkpoint that is whole, but written by a foreloom that keeps other things in it."""
 
     def __init__(self, path: Path, what: str, written_by: str) -> None:
-        super().__init__(
+        super().__init__(path, what, written_by)
+
+    def __str__(self) -> str:
+        path, what, written_by = self.args
+        return (
             f"{path} {what}: it was written by foreloom {written_by}, and this is {installed_versions()['foreloom']}. "
             "Use the version it was written with, or a later one; nothing was changed"
         )

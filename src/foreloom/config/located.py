@@ -14,8 +14,11 @@ class RecipeError(ValueError):
     """Everything wrong with a file at once, one line a problem."""
 
     def __init__(self, problems: list[str]):
+        super().__init__(problems)
         self.problems = problems
-        super().__init__("\n".join(problems))
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)
 
 
 MOST_REPEATED = 10_000

@@ -81,7 +81,7 @@ def forecast_input(
 
 def plain_array(values: Any) -> np.ndarray:
     """Lists, arrays and tensors as an array: what a mask hides is missing, tensors of any device, precision and with
-    a gradient. None among numbers is NaN, decimals are floats."""
+    a gradient. None (and pandas' NA) among numbers is NaN, decimals are floats."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         values = (values.float() if values.is_floating_point() and values.dtype.itemsize < 4 else values).numpy()
@@ -96,16 +96,15 @@ def plain_array(values: Any) -> np.ndarray:
     array = np.asarray(values)
     if array.dtype != object:
         return array
-    present = [value for value in array.ravel().tolist() if value is not None]
-    if all(_is_number(value) for value in present):
-        return np.array([np.nan if value is None else float(value) for value in array.ravel()]).reshape(array.shape)
-    return array
+    flat = [None if type(value).__name__ == "NAType" else value for value in array.ravel().tolist()]
+    if all(value is None or _is_number(value) for value in flat):
+        return np.array([np.nan if value is None else float(value) for value in flat]).reshape(array.shape)
+    return np.fromiter(flat, object, len(flat)).reshape(array.shape)
 
 
 def _is_number(value: Any) -> bool:
     """A decimal is one, too, and no `numbers.Real`; a truth value is a label."""
-    is_number = isinstance(value, numbers.Number) and not isinstance(value, bool | complex)
-    return is_number or type(value).__name__ == "NAType"
+    return isinstance(value, numbers.Number) and not isinstance(value, bool | complex)
 
 
 def _values(name: str, values: Any, length: int, kind: str, of: str) -> np.ndarray:

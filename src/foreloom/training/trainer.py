@@ -21,6 +21,7 @@ from foreloom.distributed.agreement import check_agreement, check_disjoint, code
 from foreloom.distributed.parallelize import ParallelModel
 from foreloom.distributed.process import Process
 from foreloom.distributed.reduce import max_over_ranks
+from foreloom.models.common.lora import NOTHING_FROZEN
 from foreloom.models.family import ModelFamily
 from foreloom.monitoring.environment import find_peak
 from foreloom.monitoring.monitor import Monitor
@@ -312,6 +313,7 @@ class Trainer:
         unknown = position.keys() - parts.keys() - {"validation"}  # a run may lose its validation, or get one
         if unknown:
             raise OtherVersionError(saved.path, f"keeps {unknown.pop()!r}, which is not known here", written_by)
+        position = {"frozen": NOTHING_FROZEN, **position}
         for name in position.keys() & parts.keys():
             try:
                 parts[name].load_state_dict(position[name])

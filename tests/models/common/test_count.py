@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from foreloom.models import registry
-from foreloom.models.common.count import ParameterGroup
+from foreloom.models.common.count import ParameterGroup, ParameterKind
 from foreloom.models.family import WindowLengths
 
 LENGTHS = WindowLengths(64, 24)
@@ -66,3 +66,27 @@ def test_time_moe_adds_experts_routers_and_gates():
     assert dense_parts["feed-forward"].num_parameters == parts["shared experts"].num_parameters
     # Two of eight, which are as wide as the shared one together.
     assert parts["experts"] == ParameterGroup("experts", 84_934_656, 21_233_664, in_mixture=True)
+
+
+@pytest.mark.parametrize(
+    ("family", "fields", "widths"),
+    [
+        ("chronos2", {"size": "test"}, ("d_model", "d_kv", "d_ff")),
+        ("chronos_bolt", {"size": "tiny"}, ("d_model", "d_kv", "d_ff")),
+        ("chronos_t5", {"size": "tiny", "use_moe": True}, ("d_model", "d_kv", "d_ff")),
+        ("chronos_t5", {"size": "tiny", "model_type": "causal"}, ("d_model", "d_ff")),
+        ("time_moe", {"size": "test"}, ("hidden_size", "intermediate_size")),
+    ],
+)
+def test_hidden_are_the_matrices_of_which_both_sides_grow_with_the_width(family, fields, widths):
+    """Muon moves them, so heads, embeddings and routers must not be among them."""
+    modules = [built(family, **fields, **dict.fromkeys(widths, width))[0] for width in (64, 128)]
+    narrow, wide = (dict(module.named_parameters()) for module in modules)
+    grown = {
+        name
+        for name, parameter in narrow.items()
+        if parameter.ndim > 1 and all(a < b for a, b in zip(parameter.shape[-2:], wide[name].shape[-2:], strict=True))
+    }
+    kinds = registry.get(family).kinds(modules[0])
+    assert {name for name, kind in kinds.items() if kind is ParameterKind.HIDDEN} == grown
+    assert {kinds[name] for name, parameter in narrow.items() if parameter.ndim < 2} == {ParameterKind.VECTOR}

@@ -13,6 +13,7 @@ from foreloom.models.chronos2.batch import batch
 from foreloom.models.chronos2.forecast import Chronos2Forecaster
 from foreloom.models.chronos2.model import Chronos2Model
 from foreloom.models.common.architecture import raised_limit
+from foreloom.models.common.count import with_ends
 from foreloom.models.common.dropout import set_dropout_rate
 from foreloom.models.common.hub_folder import HubFolder, resolve_folder
 from foreloom.models.common.lora import LoraHooks
@@ -83,6 +84,10 @@ FAMILY = ModelFamily(
     save=FOLDER.save,
     forecaster=Chronos2Forecaster,
     flops_per_row=flops_per_row,
+    kinds=with_ends(
+        inputs=("input_patch_embedding.hidden_layer", "input_patch_embedding.residual_layer"),
+        outputs=("output_patch_embedding.output_layer", "output_patch_embedding.residual_layer"),
+    ),
     loss_units=loss_units,
     # The matrices that chronos-forecasting adapts.
     lora=LoraHooks(

@@ -20,6 +20,7 @@ from foreloom.models.chronos_bolt.batch import batch
 from foreloom.models.chronos_bolt.forecast import ChronosBoltForecaster
 from foreloom.models.chronos_bolt.model import ChronosBoltModel
 from foreloom.models.common.architecture import raised_limit
+from foreloom.models.common.count import with_ends
 from foreloom.models.common.dropout import set_dropout_rate
 from foreloom.models.common.hub_folder import HubFolder, resolve_folder
 from foreloom.models.common.initialize import normal_by_name
@@ -102,6 +103,10 @@ FAMILY = ModelFamily(
     save=FOLDER.save,
     forecaster=ChronosBoltForecaster,
     flops_per_row=flops_per_row,
+    kinds=with_ends(
+        inputs=("input_patch_embedding.hidden_layer", "input_patch_embedding.residual_layer"),
+        outputs=("output_patch_embedding.output_layer", "output_patch_embedding.residual_layer"),
+    ),
     loss_units=loss_units,
     lora=LoraHooks(
         ("*Attention.?", "output_patch_embedding.output_layer"),

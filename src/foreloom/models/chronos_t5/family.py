@@ -33,7 +33,7 @@ from foreloom.models.chronos_t5.experts import (
 from foreloom.models.chronos_t5.forecast import ChronosT5Forecaster
 from foreloom.models.chronos_t5.model import ChronosT5Model
 from foreloom.models.common.architecture import raised_limit
-from foreloom.models.common.count import ParameterGroup, count_parameters
+from foreloom.models.common.count import ParameterGroup, count_parameters, with_ends
 from foreloom.models.common.hub_folder import HubFolder, resolve_folder
 from foreloom.models.common.lora import LoraHooks
 from foreloom.models.common.t5.shape import TIED_COPIES, initialize_t5, without_tied_copies
@@ -204,6 +204,7 @@ FAMILY = ModelFamily(
     forecaster=ChronosT5Forecaster,
     flops_per_row=flops_per_row,
     parts=parameter_groups,
+    kinds=with_ends(outputs=("router", "head")),
     loss_units=loss_units,
     experts=ExpertHooks(after_update=after_update, figures=figures, loads=("expert_load",), needs_survey=needs_survey),
     lora=LoraHooks(

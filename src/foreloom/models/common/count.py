@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
@@ -66,3 +66,20 @@ def by_shape(module: nn.Module) -> dict[str, ParameterKind]:
         ParameterKind.VECTOR if p.ndim < 2 else ParameterKind.INPUT if id(p) in tables else ParameterKind.HIDDEN
     )
     return {name: kind(parameter) for name, parameter in module.named_parameters()}
+
+
+def with_ends(
+    *, inputs: Sequence[str] = (), outputs: Sequence[str] = ()
+) -> Callable[[nn.Module], dict[str, ParameterKind]]:
+    """`by_shape`, but for the matrices below modules of these names, whole parts of dotted ones: they stand at an end
+    of the network, where one side does not grow with the width."""
+    ends = [*((end, ParameterKind.INPUT) for end in inputs), *((end, ParameterKind.OUTPUT) for end in outputs)]
+
+    def kinds(module: nn.Module) -> dict[str, ParameterKind]:
+        found = by_shape(module)
+        for name, kind in found.items():
+            if kind is ParameterKind.HIDDEN:
+                found[name] = next((at for end, at in ends if f".{end}." in f".{name}"), kind)
+        return found
+
+    return kinds

@@ -52,7 +52,8 @@ class AdapterConfig:
     rank_stabilized: bool = False
     """Scale by alpha / sqrt(rank) instead (Kalajdzievski 2023, "rsLoRA"), for high ranks."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of a matrix's inputs that its adapter does not see in training. Stacked experts have none."""
+    """Share of a matrix's inputs that its adapter does not see in training. Matrices that their layer takes instead of
+    calling them have none: stacked experts, routers, Time-MoE's embedding and heads."""
     modules: tuple[str, ...] = ()
     """Which matrices: ends of their names, * standing for anything (self_attention.q, experts.*). Empty: those of the
     attention, and of the experts where a model has them."""
@@ -125,7 +126,7 @@ def attach_adapter(module: nn.Module, config: AdapterConfig, hooks: LoraHooks, s
     """Put an adapter beside each matrix chosen and freeze everything else, in place. It starts as no change at all:
     A is drawn by (seed, name), B is 0.
 
-    ValueError names a pattern that fits no matrix.
+    ValueError names a pattern that fits no matrix, and where none does.
     """
     layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Linear)}
     stacks = {
@@ -134,8 +135,10 @@ def attach_adapter(module: nn.Module, config: AdapterConfig, hooks: LoraHooks, s
         for of, _ in list(layer.named_parameters())
     }  # fmt: skip
     names = [*layers, *stacks]
-    _refuse_idle(names, config.modules)
     chosen = [name for name in names if any(fits(name, pattern) for pattern in config.modules or hooks.modules)]
+    if not names:
+        raise ValueError("adapter.kind: this model has no matrix that lora fits; training.train_only trains a part.")
+    _refuse_idle(names, config.modules)
     if not chosen:
         usual = ", ".join(hooks.modules)
         raise ValueError(f"adapter.modules: name the matrices to adapt; the model has none of the usual {usual}.")
@@ -221,6 +224,10 @@ def _published(name: str, b: Tensor, hooks: LoraHooks) -> Iterator[tuple[str, Te
     experts = hooks.published_names({own: number})
     for published, low in hooks.published_names({own: b}).items():
         yield published, low, int(experts[published].flatten()[0])
+
+
+NOTHING_FROZEN: Mapping[str, Any] = {"digest": ""}
+"""The state of a run that trains everything, whose checkpoints say nothing of it."""
 
 
 class FrozenWeights:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from foreloom.distributed.sharding import Sharding
-from foreloom.models.common.count import ParameterGroup, count_parameters
+from foreloom.models.common.count import ParameterGroup, count_parameters, with_ends
 from foreloom.models.common.dropout import set_dropout_rate
 from foreloom.models.common.hub_folder import resolve_folder
 from foreloom.models.common.lora import LoraHooks
@@ -163,6 +163,7 @@ FAMILY = ModelFamily(
     forecaster=TimeMoeForecaster,
     flops_per_row=flops_per_row,
     parts=parameter_groups,
+    kinds=with_ends(inputs=("embed_layer",), outputs=("lm_heads", "ffn_layer.gate", "shared_expert_gate")),
     loss_units=loss_units,
     experts=ExpertHooks(after_update=after_update, figures=figures, loads=("expert_load",)),
     lora=LoraHooks(("self_attn.*_proj", "experts.*"), published_names=official_views),
