@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -102,7 +103,7 @@ def test_every_help_has_an_example_that_parses(foreloom):
     for path, command in found.items():
         calls, _, words = (command.epilog or "").removeprefix("Example: ").partition(" ")
         assert calls == "foreloom", path
-        words = words.split()
+        words = shlex.split(words)
         own = (
             words[len(path) :] if tuple(words[: len(path)]) == path else words[1:]
         )  # `report RUN` for `report page RUN`

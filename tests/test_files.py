@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +51,17 @@ def test_where_nothing_can_be_written_the_path_asked_for_is_named():
         pass
 
 
+def test_on_a_read_only_disk_the_path_asked_for_is_named(tmp_path, monkeypatch):
+    def refuse(path, **_):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    for name in ("touch", "unlink"):
+        monkeypatch.setattr(Path, name, refuse)
+    with pytest.raises(OSError, match="Read-only file system: '.*/scores.csv'") as told:
+        write_text(tmp_path / "scores.csv", "")
+    assert told.value.filename == str(tmp_path / "scores.csv")
+
+
 def test_a_place_that_takes_no_file_is_known_before(tmp_path):
     check_writable(tmp_path / "new" / "folders" / "scores.csv", "--out")
     (tmp_path / "file").touch()
@@ -59,4 +72,9 @@ def test_a_place_that_takes_no_file_is_known_before(tmp_path):
     ):
         with pytest.raises(ValueError, match=sentence):
             check_writable(path, "--out")
+    for read in (tmp_path / "file", tmp_path):
+        with pytest.raises(
+            ValueError, match=f"--out .*file: {read} is read, and nothing is written over it or into it"
+        ):
+            check_writable(tmp_path / "." / "file", "--out", [tmp_path / "elsewhere", read])
     assert [path.name for path in tmp_path.iterdir()] == ["file"], "nothing is left behind"

@@ -8,7 +8,7 @@ import os
 import socket
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
@@ -45,11 +45,13 @@ def whole_or_absent(path: str | Path) -> Iterator[Path]:
             error.filename, error.filename2 = str(path), None
         raise
     finally:
-        beside.unlink(missing_ok=True)
+        if beside.exists():  # a read-only disk refuses to remove even what is not there
+            beside.unlink()
 
 
-def check_writable(path: str | Path, option: str) -> None:
-    """ValueError, which names `option`, where no file can be written to `path`: known before the work, not after it."""
+def check_writable(path: str | Path, option: str, read: Iterable[str | Path] = ()) -> None:
+    """ValueError, which names `option`, where no file can be written to `path`, or where it is one of the files that
+    are `read` or lies in one of the folders: known before the work, not after it."""
     path = Path(path).absolute()
     if path.is_dir():
         raise ValueError(f"{option} {path} is a folder. Name a file in it.")
@@ -61,6 +63,12 @@ def check_writable(path: str | Path, option: str) -> None:
             file.write(b" ")
     except OSError as error:
         raise ValueError(f"{option} {path}: {above} takes no file ({error.strerror}). Name another place.") from None
+    place = path.resolve()
+    for one in map(Path, read):
+        if one.resolve() in (place, *place.parents):
+            raise ValueError(
+                f"{option} {path}: {one} is read, and nothing is written over it or into it. Name another place."
+            )
 
 
 def _remove_forsaken(folder: Path) -> None:

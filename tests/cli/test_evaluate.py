@@ -30,6 +30,12 @@ def test_a_place_that_takes_no_file_is_refused_before_the_work(tasks, tmp_path, 
         evaluate(models=["naive"], tasks=tasks, out=tmp_path / "folder.csv")
     with pytest.raises(ValueError, match="--out .*tasks.yaml is a file, and nothing lies below a file"):
         evaluate(models=["naive"], tasks=tasks, out=tasks / "a.csv")
+    (tmp_path / "a.csv").write_text("date,a\n2024-01-01,1\n2024-01-02,2\n2024-01-03,3\n2024-01-04,4\n")
+    with pytest.raises(ValueError, match="--out .*a.csv: .*a.csv is read, and nothing is written over it"):
+        evaluate(models=["naive"], data=tmp_path / "a.csv", out=tmp_path / "a.csv", horizons="1", context_length=1)
+    tasks.write_text(tasks.read_text().replace("a.arrow", "a.csv"))
+    with pytest.raises(ValueError, match="--out .*a.csv: .*a.csv is read"):
+        evaluate(models=["naive"], tasks=tasks, out=tmp_path / "a.csv")
 
 
 def test_a_full_disk_does_not_take_the_scores_along(tasks, tmp_path, monkeypatch, capsys):

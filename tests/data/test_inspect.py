@@ -97,6 +97,8 @@ def test_conversion_never_overwrites_and_leaves_nothing_half_done(tmp_path, mixe
     (tmp_path / "bad.jsonl").write_text('{"target": [[1, 2]]}\n{"target": [3], "past__x": ["a"]}\n')
     with pytest.raises(ValueError, match="past__x"):
         convert(tmp_path / "bad.jsonl", out.parent / "bad.arrow")
+    with pytest.raises(ValueError, match="all.arrow: .*out is read, and nothing is written over it or into it"):
+        convert(out.parent, out.parent / "all.arrow")
     assert [path.name for path in out.parent.iterdir()] == ["set.arrow"]
 
 

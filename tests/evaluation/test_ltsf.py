@@ -1,6 +1,7 @@
 """The LTSF protocol: windows as the official evaluation cuts them, splits, scaling, and what it says of bad tables."""
 
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -132,7 +133,8 @@ def test_the_season_is_that_of_the_dates(write, freq, season):
 
 def test_a_gap_in_the_dates_leaves_the_common_step(write):
     df = table(120, freq="15min").drop(index=range(50, 60))
-    assert read_ltsf(write(df)).season_length == 96
+    with pytest.warns(UserWarning, match="not one step .15min. after the row above"):
+        assert read_ltsf(write(df)).season_length == 96
 
 
 def test_channels_and_date_column(write):
@@ -172,6 +174,22 @@ def test_bad_tables_are_named_by_row_and_column(write, tmp_path):
         read_ltsf(write(table()[:0]))
     with pytest.raises(ValueError, match="no file .*nowhere.csv"):
         read_ltsf(tmp_path / "nowhere.csv")
+
+
+def test_dates_that_are_no_consecutive_steps_are_told(write):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [read_ltsf(write(table(freq=freq))).season_length for freq in ("h", "B", "MS")] == [24, 5, 12]
+    gap = r"some.csv: 1 of 97 rows are not one step \({}\) after the row above, the first in row 12 .*--fill-gaps"
+    for freq in ("h", "B", "MS"):
+        with pytest.warns(UserWarning, match=gap.format(freq)):
+            read_ltsf(write(table(freq=freq).drop([10, 11, 12])))
+    with pytest.warns(UserWarning, match=r"1 of 201 rows are not one step \(h\) .* the first in row 13"):  # set back
+        read_ltsf(write(pd.concat([table(200)[:11], table(200)[10:]])))
+    two = table().assign(shop=1), table().assign(shop=2)
+    for several in (pd.concat(two), pd.concat(two).sort_values("date"), pd.concat([two[0], two[1][:3]])):
+        with pytest.raises(ValueError, match=r"2024-01-01 00:00:00 stands in it twice .*--id-column shop"):
+            read_ltsf(write(several))
 
 
 def test_too_few_rows_for_a_horizon_is_a_sentence_with_the_numbers(write):

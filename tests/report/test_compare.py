@@ -150,6 +150,8 @@ def test_the_form_is_that_of_the_file_or_as_named(files, tmp_path, capsys):
     print_or_write(found, "csv", tmp_path / "t.txt")
     assert (tmp_path / "t.txt").read_text().startswith("Task,ours,")
     print_or_write(found, "csv", None)
+    with pytest.raises(ValueError, match="--out .* is read, and nothing is written over it"):
+        print_or_write(found, None, files[0], files)
     assert "Task,ours,theirs" in capsys.readouterr().out
     print_or_write(found, None, None)
     shown = capsys.readouterr().out

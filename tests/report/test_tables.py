@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 
 import pytest
@@ -157,6 +158,8 @@ def test_the_table_has_a_row_a_task_and_model():
 
 def test_rows_tell_their_table(tmp_path):
     assert table_of(SLIDING_ROWS).columns[2].name == "Context"
+    first = json.loads(sliding_table(SLIDING_ROWS).to_json())["rows"][0]
+    assert [type(first[name]) for name in ("Context", "Windows")] == [int, int], "numbers, for a program"
     assert table_of([{"task": "t", "model": "m", "WQL": 1.0, "MASE": 2.0}]).columns[1].name == "WQL"
     write_rows(SLIDING_ROWS, tmp_path / "scores.csv")
     assert (tmp_path / "scores.csv").read_text().splitlines()[3] == "ours,d-99,0,nan,nan,0"

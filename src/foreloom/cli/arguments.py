@@ -52,12 +52,15 @@ def with_table_options(verb: Callable[..., None]) -> Callable[..., None]:
     own = inspect.signature(verb, eval_str=True)
     options = [_table_option(field.name) for field in fields(TableOptions)]
 
-    def run(**typed: Any) -> None:
+    def run(*args: Any, **kwargs: Any) -> None:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        typed = bound.arguments
         said = {option.name: typed.pop(option.name) for option in options}
         verb(**typed, table=table_options(said))
 
     parameters = [*(one for name, one in own.parameters.items() if name != "table"), *options]
-    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    signature = run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {one.name: one.annotation for one in parameters}
     run.__name__, run.__doc__ = verb.__name__, verb.__doc__
     return run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
     from foreloom.evaluation.result import Evaluation
     from foreloom.evaluation.sliding import SlidingOptions
     from foreloom.evaluation.suites import Suite
+    from foreloom.evaluation.tasks import EvaluationTask
 
 
 def _tasks_option(text: str, **settings: Any) -> Any:
     return typer.Option(help=text, rich_help_panel="Tasks", **settings)
 
 
-def _windows_option(*flags: str, text: str, least: int | None = None) -> Any:
-    return typer.Option(*flags, min=least, help=text, rich_help_panel="Every window of a data set")
+def _windows_option(*flags: str, text: str, least: int | None = None, **settings: Any) -> Any:
+    return typer.Option(*flags, min=least, help=text, rich_help_panel="Every window of a data set", **settings)
 
 
 FLAGS_OF_EVALUATORS = {
@@ -63,7 +64,8 @@ DataRootOption = Annotated[
 DataOption = Annotated[
     Path | None,
     _windows_option(
-        text="Or score every window: of a CSV's test rows (ETTh1.csv: the LTSF protocol), or of any data set."
+        text="Or score every window: of a CSV's test rows (ETTh1.csv: the LTSF protocol), or of any data set.",
+        callback=or_example,
     ),
 ]
 HorizonOption = Annotated[
@@ -251,13 +253,20 @@ class _Subject:
     metrics: Sequence[str] | None = None
     """The columns of the table (default: by its rows)."""
     notes: Sequence[str] = ()
+    read: Sequence[Path] = ()
+    """The files and folders that hold it, none of which the scores are written over."""
 
 
 def _tasks_file(path: Path, data_root: Path | None) -> _Subject:
     from foreloom.evaluation.evaluate import evaluate_tasks
     from foreloom.evaluation.tasks import read_tasks
 
-    return _Subject(path.stem, path.name, partial(evaluate_tasks, tasks=read_tasks(path, data_root)))
+    tasks = read_tasks(path, data_root)
+    return _Subject(path.stem, path.name, partial(evaluate_tasks, tasks=tasks), read=[path, *_data_of(tasks)])
+
+
+def _data_of(tasks: Iterable[EvaluationTask]) -> list[Path]:
+    return [Path(path) for task in tasks for path in task.paths]
 
 
 def _suite(name: str, data_root: Path | None) -> _Subject:
@@ -271,7 +280,8 @@ def _suite(name: str, data_root: Path | None) -> _Subject:
     if suite.protocol == "windows":
         tasks, missing = suites.suite_tasks(name, root)
         on_tasks = partial(evaluate_tasks, tasks=tasks)
-        return _Subject(suite.name, suite.title, on_tasks, metrics=suite.metrics, notes=_missing(suite, missing, root))
+        notes = _missing(suite, missing, root)
+        return _Subject(suite.name, suite.title, on_tasks, metrics=suite.metrics, notes=notes, read=_data_of(tasks))
     found, missing = suites.find_data(suite, root)
     notes = _missing(suite, missing, root)
     horizons = []
@@ -280,7 +290,8 @@ def _suite(name: str, data_root: Path | None) -> _Subject:
         horizons += horizons_of(path, SlidingOptions(season_length=season or None), named)
     options = SlidingOptions()
     on_windows = partial(evaluate_sliding, horizons=horizons, options=options)
-    return _Subject(suite.name, suite.title, on_windows, _setting(options), notes=notes)
+    read = [Path(path) for one in found for path in one.paths]
+    return _Subject(suite.name, suite.title, on_windows, _setting(options), notes=notes, read=read)
 
 
 def _missing(suite: Suite, missing: Sequence[str], root: Path) -> list[str]:
@@ -297,7 +308,7 @@ def _every_window(data: Path, options: SlidingOptions) -> _Subject:
     from foreloom.evaluation.sliding import evaluate_sliding, horizons_of
 
     on_windows = partial(evaluate_sliding, horizons=horizons_of(data, options), options=options)
-    return _Subject(data.stem, data.name, on_windows, _setting(options))
+    return _Subject(data.stem, data.name, on_windows, _setting(options), read=[data])
 
 
 def _setting(options: SlidingOptions) -> str:
@@ -355,7 +366,7 @@ def _score_and_publish(
     csv_path = out or default_csv(models, subject.name)
     if csv_path.suffix != ".csv":
         raise ValueError(f"--out {csv_path}: scores are written as .csv, table and pictures beside it; name a .csv.")
-    check_writable(csv_path, "--out")
+    check_writable(csv_path, "--out", subject.read)
     process = start("cpu")
     try:
         console = Console(quiet=not process.is_main)

@@ -51,7 +51,7 @@ def leaderboard(
     from foreloom.report.leaderboard import leaderboard
     from foreloom.report.tables import print_or_write
 
-    print_or_write(leaderboard(suite, results or [], metric=metric), form, out)
+    print_or_write(leaderboard(suite, results or [], metric=metric), form, out, results or [])
 
 
 @report_app.command(epilog="Example: foreloom report compare a-scores.csv b-scores.csv --format latex")
@@ -66,7 +66,7 @@ def compare(
     from foreloom.report.compare import compare
     from foreloom.report.tables import print_or_write
 
-    print_or_write(compare(results, baseline=baseline, metric=metric), form, out)
+    print_or_write(compare(results, baseline=baseline, metric=metric), form, out, results)
 
 
 @report_app.command(
@@ -104,7 +104,7 @@ def experts(
     found = route_model(
         model, data, kind=kind, context_length=context_length, max_series=max_series, layer=layer, device=device
     )
-    print_or_write(expert_table(found), form, out)
+    print_or_write(expert_table(found), form, out, [data])
     if plot is not None:
         typer.echo(f"wrote {save_figure(expert_figure(found), plot)}")
 

@@ -304,7 +304,7 @@ def _describe_section(section: Any, prefix: str, recipe: Recipe, indent: str, im
         if value is None and field.name in implied:
             origin = f"default, here {plain(implied[field.name])}"
         lines += textwrap.wrap(f"{sentence} ({origin})", 118 - len(indent), initial_indent=f"{indent}# ",
-                               subsequent_indent=f"{indent}# ")  # fmt: skip
+                               subsequent_indent=f"{indent}# ", break_on_hyphens=False)  # fmt: skip
         if dataclasses.is_dataclass(value):
             lines += [f"{indent}{field.name}:", *_describe_section(value, key, recipe, indent + "  ", {})]
             continue

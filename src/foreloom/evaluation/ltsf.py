@@ -13,15 +13,15 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from foreloom.data.source import MemorySource, Series
 from foreloom.data.tables import values
-from foreloom.data.tables.frequency import infer_freq
-from foreloom.data.tables.long_table import instants
+from foreloom.data.tables.frequency import count_steps, infer_freq, usual_freq
+from foreloom.data.tables.long_table import instants, several_series
 from foreloom.data.tables.read import Rows, read_rows
 from foreloom.data.tables.roles import has_values
 from foreloom.data.tables.times import read_times
@@ -36,6 +36,8 @@ _CONTEXTS = {96: 512, 192: 1024, 336: 2048, 720: 3072}
 _MONTH_ROWS = 30 * 24
 _FEWEST_ROWS = 3
 """To tell a frequency."""
+_MOST_TWICE = 0.01
+"""Share of the dates that may stand there twice: published files have a few, a table of several series has many."""
 
 
 def default_context(prediction_length: int) -> int:
@@ -186,19 +188,41 @@ def _date_column(path: Path, names: Sequence[str], asked: str | None) -> str:
 
 
 def _frequency(rows: Rows, name: str) -> str:
-    """The frequency of the dates; where they are not regular, their most common step."""
+    """The frequency of the dates; where they are not regular, the most usual one, and a note says where they are not.
+
+    ValueError where they go back, or stand there twice as those of several series do.
+    """
     stamps = read_times(rows, name)
     if not isinstance(stamps, pd.DatetimeIndex):
         raise ValueError(f"{rows.name}: column {name!r} holds numbers, not times; say the season with season_length.")
-    back = np.flatnonzero(np.diff(instants(stamps)) < np.timedelta64(0))
+    times_T = instants(stamps)
+    order = np.argsort(times_T, kind="stable")
+    twice = np.flatnonzero(np.diff(times_T[order]) == np.timedelta64(0))
+    if len(twice) > _MOST_TWICE * len(rows):
+        first, second = order[twice[0] : twice[0] + 2]
+        both = f"{rows.origin.row(first)} and {rows.origin.row(second)}"
+        raise several_series(rows, name, stamps[first], both, order, stamps[order])
+    back = np.flatnonzero(np.diff(times_T) < np.timedelta64(0))
     if len(back):
         row = int(back[0]) + 1
         raise ValueError(
             f"{rows.name}: {rows.origin.row(row)} lies before the row above it ({rows.column(name)[row]}). The split "
             "is by rows, so they must be in order of time: sort the file."
         )
-    common_step: Any = stamps.to_series().diff().mode()[0]
-    return infer_freq(stamps) or pd.tseries.frequencies.to_offset(common_step).freqstr
+    freq = infer_freq(stamps)
+    if freq is None:
+        freq = usual_freq(np.unique(times_T))
+        assert freq is not None, "a table has at least three rows, and few times twice"
+        steps_T, _ = count_steps(times_T, np.full_like(times_T, times_T[0]), freq)
+        odd = np.flatnonzero(np.diff(steps_T) != 1)
+        if len(odd):
+            row = int(odd[0]) + 1
+            rows.say(
+                f"{rows.name}: {len(odd):,} of {len(rows):,} rows are not one step ({freq}) after the row above, the "
+                f"first in {rows.origin.row(row)} ({rows.column(name)[row]}). This protocol takes rows as consecutive; "
+                "--fill-gaps scores the table in its own units, absent steps as missing values."
+            )
+    return freq
 
 
 def _numbers(rows: Rows, name: str) -> np.ndarray:

@@ -18,6 +18,7 @@ from torch import nn
 
 from foreloom.checkpoint.locate import load_newest
 from foreloom.distributed.process import DeviceSetting, choose_device, read_launch
+from foreloom.files import check_writable
 from foreloom.forecast.inputs import as_forecast_inputs
 from foreloom.models.common.forecasting import UnivariateForecaster
 from foreloom.models.family import Forecaster, ModelFamily, forecaster_of, generator_of
@@ -333,15 +334,13 @@ def forecast_file(
 
     `future` is a file with the covariates known ahead; `options` are those of `Model.predict_df`, and `separator` and
     `decimal` of a text file; `say` is told what was understood. ValueError where `out` is one of the files that are
-    read.
+    read, or takes no file.
     """
     from foreloom.forecast.files import rows_of_file, suffix_of, write_table
     from foreloom.forecast.table import TABLE_OPTIONS, options_of_table
 
     suffix_of(Path(out))  # before the forecast is paid for
-    for given in (data, future):
-        if given is not None and Path(out).resolve() == Path(given).resolve():
-            raise ValueError(f"{out} holds the data, and the forecast would be written over them; name another file.")
+    check_writable(out, "out", [path for path in (data, future) if path is not None])
     asked = options_of_table(options)
     rows = [None if path is None else rows_of_file(path, asked) for path in (data, future)]
     rest = {name: value for name, value in options.items() if name not in TABLE_OPTIONS}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from foreloom.evaluation.skill import BASELINE, geometric_mean
-from foreloom.files import write_text
+from foreloom.files import check_writable, write_text
 from foreloom.report.html import document, escape
 
 if TYPE_CHECKING:
@@ -207,17 +207,20 @@ def parse_form(text: str | None) -> Form | None:
     raise ValueError(f"--format {text!r}: expected {', '.join(get_args(Form))}.")
 
 
-def print_or_write(table: ScoreTable, form: str | None, out: str | Path | None) -> None:
+def print_or_write(
+    table: ScoreTable, form: str | None, out: str | Path | None, read: Iterable[str | Path] = ()
+) -> None:
     """Into the file `out`, whole or not at all, or onto the console: as a table to look at where no form is named.
 
-    A file without a named form takes it from its ending (.md, .tex, .csv, .html). ValueError for another ending, and
-    for a form that there is not.
+    A file without a named form takes it from its ending (.md, .tex, .csv, .html). ValueError for another ending, for a
+    form that there is not, and for a file that takes nothing or is one of those that were `read`.
     """
     named = parse_form(form)
     if out is not None:
         ending = Path(out).suffix
         if named is None and ending not in ENDINGS:
             raise ValueError(f"{out}: a table's name ends in {', '.join(ENDINGS)}; or name the form with --format.")
+        check_writable(out, "--out", read)
         write_text(out, table.render(named or ENDINGS[ending]))
         print(f"wrote {out}")
     elif named is not None:
@@ -381,7 +384,7 @@ def sliding_table(rows: Iterable[Mapping[str, Any]]) -> ScoreTable:
             scores = [finite(row[metric]) for metric in SLIDING_METRICS]
             base = [None if model == BASELINE else finite(models[BASELINE][metric]) for metric in SLIDING_METRICS]
             scores += [_ratio(score, reference) for score, reference in zip(scores, base, strict=True)]
-            body.append([task, model, f"{row['context']:,.0f}", f"{row['num_windows']:,.0f}", *scores])
+            body.append([task, model, int(row["context"]), int(row["num_windows"]), *scores])
             scores_of.setdefault(model, []).append(scores)
 
     summary: list[list[Cell]] = []

@@ -305,6 +305,21 @@ def test_decimal_commas_are_read_when_they_are_said(cases, forecast, tmp_path):
     thousands.write_text("ds;y\n2024-01-01;1,5\n2024-01-02;1.000\n2024-01-03;2,5\n")
     with pytest.raises(ValueError, match="column 'y' holds '1.000' in row 3"):
         forecast(thousands, **text)
+    with pytest.raises(
+        ValueError, match="column 'y' holds '1,5' in row 2.* Is the comma its decimal point.*--decimal ,"
+    ):
+        forecast(thousands, separator=";")
+    prices = tmp_path / "prices.csv"
+    prices.write_text("ds;y;price;code\n" + "".join(f"2024-01-0{day};{day};{day},5;{day}-x\n" for day in range(1, 8)))
+    with pytest.warns(
+        UserWarning, match="column 'price' holds text such as '1,5', and text is labels.*--decimal ,"
+    ) as told:
+        assert open_source(prices, table=TableOptions(separator=";")).read(0).past["price"].dtype == object
+    assert len(told) == 1, "of code nothing need be said"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        open_source(prices, table=TableOptions(separator=";", category="price"))
+        assert open_source(prices, table=TableOptions(**text)).read(0).past["price"][0] == 1.5
 
 
 def test_a_file_of_other_columns_is_named(cases):

@@ -5,6 +5,8 @@ Axes: N rows, as the table has them.
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -22,6 +24,7 @@ _TRUTHS = {"true": "True", "false": "False", "1": "True", "0": "False", "yes": "
 _DATE_OR_CLOCK = (
     r"^(\d{4}-\d{1,2}-\d{1,2}|\d{1,2}[/.]\d{1,2}[/.]\d{2,4})([ T]\d{1,2}:\d\d.*)?$|^\d{1,2}:\d\d(:\d\d(\.\d+)?)?$"
 )
+_WITH_COMMA = r"^[+-]?\d[\d.]*(,\d*)+$"
 _ASK = "Correct it or leave it empty."
 
 
@@ -62,7 +65,10 @@ def numbers(rows: Rows, name: str, remedy: str = _ASK) -> np.ndarray:
             wrong = is_wrong.fill_null(False).to_numpy(zero_copy_only=False)
             if wrong.any():
                 row = int(wrong.argmax())
-                raise NotANumber(rows, name, row, column[row].as_py(), remedy) from None
+                cell = column[row].as_py()
+                if rows.is_text and rows.options.decimal is None and re.match(_WITH_COMMA, cell.strip()):
+                    remedy = f"Is the comma its decimal point? Then say decimal=',' (--decimal ,). {remedy}"
+                raise NotANumber(rows, name, row, cell, remedy) from None
             return parsed
     elif not _holds_numbers(column.type):
         raise ValueError(f"{rows.name}: column {name!r} holds {kind_of(column.type)}, where numbers are needed.")
@@ -102,7 +108,16 @@ def is_numeric(rows: Rows, name: str) -> bool:
             return False
         spelled = _with_points(rows, pc.utf8_trim_whitespace(distinct))
         is_number = ~np.isnan(_parsed(spelled))
-        return bool(rows.is_text if is_number.all() else np.average(is_number, weights=counts) > 0.5)
+        if rows.is_text if is_number.all() else np.average(is_number, weights=counts) > 0.5:
+            return True
+        has_comma = pc.match_substring_regex(spelled, _WITH_COMMA).to_numpy(zero_copy_only=False)
+        if has_comma.any() and (has_comma | is_number).all() and name not in rows.options.category:
+            rows.say(
+                f"{rows.name}: column {name!r} holds text such as {distinct[int(has_comma.argmax())].as_py()!r}, and "
+                "text is labels. Where these are numbers, write them with a decimal point, or say decimal=',' "
+                "(--decimal ,) of a text file."
+            )
+        return False
     if not _holds_numbers(column.type):
         raise _refused(rows, name, kind_of(column.type))
     return not is_category and not pa.types.is_boolean(column.type)
