@@ -344,3 +344,9 @@ def test_nothing_is_trained_where_a_recipe_is_wrong(folder):
     with pytest.raises(ValueError, match="num_experts_per_tok is 9 of num_experts 3"):  # only building it tells
         compare(folder, "many", "none")
     assert not (folder / "none").exists()
+
+
+def test_language_models_are_not_compared_by_forecasts():
+    recipe = run.load("tiny-lm", ["training.steps=1"], need_data=False)
+    with pytest.raises(ValueError, match="the family causal_lm does not forecast, and an A/B test scores forecasts"):
+        ab.check_comparable(recipe, recipe)

@@ -9,14 +9,15 @@ import os
 import sys
 from typing import Any
 
-from foreloom import cli, run
+from foreloom import cli
 from foreloom.evaluation.benchmark import TrainingBenchmark
+from foreloom.run import composition
 from foreloom.training.scoring import Validation
 from foreloom.training.trainer import Trainer
 
 PLACES: dict[str, tuple[Any, str]] = {
-    "recipe": (run, "load"),
-    "loading": (run, "parallelize"),
+    "recipe": (composition, "load"),
+    "loading": (composition, "parallelize"),
     "step": (Trainer, "_log"),
     "validation": (Validation, "run"),
     "benchmark": (TrainingBenchmark, "run"),

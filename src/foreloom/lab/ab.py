@@ -27,6 +27,7 @@ from foreloom.forecast import from_pretrained
 from foreloom.lab import runs, verdict
 from foreloom.lab.runs import Outcome, Run, Size, say
 from foreloom.lab.verdict import LOSS, WQL, Compared, Panel, Values
+from foreloom.models import registry
 from foreloom.models.family import Forecaster
 from foreloom.monitoring.progress import Progress
 from foreloom.report.style import save_figure
@@ -147,6 +148,13 @@ def compare_recipes(
 def check_comparable(a: Recipe, b: Recipe) -> None:
     """ValueError, listing every difference, where the recipes do not train and validate on the same windows; and where
     they hold nothing out."""
+    for recipe in (a, b):
+        family = registry.get(recipe.sections["model"].family)
+        if family.forecaster is None:
+            raise ValueError(
+                f"{recipe.path}: a model of the family {family.name} does not forecast, and an A/B test scores forecasts. "
+                "Compare the validation losses of two runs in their reports."
+            )
     lines = []
     for section, names in (("data", SAME_DATA), ("validation", SAME_VALIDATION)):
         of_a, of_b = (
