@@ -152,8 +152,8 @@ def check_comparable(a: Recipe, b: Recipe) -> None:
         family = registry.get(recipe.sections["model"].family)
         if family.forecaster is None:
             raise ValueError(
-                f"{recipe.path}: a model of the family {family.name} does not forecast, and an A/B test scores forecasts. "
-                "Compare the validation losses of two runs in their reports."
+                f"{recipe.path}: a model of the family {family.name} does not forecast, and an A/B test scores "
+                "forecasts. Compare the validation losses of two runs in their reports."
             )
     lines = []
     for section, names in (("data", SAME_DATA), ("validation", SAME_VALIDATION)):
