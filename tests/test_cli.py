@@ -521,7 +521,7 @@ def test_a_full_disk_and_a_refused_folder_get_a_sentence(foreloom, monkeypatch):
         raise OSError(28, "No space left on device")
 
     Path("file").touch()
-    refused(foreloom("data", "convert", BIRTHS, "file/births.parquet"), "file: File exists")
+    refused(foreloom("data", "convert", BIRTHS, "file/births.parquet"), "nothing lies below a file")
     monkeypatch.setattr("pyarrow.parquet.ParquetWriter.write_table", fill)
     monkeypatch.setattr("pyarrow.parquet.ParquetWriter.write_batch", fill)
     refused(

@@ -148,7 +148,9 @@ def shell(text: str, given: str = "") -> str:
     return done.stdout
 
 
-def train_here(command: list[str], log: Path, stop: object, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def train_here(
+    command: list[str], log: Path, stop: object, tell: object = None, *, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Any]:
     """In place of `lab.runs.run_process`, whose processes are tested there."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as file, contextlib.redirect_stdout(file):

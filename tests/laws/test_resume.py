@@ -18,13 +18,13 @@ def kill_after(run: dict, step: int, how: signal.Signals) -> subprocess.Popen[st
     """Train in a subprocess and send it `how` once `step` is logged."""
     process = start_rank([run])
     log = run["run_dir"] / "metrics.jsonl"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 150
     while not log.is_file() or f'"step", "step": {step},' not in log.read_text():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.send_signal(how)
-    process.communicate(timeout=60)
+    process.communicate(timeout=150)
     return process
 
 
