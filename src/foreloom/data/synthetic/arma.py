@@ -12,7 +12,14 @@ import numpy as np
 from pydantic import Field
 
 from foreloom.config.section import section
-from foreloom.data.synthetic.process import COMMON_PERIODS, Draws, Periods, Process, Share, refuse_idle_periods
+from foreloom.data.synthetic.process import (
+    COMMON_PERIODS,
+    Draws,
+    Periods,
+    Share,
+    StochasticProcess,
+    refuse_idle_periods,
+)
 from foreloom.data.synthetic.shapes import shifted_and_scaled
 
 
@@ -138,7 +145,7 @@ def _period_recursion(x_BT: np.ndarray, keep_B: np.ndarray, weight_B: np.ndarray
     return y_TB.T
 
 
-PROCESS = Process(
+PROCESS = StochasticProcess(
     name="arma",
     sentence="Stable autoregressions and moving averages, seasonal ones and their running sums.",
     settings=ArmaConfig,

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from foreloom.config.section import section
-from foreloom.data.synthetic.process import COMMON_PERIODS, Draws, Noise, Periods, Process
+from foreloom.data.synthetic.process import COMMON_PERIODS, Draws, Noise, Periods, StochasticProcess
 from foreloom.data.synthetic.shapes import autoregression, season, shifted_and_scaled, stretches
 
 _NUM_PARENTS = 2
@@ -87,7 +87,7 @@ def _roots(draws: Draws, num_steps: int, settings: CausalConfig) -> list[np.ndar
     return [*seasons, drift_BT, level_BT]
 
 
-PROCESS = Process(
+PROCESS = StochasticProcess(
     name="causal",
     sentence="A signal caused by others, with delays, saturation and folds, through a random network.",
     settings=CausalConfig,

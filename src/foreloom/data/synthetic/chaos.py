@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from foreloom.config.section import section
-from foreloom.data.synthetic.process import Draws, Noise, Process, Several
+from foreloom.data.synthetic.process import Draws, Noise, Several, StochasticProcess
 from foreloom.data.synthetic.shapes import shifted_and_scaled
 
 MONOMIALS = ("1", "x", "y", "z", "xx", "yy", "zz", "xy", "yz", "zx")
@@ -245,7 +245,7 @@ def _mackey_glass(draws: Draws, num_steps: int) -> np.ndarray:
     return (x_TB[num_warm:].T - 0.9) / 0.23
 
 
-PROCESS = Process(
+PROCESS = StochasticProcess(
     name="chaos",
     sentence="Chaotic flows and maps seen through one coordinate, clean or with noise.",
     settings=ChaosConfig,

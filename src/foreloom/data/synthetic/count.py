@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from foreloom.config.section import section
-from foreloom.data.synthetic.process import Draws, Process, Several, Share
+from foreloom.data.synthetic.process import Draws, Several, Share, StochasticProcess
 from foreloom.data.synthetic.shapes import decayed_sums, negative_binomial, profile, repeat, weekdays
 
 _LARGEST_FACTOR = 12.0
@@ -106,7 +106,7 @@ def _open(
     return open_BT | ~_closes(draws, settings)[:, None]
 
 
-PROCESS = Process(
+PROCESS = StochasticProcess(
     name="count",
     sentence="Counted visits with profiles of day and week, closed hours, holidays.",
     settings=CountConfig,

@@ -11,7 +11,15 @@ from typing import NamedTuple
 import numpy as np
 
 from foreloom.config.section import section
-from foreloom.data.synthetic.process import COMMON_PERIODS, Draws, Noise, Periods, Process, Share, refuse_idle_periods
+from foreloom.data.synthetic.process import (
+    COMMON_PERIODS,
+    Draws,
+    Noise,
+    Periods,
+    Share,
+    StochasticProcess,
+    refuse_idle_periods,
+)
 from foreloom.data.synthetic.shapes import profile, scaled
 
 _LEVEL_BOUNDS = (0.02, 50.0)
@@ -134,7 +142,7 @@ def _first_season(draws: Draws, variant: _Variant, period_B: np.ndarray, longest
     return np.array(np.where(variant.multiplied_season_B[:, None], factor_BP, shape_BP).T, order="C")
 
 
-PROCESS = Process(
+PROCESS = StochasticProcess(
     name="ets",
     sentence="Levels, slopes and seasons that each shock moves a little: exponential smoothing run forward.",
     settings=EtsConfig,

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from foreloom.config.section import section
-from foreloom.data.synthetic.process import Draws, Periods, Process, Several, Share, refuse_idle_periods
+from foreloom.data.synthetic.process import Draws, Periods, Several, Share, StochasticProcess, refuse_idle_periods
 from foreloom.data.synthetic.shapes import negative_binomial, poisson, season
 
 Kind = Literal["sporadic", "regular", "slow", "lifecycle"]
@@ -106,7 +106,7 @@ def _extra(draws: Draws, num_steps: int) -> np.ndarray:
     return negative_binomial(draws, "size", np.repeat(mean_B[:, None], num_steps, axis=1), shape_B)
 
 
-PROCESS = Process(
+PROCESS = StochasticProcess(
     name="intermittent",
     sentence="Demand of whole numbers with many zeros: sporadic, regular, slow, or with a life of its own.",
     settings=IntermittentConfig,

@@ -25,7 +25,7 @@ import numpy as np
 from pydantic import Field
 
 from foreloom.config.section import section
-from foreloom.data.synthetic.process import Draws, Process
+from foreloom.data.synthetic.process import Draws, StochasticProcess
 
 TOLERANCE = 1e-10
 """Most by which an entry of a covariance may be wrong, relative to the largest variance."""
@@ -255,7 +255,7 @@ def _kinds(draws: Draws, settings: KernelConfig) -> list[str]:
     return ["+".join(sorted(kinds)) or "constant" for kinds in found]
 
 
-PROCESS = Process(
+PROCESS = StochasticProcess(
     name="kernel",
     sentence="KernelSynth of Chronos: Gaussian processes of one to five random kernels, added and multiplied.",
     settings=KernelConfig,

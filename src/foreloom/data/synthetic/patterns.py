@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from foreloom.config.section import section
-from foreloom.data.synthetic.process import Draws, Process
+from foreloom.data.synthetic.process import Draws, StochasticProcess
 
 KINDS = ("trend", "seasonal", "noise", "mixed")
 """Series i is of kind i % 4."""
@@ -38,7 +38,7 @@ def _kinds(draws: Draws, settings: Any) -> list[str]:
     return [KINDS[kind] for kind in draws.item_B % len(KINDS)]
 
 
-PROCESS = Process(
+PROCESS = StochasticProcess(
     name="patterns",
     sentence="A straight line, two sines, noise, or all of them: four patterns a model should tell apart at once.",
     settings=PatternsConfig,

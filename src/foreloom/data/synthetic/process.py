@@ -99,7 +99,7 @@ class Maker(Protocol):
 
 
 @dataclass(frozen=True)
-class Process:
+class StochasticProcess:
     """A generator of series. Series i of a seed is always the same, whichever others are made with it."""
 
     name: str
@@ -129,7 +129,7 @@ def drawn_lengths(draws: Draws, shortest: int, longest: int) -> np.ndarray:
 class _Generated:
     """A series is the beginning of one of the longest length."""
 
-    process: Process
+    process: StochasticProcess
     settings: Any
     seed: int
     shortest: int

@@ -12,7 +12,15 @@ import numpy as np
 from pydantic import Field
 
 from foreloom.config.section import section
-from foreloom.data.synthetic.process import COMMON_PERIODS, Draws, Noise, Periods, Process, Share, refuse_idle_periods
+from foreloom.data.synthetic.process import (
+    COMMON_PERIODS,
+    Draws,
+    Noise,
+    Periods,
+    Share,
+    StochasticProcess,
+    refuse_idle_periods,
+)
 from foreloom.data.synthetic.shapes import (
     Stretches,
     autoregression,
@@ -142,7 +150,7 @@ def _noise_strength(draws: Draws, between: Stretches, settings: RegimesConfig) -
     return strength_B1 * between.held(np.exp(varies_B1 * draws.normal("noise/regime", between.most)))
 
 
-PROCESS = Process(
+PROCESS = StochasticProcess(
     name="regimes",
     sentence="Trends, seasons and noise that change at change points, added or multiplied.",
     settings=RegimesConfig,

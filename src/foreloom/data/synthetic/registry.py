@@ -16,7 +16,7 @@ _PROCESSES = (
 
 
 class Record(Protocol):
-    """What all processes show of themselves, see `Process`."""
+    """What all processes show of themselves, see `StochasticProcess`."""
 
     @property
     def name(self) -> str: ...

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from foreloom.config.section import section
-from foreloom.data.synthetic.process import Draws, Noise, Periods, Process, Several
+from foreloom.data.synthetic.process import Draws, Noise, Periods, Several, StochasticProcess
 from foreloom.data.synthetic.shapes import autoregression, begun, scaled, season, stretches
 
 Kind = Literal["train", "bursts", "dropouts", "steps", "clipped", "sawtooth"]
@@ -183,7 +183,7 @@ _EVENTS: dict[str, Callable[[Draws, np.ndarray, np.ndarray], np.ndarray]] = {
     "sawtooth": _sawtooth,
 }
 
-PROCESS = Process(
+PROCESS = StochasticProcess(
     name="spikes",
     sentence="Spike trains, decaying bursts, sensor dropouts, machine steps, clipped and sawtooth signals.",
     settings=SpikesConfig,

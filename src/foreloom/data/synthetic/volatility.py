@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from foreloom.config.section import section
-from foreloom.data.synthetic.process import Draws, Process, Several, Share
+from foreloom.data.synthetic.process import Draws, Several, Share, StochasticProcess
 from foreloom.data.synthetic.shapes import autoregression, scaled, shifted_and_scaled, stretches
 
 Kind = Literal["garch", "stochastic", "switching", "jumps", "rate"]
@@ -145,7 +145,7 @@ def _prices(draws: Draws, return_BT: np.ndarray) -> np.ndarray:
     return scaled(draws, np.exp(turned_BT))
 
 
-PROCESS = Process(
+PROCESS = StochasticProcess(
     name="volatility",
     sentence="Prices, returns and rates with calm and wild times, fat tails and jumps.",
     settings=VolatilityConfig,
