@@ -74,6 +74,11 @@ def test_adapted_merged_and_read_back_are_one_model(family_and_base, tmp_path):
     for name, tensor in plain.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], tensor, rtol=1e-6, atol=1e-6)
 
+    other = {name: x + 0.01 if x.dim() > 1 else x for name, x in base.state_dict().items()}
+    family.save(base, other, tmp_path / "base")
+    with pytest.raises(ValueError, match="was trained on other weights than those of its base"):
+        family.load(tmp_path / "adapter")
+
     torch.manual_seed(0)
     loss = loss_of(family, adapted.eval())
     loss.backward()

@@ -19,7 +19,7 @@ from foreloom.data.text.tokenizer import TextTokenizer, load_tokenizer
 from foreloom.models.causal_lm.config import CausalLmConfig
 from foreloom.models.causal_lm.model import CausalLm
 from foreloom.models.common.hub_folder import CONFIG_FILE, base_folder, read_json, read_tensors
-from foreloom.models.common.lora import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, merge_adapter
+from foreloom.models.common.lora import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, check_same_base, merge_adapter
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,9 @@ def load(folder: str | Path) -> CausalLm:
     lm = _pretrained(folder, CausalLmConfig(pretrained=str(folder)))
     if adapter is not None:
         tensors, config = lm.state_dict(), read_json(adapter / ADAPTER_CONFIG_FILE)
-        merge_adapter(tensors, read_tensors(adapter / ADAPTER_WEIGHTS_FILE), config, adapter)
+        weights = read_tensors(adapter / ADAPTER_WEIGHTS_FILE)
+        check_same_base(tensors, adapter)
+        merge_adapter(tensors, weights, config, adapter)
         lm.load_state_dict(tensors)
     return CausalLm(lm, tokenizer.hf).eval()
 

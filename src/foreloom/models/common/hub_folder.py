@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from foreloom.files import whole_or_absent, write_text
 from foreloom.models.common.architecture import PublishedArchitecture
-from foreloom.models.common.lora import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, merge_adapter
+from foreloom.models.common.lora import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, check_same_base, merge_adapter
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -190,7 +190,9 @@ class HubFolder(Generic[M]):
         tensors = self.own_tensors(tensors, folder / WEIGHTS_FILE, arch)
         if adapter is not None:
             config = read_json(adapter / ADAPTER_CONFIG_FILE)
-            merge_adapter(tensors, read_tensors(adapter / ADAPTER_WEIGHTS_FILE), config, adapter)
+            weights = read_tensors(adapter / ADAPTER_WEIGHTS_FILE)
+            check_same_base(tensors, adapter)
+            merge_adapter(tensors, weights, config, adapter)
         model = self._shapes(arch)
         _check_weights(self.published_names(model.state_dict()), tensors, folder / WEIGHTS_FILE)
         model = self._allocated(model)

@@ -31,6 +31,8 @@ from foreloom.models.common.moe import Experts
 
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
+_BASE_KEY = "foreloom_base"
+"""Of the metadata of the weights: the digest of what they were trained on."""
 _PREFIX = "base_model.model."
 _PATTERN = re.compile(r"\^?(?:(?:\w|\\?\.|\\d|\[[\w-]+\])[*+]?|\((?:[\w.]+\|)*[\w.]+\))+\$?")
 """What a pattern of module names may be made of: names, dots, digits, classes and choices, with two repeats at most.
@@ -285,8 +287,45 @@ def write_adapter(
         values["auto_mapping"] = {"base_model_class": name, "parent_library": library}
     folder.mkdir(parents=True, exist_ok=True)
     with whole_or_absent(folder / ADAPTER_WEIGHTS_FILE) as beside:
-        save_file({name: x.contiguous() for name, x in tensors.items()}, beside, {"format": "pt"})
+        metadata = {"format": "pt", _BASE_KEY: _digest(_adapted(state_dict, hooks))}
+        save_file({name: x.contiguous() for name, x in tensors.items()}, beside, metadata)
     write_text(folder / ADAPTER_CONFIG_FILE, json.dumps(values, indent=2) + "\n")
+
+
+def _adapted(state_dict: Mapping[str, Tensor], hooks: LoraHooks) -> dict[str, Tensor]:
+    """The base's own values of each adapted matrix, under its published name."""
+    matrices: dict[str, Tensor] = {}
+    for name, tensor in state_dict.items():
+        stack = _STACK.fullmatch(name)
+        if name.endswith(".base_weight"):
+            matrices |= hooks.published_names({f"{name.removesuffix('base_weight')}weight": tensor})
+        elif stack and stack[3] == "original":
+            matrices |= hooks.published_names({f"{stack[1] or ''}{stack[2]}": tensor})
+    return matrices
+
+
+def _digest(matrices: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(matrices):
+        digest.update(name.encode())
+        digest.update(matrices[name].detach().float().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def check_same_base(tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """ValueError where the adapter of `folder` was trained on other values of the matrices it adapts than these, the
+    base's. One that PEFT wrote does not say on which."""
+    from safetensors import safe_open
+
+    with safe_open(folder / ADAPTER_WEIGHTS_FILE, "pt") as file:
+        expected = (file.metadata() or {}).get(_BASE_KEY)
+        modules = {re.sub(r"\.lora_[AB]\.weight$", "", name).removeprefix(_PREFIX) for name in file.keys()}  # noqa: SIM118
+    names = {f"{module}.weight" for module in modules}
+    if expected and names <= tensors.keys() and _digest({name: tensors[name] for name in names}) != expected:
+        raise ValueError(
+            f"{folder}: its adapter was trained on other weights than those of its base as it is now; put the base of "
+            f"that time where base_model_name_or_path in {ADAPTER_CONFIG_FILE} points."
+        )
 
 
 def merge_adapter(
