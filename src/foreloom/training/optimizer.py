@@ -203,15 +203,16 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     if isinstance(matrix, DTensor):
         whole = orthogonalised(matrix.full_tensor())
         return distribute_tensor(whole, matrix.device_mesh, matrix.placements, src_data_rank=None)
-    x = matrix.bfloat16() if matrix.device.type == "cuda" else matrix
+    x = matrix.reshape(-1, *matrix.shape[-2:])
+    x = x.bfloat16() if matrix.device.type == "cuda" else x
     is_tall = x.shape[-2] > x.shape[-1]
     x = x.mT if is_tall else x
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
     for _ in range(5):
         gram = x @ x.mT
-        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
     x = x.mT if is_tall else x
-    return x.to(matrix.dtype) * (0.2 * max(matrix.shape[-2:]) ** 0.5)
+    return x.reshape(matrix.shape).to(matrix.dtype) * (0.2 * max(matrix.shape[-2:]) ** 0.5)
 
 
 def build_optimizer(
