@@ -124,6 +124,7 @@ class LogInterval:
             grad_norm=grad_norm,
             learning_rate=learning_rate,
             samples=progress.samples,
+            loss_terms=progress.loss_terms,
             samples_per_step=self._num_rows / self._num_steps,
             steps_per_second=self._num_steps / seconds,
             seconds=progress.seconds,

@@ -214,6 +214,7 @@ class Trainer:
         outcomes = self.interval.read()
         limit = self.optimizer.max_grad_norm
         for outcome in outcomes:
+            self.progress.loss_terms += round(outcome.count)
             if outcome.is_applied:
                 self.progress.note_loss(outcome.loss)
                 self.progress.num_skipped_in_a_row = 0
