@@ -233,24 +233,32 @@ def bootstrap(
     *,
     num: int = 1000,
     seed: int = 0,
+    E: float | None = None,
 ) -> list[ParametricFit]:
     """The law of `num` sets of as many runs, drawn with replacement, each begun at `fit`. `run_P` numbers the run of
-    each point (default: a run each): points of one run are drawn together, for they are not independent."""
+    each point (default: a run each): points of one run are drawn together, for they are not independent.
+
+    A fit by absolute deviations is drawn with Huber's loss, which is smooth.
+    """
     surface, generator = Surface(N_P, D_P, L_P), np.random.default_rng(seed)
     run_P = np.arange(len(L_P)) if run_P is None else run_P
     num_runs = int(run_P.max()) + 1
     start, fits = surface.parameters(fit), []
     for _ in range(num):
         weight_P = np.bincount(generator.integers(num_runs, size=num_runs), minlength=num_runs)[run_P].astype(float)
-        value, p, converged = surface.minimise(start, fit.delta or DELTA, weight_P=weight_P)
+        value, p, converged = surface.minimise(start, fit.delta or DELTA, E, weight_P)
         constants = surface.constants(p)
         fits.append(
             dataclasses.replace(
                 fit,
-                **constants,
+                E=constants["E"],
+                A=constants["A"],
+                B=constants["B"],
+                alpha=constants["alpha"],
+                beta=constants["beta"],
                 objective=value,
                 converged=converged,
-                at_bound=_at_bound(surface, p, None),
+                at_bound=_at_bound(surface, p, E),
                 num_starts=1,
             )
         )
