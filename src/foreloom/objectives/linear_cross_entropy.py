@@ -83,14 +83,18 @@ class _Chunks(torch.autograd.Function):
             label = label_N[part]
             counts = (label != its.ignored).float()
             place = label.clamp(min=0)[:, None]
-            lse = logits.logsumexp(1)
-            ce = ((lse - logits.gather(1, place)[:, 0]) * counts).sum()
+            answer, most = logits.gather(1, place)[:, 0], logits.amax(1)
+            # In place, and each exponential once: it is the probability, but for the sum.
+            share = logits.sub_(most[:, None]).exp_()
+            mass = share.sum(1)
+            lse = most + mass.log()
+            ce = ((lse - answer) * counts).sum()
             entropy = entropy + ce
             total = total + ce + its.z_loss * (lse.square() * counts).sum()
             if grad_h is None or grad_w is None:
                 continue
-            grad = logits.sub_(lse[:, None]).exp_()
-            grad.mul_(((1 + 2 * its.z_loss * lse) * counts)[:, None]).scatter_add_(1, place, -counts[:, None])
+            grad = share.mul_(((1 + 2 * its.z_loss * lse) * counts / mass)[:, None])
+            grad.scatter_add_(1, place, -counts[:, None])
             if slope is not None:
                 grad.mul_(slope)
             if grad_b is not None:
