@@ -88,6 +88,8 @@ class StepRecord:
     """Counts by name, a row a layer, an entry an expert (`expert_load`), over the steps since the previous record."""
     data: DataRecord | None = None
     """What the data engine did since the previous record."""
+    learning_rates: Mapping[str, float] = field(default_factory=dict)
+    """Of each group of parameters, by the kinds in it, where they differ."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> StepRecord:

@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from foreloom.config.section import section
 from foreloom.models.common.count import ParameterKind
+from foreloom.models.common.parametrization import Multipliers
 
 Schedule = Literal["cosine", "linear", "wsd", "constant"]
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -116,6 +117,7 @@ class Optimizer(Protocol):
     max_grad_norm: float
     """Gradients of a larger global norm are scaled down to it; 0: never."""
     param_groups: list[dict[str, Any]]
+    """Each with `name`, the kinds in it; `lr_scale`; `gradient_scale`, of gradients in the norm they are clipped by."""
 
     def zero_grad(self) -> None: ...
 
@@ -221,23 +223,37 @@ def build_optimizer(
     kinds: Mapping[str, ParameterKind],
     *,
     max_grad_norm: float,
+    multipliers: Mapping[str, Multipliers] | None = None,
 ) -> FusedAdamW:
-    """The optimizer of the trainable ones of `parameters`, in groups by what the recipe does to their `kinds`."""
-    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    """The optimizer of the trainable ones of `parameters`, in groups by what the recipe does to their `kinds` and by
+    their `multipliers`, where a parametrization gives them."""
+    groups: dict[tuple[str, bool, Multipliers], dict[str, nn.Parameter]] = {}
     for name, parameter in parameters:
         if parameter.requires_grad:
             kind = kinds[name]
             is_matrix = kind is not ParameterKind.VECTOR
             decays = "bias" not in name if config.weight_decay_on == "all_but_biases" else is_matrix
             rule = "adamw" if config.name == "muon" and kind is not ParameterKind.HIDDEN else config.name
-            groups.setdefault((rule, decays), []).append(parameter)
+            scale = multipliers[name]._replace(init=1.0) if multipliers else Multipliers()
+            groups.setdefault((rule, decays, scale), {})[name] = parameter
+    ordered = sorted(groups.items(), key=lambda group: group[0], reverse=True)
+    names = [" and ".join(sorted({kinds[name] for name in members})) for _, members in ordered]
     of_rule = {} if config.name == "adamw" else {"momentum": config.momentum, "nesterov": config.nesterov}
     optimizer = FusedAdamW if config.name == "adamw" else GroupwiseOptimizer
     return optimizer(
         [
-            {"params": params, "rule": rule, "weight_decay": config.weight_decay if decays else 0.0, "lr_scale": 1.0}
+            {
+                # Groups of like kinds are numbered.
+                "name": name if names.count(name) == 1 else f"{name} {names[: i + 1].count(name)}",
+                "params": list(members.values()),
+                "rule": rule,
+                "weight_decay": config.weight_decay * scale.weight_decay if decays else 0.0,
+                "lr_scale": scale.learning_rate,
+                "eps": config.epsilon * scale.epsilon,
+                "gradient_scale": scale.gradient,
+            }
             | of_rule
-            for (rule, decays), params in sorted(groups.items(), key=lambda group: group[0], reverse=True)
+            for i, (name, ((rule, decays, scale), members)) in enumerate(zip(names, ordered, strict=True))
         ],
         max_grad_norm=max_grad_norm,
         lr=config.learning_rate,
