@@ -104,7 +104,8 @@ def fit_power(
 
         centre = float(np.log(x_T).mean())
         law = lambda log_x, level, slope: np.exp(level + slope * (log_x - centre))
-        (level, exponent), _ = curve_fit(law, np.log(x_T), loss_T - E, p0=(log_A + exponent * centre, exponent))
+        start = (log_A + exponent * centre, exponent)
+        level, exponent = curve_fit(law, np.log(x_T), loss_T - E, p0=start)[0]
         log_A = level - exponent * centre
     residual = np.log(loss_T - E) - log_A - exponent * np.log(x_T)
     rmse = math.sqrt(float(np.mean(residual**2)))

@@ -219,13 +219,14 @@ def _read_columns(path: Path) -> tuple[dict[str, list[str]], dict[str, np.ndarra
     }
     value = {}
     for kind, cells in text.items():
+        name = next(one for one in COLUMNS[kind] if one in header)
         try:
             value[kind] = np.array([float(cell) if cell else math.nan for cell in cells])
         except ValueError:
             line, wrong = next(
                 (line, cell) for (line, _), cell in zip(rows, cells, strict=True) if not _is_number(cell)
             )
-            raise ValueError(f"{path}:{line}: {wrong!r} in column {header[place[kind]]!r} is not a number.") from None
+            raise ValueError(f"{path}:{line}: {wrong!r} in column {name!r} is not a number.") from None
     return text, value
 
 

@@ -65,9 +65,10 @@ def constants_table(found: Findings) -> ScoreTable:
 def sensitivity_table(found: Findings) -> ScoreTable:
     """How much hangs on choices."""
     assert found.parametric is not None
-    cells = lambda fit: [f"{getattr(fit, name):.5g}" for name in (*NAMES, "a")]
-    rows: list[list[Cell]] = [["as fitted", *cells(found.parametric), f"{found.parametric.objective:.5g}"]]
-    rows += [[one.change, *cells(one.fit), f"{one.fit.objective:.5g}"] for one in found.sensitivities]
+    changed = [("as fitted", found.parametric), *((one.change, one.fit) for one in found.sensitivities)]
+    rows: list[list[Cell]] = [
+        [change, *(f"{getattr(fit, name):.5g}" for name in (*NAMES, "a", "objective"))] for change, fit in changed
+    ]
     columns = _texts(["Change", *NAMES, "a", "Objective"])
     return ScoreTable(columns, rows, [], "What approach 3 hangs on")
 
@@ -95,8 +96,10 @@ def prediction_table(found: Findings) -> ScoreTable:
     for one in found.predictions:
         inside = {True: "yes", False: "no", None: ""}[one.is_inside]
         rows.append(
-            [one.label, one.law, f"{one.predicted:.4f}", _span(one.interval, 4), f"{one.measured:.4f}"]
-            + [f"{one.error:+.4f}", f"{one.error / one.measured:+.2%}", inside, f"{one.times_beyond:.3g}"]
+            [
+                *(one.label, one.law, f"{one.predicted:.4f}", _span(one.interval, 4), f"{one.measured:.4f}"),
+                *(f"{one.error:+.4f}", f"{one.error / one.measured:+.2%}", inside, f"{one.times_beyond:.3g}"),
+            ]
         )
     names = ["Run", "Law", "Predicted", "95 %", "Measured", "Error, nats", "Error", "Inside", "Times the compute"]
     note = "Intervals hold a run's own scatter; they hold if the law goes on as it is."
