@@ -146,8 +146,8 @@ TOY = ModelFamily(
 
 TOYS = {family.name: family for family in (TOY, TOY_TOKENS, TOY_RECURRENT)}
 """One for each kind of data that the trainer must serve: series, tokens, streams of tokens that go on."""
-FAMILIES = (*TOYS, "chronos2", "chronos_bolt", "chronos_t5", "time_moe", "decoder", "causal_lm")
-TEXT_FAMILIES = ("decoder", "causal_lm")
+FAMILIES = (*TOYS, "chronos2", "chronos_bolt", "chronos_t5", "time_moe", "decoder", "lstm", "causal_lm")
+TEXT_FAMILIES = ("decoder", "lstm", "causal_lm")
 
 
 class ScriptedBenchmark:
@@ -259,9 +259,9 @@ def data_of(s: Mapping[str, Any]) -> tuple[Any, Dataset]:
     if s["family"] in TEXT_FAMILIES:
         letters = TextData(
             sources=(TextSource(path=str(TEXT), separator="\n\n"),),
-            max_seq_length=48,
+            max_seq_length=16 if s["family"] == "lstm" else 48,
             tokenizer="bytes",
-            packing="documents",
+            packing="streams" if s["family"] == "lstm" else "documents",
             holdout=0.3 if "validation" in s else 0.0,
         )
         return letters, letters.open(5, batch_size=s["batch_size"])
@@ -283,6 +283,8 @@ def small_config(family: str, dropout: float) -> dict[str, Any]:
         shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "sliding_window": 16}
         layers = {"model_type": "gemma3_text", "layer_types": ["sliding_attention", "full_attention"]}
         return {"size": "tiny", "config": shape | layers | {"attention_dropout": dropout}}
+    if family == "lstm":
+        return {"size": "test", "layer_norm": "both", "input_dropout": dropout, "recurrent_dropout": dropout}
     if family == "decoder":
         return {"size": "test", "num_heads": 2, "activation": "swiglu", "norm": "rms", "dropout": dropout}
     if family == "time_moe":

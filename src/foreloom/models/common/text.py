@@ -5,6 +5,7 @@ Axes: R rows, T tokens, N = R T, D width, V words of the vocabulary.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -42,6 +43,26 @@ def text_data() -> type[DataSection]:
     from foreloom.data.text.section import TextData
 
     return TextData
+
+
+def text_for_attention(config: Any, text: Any) -> Any:
+    """The data section with the tokenizer of the pretrained model, where it names none: see `family.data_for`.
+
+    ValueError for streams, of which a model without a state sees nothing but their rows.
+    """
+    if text.packing == "streams":
+        raise ValueError(
+            f"data.packing: streams are for models that carry a state from row to row, and {config.family} has none; "
+            "use blocks or documents."
+        )
+    return with_tokenizer(config, text)
+
+
+def with_tokenizer(config: Any, text: Any) -> Any:
+    """The data section with the tokenizer of the pretrained model, where it names none: see `family.data_for`."""
+    if text.tokenizer is None and config.pretrained is not None:
+        return dataclasses.replace(text, tokenizer=config.pretrained)
+    return text
 
 
 def text_batch(tokens: Any, device: torch.device) -> dict[str, Tensor]:

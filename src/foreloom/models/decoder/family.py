@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +32,7 @@ from foreloom.models.common.text import (
     save_with_tokenizer,
     text_batch,
     text_data,
+    text_for_attention,
 )
 from foreloom.models.decoder.architecture import MODEL_CLASS, Architecture, DecoderConfig
 from foreloom.models.decoder.model import Attention, Decoder, FeedForward
@@ -45,13 +45,6 @@ def recognises(config: Mapping[str, Any]) -> bool:
 
 
 FOLDER = HubFolder("decoder", recognises, Architecture, Decoder)
-
-
-def data_for(config: DecoderConfig, text: Any) -> Any:
-    """The data section with the tokenizer of the pretrained model, where it names none."""
-    if text.tokenizer is None and config.pretrained is not None:
-        return dataclasses.replace(text, tokenizer=config.pretrained)
-    return text
 
 
 def build(config: DecoderConfig, text: Any) -> Decoder:
@@ -182,7 +175,7 @@ FAMILY = ModelFamily(
     name="decoder",
     config=DecoderConfig,
     data=text_data,
-    data_for=data_for,
+    data_for=text_for_attention,
     build=build,
     initialize=initialize,
     batch=lambda module, tokens, device: text_batch(tokens, device),
