@@ -53,7 +53,7 @@ def test_one_two_and_four_ranks_train_alike_and_take_over_from_each_other(tmp_pa
     ddp, fsdp, hsdp = {"strategy": "ddp"}, {"strategy": "fsdp"}, {"strategy": "fsdp", "dp_replicate": 2}
     cut, recompute = {"micro_batch_size": 5}, {"activation_checkpointing": True}
     tokens, recurrent = ({"family": family, "steps": 6, "save_steps": 3} for family in ("toy_tokens", "toy_recurrent"))
-    muon = chronos2 | {"optimizer": {"name": "muon"}}
+    muon = chronos2 | {"optimizer": {"name": "muon"}, "parametrization": {"kind": "mup", "base_width": 16}}
     sgd = toy | {"optimizer": {"name": "sgd", "weight_decay": 0.1}}
     adapted = chronos2 | {"adapter": {"rank": 4, "dropout": 0.0}}
     adapted_experts = time_moe | {"adapter": {"rank": 2}}
