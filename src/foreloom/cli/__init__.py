@@ -18,7 +18,7 @@ import typer
 
 from foreloom import __version__
 from foreloom.cli import lab_fit as _lab_fit  # noqa: F401 (adds its verbs to lab_app)
-from foreloom.cli import lab_study  # noqa: F401  # adds its verbs to lab_app
+from foreloom.cli import lab_slurm, lab_study  # noqa: F401  # add their verbs to lab_app
 from foreloom.cli.arguments import command_with_hints
 from foreloom.cli.data import data_app
 from foreloom.cli.evaluate import FLAGS_OF_EVALUATORS, evaluate

@@ -89,7 +89,7 @@ def run_study(
         print_or_write(table_of(planned, found.name), None, None)
         return
     with StopRequest() as stop:
-        raise typer.Exit(execute(planned, results, stop))
+        raise typer.Exit(execute(planned, results, stop, waits=index is not None))
 
 
 @lab_app.command(epilog="Example: foreloom lab status scaling")
@@ -106,6 +106,17 @@ def status(
 
     found = _study(study, common)
     print_or_write(table_of_status(status_of(found.resolve(), results), found.name), form, None)
+
+
+@lab_app.command(epilog="Example: foreloom lab lint scaling")
+def lint(study: StudyArgument, common: CommonArgument = None) -> None:
+    """Tell what of a study will be regretted: silent labels, mixed data, one D / N. Exits with 1 if there is any."""
+    from foreloom.lab.study.lint import lint
+
+    found = lint(_study(study, common).resolve())
+    for sentence in found:
+        typer.echo(sentence)
+    raise typer.Exit(1 if found else 0)
 
 
 def _study(text: str, common: list[str] | None) -> Study:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from foreloom.training.signals import StopRequest, exit_code
 RESULTS = Path("results")
 RUNS, LOCKS = "runs", ".locks"
 """In the folder of a study: the folders of its runs, and who is training which."""
+
+WAIT_SECONDS = 15.0
 
 State = Literal["absent", "begun", "running", "finished", "diverged", "failed", "stopped"]
 
@@ -70,12 +73,13 @@ def part_of(planned: Sequence[Planned], index: int, of: int) -> list[Planned]:
     return list(planned[index::of])
 
 
-def execute(planned: Sequence[Planned], results: Path, stop: StopRequest) -> int:
+def execute(planned: Sequence[Planned], results: Path, stop: StopRequest, *, waits: bool = False) -> int:
     """Train what is not finished, and leave CSV and configuration of every run; the exit code: 1 where one failed, 130
     or 143 where a stop was asked for.
 
     Runs that finished are taken as they are, and so are those that diverged, which would again. A run that another
-    process is training is left to it. ValueError, before anything is trained, where a run's folder holds another one.
+    process is training is left to it; or waited for, with `waits`, where nobody else would take it up if that process
+    were killed. ValueError, before anything is trained, where a run's folder holds another one.
     """
     todo = [(one, as_run(one, results)) for one in planned]
     for folder in dict.fromkeys(one.folder for one in planned):
@@ -85,6 +89,9 @@ def execute(planned: Sequence[Planned], results: Path, stop: StopRequest) -> int
     failures, left = [], []
     for number, (one, run) in enumerate(todo, start=1):
         say(f"[{number}/{len(todo)}] {one.folder}/{one.label}: {one.facts['num_steps'] or '?'} steps")
+        while waits and not stop.signal_number and (holder := holder_of(results / one.folder / LOCKS, one.label)):
+            say(f"  waits for {holder}")
+            time.sleep(WAIT_SECONDS)
         with locked(results / one.folder / LOCKS, one.label) as lock:
             if not isinstance(lock, Lock):
                 say(f"  is left to {lock}")

@@ -116,7 +116,7 @@ def subset_experiments(experiments: Sequence[Experiment], labels: Collection[str
     return [one for one in chosen if one["subexperiments"]]
 
 
-def flat(experiments: Sequence[Experiment | Mapping[str, Any]], study: str) -> list[tuple[str, str, dict[str, Any]]]:
+def flat(experiments: Sequence[Mapping[str, Any]], study: str) -> list[tuple[str, str, dict[str, Any]]]:
     """(folder, label, overrides) of each run. ValueError for what is no list of experiments."""
     found = []
     for experiment in experiments:

@@ -15,14 +15,17 @@ import yaml
 from foreloom.config.loader import Recipe, plain
 from foreloom.config.located import RecipeError
 from foreloom.data.loader import BatchLoader
+from foreloom.lab.fit.learning_rate import value_from
 from foreloom.lab.runs import model_of
 from foreloom.lab.study.settings import FROM_FILE, StudySettings, base_recipe, split
 from foreloom.models import registry
 from foreloom.models.common.count import ParameterKind
+from foreloom.run.parametrize import depth_of, redepthed, scaling_of, width_of
 from foreloom.run.recipe import load
 
 WIDTH_OF_TWO_LAYERS, WIDTH_PER_LAYER = 32, 16
 """Of the rules sqrt and linear, which meet there."""
+LEARNING_RATE = "optimizer.learning_rate"
 HEADS = ("num_heads", "num_attention_heads")
 """What families call their number of heads."""
 MOST_ROWS = 1000
@@ -96,10 +99,12 @@ def _resolve(folder: str, label: str, overrides: Mapping[str, Any]) -> Planned:
         settings.put("parametrization.kind", "mup" if rules.use_mup else "standard", "use_mup")
     for key, value in asked.items():
         settings.put(key, value, "given")
-    _learning_rate(settings, label)
     _batch(settings, base, rules)
+    rate = settings.values.pop(LEARNING_RATE, None)
     sized = load(base.path, settings.overrides, need_data=False)
     num_parameters, num_non_embedding = count(sized)
+    if rate is not None:
+        _learning_rate(settings, rate, facts_of(sized, rules).get("hidden_dim"), num_parameters)
     _length(settings, sized, rules, num_parameters if rules.n_convention == "total" else num_non_embedding)
     _watch(settings, load(base.path, settings.overrides, need_data=False))
     final = load(base.path, settings.overrides, need_data=False)
@@ -117,8 +122,6 @@ def _shape(settings: _Settings, base: Recipe, rules: StudySettings) -> None:
     names = ("hidden_dim", "depth_rule", "num_layers", "num_heads", "head_dim")
     if not any(getattr(rules, name) for name in names):
         return
-    from foreloom.run.parametrize import depth_of, redepthed, scaling_of, width_of
-
     section = base.sections["model"]
     family = registry.get(section.family)
     hooks = scaling_of(family, section)
@@ -129,17 +132,18 @@ def _shape(settings: _Settings, base: Recipe, rules: StudySettings) -> None:
     rule = rules.depth_rule or ("sqrt" if rules.hidden_dim else "fixed")
     depth = rules.num_layers or layers_of(rule, width, depth_of(family, section), rules.aspect_ratio)
     changed = redepthed(family, changed, depth)
-    heads = next((name for name in HEADS if name in was), None)
     values = changed.new_values()
-    if heads and "d_kv" not in was and (rules.num_heads or rules.head_dim or width % values[heads]):
-        head_dim = rules.head_dim or was[hooks.width] // was[heads]
-        number = rules.num_heads or fitting_heads(width, head_dim)
-        changed = dataclasses.replace(changed, **{heads: number})
+    heads = next((name for name in HEADS if name in was), None)
+    if heads and (rules.num_heads or rules.head_dim):
+        values[heads] = rules.num_heads or fitting_heads(width, rules.head_dim or width)
+        if "d_kv" in values:
+            values["d_kv"] = rules.head_dim or width // values[heads]
     why = f"follows from hidden_dim {width}"
     deep = f"num_layers {depth}" if rules.num_layers else f"depth_rule {rule} at width {width}"
-    for name, value in changed.new_values().items():
+    reasons = dict.fromkeys(hooks.depths, deep) | {hooks.width: "hidden_dim"}
+    for name, value in values.items():
         if value != was.get(name):
-            settings.put(f"model.{name}", value, deep if name in hooks.depths else why)
+            settings.put(f"model.{name}", value, reasons.get(name, why))
 
 
 def layers_of(rule: str, width: int, own: int, aspect_ratio: float) -> int:
@@ -161,11 +165,17 @@ def fitting_heads(width: int, head_dim: int) -> int:
     return max((number for number in divide if width // number % 2 == 0), default=divide[-1])
 
 
-def _learning_rate(settings: _Settings, label: str) -> None:
-    key = "optimizer.learning_rate"
-    rate = settings.values.get(key)
+def _learning_rate(settings: _Settings, rate: Any, width: int | None, num_parameters: int) -> None:
+    """As given, or by the law of a file that `foreloom lab lr-fit` wrote."""
     if isinstance(rate, str) and rate.startswith(FROM_FILE):
-        raise ValueError("not yet")
+        path = Path(rate.removeprefix(FROM_FILE))
+        if not path.is_file():
+            raise ValueError(f"learning_rate {rate}: there is no file {path}; `foreloom lab lr-fit SWEEP` writes one.")
+        why = f"{rate} at width {width} and N {num_parameters:,}"
+        rate = value_from(path, width=width, num_parameters=num_parameters)
+        settings.put(LEARNING_RATE, rate, why)
+    else:
+        settings.put(LEARNING_RATE, rate, "given")
 
 
 def _batch(settings: _Settings, base: Recipe, rules: StudySettings) -> None:
@@ -268,6 +278,8 @@ def _watch(settings: _Settings, recipe: Recipe) -> None:
         settings.put("monitoring.log_steps", every, f"a row of the CSV every step, of long runs {MOST_ROWS} rows")
     if "monitoring.trackers" not in settings.values:
         settings.put("monitoring.trackers", ["none"], "the CSV is made of metrics.jsonl")
+    if getattr(validation, "prompts", ()) and "validation.prompts" not in settings.values:
+        settings.put("validation.prompts", [], "texts are for people who watch one run")
     if "validation.steps" not in settings.values:
         log_steps = settings.values["monitoring.log_steps"]
         steps = max(training.steps // NUM_VALIDATIONS // log_steps, 1) * log_steps
@@ -288,9 +300,7 @@ def facts_of(recipe: Recipe, rules: StudySettings) -> dict[str, Any]:
         "seed": training.seed,
         "n_convention": rules.n_convention,
     }
-    if getattr(family, "scaling", None) is not None and model.pretrained is None:
-        from foreloom.run.parametrize import depth_of, width_of
-
+    if family.scaling is not None and model.pretrained is None:
         values = model.new_values()
         facts |= {"hidden_dim": width_of(family, model), "num_layers": depth_of(family, model)}
         facts["num_heads"] = next((values[name] for name in HEADS if name in values), None)

@@ -27,6 +27,7 @@ from foreloom.lab.study.experiments import (
 from foreloom.lab.study.labels import check_distinct, check_label
 from foreloom.lab.study.presets import PRESETS
 from foreloom.lab.study.resolve import Planned, resolve
+from foreloom.lab.study.settings import FROM_FILE
 
 
 @section
@@ -123,7 +124,11 @@ def _experiments_of(path: Path, variable: str) -> Sequence[Experiment]:
     if not path.is_file():
         raise ValueError(f"{path}: no such file.")
     values = runpy.run_path(str(path))
-    lists = [name for name, value in values.items() if isinstance(value, list) and value and name[0] != "_"]
+    lists = [
+        name
+        for name, value in values.items()
+        if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value)
+    ]
     if variable not in lists:
         known = f"It has {', '.join(lists)}." if lists else "It has none."
         asked = f"{variable} is no list of experiments" if variable else "name one of its lists of experiments"
@@ -163,6 +168,10 @@ def _run(path: Path, file: StudyFile, label: str, own: Mapping[str, Any]) -> Any
     beside = path.parent / str(given["recipe"])
     if given["recipe"] not in shipped_recipes() and beside.is_file():
         given["recipe"] = str(beside.resolve())
+    for name, value in given.items():
+        if isinstance(value, str) and value.startswith(FROM_FILE):
+            fit = path.parent / value.removeprefix(FROM_FILE)
+            given[name] = f"{FROM_FILE}{fit.resolve()}" if fit.is_file() else value
     return {"label": label, "overrides": given}
 
 
