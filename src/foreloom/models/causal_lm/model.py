@@ -78,7 +78,7 @@ class CausalLm(nn.Module):
         self.lm.eval()
         if attention == "flash_attention_2":  # which the CPU, where models are built, has not
             self.lm.set_attn_implementation("eager")
-        self.has_plain_head = self.lm.base_model is not self.lm and self._heads_agree(token_T)
+        self.has_plain_head = self.lm.base_model is not self.lm and self._headsagree(token_T)
         if self.z_loss and not self.has_plain_head:
             raise ValueError("model.z_loss: this architecture changes its logits in a way of its own; set it to 0.")
         if has_borders and not self._has_borders(token_T):
@@ -89,13 +89,13 @@ class CausalLm(nn.Module):
         self.lm.set_attn_implementation(attention)
         self.lm.train(was_training)
 
-    def _heads_agree(self, token_T: Tensor) -> bool:
+    def _headsagree(self, token_T: Tensor) -> bool:
         logits_TV = self.lm(input_ids=token_T[None], use_cache=False).logits[0]
         h_TD = self.lm.base_model(input_ids=token_T[None], use_cache=False).last_hidden_state[0]
         plain_TV = self.lm.get_output_embeddings()(h_TD)
         if self._softcap:
             plain_TV = torch.tanh(plain_TV / self._softcap) * self._softcap
-        return _agree(plain_TV, logits_TV)
+        return agree(plain_TV, logits_TV)
 
     def _has_borders(self, token_T: Tensor) -> bool:
         """Does a document give the same behind another as alone?"""
@@ -103,8 +103,9 @@ class CausalLm(nn.Module):
         position_T = torch.arange(_PROBE_TOKENS).repeat(2)
         behind_TV = self.lm(input_ids=token_T[None], position_ids=position_T[None], use_cache=False).logits[0]
         alone_TV = self.lm(input_ids=second_T[None], use_cache=False).logits[0]
-        return _agree(behind_TV[_PROBE_TOKENS:], alone_TV)
+        return agree(behind_TV[_PROBE_TOKENS:], alone_TV)
 
 
-def _agree(one: Tensor, other: Tensor) -> bool:
+def agree(one: Tensor, other: Tensor) -> bool:
+    """Are these the same logits but for rounding?"""
     return bool((one - other).abs().max() <= _TOLERANCE * other.abs().max().clamp(min=1e-6))
