@@ -24,6 +24,7 @@ from foreloom.models.common.lora import FrozenWeights, attach_adapter, check_bas
 from foreloom.models.family import ModelFamily, forecaster_of
 from foreloom.monitoring.monitor import Monitor
 from foreloom.run.banner import banner_of, card_of, warn_of_cost
+from foreloom.run.parametrize import parametrize
 from foreloom.run.recipe import config_hash, data_of, found_model, load, write_recipe
 from foreloom.training.config import TrainingConfig, autocast_dtype, freeze
 from foreloom.training.optimizer import build_optimizer
@@ -100,9 +101,11 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
     share = training.micro_batch_size or -(-training.batch_size // process.world_size)
     held_out = data.held_out(validation, dataset, micro_batch_size=share, **ranks)
     monitor = Monitor(run_dir, training.num_steps, recipe.sections["monitoring"], process.is_main)
-    model = family.build(model_config, data)
+    scaled = parametrize(family, model_config, data, recipe.sections["parametrization"], optimizer_config)
+    model = family.build(scaled.section, data)
     if model_config.pretrained is None:
         family.initialize(model, training.seed)
+        scaled.scale(model)
     frozen = _leave_to_be_trained(model, recipe, family)
     family = _exporting(family, recipe, model, model_config.pretrained)
     benchmark = _benchmark(recipe, run_dir, process)
@@ -130,7 +133,13 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         training,
         family,
         parallel,
-        build_optimizer(optimizer_config, parallel.named_parameters(), kinds, max_grad_norm=training.max_grad_norm),
+        build_optimizer(
+            optimizer_config,
+            parallel.named_parameters(),
+            kinds,
+            max_grad_norm=training.max_grad_norm,
+            multipliers=scaled.multipliers,
+        ),
         learning_rate,
         loader,
         process,

@@ -17,7 +17,7 @@ from foreloom.data.text.tokenizer import load_tokenizer
 from foreloom.models.causal_lm import folder
 from foreloom.models.causal_lm.config import CausalLmConfig
 from foreloom.models.causal_lm.family import FAMILY
-from foreloom.models.causal_lm.generate import TextGenerator, _Draw
+from foreloom.models.causal_lm.generate import TextGenerator
 from foreloom.models.causal_lm.model import CausalLm
 from foreloom.models.common.count import ParameterKind
 from foreloom.models.common.lora import AdapterConfig, attach_adapter, write_adapter
@@ -259,17 +259,6 @@ def test_prompts_gone_on_with_together_give_what_each_gives_alone(shape, monkeyp
     alone = [blind.generate([one], max_new_tokens=6, temperature=0)[0] for one in prompts]
     sizes.clear()
     assert blind.generate(prompts, max_new_tokens=6, temperature=0) == alone and sizes == [2, 1, 2, 1, 1, 1]
-
-
-def test_draws_follow_the_probabilities():
-    scores = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
-    drawn = lambda **its: np.bincount(
-        [int(_Draw([[n]], 0, **its)(None, scores).argmax()) for n in range(4000)], minlength=4
-    ) / 4000  # fmt: skip
-    np.testing.assert_allclose(drawn(temperature=1.0, top_k=0, top_p=1.0), [0.5, 0.3, 0.15, 0.05], atol=0.03)
-    np.testing.assert_allclose(drawn(temperature=1.0, top_k=2, top_p=1.0), [0.625, 0.375, 0, 0], atol=0.03)
-    assert drawn(temperature=1.0, top_k=0, top_p=0.7)[2:].sum() == 0
-    assert drawn(temperature=0.2, top_k=0, top_p=1.0)[0] > 0.9
 
 
 @pytest.mark.parametrize("shape", ["llama", "gemma3"])

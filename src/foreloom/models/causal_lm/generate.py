@@ -6,8 +6,7 @@ Axes: R prompts at once, T tokens, V words of the vocabulary.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,10 +15,10 @@ from torch import Tensor, nn
 
 from foreloom import subnormals
 from foreloom.models.causal_lm.model import CausalLm, agree
+from foreloom.models.common.text import Prompt, check_prompt, chosen, prompt_seed, prompt_tokens
 
-Prompt = str | Sequence[Mapping[str, str]]
 _GREEDY = {"do_sample": False, "temperature": 1.0, "top_k": 50, "top_p": 1.0}
-"""What the model's generation config says of drawing is put back to transformers' defaults, which it says nothing of."""
+"""Against what the model's generation config says of drawing: transformers' defaults, which it takes for nothing."""
 
 
 class TextGenerator:
@@ -44,9 +43,9 @@ class TextGenerator:
         batch_size: int = 16,
     ) -> list[str]:
         """See `family.Generator`."""
-        tokens = [self._tokens(prompt, chat) for prompt in prompts]
+        tokens = [prompt_tokens(self._tokenizer, prompt, chat=chat) for prompt in prompts]
         for token_T in tokens:
-            self._check(len(token_T), max_new_tokens)
+            check_prompt(len(token_T), max_new_tokens, getattr(self._lm.config, "max_position_embeddings", None))
         found: dict[int, str] = {}
         for numbers in self._batches(tokens, batch_size):
             its = [tokens[number] for number in numbers]
@@ -88,31 +87,6 @@ class TextGenerator:
         ask = lambda tokens: self._run(tokens, max_new_tokens=1, output_scores=True).scores[0][0]
         return agree(ask([one, longer]), ask([one]))
 
-    def _tokens(self, prompt: Prompt, chat: bool) -> list[int]:
-        if not chat:
-            if not isinstance(prompt, str):
-                raise ValueError("a prompt of messages is a conversation: ask with chat.")
-            token_T = self._tokenizer(prompt)["input_ids"]
-            # A tokenizer that ends what it is given has not been told that it is to go on.
-            token_T = token_T[:-1] if token_T and token_T[-1] == self._tokenizer.eos_token_id else token_T
-        else:
-            if not self._tokenizer.chat_template:
-                raise ValueError("this model's tokenizer has no chat template; ask without chat.")
-            messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            token_T = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        if not token_T:
-            raise ValueError(f"the prompt {prompt!r} has no tokens to go on from; write a word.")
-        return list(token_T)
-
-    def _check(self, num_tokens: int, max_new_tokens: int) -> None:
-        limit = getattr(self._lm.config, "max_position_embeddings", None)
-        if limit is not None and num_tokens + max_new_tokens > limit:
-            raise ValueError(
-                f"a prompt of {num_tokens:,} tokens and {max_new_tokens:,} new ones are more than the {limit:,} that "
-                "the model reads; shorten one."
-            )
-
 
 class _Draw:
     """Draws the next token of each prompt and leaves it alone likely: for a generation that takes the likeliest. A
@@ -121,20 +95,10 @@ class _Draw:
     def __init__(
         self, tokens: Sequence[Sequence[int]], seed: int, temperature: float, top_k: int, top_p: float
     ) -> None:
-        from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
-
-        self._generators = []
-        for token_T in tokens:
-            digest = hashlib.sha256(repr((seed, list(token_T))).encode()).digest()
-            self._generators.append(torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1))
-        self._warpers: list[Any] = [TemperatureLogitsWarper(float(temperature))]
-        self._warpers += [TopKLogitsWarper(top_k)] if top_k else []
-        self._warpers += [TopPLogitsWarper(top_p)] if top_p < 1 else []
+        self._generators = [torch.Generator().manual_seed(prompt_seed(seed, one)) for one in tokens]
+        self._its = temperature, top_k, top_p
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        for warper in self._warpers:
-            scores = warper(input_ids, scores)
-        up_to_RV = scores.float().softmax(-1).cpu().double().cumsum(-1)
-        place_R1 = torch.stack([torch.rand(1, generator=one, dtype=torch.float64) for one in self._generators])
-        chosen_R1 = torch.searchsorted(up_to_RV, place_R1 * up_to_RV[:, -1:], right=True)
-        return torch.full_like(scores, -torch.inf).scatter_(1, chosen_R1.to(scores.device), 0.0)
+        rows = zip(scores.float().cpu(), self._generators, strict=True)
+        token_R1 = torch.tensor([[chosen(scores_V, *self._its, generator)] for scores_V, generator in rows])
+        return torch.full_like(scores, -torch.inf).scatter_(1, token_R1.to(scores.device), 0.0)
