@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from foreloom import __version__
+from foreloom.cli import lab_memory  # noqa: F401  (verbs of `foreloom lab`)
 from foreloom.cli.arguments import command_with_hints
 from foreloom.cli.data import data_app
 from foreloom.cli.evaluate import FLAGS_OF_EVALUATORS, evaluate

@@ -120,6 +120,11 @@ class BatchLoader:
         share = -(-self._batch_size // self._world_size)
         return self.dataset.largest(min(self._micro_batch_size or share, share))
 
+    @property
+    def accumulates(self) -> bool:
+        """Has a rank several micro-batches a step?"""
+        return 0 < self._micro_batch_size < -(-self._batch_size // self._world_size)
+
     @cached_property
     def num_epoch_batches(self) -> float | None:
         """Global batches of the first epoch, the last one by the share of it that is filled; None where the stream has

@@ -93,7 +93,7 @@ def parallelize(
     num_parameters = sum(p.numel() for p in model.parameters())
     shape = mesh_shape(parallel, world_size=process.world_size, num_parameters=num_parameters)
     model.to(process.device)
-    blocks = _blocks(model, sharding)
+    blocks = find_blocks(model, sharding)
     if not blocks and (activation_checkpointing or compile_blocks or shape.strategy == "fsdp"):
         raise ValueError(
             "this model names no blocks, so training.activation_checkpointing, training.compile and parallel.strategy: "
@@ -116,8 +116,9 @@ def local_part(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def _blocks(model: nn.Module, sharding: Sharding) -> list[tuple[str, nn.Module]]:
-    """The outermost modules that a pattern names (a `*` also matches what lies inside them)."""
+def find_blocks(model: nn.Module, sharding: Sharding) -> list[tuple[str, nn.Module]]:
+    """The units of sharding, recomputing and compiling: the outermost modules that a pattern names (a `*` also matches
+    what lies inside them)."""
     found: list[tuple[str, nn.Module]] = []
     for name, module in model.named_modules():
         inside = found and name.startswith(found[-1][0] + ".")

@@ -18,7 +18,7 @@ from foreloom.distributed.parallelize import ParallelModel, local_part
 from foreloom.distributed.process import Process
 from foreloom.distributed.reduce import sum_over_ranks
 from foreloom.models.family import Carry, ModelFamily, ModelOutput, Tally
-from foreloom.training.optimizer import Optimizer
+from foreloom.training.optimizer import Optimizer, fill_missing, make_moments
 from foreloom.training.state import LaneCarry
 from foreloom.training.stopwatch import Stopwatch
 
@@ -66,13 +66,15 @@ class OptimizerStep:
                 self._carry.go_on(applied)
         return StepFigures(totals, tally, applied)
 
-    def rehearse(self, micro_batch: MicroBatch) -> None:
+    def rehearse(self, micro_batch: MicroBatch, *, accumulates: bool) -> None:
         """Forward, backward and a skipped update on the largest micro-batch there can be; no state changes.
 
-        Running out of memory so costs a minute, not a night: raises ValueError with advice.
+        All is there that a step meets: the optimizer's moments and, where it `accumulates` over micro-batches, the
+        gradients of one. Running out of memory so costs a minute, not a night: raises ValueError with advice.
         """
         try:
-            totals, _ = self._gradients([micro_batch], 0)
+            make_moments(self.optimizer, self.parameters)
+            totals, _ = self._gradients([micro_batch] * (1 + accumulates), 0)
             self.optimizer.update(torch.full_like(totals, torch.nan), 0.0)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -131,16 +133,6 @@ class OptimizerStep:
         with self._stopwatch.part("communication"):
             totals = sum_over_ranks(sums.vector, self._process)
         return prepared, {"global_tally": sums.tally(totals[2:])}
-
-
-def fill_missing(parameters: Sequence[nn.Parameter]) -> None:
-    """Give a zero gradient to parameters that took no part, so that an update never depends on how a batch was cut.
-
-    (AdamW passes over parameters without a gradient; with a zero one their moments and weights decay.)
-    """
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
 
 
 def global_totals(

@@ -128,7 +128,7 @@ class Trainer:
                 self.parallel.model.train()
                 if not self._is_over:
                     self._check_ranks()
-                    self.optimizer_step.rehearse(self.loader.largest())
+                    self.optimizer_step.rehearse(self.loader.largest(), accumulates=self.loader.accumulates)
                 self._began = time.perf_counter() - self.progress.seconds
                 stopped_by = self._loop(stop)
             assert self.saved
