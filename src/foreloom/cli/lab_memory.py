@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+from typing import Annotated, Any
 
 import typer
 
@@ -11,27 +11,42 @@ from foreloom.cli.arguments import JsonOption, OverridesArgument, RecipeArgument
 from foreloom.cli.lab import lab_app
 
 
-@lab_app.command("explain-memory", epilog="Example: foreloom lab explain-memory chronos2-test training.batch_size=64")
+@lab_app.command("explain-memory", epilog="Example: foreloom lab explain-memory chronos2-base --gpus 8 --memory 80GB")
 def explain_memory(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
+    gpus: Annotated[
+        int, typer.Option(min=0, help="GPUs that train together; 0: the device the recipe finds here.")
+    ] = 0,
+    memory: Annotated[
+        str | None, typer.Option(help="Of one device (80GB), instead of what this machine has; implies a GPU.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Count the memory of a training step, by what it goes into, before anything of it is taken."""
+    """Count the memory of a training step by what it goes into, before anything of it is taken; then the largest
+    micro-batch that fits. Needs neither a GPU nor, for new models, the data."""
     from foreloom.config.shipped import find_recipe
 
     path = find_recipe(recipe)
     from foreloom import run
-    from foreloom.run.memory import TERMS, count_memory
+    from foreloom.run.explain import explain
 
-    its = run.load(path, overrides or [])
-    training = its.sections["training"]
-    dataset = run.data_of(its).open(training.seed, batch_size=training.batch_size)
-    rows = training.micro_batch_size or training.batch_size
-    use = count_memory(its, dataset, rows, device="cpu", accumulates=rows < training.batch_size)
+    found = explain(run.load(path, overrides or [], need_data=False), num_gpus=gpus, memory=memory)
     if as_json:
-        typer.echo(json.dumps(dataclasses.asdict(use) | {"total": use.total}, indent=2))
+        typer.echo(json.dumps(found, indent=2))
         return
-    for term, size in use.terms.items():
-        typer.echo(f"{term:<12} {size / 2**20:>12,.1f} MB  {TERMS[term]}")
-    typer.echo(f"{'total':<12} {use.total / 2**20:>12,.1f} MB  at {use.num_rows:,} rows")
+    typer.echo(_table(found))
+
+
+def _table(found: dict[str, Any]) -> str:
+    """Terms and their share, then sentences."""
+    from foreloom.monitoring.health import bytes_in_words
+    from foreloom.run.memory import TERMS
+
+    rows = [(term, size) for term, size in found["terms"].items() if size]
+    lines = [f"{found['where']}, micro-batches of {found['num_rows']:,} rows:", ""]
+    lines += [
+        f"  {term:<12}{bytes_in_words(size):>12}{size / found['total']:>7.1%}  {TERMS[term]}" for term, size in rows
+    ]
+    lines += [f"  {'in all':<12}{bytes_in_words(found['total']):>12}", "", *found["sentences"]]
+    return "\n".join(lines)

@@ -120,6 +120,14 @@ class BatchLoader:
         share = -(-self._batch_size // self._world_size)
         return self.dataset.largest(min(self._micro_batch_size or share, share))
 
+    def halve_micro_batches(self) -> int:
+        """Make them of half as many rows, and tell of how many; 0, and all stays, where they have one. Batches that
+        were read ahead are as they were: begin a new iterator."""
+        rows = self._micro_batch_size or -(-self._batch_size // self._world_size)
+        if rows > 1:
+            self._micro_batch_size = -(-rows // 2)
+        return self._micro_batch_size if rows > 1 else 0
+
     @property
     def accumulates(self) -> bool:
         """Has a rank several micro-batches a step?"""

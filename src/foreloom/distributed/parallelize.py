@@ -6,7 +6,7 @@ import contextlib
 import fnmatch
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,13 @@ class ParallelModel:
         else:
             with waiting("the gradients of a step"):
                 yield
+
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Add the gradients over the ranks of DDP, where no micro-batch has been the last. Collective; all parameters
+        have one."""
+        with waiting("the gradients of a step"):
+            for work in [dist.all_reduce(p.grad, async_op=True) for p in parameters]:
+                work.wait()
 
     def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
         """Surrounds forward: matrix products in the compute precision, everything delicate in fp32."""

@@ -25,7 +25,13 @@ def is_for_cpu(x: Tensor) -> bool:
 
 def is_for_cuda(x: Tensor) -> bool:
     """Is the way made for CUDA to be taken with this tensor?"""
-    return x.device.type == "cuda" or (x.device.type == "cpu" and _stands_for_accelerator)
+    return x.device.type == "cuda" or stands_for_accelerator(x)
+
+
+def stands_for_accelerator(x: Tensor) -> bool:
+    """Is this a tensor of the CPU by which an accelerator's memory is counted? What only a CPU's kernel keeps is then
+    to be spared."""
+    return _stands_for_accelerator and x.device.type == "cpu"
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import once_differentiable
 
-from foreloom.models.common.cpu import is_for_cpu
+from foreloom.models.common.cpu import is_for_cpu, stands_for_accelerator
 
 _LANES_PER_DRAW = 4
 _NUM_LANE_VALUES = 2**16
@@ -29,7 +29,10 @@ def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
     """Zero each element with probability `rate` and divide the others by 1 - rate; the identity outside training."""
     if not training or rate == 0:
         return x
-    return x * keep_mask(x.shape, rate, x.dtype) if is_for_cpu(x) else F.dropout(x, rate)
+    if is_for_cpu(x):
+        return x * keep_mask(x.shape, rate, x.dtype)
+    # The second is what the first comes to on CUDA: its mask is of bytes.
+    return torch.native_dropout(x, rate, True)[0] if stands_for_accelerator(x) else F.dropout(x, rate)
 
 
 def add_dropped(h: Tensor, x: Tensor, rate: float, training: bool) -> Tensor:
