@@ -144,7 +144,8 @@ TOY = ModelFamily(
 
 TOYS = {family.name: family for family in (TOY, TOY_TOKENS, TOY_RECURRENT)}
 """One for each kind of data that the trainer must serve: series, tokens, streams of tokens that go on."""
-FAMILIES = (*TOYS, "chronos2", "chronos_bolt", "chronos_t5", "time_moe", "causal_lm")
+FAMILIES = (*TOYS, "chronos2", "chronos_bolt", "chronos_t5", "time_moe", "decoder", "causal_lm")
+TEXT_FAMILIES = ("decoder", "causal_lm")
 
 
 class ScriptedBenchmark:
@@ -247,7 +248,7 @@ def data_of(s: Mapping[str, Any]) -> tuple[Any, Dataset]:
     if s["family"] in ("toy_tokens", "toy_recurrent"):
         text = ToyTextData(is_stream=s["family"] == "toy_recurrent")
         return text, text.open(5, batch_size=s["batch_size"])
-    if s["family"] == "causal_lm":
+    if s["family"] in TEXT_FAMILIES:
         letters = TextData(
             sources=(TextSource(path=str(TEXT), separator="\n\n"),),
             max_seq_length=48,
@@ -274,6 +275,8 @@ def small_config(family: str, dropout: float) -> dict[str, Any]:
         shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "sliding_window": 16}
         layers = {"model_type": "gemma3_text", "layer_types": ["sliding_attention", "full_attention"]}
         return {"size": "tiny", "config": shape | layers | {"attention_dropout": dropout}}
+    if family == "decoder":
+        return {"size": "test", "num_heads": 2, "activation": "swiglu", "norm": "rms", "dropout": dropout}
     if family == "time_moe":
         more = {"horizon_lengths": (1, 8), "balance": "bias", "attention_dropout": dropout}
         return {"size": "test", "hidden_size": 32, "intermediate_size": 64, **more}

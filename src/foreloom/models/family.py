@@ -19,6 +19,7 @@ from foreloom.data.forecast_input import ForecastInput
 from foreloom.distributed.sharding import Sharding
 from foreloom.models.common.count import ParameterGroup, ParameterKind, by_child, by_shape
 from foreloom.models.common.lora import LoraHooks
+from foreloom.models.common.parametrization import ScalingHooks
 
 
 class Forecaster(Protocol):
@@ -241,6 +242,8 @@ class ModelFamily:
     """What it does besides with experts."""
     lora: LoraHooks = field(default_factory=LoraHooks)
     """Which of its matrices are adapted, and how PEFT knows them."""
+    scaling: ScalingHooks | None = None
+    """Its models of other widths and depths, for muP; None where `standard` is all there is."""
     carry: Callable[[nn.Module, int, torch.device], Carry] | None = None
     """carry(module, lanes, device): the state that `lanes` streams begin with, for recurrent modules. Sample i of the
     stream then goes on where the sample one global batch earlier in its lane ended: forward takes the rows' `carry` and

@@ -26,6 +26,7 @@ from foreloom.monitoring.monitor import Monitor
 from foreloom.run.banner import banner_of, card_of, warn_of_cost
 from foreloom.run.machine import choose_threads, find_machine, ranks_on_machine, use_threads
 from foreloom.run.memory import automatic_micro_batch
+from foreloom.run.parametrize import parametrize
 from foreloom.run.recipe import choose_trained, config_hash, data_of, found_model, load, write_recipe
 from foreloom.training.config import TrainingConfig, autocast_dtype
 from foreloom.training.optimizer import build_optimizer
@@ -118,9 +119,11 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
     share = training.micro_batch_size or -(-training.batch_size // process.world_size)
     held_out = data.held_out(validation, dataset, micro_batch_size=share, **ranks)
     monitor = Monitor(run_dir, training.num_steps, recipe.sections["monitoring"], process.is_main)
-    model = family.build(model_config, data)
+    scaled = parametrize(family, model_config, data, recipe.sections["parametrization"], optimizer_config)
+    model = family.build(scaled.section, data)
     if model_config.pretrained is None:
         family.initialize(model, training.seed)
+        scaled.scale(model)
     choose_trained(model, recipe)
     frozen = None if all(p.requires_grad for p in model.parameters()) else FrozenWeights(model)
     family = _exporting(family, recipe, model, model_config.pretrained)
@@ -149,7 +152,13 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         training,
         family,
         parallel,
-        build_optimizer(optimizer_config, parallel.named_parameters(), kinds, max_grad_norm=training.max_grad_norm),
+        build_optimizer(
+            optimizer_config,
+            parallel.named_parameters(),
+            kinds,
+            max_grad_norm=training.max_grad_norm,
+            multipliers=scaled.multipliers,
+        ),
         learning_rate,
         loader,
         process,

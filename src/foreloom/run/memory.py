@@ -34,6 +34,7 @@ from foreloom.models.common.cpu import standing_for_accelerator
 from foreloom.models.family import ModelFamily
 from foreloom.monitoring.health import bytes_in_words
 from foreloom.run.machine import device_bytes, ranks_on_machine
+from foreloom.run.parametrize import parametrize
 from foreloom.run.recipe import choose_trained, data_of, found_model
 from foreloom.training.optimizer import build_optimizer, make_moments
 from foreloom.training.state import LaneCarry
@@ -125,10 +126,11 @@ def _built(
     recipe: Recipe, live: LiveBytes, dtype: torch.dtype | None
 ) -> tuple[ModelFamily, ParallelModel, list[nn.Module], Mapping[str, ParameterKind]]:
     """The model as a single device trains it, without memory for its values; its blocks, and its parameters' kinds."""
-    training, config = recipe.sections["training"], found_model(recipe)
+    training, config, data = recipe.sections["training"], found_model(recipe), data_of(recipe)
     family = registry.get(config.family)
+    scaled = parametrize(family, config, data, recipe.sections["parametrization"], recipe.sections["optimizer"])
     with torch.device("meta"), live:
-        model = family.build(config, data_of(recipe))
+        model = family.build(scaled.section, data)
         choose_trained(model, recipe)
     kinds = family.kinds(model)
     blocks = [block for _, block in find_blocks(model, family.sharding)]

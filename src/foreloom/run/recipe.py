@@ -24,6 +24,7 @@ from foreloom.evaluation.config import BENCHMARK_SCORES, BenchmarkConfig, is_fil
 from foreloom.files import write_text
 from foreloom.models import registry
 from foreloom.models.common.lora import AdapterConfig, attach_adapter
+from foreloom.models.common.parametrization import ParametrizationConfig
 from foreloom.models.family import series
 from foreloom.monitoring.monitor import MonitoringConfig
 from foreloom.training.config import TrainingConfig, freeze
@@ -53,6 +54,7 @@ SECTIONS: dict[str, SectionChoice] = {
     "training": TrainingConfig,
     "adapter": AdapterConfig,
     "optimizer": OptimizerConfig,
+    "parametrization": ParametrizationConfig,
     "validation": lambda recipe: _data_section(recipe).validation,
     "benchmark": BenchmarkConfig,
     "parallel": ParallelConfig,

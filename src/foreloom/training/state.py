@@ -41,6 +41,8 @@ class RunProgress:
     step: int = 0
     samples: int = 0
     """Rows seen."""
+    loss_terms: int = 0
+    """In the loss of all global batches up to the newest step that was read from the device: tokens, or time steps."""
     flops: float = 0.0
     seconds: float = 0.0
     num_skipped_steps: int = 0

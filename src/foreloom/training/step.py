@@ -59,6 +59,9 @@ class OptimizerStep:
         the trainer to make it again; ranks then add their gradients when all have theirs."""
         self.optimizer = optimizer
         self.parameters = [p for p in parallel.model.parameters() if p.requires_grad]
+        scales = {id(p): group["gradient_scale"] for group in optimizer.param_groups for p in group["params"]}
+        assert len(scales) == len(self.parameters) == sum(len(group["params"]) for group in optimizer.param_groups)
+        self._gradient_scales = [scales[id(p)] for p in self.parameters]
         self._parallel, self._family, self._process = parallel, family, process
         self._stopwatch, self._carry = stopwatch, carry
         self._restartable = restartable
@@ -113,7 +116,9 @@ class OptimizerStep:
         with self._stopwatch.part("optimizer"):
             fill_missing(self.parameters)
             num_copies = self._parallel.mesh.dp_replicate
-            totals, entries = global_totals(sums.vector, self.parameters, num_copies, self._process, self._stopwatch)
+            totals, entries = global_totals(
+                sums.vector, self.parameters, num_copies, self._process, self._stopwatch, scales=self._gradient_scales
+            )
         return totals, sums.tally(entries)
 
     def _accumulate(
@@ -178,14 +183,26 @@ class OptimizerStep:
 
 
 def global_totals(
-    sums: Tensor, parameters: Sequence[nn.Parameter], num_copies: int, process: Process, stopwatch: Stopwatch
+    sums: Tensor,
+    parameters: Sequence[nn.Parameter],
+    num_copies: int,
+    process: Process,
+    stopwatch: Stopwatch,
+    *,
+    scales: Sequence[float] = (),
 ) -> tuple[Tensor, Tensor]:
     """(loss, gradient norm, count) of the global batch, and what it tallied, in one small all-reduce. Collective.
 
     `sums` holds this rank's loss sum, its count and the entries of its tally. `parameters` hold gradients of the loss
-    *sum*, already added over ranks; `num_copies` ranks hold the same ones.
+    *sum*, already added over ranks; `num_copies` ranks hold the same ones. `scales`: of each one's gradient, in
+    the norm.
     """
-    norm = torch.nn.utils.get_total_norm([local_part(p.grad) for p in parameters if p.grad is not None])
+    found = [
+        local_part(p.grad) if scale == 1 else local_part(p.grad) * scale
+        for p, scale in zip(parameters, scales or [1.0] * len(parameters), strict=True)
+        if p.grad is not None
+    ]
+    norm = torch.nn.utils.get_total_norm(found)
     squared = (norm.to(sums.dtype) ** 2 / num_copies).reshape(1)
     with stopwatch.part("communication"):
         everything = sum_over_ranks(torch.cat([sums, squared]), process)

@@ -265,6 +265,7 @@ class Trainer:
         outcomes = self.interval.read()
         limit = self.optimizer.max_grad_norm
         for outcome in outcomes:
+            self.progress.loss_terms += round(outcome.count)
             if outcome.is_applied:
                 self.progress.note_loss(outcome.loss)
                 self.progress.num_skipped_in_a_row = 0
@@ -291,11 +292,15 @@ class Trainer:
         if not self.progress.num_unlogged:
             tally = {}
         self.progress.close_interval()
-        experts = self.family.experts
+        experts, learning_rate = self.family.experts, self.learning_rate(self.progress.step)
+        scales = {group["name"]: group["lr_scale"] for group in self.optimizer.param_groups}
         record = self.interval.record(
             self.progress,
             grad_norm=grad_norm,
-            learning_rate=self.learning_rate(self.progress.step),
+            learning_rate=learning_rate,
+            learning_rates={name: learning_rate * scale for name, scale in scales.items()}
+            if any(scale != 1 for scale in scales.values())
+            else {},
             figures=experts.figures(self.parallel.model, tally) if tally else {},
             loads={name: tally[name].tolist() for name in experts.loads if name in tally},
             data=self.data_watch.record(),

@@ -203,8 +203,12 @@ def initialize_experts(name: str, parameter: Tensor, seed: int) -> None:
     elif name.endswith(".bias"):
         nn.init.zeros_(parameter)
     else:
-        std = ROUTER_STD if ".router." in name else parameter.shape[1] ** -0.5
-        normal_by_name(parameter, name, seed, std)
+        normal_by_name(parameter, name, seed, expert_std(name, parameter))
+
+
+def expert_std(name: str, parameter: Tensor) -> float:
+    """Standard deviation of a matrix of the router or of an expert."""
+    return ROUTER_STD if ".router." in name else parameter.shape[1] ** -0.5
 
 
 def needs_survey(module: nn.Module) -> bool:
