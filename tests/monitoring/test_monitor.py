@@ -65,16 +65,17 @@ def test_a_run_that_stops_between_log_lines_says_where(tmp_path):
     assert read_metrics(tmp_path).events[-1]["result"]["figures"] == "those of the log line of step 100"
 
 
-def test_other_ranks_print_warnings_only(tmp_path, capsys):
+def test_other_ranks_print_errors_only(tmp_path, capsys):
     monitor = Monitor(tmp_path / "run", 10, QUIET, is_main=False)
     monitor.start(BANNER)
     monitor.log(record(1))
     monitor.event("checkpoint", "Saved.")
     logging.getLogger("foreloom.data").info("opened")
     monitor.warn("data", "series 7 is all missing")
-    logging.getLogger("foreloom.data").warning("of this rank alone")
+    logging.getLogger("foreloom.data").warning("all ranks read the same")
+    logging.getLogger("foreloom.data").error("of this rank alone")
     monitor.finish({})
-    assert capsys.readouterr().out == "warning: of this rank alone\n"  # what all ranks know the main one says
+    assert capsys.readouterr().out == "error: of this rank alone\n"  # what all ranks know the main one says
     assert not (tmp_path / "run").exists()
 
 
