@@ -12,7 +12,13 @@ import pytest
 import torch
 from torch.distributed.checkpoint.api import CheckpointException
 
-from foreloom.checkpoint.checkpointer import Candidate, CheckpointConfig, Checkpointer, CheckpointError, steps_to_keep
+from foreloom.checkpoint.checkpointer import (
+    Candidate,
+    CheckpointConfig,
+    Checkpointer,
+    CheckpointError,
+    steps_to_keep,
+)
 from foreloom.checkpoint.manifest import Manifest
 from foreloom.distributed.process import Process
 
@@ -21,7 +27,7 @@ PROCESS = Process(0, 1, 0, torch.device("cpu"))
 
 def manifest(step: int, *, final: bool = False, **scores: float) -> Manifest:
     return Manifest(
-        step=step, samples=step * 8, flops=0.0, final=final, scores=scores, fingerprint="f", config_hash="c",
+        step=step, num_rows=step * 8, flops=0.0, final=final, scores=scores, fingerprint="f", config_hash="c",
         world_size=1, versions={},
     )  # fmt: skip
 
@@ -62,7 +68,7 @@ def test_round_trip_retention_and_final(tmp_path: Path, reopen) -> None:
 
     checkpointer = reopen()
     folder = checkpointer.newest()
-    assert folder and folder.step == 5 and folder.manifest.final and folder.manifest.samples == 40
+    assert folder and folder.step == 5 and folder.manifest.final and folder.manifest.num_rows == 40
     filled = state(0.0)
     assert checkpointer.load(folder, filled) == {"trainer": {"step": 5}}
     assert torch.equal(filled["model"]["w"], state(5.0)["model"]["w"])

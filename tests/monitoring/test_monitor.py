@@ -29,8 +29,8 @@ def record(step: int, loss: float = 10.0, grad_norm: float = 1.0) -> StepRecord:
         loss=loss,
         grad_norm=grad_norm,
         learning_rate=1e-4,
-        samples=step * 16,
-        samples_per_step=16.0,
+        num_rows=step * 16,
+        rows_per_step=16.0,
         steps_per_second=2.0,
         seconds=step / 2,
     )
@@ -170,7 +170,7 @@ def test_tensorboard_shows_what_was_logged_and_hides_what_was_resumed_over(tmp_p
     events.Reload()
     tags = set(events.Tags()["scalars"])
     assert {"train/loss", "train/ema", "train/learning_rate", "train/grad_norm"} <= tags
-    assert {"throughput/steps_per_second", "throughput/samples_per_second"} <= tags
+    assert {"throughput/steps_per_second", "throughput/rows_per_second"} <= tags
     assert [(point.step, point.value) for point in events.Scalars("train/loss")] == [(1, 1), (2, 2), (3, 3), (4, 4)]
 
 

@@ -250,7 +250,7 @@ class Monitor:
             return {"logged": "nothing yet"}
         rows: dict[str, Any] = {
             "time": console.duration(last.seconds),
-            "samples": last.samples,
+            "rows": last.num_rows,
         }
         if loss.first is not None and loss.last is not None:
             change = (loss.last - loss.first) / abs(loss.first) if loss.first else 0.0
@@ -259,7 +259,7 @@ class Monitor:
             drops = "drop" if loss.num_milestones == 1 else "drops"
             rows["milestones"] = f"{loss.num_milestones} {drops} of {loss.MILESTONE_DROP:.0%} or more"
         if last.seconds:
-            rows["mean speed"] = f"{last.step / last.seconds:.1f} stp/s, {last.samples / last.seconds:.0f} smp/s"
+            rows["mean speed"] = f"{last.step / last.seconds:.1f} stp/s, {last.num_rows / last.seconds:.0f} rows/s"
         if meters.peak_memory_bytes is not None:
             rows["peak memory"] = f"{meters.peak_memory_bytes / 2**30:.1f} GB"
         rows["gradients"] = f"{meters.grad_norm.num_explosions} explosions, {last.num_skipped_steps} steps skipped"

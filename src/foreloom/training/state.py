@@ -39,8 +39,8 @@ class RunProgress:
     """How far a run has come, earlier sessions included. Equal on every rank."""
 
     step: int = 0
-    samples: int = 0
-    """Rows seen."""
+    num_rows: int = 0
+    """Seen."""
     flops: float = 0.0
     seconds: float = 0.0
     num_skipped_steps: int = 0
