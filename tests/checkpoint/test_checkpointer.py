@@ -17,6 +17,7 @@ from foreloom.checkpoint.checkpointer import (
     CheckpointConfig,
     Checkpointer,
     CheckpointError,
+    claim,
     steps_to_keep,
 )
 from foreloom.checkpoint.manifest import Manifest
@@ -300,3 +301,18 @@ def test_limits_of_zero() -> None:
     assert steps_to_keep(candidates, num_latest=1, num_best=0) == {3}
     needed_first = [Candidate(1, needed=True), Candidate(2), Candidate(3)]
     assert steps_to_keep(needed_first, num_latest=1, num_best=1) == {1, 3}
+
+
+def test_a_full_disk_is_told_of_the_run_folder(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(ValueError, match=r"the run folder .*/run cannot be written \(No space left on device\)"):
+            claim(tmp_path / "run", resume=False)
+    with (
+        claim(tmp_path / "run", resume=False),
+        pytest.raises(ValueError, match=f"process {os.getpid()} on .* since 20"),
+    ):
+        claim(tmp_path / "run", resume=False)
