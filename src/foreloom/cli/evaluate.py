@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from foreloom.cli.arguments import DeviceOption, JsonOption, or_example, with_table_options
+from foreloom.cli.arguments import FILE, DeviceOption, JsonOption, or_example, with_table_options
 from foreloom.data.tables.options import TableOptions, changes
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ TextColumnOption = Annotated[
     ),
 ]
 OutOption = Annotated[
-    Path | None, typer.Option(help="The CSV to write (default: in the run folder, or NAME-scores.csv).")
+    Path | None, typer.Option(help="The CSV to write (default: in the run folder, or NAME-scores.csv).", **FILE)
 ]
 BatchSizeOption = Annotated[
     int | None, typer.Option(min=1, help="Rows of one forward (default: 256, fewer for contexts above 512 steps).")
