@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -13,29 +12,12 @@ from foreloom.models.common.count import ParameterGroup, count_parameters, flops
 from foreloom.models.common.dropout import set_dropout_rate
 from foreloom.models.common.hub_folder import HubFolder, resolve_folder
 from foreloom.models.common.initialize import GPT_STD, normal_by_name, std_of, uniform_by_name
-from foreloom.models.common.text import (
-    StepwiseGenerator,
-    check_vocabulary,
-    continuations,
-    figures,
-    load_with_tokenizer,
-    loss_units,
-    save_with_tokenizer,
-    text_batch,
-    text_data,
-    text_for_attention,
-)
-from foreloom.models.decoder.architecture import MODEL_CLASS, Architecture, DecoderConfig
+from foreloom.models.common.text import check_vocabulary, load_with_tokenizer, text_batch
+from foreloom.models.decoder.architecture import Architecture, DecoderConfig
 from foreloom.models.decoder.model import Attention, Decoder, FeedForward
-from foreloom.models.family import ExpertHooks, ModelFamily
+from foreloom.models.family import text_family
 
-
-def recognises(config: Mapping[str, Any]) -> bool:
-    """Is this config.json one of ours?"""
-    return config.get("architectures") == [MODEL_CLASS]
-
-
-FOLDER = HubFolder("decoder", recognises, Architecture, Decoder)
+FOLDER = HubFolder("decoder", Architecture.recognises, Architecture, Decoder)
 
 
 def build(config: DecoderConfig, text: Any) -> Decoder:
@@ -128,23 +110,15 @@ def flops_per_row(module: nn.Module, text: Any) -> float:
     return flops_of_row(module, length, lookups=lookups, attended=arch.num_layers * arch.d_model * length / 2)
 
 
-FAMILY = ModelFamily(
+FAMILY = text_family(
+    FOLDER,
     name="decoder",
     config=DecoderConfig,
-    data=text_data,
-    data_for=text_for_attention,
     build=build,
     initialize=initialize,
     batch=lambda module, tokens, device: text_batch(tokens, device),
     sharding=Sharding(blocks=("layers.*",)),
-    recognises=recognises,
-    load=lambda folder: load_with_tokenizer(FOLDER, folder),
-    save=save_with_tokenizer(FOLDER),
-    generator=StepwiseGenerator,
-    continuations=continuations(StepwiseGenerator),
     flops_per_row=flops_per_row,
     parts=parameter_groups,
     kinds=with_ends(outputs=("head",)),
-    loss_units=loss_units,
-    experts=ExpertHooks(figures=figures),
 )
