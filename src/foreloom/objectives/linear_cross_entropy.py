@@ -85,18 +85,19 @@ class _Chunks(torch.autograd.Function):
             label = label_N[part]
             counts = (label != its.ignored).float()
             place = label.clamp(min=0)[:, None]
-            lse = logits.logsumexp(1)
-            ce = ((lse - logits.gather(1, place)[:, 0]) * counts).sum()
+            of_label = logits.gather(1, place)[:, 0]
+            mean = logits.mean(1) if its.label_smoothing else of_label
+            peak = logits.amax(1, keepdim=True)
+            power = logits.sub_(peak).exp_()  # in the place of the logits: a pass and as much memory are spared
+            power_sum = power.sum(1)
+            lse = peak[:, 0] + power_sum.log()
+            ce = ((lse - of_label) * counts).sum()
             entropy = entropy + ce
-            learned = ce
-            if its.label_smoothing:
-                to_all = ((lse - logits.mean(1)) * counts).sum()
-                learned = ce + its.label_smoothing * (to_all - ce)
-            total = total + learned + its.z_loss * (lse.square() * counts).sum()
+            smoothed = its.label_smoothing * ((of_label - mean) * counts).sum()
+            total = total + ce + smoothed + its.z_loss * (lse.square() * counts).sum()
             if grad_h is None or grad_w is None:
                 continue
-            grad = logits.sub_(lse[:, None]).exp_()
-            grad.mul_(((1 + 2 * its.z_loss * lse) * counts)[:, None])
+            grad = power.mul_(((1 + 2 * its.z_loss * lse) * counts / power_sum)[:, None])
             grad.scatter_add_(1, place, (its.label_smoothing - 1) * counts[:, None])
             if its.label_smoothing:
                 grad.sub_((its.label_smoothing / grad.shape[1] * counts)[:, None])
