@@ -74,9 +74,14 @@ class _Chunks(torch.autograd.Function):
         grad_h = torch.empty_like(h_ND) if its.needs_gradient else None
         grad_w = torch.zeros_like(weight_VD) if its.needs_gradient else None
         grad_b = torch.zeros_like(bias_V) if its.needs_gradient and bias_V is not None else None
+        buffer = h.new_empty(its.rows, len(weight), dtype=torch.float32)  # one, as two would stand between chunks
         for begin in range(0, len(h), its.rows):
             part = slice(begin, begin + its.rows)
-            logits = torch.mm(h[part], weight.t()).float()
+            logits = buffer[: len(h[part])]
+            if logits.dtype == its.dtype:
+                torch.mm(h[part], weight.t(), out=logits)
+            else:
+                logits.copy_(torch.mm(h[part], weight.t()))
             if bias_V is not None:
                 logits += bias_V
             if its.softcap:
@@ -85,18 +90,22 @@ class _Chunks(torch.autograd.Function):
             label = label_N[part]
             counts = (label != its.ignored).float()
             place = label.clamp(min=0)[:, None]
-            lse = logits.logsumexp(1)
-            ce = ((lse - logits.gather(1, place)[:, 0]) * counts).sum()
+            answer, most = logits.gather(1, place)[:, 0], logits.amax(1)
+            mean = logits.mean(1) if its.label_smoothing else most
+            # In place, and each exponential once: it is the probability, but for the sum.
+            share = logits.sub_(most[:, None]).exp_()
+            mass = share.sum(1)
+            lse = most + mass.log()
+            ce = ((lse - answer) * counts).sum()
             entropy = entropy + ce
             learned = ce
             if its.label_smoothing:
-                to_all = ((lse - logits.mean(1)) * counts).sum()
+                to_all = ((lse - mean) * counts).sum()
                 learned = ce + its.label_smoothing * (to_all - ce)
             total = total + learned + its.z_loss * (lse.square() * counts).sum()
             if grad_h is None or grad_w is None:
                 continue
-            grad = logits.sub_(lse[:, None]).exp_()
-            grad.mul_(((1 + 2 * its.z_loss * lse) * counts)[:, None])
+            grad = share.mul_(((1 + 2 * its.z_loss * lse) * counts / mass)[:, None])
             grad.scatter_add_(1, place, (its.label_smoothing - 1) * counts[:, None])
             if its.label_smoothing:
                 grad.sub_((its.label_smoothing / grad.shape[1] * counts)[:, None])

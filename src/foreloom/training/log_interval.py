@@ -126,6 +126,7 @@ class LogInterval:
             learning_rate=learning_rate,
             learning_rates=learning_rates,
             samples=progress.samples,
+            loss_terms=progress.loss_terms,
             samples_per_step=self._num_rows / self._num_steps,
             steps_per_second=self._num_steps / seconds,
             seconds=progress.seconds,

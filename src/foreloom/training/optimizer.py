@@ -6,7 +6,7 @@ k is the update (1 .. S), S the number of updates of the run, W of the warm-up, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, Literal, Protocol
 
@@ -56,6 +56,8 @@ class OptimizerConfig:
     """wsd only: steps of the decay at the end."""
     decay_ratio: Ratio = 0.0
     """wsd only: the same as a share of training.steps."""
+    decay_shape: Literal["linear", "sqrt"] = "linear"
+    """wsd only: how the end falls; sqrt is one minus the root of how far it is (Hägele et al., 2024)."""
     final_ratio: Ratio = 0.0
     """Where the schedule ends, as a share of learning_rate."""
 
@@ -75,6 +77,8 @@ class OptimizerConfig:
             raise ValueError(
                 f"decay_steps and decay_ratio have no effect with schedule: {self.schedule}; remove them, or use wsd"
             )
+        if self.schedule != "wsd" and self.decay_shape != "linear":
+            raise ValueError(f"decay_shape has no effect with schedule: {self.schedule}; remove it, or use wsd")
         if not self.weight_decay and self.weight_decay_on != "matrices":
             raise ValueError(f"weight_decay_on: {self.weight_decay_on} has no effect with weight_decay: 0; remove it")
         if self.schedule == "constant" and self.final_ratio:
@@ -96,7 +100,13 @@ class OptimizerConfig:
                 f"{' or '.join(f'optimizer.{name}' for name in given)}, or raise training.steps"
             )
         factor = schedule_factor(
-            self.schedule, update, num_updates, num_warmup=warmup, num_decay=decay, final_ratio=self.final_ratio
+            self.schedule,
+            update,
+            num_updates,
+            num_warmup=warmup,
+            num_decay=decay,
+            decay_shape=self.decay_shape,
+            final_ratio=self.final_ratio,
         )
         return self.learning_rate * factor
 
@@ -195,15 +205,16 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     if isinstance(matrix, DTensor):
         whole = orthogonalised(matrix.full_tensor())
         return distribute_tensor(whole, matrix.device_mesh, matrix.placements, src_data_rank=None)
-    x = matrix.bfloat16() if matrix.device.type == "cuda" else matrix
+    x = matrix.reshape(-1, *matrix.shape[-2:])
+    x = x.bfloat16() if matrix.device.type == "cuda" else x
     is_tall = x.shape[-2] > x.shape[-1]
     x = x.mT if is_tall else x
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
     for _ in range(5):
         gram = x @ x.mT
-        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
     x = x.mT if is_tall else x
-    return x.to(matrix.dtype) * (0.2 * max(matrix.shape[-2:]) ** 0.5)
+    return x.reshape(matrix.shape).to(matrix.dtype) * (0.2 * max(matrix.shape[-2:]) ** 0.5)
 
 
 def build_optimizer(
@@ -251,13 +262,39 @@ def build_optimizer(
     )
 
 
+def fill_missing(parameters: Sequence[nn.Parameter]) -> None:
+    """Give a zero gradient to parameters that took no part, so that an update never depends on how a batch was cut.
+
+    (AdamW passes over parameters without a gradient; with a zero one their moments and weights decay.)
+    """
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+
+
+def make_moments(optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> None:
+    """Take the memory that the optimizer keeps, by an update that changes nothing: the first one takes it otherwise,
+    when the activations of its step are gone."""
+    optimizer.zero_grad()
+    fill_missing(parameters)
+    optimizer.update(torch.full((3,), torch.nan, device=parameters[0].device), 0.0)
+    optimizer.zero_grad()
+
+
 def num_warmup_updates(num_updates: int, *, warmup_steps: int, warmup_ratio: float) -> int:
     """W, from whichever of the two settings is given."""
     return warmup_steps or math.ceil(warmup_ratio * num_updates)
 
 
 def schedule_factor(
-    schedule: Schedule, k: int, num_updates: int, *, num_warmup: int = 0, num_decay: int = 0, final_ratio: float = 0.0
+    schedule: Schedule,
+    k: int,
+    num_updates: int,
+    *,
+    num_warmup: int = 0,
+    num_decay: int = 0,
+    decay_shape: Literal["linear", "sqrt"] = "linear",
+    final_ratio: float = 0.0,
 ) -> float:
     """What update `k` multiplies the peak learning rate by.
 
@@ -266,7 +303,8 @@ def schedule_factor(
 
     - cosine: (1 + cos(pi u)) / 2 (Loshchilov and Hutter, 2017)
     - linear: 1 - u
-    - wsd: 1 until the last D updates, then linear (warmup-stable-decay; Hu et al., 2024)
+    - wsd: 1 until the last D updates (warmup-stable-decay; Hu et al., 2024), then, with v from 0 to 1 over them,
+      1 - v, or 1 - sqrt(v)
     - constant: 1
 
     The decaying part ends at `final_ratio` instead of 0. Update S itself is one notch above the end, as update 1 is at
@@ -280,6 +318,7 @@ def schedule_factor(
             return 1.0
         case "wsd":
             shape = min(1.0, (num_updates - k + 1) / num_decay)
+            shape = 1.0 - math.sqrt(1.0 - shape) if decay_shape == "sqrt" else shape
         case "linear":
             shape = 1.0 - (k - 1 - num_warmup) / (num_updates - num_warmup)
         case "cosine":
