@@ -93,3 +93,17 @@ def tiny_decoder():
     model = FAMILY.build(DecoderConfig(size="test", init="kaiming"), text)
     FAMILY.initialize(model, 0)
     return model.eval()
+
+
+@pytest.fixture
+def tiny_lstm():
+    """An LSTM of bytes of 2 layers, 32 wide, with random weights."""
+    from foreloom.data.text.config import TextSource
+    from foreloom.data.text.section import TextData
+    from foreloom.models.lstm.architecture import LstmConfig
+    from foreloom.models.lstm.family import FAMILY
+
+    text = TextData(sources=(TextSource(path="a"),), tokenizer="bytes", max_seq_length=96)
+    model = FAMILY.build(LstmConfig(size="test"), text)
+    FAMILY.initialize(model, 0)
+    return model.eval()

@@ -26,6 +26,7 @@ from foreloom.cli.forecast import forecast
 from foreloom.cli.generate import generate
 from foreloom.cli.lab import lab_app
 from foreloom.cli.launch import launch_app
+from foreloom.cli.lab_mup import mup_app as _mup_app  # noqa: F401, adds itself to lab_app
 from foreloom.cli.report import report_app
 from foreloom.cli.train import FLAGS_OF_TRAINERS, show, train
 

@@ -1,4 +1,4 @@
-"""`foreloom lab fit | lr-fit`: laws of finished runs."""
+"""`foreloom lab fit | lr-fit | frontiers | report`: laws of finished runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from foreloom.cli.arguments import JsonOption, split_names
+from foreloom.cli.arguments import FormatOption, JsonOption, split_names
 from foreloom.cli.lab import lab_app
 
 StudyArgument = Annotated[Path, typer.Argument(help="A study's folder of CSVs, or a CSV of N, D (or C) and L.")]
@@ -107,3 +107,58 @@ def lr_fit(
     for doubt in found.doubts:
         typer.echo(f"! {doubt}.")
     typer.echo(f"wrote {out}")
+
+
+@lab_app.command(epilog="Example: foreloom lab frontiers results/lstm results/transformer --window 1e14:5e17")
+def frontiers(
+    paths: Annotated[list[Path], typer.Argument(help="Folders of studies; the first is the base of the gain.")],
+    window: Annotated[str | None, typer.Option(help="FLOPs to look at: LOWEST:HIGHEST.")] = None,
+    compute: Annotated[str, typer.Option(help="6nd, or counted: the FLOPs that the CSVs count.")] = "6nd",
+    assume_e: Annotated[float | None, typer.Option(min=0, help="E of the gain, in nats (default: 0).")] = None,
+    form: FormatOption = None,
+) -> None:
+    """Compare how the best loss of studies falls with compute: exponents by E and window, compute-equivalent gain."""
+    _need_scipy()
+    from foreloom.lab.fit.comparison import courses_of, exponents, gain_of
+    from foreloom.lab.fit.tables import exponents_table, gain_table
+    from foreloom.report.tables import print_or_write
+
+    if compute not in ("6nd", "counted"):
+        raise ValueError(f"--compute {compute!r}: expected 6nd or counted.")
+    of = courses_of(paths, compute="counted" if compute == "counted" else "6nd", window=_window(window))
+    print_or_write(exponents_table([row for one in of for row in exponents(one)]), form, None)
+    for other in of[1:]:
+        if (gain := gain_of(of[0], other, E=assume_e or 0.0)) is None:
+            typer.echo(f"! {of[0].name} and {other.name} have no loss in common: no gain can be told.")
+        else:
+            print_or_write(gain_table(of[0].name, other.name, gain), form, None)
+
+
+@lab_app.command(epilog="Example: foreloom lab report results/scaling")
+def report(
+    paths: Annotated[list[Path], typer.Argument(help="A study's folder; more of them to compare, or CSVs.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of report.html and figures/ (default: that of the first study).")
+    ] = None,
+    bootstrap: BootstrapOption = 200,
+    drop_worst: Annotated[int, typer.Option(min=0, help="Leave out so many points of the highest loss.")] = 0,
+    base: Annotated[str | None, typer.Option(help="The variant that others are compared with.")] = None,
+    assume_e: Annotated[float | None, typer.Option(min=0, help="E of multipliers and gains, in nats.")] = None,
+    gamma: Annotated[float | None, typer.Option(min=0, help="Of multipliers: L - E falls as C^-gamma.")] = None,
+) -> None:
+    """Write a study's page and its figures as SVG and PNG."""
+    _need_scipy()
+    from foreloom.lab.fit.analysis import Options
+    from foreloom.lab.fit.page import Assumed, write_report
+
+    options = Options(num_bootstrap=bootstrap, drop_worst=drop_worst)
+    page = write_report(paths, out, options, Assumed(base, assume_e, gamma))
+    typer.echo(f"wrote {page} and {page.parent / 'figures'}")
+
+
+def _window(text: str | None) -> tuple[float, float]:
+    try:
+        low, high = map(float, (text or "0:inf").split(":"))
+    except ValueError:
+        raise ValueError(f"--window {text!r}: expected LOWEST:HIGHEST in FLOPs, as in 1e14:5e17.") from None
+    return low, high

@@ -79,12 +79,14 @@ class Generator(Protocol):
         top_p: float = 1.0,
         seed: int = 0,
         chat: bool = False,
+        batch_size: int = 16,
     ) -> list[str]:
         """The continuation of each prompt, without the prompt, in the order given.
 
         `temperature` 0 takes the likeliest token each time; else one is drawn, of the `top_k` likeliest (0: of all) and
         of the fewest whose probabilities reach `top_p`. What is drawn depends on prompt and `seed`, not on the other
         prompts. `chat`: a prompt is what the user says, or a list of {role, content}, in the model's own template.
+        `batch_size` prompts, of whatever lengths, are gone on with at once: a matter of speed and memory alone.
         ValueError where a prompt is empty or too long, and where there is no template.
         """
         ...

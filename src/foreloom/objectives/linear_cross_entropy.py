@@ -74,9 +74,14 @@ class _Chunks(torch.autograd.Function):
         grad_h = torch.empty_like(h_ND) if its.needs_gradient else None
         grad_w = torch.zeros_like(weight_VD) if its.needs_gradient else None
         grad_b = torch.zeros_like(bias_V) if its.needs_gradient and bias_V is not None else None
+        buffer = h.new_empty(its.rows, len(weight), dtype=torch.float32)  # one, as two would stand between chunks
         for begin in range(0, len(h), its.rows):
             part = slice(begin, begin + its.rows)
-            logits = torch.mm(h[part], weight.t()).float()
+            logits = buffer[: len(h[part])]
+            if logits.dtype == its.dtype:
+                torch.mm(h[part], weight.t(), out=logits)
+            else:
+                logits.copy_(torch.mm(h[part], weight.t()))
             if bias_V is not None:
                 logits += bias_V
             if its.softcap:

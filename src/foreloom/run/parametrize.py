@@ -58,6 +58,8 @@ class Parametrized:
     """The model section, with the factors of the forward where it has settings for them."""
     rows: Mapping[str, ParameterRow]
     """Of every parameter, by name; empty for `standard`, which leaves all as it is."""
+    factors: Factors
+    """Of the forward, beside its own: in the section's settings, or folded into parameters."""
 
     @property
     def multipliers(self) -> dict[str, Multipliers]:
@@ -121,18 +123,17 @@ def parametrize(
     ValueError for a family or a section that the rules do not fit.
     """
     if config.kind == "standard":
-        return Parametrized(section, {})
+        return Parametrized(section, {}, Factors())
     return Parametrized(*_rows(family, section, data, config, optimizer))
 
 
-def table(
+def explained(
     family: ModelFamily, section: Any, data: Any, config: ParametrizationConfig, optimizer: OptimizerConfig
-) -> list[ParameterRow]:
-    """Every parameter's row, for people: of `standard` too, where the model itself is the base."""
+) -> Parametrized:
+    """`parametrize` for people: with rows for `standard` too, where the model itself is the base."""
     if config.kind == "standard":
-        own = dataclasses.replace(config, kind="legacy-sqrt", base_width=width_of(family, section))
-        return list(_rows(family, section, data, own, optimizer)[1].values())
-    return list(_rows(family, section, data, config, optimizer)[1].values())
+        config = dataclasses.replace(config, kind="legacy-sqrt", base_width=width_of(family, section))
+    return Parametrized(*_rows(family, section, data, config, optimizer))
 
 
 def _on_meta(family: ModelFamily, section: Any, data: Any) -> nn.Module:
@@ -142,7 +143,7 @@ def _on_meta(family: ModelFamily, section: Any, data: Any) -> nn.Module:
 
 def _rows(
     family: ModelFamily, section: Any, data: Any, config: ParametrizationConfig, optimizer: OptimizerConfig
-) -> tuple[Any, dict[str, ParameterRow]]:
+) -> tuple[Any, dict[str, ParameterRow], Factors]:
     hooks = scaling_of(family, section)
     assert config.base_width is not None
     if config.depth != "none" and not hooks.branch_ends:
@@ -184,7 +185,7 @@ def _rows(
             name, kind, tuple(parameter.shape), tuple(base_shapes[like]), None if std is None else std * fold,
             update, rule, fold, trained, init_scale,
         )  # fmt: skip
-    return section, rows
+    return section, rows, factors
 
 
 def _factors(

@@ -38,10 +38,10 @@ class TextData(TextConfig):
         return load_tokenizer(self.tokenizer)
 
     def open(self, seed: int, *, batch_size: int) -> TextDataset:
-        """The rows of a run, whatever the batches. Raises ValueError where the text is too little for one."""
+        """The rows of a run, whatever the batches, but for streams. Raises ValueError where the text is too little."""
         tokenizer = self.its_tokenizer
         files = [token_file(source, self, tokenizer) for source in self.sources]
-        dataset = TextDataset(self, files, tokenizer, seed=seed)
+        dataset = TextDataset(self, files, tokenizer, seed=seed, num_lanes=batch_size)
         if lost := dataset.num_lost_tokens:
             why = "cut off by data.truncate and left at the end" if self.truncate == "document" else "left at the end"
             logger.info("%s tokens are never learned: %s of the corpus", f"{lost:,}", why)

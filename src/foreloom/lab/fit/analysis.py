@@ -102,8 +102,7 @@ class Findings:
 
     def interval(self, name: str) -> tuple[float, float] | None:
         """Of a constant of the third approach, 95 % of the sets drawn."""
-        values = [getattr(one, name) for one in self.drawn]
-        return (float(np.quantile(values, INTERVAL[0])), float(np.quantile(values, INTERVAL[1]))) if values else None
+        return _interval([getattr(one, name) for one in self.drawn])
 
 
 def read(
@@ -307,7 +306,8 @@ def _second_exponent(parabolas: Sequence[Parabola]) -> float | None:
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float] | None:
-    return tuple(map(float, np.quantile(values, INTERVAL))) if len(values) >= 20 else None
+    low, high = np.quantile(values, INTERVAL) if len(values) >= 20 else (math.nan, math.nan)
+    return (float(low), float(high)) if math.isfinite(low) else None
 
 
 def _or_doubt(fit: Callable[[], T], doubts: list[str]) -> T | None:

@@ -104,7 +104,8 @@ def fit_power(
 
         centre = float(np.log(x_T).mean())
         law = lambda log_x, level, slope: np.exp(level + slope * (log_x - centre))
-        (level, exponent), _ = curve_fit(law, np.log(x_T), loss_T - E, p0=(log_A + exponent * centre, exponent))
+        start = (log_A + exponent * centre, exponent)
+        level, exponent = curve_fit(law, np.log(x_T), loss_T - E, p0=start)[0]
         log_A = level - exponent * centre
     residual = np.log(loss_T - E) - log_A - exponent * np.log(x_T)
     rmse = math.sqrt(float(np.mean(residual**2)))
@@ -147,23 +148,25 @@ def _lines(x_T: np.ndarray, loss_T: np.ndarray, E_S: np.ndarray) -> tuple[np.nda
     return (misfit_ST**2).sum(axis=1), slope_S1[:, 0], level_S1[:, 0]
 
 
-def bootstrap_exponent(
+def bootstrap_exponents(
     runs: Sequence[Run],
+    assumed: Sequence[float],
     *,
-    E: float,
     compute: Compute = "6nd",
     window: tuple[float, float] = (0, math.inf),
-    num: int = 400,
+    num: int = 200,
     seed: int = 0,
 ) -> np.ndarray:
-    """Exponents of the frontiers of `num` sets of as many runs drawn with replacement; fewer where one has no line."""
-    generator, found = np.random.default_rng(seed), []
-    for _ in range(num):
+    """Exponents of the frontiers of `num` sets of as many runs drawn with replacement, (num, E assumed); NaN where a
+    set has no line."""
+    generator, found = np.random.default_rng(seed), np.full((num, len(assumed)), math.nan)
+    for row in found:
         drawn = sorted(set(generator.integers(len(runs), size=len(runs)).tolist()))
         x, loss, _ = frontier([runs[i] for i in drawn], compute=compute, window=window)
-        if len(np.unique(x)) >= 2 and loss.min() > E:
-            found.append(fit_power(x, loss, E=E).exponent)
-    return np.array(found)
+        for place, E in enumerate(assumed):
+            if len(x) >= 2 and loss.min() > E:
+                row[place] = np.polyfit(np.log(x), np.log(loss - E), 1)[0]
+    return found
 
 
 def compute_equivalent_gain(base: PowerLaw, other: PowerLaw, C: float) -> float:

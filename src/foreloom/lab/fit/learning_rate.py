@@ -256,7 +256,7 @@ def _proposed(tried: Sequence[float], best: float, edge: str) -> tuple[float, ..
 
 
 def _trends(basins: Sequence[Basin], value: Literal["best", "argmin"]) -> dict[str, Trend]:
-    found = {}
+    found: dict[str, Trend] = {}
     overs: tuple[Over, ...] = ("width", "num_parameters")
     for over in overs:
         pairs = [(size, getattr(basin, value)) for basin in basins if (size := getattr(basin, over)) is not None]

@@ -43,7 +43,9 @@ FACTS: Mapping[str, tuple[str, ...]] = {
     "seed": ("seed",),
     "study": ("study", "folder_name"),
     "num_steps": ("num_steps", "steps"),
-    "num_tokens": ("num_tokens", "max_tokens_training", "planned_tokens"),
+    "planned_tokens": ("planned_tokens", "max_tokens_training"),
+    "n_convention": ("n_convention",),
+    "status": ("status",),
 }
 """What is read of a configuration, wherever in it the name stands."""
 SAME_RATIO = 0.01
@@ -107,8 +109,13 @@ class Study:
     notes: tuple[str, ...]
 
     def points(self, *, non_embedding: bool = False) -> Points:
-        """The end of every run. Where runs of one size differ in learning rate, only those with the best one."""
+        """The end of every run. Where runs of one size differ in learning rate, only those with the best one.
+
+        N is counted as the configurations say (`n_convention`), or without embeddings where that is asked for.
+        """
         runs, notes = _at_best_rate(self.runs)
+        said = {run.facts.get("n_convention", "total") for run in runs}
+        non_embedding = non_embedding or (len(said) == 1 and "total" not in said)
         N = np.array([run.facts["num_non_embedding"] if non_embedding else run.num_parameters for run in runs], float)
         D, L = np.array([run.tokens for run in runs]), np.array([run.loss for run in runs])
         notes = [*self.notes, *notes, f"N is {'without' if non_embedding else 'with'} embeddings; C is 6ND."]
@@ -160,7 +167,9 @@ def read_run(path: Path, config: Path | None = None, num_parameters: float | Non
         np.isfinite(value["validation"]).any() or _says_nan(text["validation"])
     )
     kind = "validation" if is_held_out else "training"
-    measured = np.array([bool(cell) for cell in text[kind]])
+    measured = np.array([bool(cell) for cell in text[kind]]) & (value["tokens"] > 0)
+    if not measured.any():
+        raise ValueError(f"{path}: no row has a loss after step 0: the run has measured nothing.")
     loss_T, tokens_T = value[kind][measured], value["tokens"][measured]
     known = num_parameters or facts.get("num_parameters") or _parameters_of(path, text, value)
     counted = value.get("counted", np.full(len(measured), math.nan))[measured]
@@ -180,8 +189,10 @@ def read_run(path: Path, config: Path | None = None, num_parameters: float | Non
         first = int(np.flatnonzero(bad)[0])
         where = "from its first row on" if first == 0 else f"from step {run.step_T[first]:,.0f} on"
         return replace(run, ending="diverged", reason=f"its loss is not finite {where}")
-    for planned, reached, name in (("num_steps", run.step_T[-1], "steps"), ("num_tokens", run.tokens, "tokens")):
-        wanted = facts.get(planned)
+    if "status" in facts and facts["status"] != "finished":
+        return replace(run, ending="unfinished", reason=f"its last session has {facts['status']}")
+    for planned, reached, name in (("num_steps", run.step_T[-1], "steps"), ("planned_tokens", run.tokens, "tokens")):
+        wanted = None if "status" in facts else facts.get(planned)
         if wanted and reached < wanted * (1 - SAME_RATIO):
             return replace(run, ending="unfinished", reason=f"it ended after {reached:,.0f} of {wanted:,.0f} {name}")
     return run
@@ -219,13 +230,14 @@ def _read_columns(path: Path) -> tuple[dict[str, list[str]], dict[str, np.ndarra
     }
     value = {}
     for kind, cells in text.items():
+        name = next(one for one in COLUMNS[kind] if one in header)
         try:
             value[kind] = np.array([float(cell) if cell else math.nan for cell in cells])
         except ValueError:
             line, wrong = next(
                 (line, cell) for (line, _), cell in zip(rows, cells, strict=True) if not _is_number(cell)
             )
-            raise ValueError(f"{path}:{line}: {wrong!r} in column {header[place[kind]]!r} is not a number.") from None
+            raise ValueError(f"{path}:{line}: {wrong!r} in column {name!r} is not a number.") from None
     return text, value
 
 
@@ -289,7 +301,7 @@ def _facts_of_label(label: str) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     if width := re.search(r"(?:^|_)(\d+)d(?:_|$)", label):
         facts["width"] = int(width[1])
-    if rate := re.search(r"_lr_(-?\d*\.?\d+(?:e-?\d+)?)(?:_|$)", label):
+    if rate := re.search(r"_lr_(-\d+(?:\.\d+)?|\d\.\d+(?:e-\d+)?|\de-\d+)(?:_|$)", label):
         facts["learning_rate"] = 10 ** float(rate[1]) if rate[1].startswith("-") else float(rate[1])
     if seed := re.search(r"_seed_?(\d+)", label):
         facts["seed"] = int(seed[1])
@@ -317,7 +329,7 @@ def _without_unfinished(runs: Sequence[Run]) -> list[Run]:
     checked = []
     for run in runs:
         ratio = run.tokens / run.num_parameters
-        is_told = run.facts.get("num_steps") or run.facts.get("num_tokens")
+        is_told = any(name in run.facts for name in ("num_steps", "planned_tokens", "status"))
         if run.ending == "finished" and not is_told and ratio < usual * (1 - 2 * SAME_RATIO):
             reason = f"it has {ratio:.3g} tokens a parameter where most have {usual:.3g}: it did not end"
             run = replace(run, ending="unfinished", reason=reason)

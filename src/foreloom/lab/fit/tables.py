@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from foreloom.files import strict_json
+from foreloom.lab.fit.ablation import Variant
 from foreloom.lab.fit.analysis import Findings
+from foreloom.lab.fit.comparison import Exponent, Gain
 from foreloom.lab.fit.learning_rate import Basin, RateFit
 from foreloom.lab.fit.parametric import NAMES, ParametricFit
 from foreloom.report.tables import Cell, Column, ScoreTable, print_or_write
@@ -65,9 +68,10 @@ def constants_table(found: Findings) -> ScoreTable:
 def sensitivity_table(found: Findings) -> ScoreTable:
     """How much hangs on choices."""
     assert found.parametric is not None
-    cells = lambda fit: [f"{getattr(fit, name):.5g}" for name in (*NAMES, "a")]
-    rows: list[list[Cell]] = [["as fitted", *cells(found.parametric), f"{found.parametric.objective:.5g}"]]
-    rows += [[one.change, *cells(one.fit), f"{one.fit.objective:.5g}"] for one in found.sensitivities]
+    changed = [("as fitted", found.parametric), *((one.change, one.fit) for one in found.sensitivities)]
+    rows: list[list[Cell]] = [
+        [change, *(f"{getattr(fit, name):.5g}" for name in (*NAMES, "a", "objective"))] for change, fit in changed
+    ]
     columns = _texts(["Change", *NAMES, "a", "Objective"])
     return ScoreTable(columns, rows, [], "What approach 3 hangs on")
 
@@ -95,8 +99,10 @@ def prediction_table(found: Findings) -> ScoreTable:
     for one in found.predictions:
         inside = {True: "yes", False: "no", None: ""}[one.is_inside]
         rows.append(
-            [one.label, one.law, f"{one.predicted:.4f}", _span(one.interval, 4), f"{one.measured:.4f}"]
-            + [f"{one.error:+.4f}", f"{one.error / one.measured:+.2%}", inside, f"{one.times_beyond:.3g}"]
+            [
+                *(one.label, one.law, f"{one.predicted:.4f}", _span(one.interval, 4), f"{one.measured:.4f}"),
+                *(f"{one.error:+.4f}", f"{one.error / one.measured:+.2%}", inside, f"{one.times_beyond:.3g}"),
+            ]
         )
     names = ["Run", "Law", "Predicted", "95 %", "Measured", "Error, nats", "Error", "Inside", "Times the compute"]
     note = "Intervals hold a run's own scatter; they hold if the law goes on as it is."
@@ -128,6 +134,55 @@ def rates_table(fit: RateFit) -> ScoreTable:
         for over, trend in fit.trends.items()
     ]
     return ScoreTable(_texts(names), rows, [], f"Best {fit.swept.replace('_', ' ')} by size", tuple(notes))
+
+
+def exponents_table(rows: Sequence[Exponent]) -> ScoreTable:
+    """Exponents of frontiers, by window and E."""
+    cells: list[list[Cell]] = []
+    for one in rows:
+        is_free = one.law.E_interval is not None
+        E = f"free: {one.law.E:.3g}" if is_free else f"{one.law.E:.3g}"
+        what = ("not identified" if one.doubt else f"identified, {_span(one.law.E_interval, 3)}") if is_free else ""
+        window = f"{one.window[0]:.2g} to {one.window[1]:.2g}"
+        exponent = f"{one.law.exponent:.4f}" if not one.doubt else f"({one.law.exponent:.4f})"
+        size = (f"{one.law.A:.4g}", str(one.law.num_points))
+        cells.append([one.name, window, E, exponent, _span(one.interval, 4), *size, what])
+    names = ["Study", "Window, FLOPs", "E, nats", "exponent", "95 %", "A", "Points", "E is"]
+    note = (
+        "L = E + A C^exponent of strict Pareto frontiers of all rows of all runs, mid-run rows too; intervals: sets of "
+        "runs drawn with replacement. In brackets: of a free E that the runs do not hold; no finding."
+    )
+    return ScoreTable(_texts(names), cells, [], "Exponents by window and E", (note,))
+
+
+def gain_table(base: str, other: str, gain: Gain) -> ScoreTable:
+    """At a few computes."""
+    places = sorted({0, len(gain.C_G) // 3, 2 * len(gain.C_G) // 3, len(gain.C_G) - 1})
+    rows: list[list[Cell]] = [
+        [f"{gain.C_G[i]:.3g}", f"{gain.gain_G[i]:.3g}", _span((float(gain.low_G[i]), float(gain.high_G[i])), 3)]
+        for i in places
+    ]
+    names = [f"Compute of {other}, FLOPs", f"Times that {base} needs", "95 %"]
+    note = f"Where both were measured, by their laws with E = {gain.E:g} nats. Beyond that nothing is known."
+    return ScoreTable(_texts(names), rows, [], "Compute-equivalent gain", (note,))
+
+
+def variants_table(variants: Sequence[Variant], base: str, assumed: str) -> ScoreTable:
+    """Variants over seeds."""
+    rows: list[list[Cell]] = [
+        [
+            one.name,
+            f"{one.loss.mean:.4f}",
+            "" if one.deviation is None else f"{one.deviation:.4f}",
+            str(one.loss.num_values),
+            ", ".join(one.diverged),
+            "" if one.multiplier is None else f"{one.multiplier:.3f}",
+            _span(one.multiplier_interval, 3),
+        ]
+        for one in variants
+    ]
+    names = ["Variant", "Loss", "SD", "Seeds", "Diverged", f"Times the compute of {base}", "95 %"]
+    return ScoreTable(_texts(names), rows, [], "Variants", (assumed,) if assumed else ())
 
 
 def data_of(found: Findings) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +16,7 @@ from foreloom.models.causal_lm.generate import TextGenerator
 from foreloom.models.causal_lm.model import CausalLm
 from foreloom.models.common.count import ParameterGroup, count_parameters, flops_of_row, with_ends
 from foreloom.models.common.lora import LoraHooks
-from foreloom.models.common.text import continuations, figures, loss_units, text_batch, text_data
+from foreloom.models.common.text import continuations, figures, loss_units, text_batch, text_data, text_for_attention
 from foreloom.models.family import ExpertHooks, ModelFamily
 
 
@@ -32,9 +31,7 @@ def data_for(config: CausalLmConfig, text: Any) -> Any:
             f"data.max_seq_length is {text.max_seq_length:,} and the model reads at most {limit:,} tokens "
             "(max_position_embeddings); lower it."
         )
-    if text.tokenizer is None and config.pretrained is not None:
-        return dataclasses.replace(text, tokenizer=config.pretrained)
-    return text
+    return text_for_attention(config, text)
 
 
 def build(config: CausalLmConfig, text: Any) -> CausalLm:

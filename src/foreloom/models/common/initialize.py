@@ -45,6 +45,14 @@ def uniform_by_name(parameter: Tensor, name: str, seed: int, std: float) -> None
     _fill(parameter, name, seed, lambda values, generator: values.uniform_(-bound, bound, generator=generator))
 
 
+def orthogonal_by_name(parameter: Tensor, name: str, seed: int, *, num_blocks: int) -> None:
+    """Fill with square orthogonal matrices (Saxe et al. 2014), one below the other."""
+    draw = lambda values, generator: torch.cat(
+        [torch.nn.init.orthogonal_(block, generator=generator) for block in values.chunk(num_blocks)]
+    )
+    _fill(parameter, name, seed, draw)
+
+
 def _fill(parameter: Tensor, name: str, seed: int, draw: Callable[[Tensor, torch.Generator], Tensor]) -> None:
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

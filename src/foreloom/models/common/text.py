@@ -5,6 +5,7 @@ Axes: R rows, T tokens, N = R T, D width, V words of the vocabulary.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -42,6 +43,26 @@ def text_data() -> type[DataSection]:
     from foreloom.data.text.section import TextData
 
     return TextData
+
+
+def text_for_attention(config: Any, text: Any) -> Any:
+    """The data section with the tokenizer of the pretrained model, where it names none: see `family.data_for`.
+
+    ValueError for streams, of which a model without a state sees nothing but their rows.
+    """
+    if text.packing == "streams":
+        raise ValueError(
+            f"data.packing: streams are for models that carry a state from row to row, and {config.family} has none; "
+            "use blocks or documents."
+        )
+    return with_tokenizer(config, text)
+
+
+def with_tokenizer(config: Any, text: Any) -> Any:
+    """The data section with the tokenizer of the pretrained model, where it names none: see `family.data_for`."""
+    if text.tokenizer is None and config.pretrained is not None:
+        return dataclasses.replace(text, tokenizer=config.pretrained)
+    return text
 
 
 def text_batch(tokens: Any, device: torch.device) -> dict[str, Tensor]:
@@ -185,7 +206,7 @@ class StepwiseModel(Protocol):
 
 
 class StepwiseGenerator:
-    """See `family.Generator`. Each prompt by itself, each token read once."""
+    """See `family.Generator`. Each prompt by itself, whatever `batch_size`, each token read once."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module: Any = module
@@ -201,6 +222,7 @@ class StepwiseGenerator:
         top_p: float = 1.0,
         seed: int = 0,
         chat: bool = False,
+        batch_size: int = 16,
     ) -> list[str]:
         """See `family.Generator`."""
         module: StepwiseModel = self._module
@@ -214,7 +236,7 @@ class StepwiseGenerator:
             made, unread = list[int](), token_T
             while len(made) < max_new_tokens:
                 logits_V = module.next_logits(torch.tensor([unread], device=device), memory).float().cpu()
-                token = _chosen(logits_V, temperature, top_k, top_p, generator)
+                token = chosen(logits_V, temperature, top_k, top_p, generator)
                 if token == module.tokenizer.eos_token_id:
                     break
                 made.append(token)
@@ -223,7 +245,7 @@ class StepwiseGenerator:
         return found
 
 
-def _chosen(logits_V: Tensor, temperature: float, top_k: int, top_p: float, generator: torch.Generator) -> int:
+def chosen(logits_V: Tensor, temperature: float, top_k: int, top_p: float, generator: torch.Generator) -> int:
     """The likeliest token, or one drawn of the likeliest; probabilities are summed in float64, so that the fewest that
     reach `top_p` are that."""
     if temperature == 0:
