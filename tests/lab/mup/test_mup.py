@@ -43,9 +43,7 @@ def recipe(folder: Path, family: str) -> tuple[Path, list[str]]:
 def test_mup_passes_the_check_and_standard_fails_it(tmp_path: Path, family: str) -> None:
     path, settings = recipe(tmp_path, family)
     with standing(path, settings, [32, 64, 128]) as (bench, widths):
-        found = {
-            kind: check(bench, kind, "width", widths, num_seeds=3, num_steps=2) for kind in ("mup", "standard")
-        }
+        found = {kind: check(bench, kind, "width", widths, num_seeds=3, num_steps=2) for kind in ("mup", "standard")}
     assert found["mup"].passes, found["mup"].failures
     assert not found["standard"].passes
     assert any("where muP has" in one and "slope +" in one for one in found["standard"].failures)
@@ -117,9 +115,12 @@ def test_what_cannot_be_compared_is_told(tmp_path: Path) -> None:
         parse_rates("-4:-6", 1e-3)
     assert parse_rates("", 2**-9) == [-13, -12, -11, -10, -9, -8, -7, -6, -5]
     path, settings = recipe(tmp_path, "chronos2")
-    with pytest.raises(ValueError, match="width"), standing(path, ["model.size=null", "model.pretrained=x"], [8, 16]) as (
-        bench,
-        _,
+    with (
+        pytest.raises(ValueError, match="width"),
+        standing(path, ["model.size=null", "model.pretrained=x"], [8, 16]) as (
+            bench,
+            _,
+        ),
     ):
         bench.section_at(width=8)
     assert settings and check_figure
