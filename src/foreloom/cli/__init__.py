@@ -17,8 +17,7 @@ from typing import Annotated
 import typer
 
 from foreloom import __version__
-from foreloom.cli import lab_fit as _lab_fit  # noqa: F401 (adds its verbs to lab_app)
-from foreloom.cli import lab_slurm, lab_study  # noqa: F401  # add their verbs to lab_app
+from foreloom.cli import lab_fit, lab_memory, lab_mup, lab_slurm, lab_study  # noqa: F401, they add verbs to lab_app
 from foreloom.cli.arguments import command_with_hints
 from foreloom.cli.data import data_app
 from foreloom.cli.evaluate import FLAGS_OF_EVALUATORS, evaluate
@@ -26,7 +25,6 @@ from foreloom.cli.forecast import forecast
 from foreloom.cli.generate import generate
 from foreloom.cli.lab import lab_app
 from foreloom.cli.launch import launch_app
-from foreloom.cli.lab_mup import mup_app as _mup_app  # noqa: F401, adds itself to lab_app
 from foreloom.cli.report import report_app
 from foreloom.cli.train import FLAGS_OF_TRAINERS, show, train
 

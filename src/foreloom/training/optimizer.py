@@ -6,7 +6,7 @@ k is the update (1 .. S), S the number of updates of the run, W of the warm-up, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, Literal, Protocol
 
@@ -260,6 +260,25 @@ def build_optimizer(
         betas=config.betas,
         eps=config.epsilon,
     )
+
+
+def fill_missing(parameters: Sequence[nn.Parameter]) -> None:
+    """Give a zero gradient to parameters that took no part, so that an update never depends on how a batch was cut.
+
+    (AdamW passes over parameters without a gradient; with a zero one their moments and weights decay.)
+    """
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+
+
+def make_moments(optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> None:
+    """Take the memory that the optimizer keeps, by an update that changes nothing: the first one takes it otherwise,
+    when the activations of its step are gone."""
+    optimizer.zero_grad()
+    fill_missing(parameters)
+    optimizer.update(torch.full((3,), torch.nan, device=parameters[0].device), 0.0)
+    optimizer.zero_grad()
 
 
 def num_warmup_updates(num_updates: int, *, warmup_steps: int, warmup_ratio: float) -> int:

@@ -111,6 +111,10 @@ class LaneCarry:
             (self._places(lane_R[kept]), {name: value.detach()[kept_R] for name, value in carry.items()})
         )
 
+    def forget(self) -> None:
+        """What was noted is done again."""
+        self._noted = []
+
     def go_on(self, applied: Tensor) -> None:
         """Take over what was noted where `applied` is 1; a skipped step's state may not be finite, and is dropped."""
         for lane_R, carry in self._noted:
