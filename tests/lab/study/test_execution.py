@@ -19,7 +19,7 @@ from foreloom.files import HERE
 from foreloom.lab import runs
 from foreloom.lab.runs import Outcome
 from foreloom.lab.study import locks
-from foreloom.lab.study.execution import execute, part_of, status_of
+from foreloom.lab.study.execution import as_run, execute, part_of, status_of
 from foreloom.lab.study.locks import Lock, holder_of, locked
 from foreloom.lab.study.results import COLUMNS, rows_of
 from foreloom.lab.study.study import Study, read_study
@@ -136,6 +136,12 @@ def test_a_loss_that_is_not_finite_is_nan(trained, tmp_path):
     assert (
         rows[3]["loss"] == "nan" and rows[3]["learning_rate_hidden"] == "0.5" and rows[1]["learning_rate_hidden"] == ""
     )
+
+
+def test_several_processes_train_a_run_under_torchrun(trained):
+    given = {"recipe": str(trained.folder / "base.yaml"), "num_processes": 2}
+    run = as_run(Study("s", (("s", "a", given),)).resolve()[0], trained.folder)
+    assert run.command[1:7] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "foreloom"]
 
 
 def test_parts_are_the_study():

@@ -106,7 +106,7 @@ def _resolve(folder: str, label: str, overrides: Mapping[str, Any]) -> Planned:
     if rate is not None:
         _learning_rate(settings, rate, facts_of(sized, rules).get("hidden_dim"), num_parameters)
     _length(settings, sized, rules, num_parameters if rules.n_convention == "total" else num_non_embedding)
-    _watch(settings, load(base.path, settings.overrides, need_data=False))
+    _watch(settings, sized, settings.values.get("training.steps", sized.sections["training"].steps))
     final = load(base.path, settings.overrides, need_data=False)
     facts = {"num_parameters": num_parameters, "num_non_embedding": num_non_embedding}
     facts |= facts_of(final, rules)
@@ -268,12 +268,12 @@ def _count_terms(recipe: Recipe) -> float:
     return total / num_steps
 
 
-def _watch(settings: _Settings, recipe: Recipe) -> None:
+def _watch(settings: _Settings, recipe: Recipe, num_steps: int | None) -> None:
     """How often a run is logged and validated, unless that is given."""
-    training, validation = recipe.sections["training"], recipe.sections["validation"]
-    if training.steps is None:
+    validation = recipe.sections["validation"]
+    if num_steps is None:
         return
-    every = -(-training.steps // MOST_ROWS)
+    every = -(-num_steps // MOST_ROWS)
     if "monitoring.log_steps" not in settings.values:
         settings.put("monitoring.log_steps", every, f"a row of the CSV every step, of long runs {MOST_ROWS} rows")
     if "monitoring.trackers" not in settings.values:
@@ -282,7 +282,7 @@ def _watch(settings: _Settings, recipe: Recipe) -> None:
         settings.put("validation.prompts", [], "texts are for people who watch one run")
     if "validation.steps" not in settings.values:
         log_steps = settings.values["monitoring.log_steps"]
-        steps = max(training.steps // NUM_VALIDATIONS // log_steps, 1) * log_steps
+        steps = max(num_steps // NUM_VALIDATIONS // log_steps, 1) * log_steps
         asked = dataclasses.replace(validation, steps=steps)
         if not any(one.key == "validation.steps" for one in recipe.sections["data"].contradictions(asked)):
             settings.put("validation.steps", steps, f"{NUM_VALIDATIONS} times a run")
