@@ -51,25 +51,24 @@ def whole_or_absent(path: str | Path) -> Iterator[Path]:
 
 
 def check_writable(path: str | Path, option: str, read: Iterable[str | Path] = ()) -> None:
-    """ValueError, which names `option`, where no file can be written to `path`, or where it is one of the files that
-    are `read` or lies in one of the folders: known before the work, not after it."""
+    """ValueError, which names `option` ("": there is none), where no file can be written to `path`, or where it is one
+    of the files that are `read` or lies in one of the folders: known before the work, not after it."""
     path = Path(path).absolute()
+    named = f"{option} {path}".lstrip()
     if path.is_dir():
-        raise ValueError(f"{option} {path} is a folder. Name a file in it.")
+        raise ValueError(f"{named} is a folder. Name a file in it.")
     above = next(folder for folder in path.parents if folder.exists())
     if not above.is_dir():
-        raise ValueError(f"{option} {path}: {above} is a file, and nothing lies below a file. Name another place.")
+        raise ValueError(f"{named}: {above} is a file, and nothing lies below a file. Name another place.")
     try:
         with tempfile.TemporaryFile(dir=above) as file:
             file.write(b" ")
     except OSError as error:
-        raise ValueError(f"{option} {path}: {above} takes no file ({error.strerror}). Name another place.") from None
+        raise ValueError(f"{named}: {above} takes no file ({error.strerror}). Name another place.") from None
     place = path.resolve()
     for one in map(Path, read):
         if one.resolve() in (place, *place.parents):
-            raise ValueError(
-                f"{option} {path}: {one} is read, and nothing is written over it or into it. Name another place."
-            )
+            raise ValueError(f"{named}: {one} is read, and nothing is written over it or into it. Name another place.")
 
 
 def _remove_forsaken(folder: Path) -> None:

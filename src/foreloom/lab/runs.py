@@ -276,7 +276,7 @@ def measure(run: Run) -> dict[str, Any]:
     return {
         "device_peak_bytes": max((record["memory_bytes"] or 0 for record in metrics.steps), default=0) or None,
         "num_steps": manifest.step,
-        "num_rows": manifest.samples,
+        "num_rows": manifest.num_rows,
         "flops": manifest.flops,
         "training_seconds": sum(seconds for part, seconds in parts if part not in ("evaluation", "checkpoint")),
         "training_loss": metrics.steps[-1]["loss"] if metrics.steps else None,

@@ -174,12 +174,12 @@ def _memory(record: StepRecord) -> Rows:
 
 def _throughput(record: StepRecord, total_steps: int) -> Rows:
     speed = record.steps_per_second
-    rows: Rows = {"speed": f"{speed:.4g} steps/s, {speed * record.samples_per_step:,.0f} samples/s"}
+    rows: Rows = {"speed": f"{speed:.4g} steps/s, {speed * record.rows_per_step:,.0f} rows/s"}
     mean, p50, p95 = record.step_seconds_mean, record.step_seconds_p50, record.step_seconds_p95
     if mean is not None and p50 is not None and p95 is not None:
         rows["step time"] = f"{mean:.3g} s mean, {p50:.3g} s p50, {p95:.3g} s p95"
     rows["time left"] = duration((total_steps - record.step) / speed if speed else math.inf)
-    rows["samples"] = f"{record.samples:,}"
+    rows["rows"] = f"{record.num_rows:,}"
     if record.flops:
         rows["FLOPs"] = f"{record.flops:.3e}"
     if record.mfu is not None:

@@ -43,9 +43,9 @@ class StepRecord:
     """Global gradient norm before clipping."""
     learning_rate: float
     """Used for this step's update."""
-    samples: int
+    num_rows: int
     """Rows seen since the run began."""
-    samples_per_step: float
+    rows_per_step: float
     steps_per_second: float
     """Since the previous record, evaluation and checkpoint time left out."""
     seconds: float

@@ -246,9 +246,9 @@ def step_scalars(record: StepRecord, *, ema: float) -> dict[str, float]:
         "train/grad_norm": record.grad_norm,
         "train/skipped_steps": record.num_skipped_steps,
         "throughput/steps_per_second": record.steps_per_second,
-        "throughput/samples_per_second": record.steps_per_second * record.samples_per_step,
+        "throughput/rows_per_second": record.steps_per_second * record.rows_per_step,
         "throughput/data_wait_share": record.data_wait_share,
-        "throughput/samples": record.samples,
+        "throughput/rows": record.num_rows,
         "throughput/flops": record.flops,
     }
     if record.memory_bytes is not None:

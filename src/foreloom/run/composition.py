@@ -15,7 +15,7 @@ from foreloom.config.loader import Recipe
 from foreloom.data.loader import BatchLoader
 from foreloom.distributed.agreement import check_agreement
 from foreloom.distributed.parallelize import parallelize
-from foreloom.distributed.process import Process, is_of_peers, prepare, start, stop
+from foreloom.distributed.process import Process, among_ranks, is_of_peers, prepare, start
 from foreloom.distributed.reduce import from_rank_zero
 from foreloom.evaluation.benchmark import TrainingBenchmark
 from foreloom.evaluation.config import tier_tasks
@@ -46,21 +46,20 @@ def train(
     sentence for whatever the recipe, the data, the folder or the memory do not allow.
     """
     try:
-        recipe = prepare(lambda: load(path, overrides))
-        training, parallel = recipe.sections["training"], recipe.sections["parallel"]
-        run_dir = Path(out or training.output_dir or Path("runs") / recipe.path.stem)
-        recipe = _settle(recipe, run_dir)
-        process = start(
-            training.device, group_of_one=parallel.strategy != "auto", timeout_minutes=parallel.timeout_minutes
-        )
-        _use_threads(training, process)
-        return build(recipe, run_dir, process, resume=resume).train()
+        with among_ranks():
+            recipe = prepare(lambda: load(path, overrides))
+            training, parallel = recipe.sections["training"], recipe.sections["parallel"]
+            run_dir = Path(out or training.output_dir or Path("runs") / recipe.path.stem)
+            recipe = _settle(recipe, run_dir)
+            process = start(
+                training.device, group_of_one=parallel.strategy != "auto", timeout_minutes=parallel.timeout_minutes
+            )
+            _use_threads(training, process)
+            return build(recipe, run_dir, process, resume=resume).train()
     except (RuntimeError, MemoryError) as error:
         if (sentence := _in_words(error)) is None:
             raise
         raise ValueError(sentence) from error
-    finally:
-        stop()
 
 
 def _use_threads(training: TrainingConfig, process: Process) -> None:

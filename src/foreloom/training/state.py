@@ -39,8 +39,8 @@ class RunProgress:
     """How far a run has come, earlier sessions included. Equal on every rank."""
 
     step: int = 0
-    samples: int = 0
-    """Rows seen."""
+    num_rows: int = 0
+    """Seen."""
     loss_terms: int = 0
     """In the loss of all global batches up to the newest step that was read from the device: tokens, or time steps."""
     flops: float = 0.0

@@ -44,7 +44,7 @@ class TrainResult:
     """How a run, or this part of it, ended. Counts and seconds are since the run began, earlier sessions included."""
 
     step: int
-    samples: int
+    num_rows: int
     loss: float
     best_loss: float
     seconds: float
@@ -152,7 +152,7 @@ class Trainer:
             self.monitor.close()
             self.checkpointer.close()
         p = self.progress
-        return TrainResult(p.step, p.samples, p.loss, p.best_loss, p.seconds, exit_code(stopped_by), self.saved.path)
+        return TrainResult(p.step, p.num_rows, p.loss, p.best_loss, p.seconds, exit_code(stopped_by), self.saved.path)
 
     @property
     def _is_over(self) -> bool:
@@ -220,7 +220,7 @@ class Trainer:
             batch, is_smaller = self.loader.batch(batch.first_sample), True
         self.interval.add(step, batch.first_sample, batch.next_sample, batch.num_rows, figures)
         self.progress.step = step
-        self.progress.samples += batch.num_rows
+        self.progress.num_rows += batch.num_rows
         self.progress.flops += batch.num_rows * self.flops_per_row
         return is_smaller
 
@@ -319,7 +319,7 @@ class Trainer:
         export, export_step = self._export()
         manifest = Manifest(
             step=self.progress.step,
-            samples=self.progress.samples,
+            num_rows=self.progress.num_rows,
             flops=self.progress.flops,
             final=self._is_over,
             scores=scores,

@@ -28,7 +28,7 @@ from foreloom.models.time_moe.architecture import (
     flops_per_row,
 )
 from foreloom.models.time_moe.batch import batch
-from foreloom.models.time_moe.checkpoint import FOLDER, initialize, official_views, recognises
+from foreloom.models.time_moe.checkpoint import FOLDER, initialize, load, official_views, recognises
 from foreloom.models.time_moe.forecast import TimeMoeForecaster
 from foreloom.models.time_moe.model import TimeMoeForPrediction
 from foreloom.objectives.router import load_figures
@@ -188,7 +188,7 @@ FAMILY = ModelFamily(
     batch=lambda module, windows, device: batch(windows, device),
     sharding=Sharding(blocks=("model.layers.[0-9]", "model.layers.[0-9][0-9]")),
     recognises=recognises,
-    load=FOLDER.load,
+    load=load,
     save=FOLDER.save,
     forecaster=TimeMoeForecaster,
     flops_per_row=flops_per_row,
