@@ -74,7 +74,7 @@ def coord_check(
     if plot is not None:
         check_picture_name(plot)
     if widths and depths:
-        raise ValueError("--widths and --depths: give one of the two; each is a check of its own.")
+        raise ValueError("give --widths or --depths, not both: each is a check of its own.")
     named, given = parse_kinds(kinds), parse_numbers(depths, "--depths") if depths else None
     with standing(path, overrides or [], parse_numbers(widths, "--widths") if widths else None) as (bench, sizes):
         axis = "depth" if given else "width"

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from foreloom.cli import app
 from foreloom.lab.mup.coordinates import check
-from foreloom.lab.mup.figures import basin_figure, check_figure
+from foreloom.lab.mup.figures import basin_figure
 from foreloom.lab.mup.transfer import FILE_NAME, Basin, shift_of, sweep
 from foreloom.lab.mup.trial import parse_kinds, parse_numbers, parse_rates, standing
 from foreloom.report.style import save_figure
@@ -73,9 +73,9 @@ def test_transfer_keeps_what_it_has_trained(tmp_path: Path) -> None:
             )
     assert len(told) == 6 and len((tmp_path / "out" / FILE_NAME).read_text().splitlines()) == 7
     save_figure(basin_figure(found), tmp_path / "basins.svg")
-    with standing(path, [*settings, "training.seed=9"], [32, 64]) as (bench, widths):
-        with pytest.raises(ValueError, match="transfer.csv:2: of another recipe"):
-            sweep(bench, ["mup"], widths, [-8.0], num_seeds=1, out=tmp_path / "out")
+    other = standing(path, [*settings, "training.seed=9"], [32, 64])
+    with other as (bench, widths), pytest.raises(ValueError, match="transfer.csv:2: of another recipe"):
+        sweep(bench, ["mup"], widths, [-8.0], num_seeds=1, out=tmp_path / "out")
 
 
 def test_octaves_are_counted_between_vertices() -> None:
@@ -114,13 +114,6 @@ def test_what_cannot_be_compared_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--rates: '-4:-6' holds fewer than three"):
         parse_rates("-4:-6", 1e-3)
     assert parse_rates("", 2**-9) == [-13, -12, -11, -10, -9, -8, -7, -6, -5]
-    path, settings = recipe(tmp_path, "chronos2")
-    with (
-        pytest.raises(ValueError, match="width"),
-        standing(path, ["model.size=null", "model.pretrained=x"], [8, 16]) as (
-            bench,
-            _,
-        ),
-    ):
-        bench.section_at(width=8)
-    assert settings and check_figure
+    path, _ = recipe(tmp_path, "chronos2")
+    shown = CliRunner().invoke(app, ["lab", "mup", "coord-check", str(path), "--widths", "8,16", "--depths", "2,4"])
+    assert "give --widths or --depths, not both" in str(shown.exception)

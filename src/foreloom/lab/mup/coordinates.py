@@ -137,6 +137,7 @@ def measured(trial: Trial, batch: Any, num_steps: int, axis: Axis) -> list[dict[
                 assert family.scaling
                 if (said := family.scaling.logits(model, one, output)) is not None:
                     values[LOGITS] = said.detach().float().flatten()
+            values = {name: x / trial.unfolded.get(name, 1.0) for name, x in values.items()}
             found = {name: torch.cat([found[name], x]) if name in found else x for name, x in values.items()}
         first = first or found
         rows.append({name: (x.abs().mean().item(), (x - first[name]).abs().mean().item()) for name, x in found.items()})
@@ -252,7 +253,9 @@ def _blame(
         return f"Its own parameters follow muP; what moves it comes after: {next(iter(wrong.values()))}"
     if axis == "depth":
         return "Branches add up: parametrization.depth: completep, or depth-mup, is the rule for that."
-    return "All parameters follow muP: a lower learning rate, or a larger base width, may be all it needs."
+    if name == LOGITS or any(row.name == f"{name}.weight" and row.kind is ScaledKind.OUTPUT for row in rows):
+        return "All parameters follow muP: what heads say averages out at first; a higher learning rate shows more."
+    return "All parameters follow muP: fewer rows, a lower learning rate or a larger base width may be all it needs."
 
 
 def _departures(row: ParameterRow, rule: ParameterRow) -> list[str]:

@@ -38,7 +38,8 @@ def check_figure(checks: Sequence[Check]) -> Figure:
             ax = axes[row][column]
             handles |= _draw_check(ax, check, step)
             after = "step" if step == 1 else "steps"
-            panel_title(ax, f"{check.kind}, {step} {after}: {_verdict(check, step)}")
+            panel_title(ax, f"{check.kind}, {step} {after}")
+            ax.text(0.03, 0.93, _verdict(check, step), transform=ax.transAxes, color=MUTED, va="top", fontsize=8)
             if row == len(steps) - 1:
                 ax.set_xlabel(check.axis)
             if column == 0:

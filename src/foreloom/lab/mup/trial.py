@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ class Trial:
     """At the peak; schedules are left out."""
     process: Process
     batch_size: int
+    unfolded: Mapping[str, float]
+    """By name of a module: what its output is divided by to be as without a folded factor that acts further on."""
 
     def stepper(self, *, carries: bool) -> OptimizerStep:
         """Updates of this model; `carries`: a recurrent one goes on where its lanes ended."""
@@ -109,8 +111,10 @@ class Bench:
             max_grad_norm=self.training.max_grad_norm,
             multipliers=scaled.multipliers,
         )
-        rate = optimizer.learning_rate
-        return Trial(self.family, parallel, built, rate, self.process, self.training.batch_size)
+        unfolded = {row.name.removesuffix(".weight"): row.fold / row.rule.forward for row in scaled.rows.values()}
+        return Trial(
+            self.family, parallel, built, optimizer.learning_rate, self.process, self.training.batch_size, unfolded
+        )
 
     def batch(self) -> StepBatch:
         """The first global batch."""
