@@ -246,3 +246,12 @@ def test_lint(recipe):
     mixed = [("s", "base", common | {"steps": 3}), ("s", "other", {"recipe": str(other), "steps": 3})]
     (one,) = lint(Study("s", tuple(mixed)).resolve())
     assert "differ in data.context_length (48 in base; 96 in other)" in one
+
+
+def test_data_that_are_not_there(recipe):
+    """They are not needed where the length is given in steps."""
+    Path(recipe).write_text(RECIPE.replace("us_births", "nowhere"))
+    one = resolve("s", "a", {"recipe": recipe, "hidden_dim": 16, "steps": 3})
+    assert one.facts["num_steps"] == 3 and "planned_tokens" not in one.facts
+    with pytest.raises(ValueError, match=r"a: .*nowhere\.parquet(.|\n)*a: Only the data say .* give steps"):
+        resolve("s", "a", {"recipe": recipe, "hidden_dim": 16})

@@ -21,7 +21,7 @@ from foreloom.lab.study.settings import FROM_FILE, StudySettings, base_recipe, s
 from foreloom.models import registry
 from foreloom.models.common.count import ParameterKind
 from foreloom.run.parametrize import depth_of, redepthed, scaling_of, width_of
-from foreloom.run.recipe import load
+from foreloom.run.recipe import find_files, load
 
 WIDTH_OF_TWO_LAYERS, WIDTH_PER_LAYER = 32, 16
 """Of the rules sqrt and linear, which meet there."""
@@ -110,7 +110,7 @@ def _resolve(folder: str, label: str, overrides: Mapping[str, Any]) -> Planned:
     final = load(base.path, settings.overrides, need_data=False)
     facts = {"num_parameters": num_parameters, "num_non_embedding": num_non_embedding}
     facts |= facts_of(final, rules)
-    if final.sections["training"].steps and final.sections["data"].is_there():
+    if facts["num_steps"] and not find_files(final, need_data=True)[1]:
         facts["planned_tokens"] = round(facts["num_steps"] * terms_per_step(final))
     return Planned(
         folder, label, base.path, overrides, settings.overrides, settings.reasons, rules.num_processes, facts
@@ -237,8 +237,8 @@ def terms_per_step(recipe: Recipe) -> float:
     data, rows = recipe.sections["data"], recipe.sections["training"].batch_size
     if getattr(data, "packing", None) == "blocks":
         return rows * data.max_seq_length
-    if not data.is_there():
-        raise ValueError("the data are not there, and only they say how many targets a step has; give steps.")
+    if missing := find_files(recipe, need_data=True)[1]:
+        raise RecipeError([*missing, "Only the data say how many targets a step has; give steps, or the data."])
     key = f"{recipe.sections['model'].family} {rows} {data}"
     if key not in _COUNTED:
         _COUNTED[key] = _count_terms(recipe)
