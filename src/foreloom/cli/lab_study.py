@@ -35,8 +35,12 @@ def gen(
     study: Annotated[str | None, typer.Argument(help=STUDY_HELP)] = None,
     common: CommonArgument = None,
     table: Annotated[
-        str | None, typer.Option(help="Widths, instead of a study: 32,48,64. What follows from each is shown.")
+        str | None,
+        typer.Option(
+            "--table", "--width", help="Widths, instead of a study: 32,48,64. What follows from each is shown."
+        ),
     ] = None,
+    arch: Annotated[str, typer.Option(help="Of --table: transformer, lstm, or any recipe.")] = "transformer",
     as_yaml: Annotated[bool, typer.Option("--yaml", help="Write the study out as a file, run by run.")] = False,
     form: FormatOption = None,
     out: OutOption = None,
@@ -47,7 +51,7 @@ def gen(
 
     if table is not None:
         common, study = [*([study] if study else []), *(common or [])], None
-        found = _of_widths(table, overrides_of(common))
+        found = _of_widths(table, arch, overrides_of(common))
     elif study is None:
         raise ValueError("name a study, or widths: foreloom lab gen --table 32,48,64.")
     else:
@@ -138,13 +142,14 @@ def overrides_of(texts: list[str] | None) -> dict[str, Any]:
     return found
 
 
-def _of_widths(text: str, common: dict[str, Any]) -> Study:
+def _of_widths(text: str, arch: str, common: dict[str, Any]) -> Study:
     from foreloom.cli.arguments import split_names
-    from foreloom.lab.study.experiments import gen_experim
+    from foreloom.lab.study.experiments import LSTM, TRANSFORMER, gen_experim
     from foreloom.lab.study.study import Study
 
     widths = split_names(text)
     if not widths or not all(width.isdecimal() for width in widths):
         raise ValueError(f"--table {text!r}: expected widths, as in 32,48,64.")
+    common = {"recipe": {"transformer": TRANSFORMER, "lstm": LSTM}.get(arch, arch), **common}
     experiments = [one for width in widths for one in gen_experim(int(width), **common)]
     return Study.of("widths", experiments)

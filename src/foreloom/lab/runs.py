@@ -157,7 +157,8 @@ def state_of(run: Run) -> Literal["absent", "begun", "finished"]:
     of_folder = load(written, need_data=False)
     if config_hash(of_folder) != config_hash(run.recipe):
         raise ValueError(
-            f"{run.folder} holds a run of other settings; give another --out, or delete the folder to train it anew."
+            f"{run.folder} holds a run of other settings; give another --out (--results of a study), or delete the "
+            "folder to train it anew."
         )
     final = run.folder / "checkpoints" / "final"
     if not final.exists():

@@ -28,6 +28,7 @@ def test_our_rates_are_read_back_exactly():
         label = with_learning_rate("32d_mup", rate)
         assert split_learning_rate(label) == ("32d_mup", rate), label
         check_label(label)
+    assert split_learning_rate("32d_lr_-1.5_seed_3") == ("32d_seed_3", 10**-1.5)
     assert with_learning_rate("a", 0.003) == "a_lr_0.003" and with_learning_rate("a", 10**-2.5) == "a_lr_-2.5"
 
 

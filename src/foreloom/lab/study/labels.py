@@ -53,9 +53,10 @@ def with_learning_rate(label: str, learning_rate: float) -> str:
 
 def split_learning_rate(stem: str) -> tuple[str, float | None]:
     """The label without its learning rate, and the rate; None where it names none. See `learning_rate_in`."""
-    base, mark, text = stem.rpartition(_MARK)
+    base, mark, rest = stem.rpartition(_MARK)
+    text, line, behind = rest.partition("_")  # _seed_3
     rate = _read(text) if mark else None
-    return (stem, None) if rate is None else (base, rate)
+    return (stem, None) if rate is None else (f"{base}{line}{behind}", rate)
 
 
 def learning_rate_in(stem: str) -> float | None:

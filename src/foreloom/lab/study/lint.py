@@ -79,5 +79,6 @@ def _one_ratio(planned: Sequence[Planned]) -> list[str]:
         return []
     return [
         f"D / N is {max(ratios.values()):.3g} at all {len(ratios)} sizes: a power law of loss in compute can be "
-        "fitted, but no L(N, D), as nothing tells what more tokens do from what more parameters do. Vary tokens_per_parameter."
+        "fitted, but no L(N, D), as nothing tells what more tokens do from what more parameters do. Vary "
+        "tokens_per_parameter."
     ]

@@ -21,7 +21,7 @@ from foreloom.lab.study.settings import FROM_FILE, StudySettings, base_recipe, s
 from foreloom.models import registry
 from foreloom.models.common.count import ParameterKind
 from foreloom.run.parametrize import depth_of, redepthed, scaling_of, width_of
-from foreloom.run.recipe import load
+from foreloom.run.recipe import find_files, load
 
 WIDTH_OF_TWO_LAYERS, WIDTH_PER_LAYER = 32, 16
 """Of the rules sqrt and linear, which meet there."""
@@ -106,11 +106,11 @@ def _resolve(folder: str, label: str, overrides: Mapping[str, Any]) -> Planned:
     if rate is not None:
         _learning_rate(settings, rate, facts_of(sized, rules).get("hidden_dim"), num_parameters)
     _length(settings, sized, rules, num_parameters if rules.n_convention == "total" else num_non_embedding)
-    _watch(settings, load(base.path, settings.overrides, need_data=False))
+    _watch(settings, sized, settings.values.get("training.steps", sized.sections["training"].steps))
     final = load(base.path, settings.overrides, need_data=False)
     facts = {"num_parameters": num_parameters, "num_non_embedding": num_non_embedding}
     facts |= facts_of(final, rules)
-    if final.sections["training"].steps and final.sections["data"].is_there():
+    if facts["num_steps"] and not find_files(final, need_data=True)[1]:
         facts["planned_tokens"] = round(facts["num_steps"] * terms_per_step(final))
     return Planned(
         folder, label, base.path, overrides, settings.overrides, settings.reasons, rules.num_processes, facts
@@ -237,8 +237,8 @@ def terms_per_step(recipe: Recipe) -> float:
     data, rows = recipe.sections["data"], recipe.sections["training"].batch_size
     if getattr(data, "packing", None) == "blocks":
         return rows * data.max_seq_length
-    if not data.is_there():
-        raise ValueError("the data are not there, and only they say how many targets a step has; give steps.")
+    if missing := find_files(recipe, need_data=True)[1]:
+        raise RecipeError([*missing, "Only the data say how many targets a step has; give steps, or the data."])
     key = f"{recipe.sections['model'].family} {rows} {data}"
     if key not in _COUNTED:
         _COUNTED[key] = _count_terms(recipe)
@@ -268,12 +268,12 @@ def _count_terms(recipe: Recipe) -> float:
     return total / num_steps
 
 
-def _watch(settings: _Settings, recipe: Recipe) -> None:
+def _watch(settings: _Settings, recipe: Recipe, num_steps: int | None) -> None:
     """How often a run is logged and validated, unless that is given."""
-    training, validation = recipe.sections["training"], recipe.sections["validation"]
-    if training.steps is None:
+    validation = recipe.sections["validation"]
+    if num_steps is None:
         return
-    every = -(-training.steps // MOST_ROWS)
+    every = -(-num_steps // MOST_ROWS)
     if "monitoring.log_steps" not in settings.values:
         settings.put("monitoring.log_steps", every, f"a row of the CSV every step, of long runs {MOST_ROWS} rows")
     if "monitoring.trackers" not in settings.values:
@@ -282,7 +282,7 @@ def _watch(settings: _Settings, recipe: Recipe) -> None:
         settings.put("validation.prompts", [], "texts are for people who watch one run")
     if "validation.steps" not in settings.values:
         log_steps = settings.values["monitoring.log_steps"]
-        steps = max(training.steps // NUM_VALIDATIONS // log_steps, 1) * log_steps
+        steps = max(num_steps // NUM_VALIDATIONS // log_steps, 1) * log_steps
         asked = dataclasses.replace(validation, steps=steps)
         if not any(one.key == "validation.steps" for one in recipe.sections["data"].contradictions(asked)):
             settings.put("validation.steps", steps, f"{NUM_VALIDATIONS} times a run")

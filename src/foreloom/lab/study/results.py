@@ -112,7 +112,7 @@ def config_of(planned: Planned, outcome: Outcome | None, rows: list[dict[str, An
         "num_tokens": last.get("tokens_processed"),
         "tokens_are": tokens_are(sections),
         "conventions": CONVENTIONS,
-        "given": dict(planned.given),
+        "given": {**planned.given, "recipe": planned.recipe.name},
         "reasons": dict(planned.reasons),
         "settings": {key: value for key, value in settings.items() if key != "training.output_dir"},
         "machine": {"host": platform.node(), "system": platform.platform(), "processes": planned.num_processes},
