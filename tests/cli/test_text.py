@@ -173,7 +173,10 @@ def test_a_step_is_rebuilt_and_forecasts_are_refused(trained, call):
     assert code == 0 and "documents" in out and "data.md" in out
     births = Path(__file__).resolve().parents[2] / "examples" / "births.csv"
     assert "does not forecast series" in call("forecast", trained, births, "--horizon", "3")[2]
-    assert "counted for models that forecast" in call("report", "parameters", "tiny-lm")[2]
+    for what in ("tiny-lm", trained):
+        code, out, _ = call("report", "parameters", what)
+        assert code == 0 and "feed-forward" in out and "of horizon" not in out
+    assert "One row, 96 tokens, forward and backward" in out
 
 
 @pytest.mark.parametrize(
