@@ -79,3 +79,31 @@ def tiny_chronos_bolt():
     model = FAMILY.build(config, WindowLengths(96, 32))
     FAMILY.initialize(model, 0)
     return model.eval()
+
+
+@pytest.fixture
+def tiny_decoder():
+    """A decoder of bytes of 2 layers, 32 wide, with random weights large enough to tell mistakes; at most 96 tokens."""
+    from foreloom.data.text.config import TextSource
+    from foreloom.data.text.section import TextData
+    from foreloom.models.decoder.architecture import DecoderConfig
+    from foreloom.models.decoder.family import FAMILY
+
+    text = TextData(sources=(TextSource(path="a"),), tokenizer="bytes", max_seq_length=96)
+    model = FAMILY.build(DecoderConfig(size="test", init="kaiming"), text)
+    FAMILY.initialize(model, 0)
+    return model.eval()
+
+
+@pytest.fixture
+def tiny_lstm():
+    """An LSTM of bytes of 2 layers, 32 wide, with random weights."""
+    from foreloom.data.text.config import TextSource
+    from foreloom.data.text.section import TextData
+    from foreloom.models.lstm.architecture import LstmConfig
+    from foreloom.models.lstm.family import FAMILY
+
+    text = TextData(sources=(TextSource(path="a"),), tokenizer="bytes", max_seq_length=96)
+    model = FAMILY.build(LstmConfig(size="test"), text)
+    FAMILY.initialize(model, 0)
+    return model.eval()

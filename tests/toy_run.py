@@ -38,12 +38,14 @@ from foreloom.evaluation.benchmark import TrainingBenchmark
 from foreloom.evaluation.config import BenchmarkConfig
 from foreloom.evaluation.tasks import EvaluationTask
 from foreloom.models.common.lora import AdapterConfig, FrozenWeights, attach_adapter
+from foreloom.models.common.parametrization import ParametrizationConfig
 from foreloom.models.family import ExpertHooks, ModelFamily, Tally
 from foreloom.models.registry import get
 from foreloom.models.time_moe.forecast import TimeMoeForecaster
 from foreloom.monitoring.monitor import Monitor, MonitoringConfig
 from foreloom.monitoring.record import BenchmarkRecord, Tier
 from foreloom.objectives.loss import Loss
+from foreloom.run.parametrize import parametrize
 from foreloom.training.config import TrainingConfig, autocast_dtype
 from foreloom.training.optimizer import OptimizerConfig, build_optimizer
 from foreloom.training.scoring import Validation
@@ -144,7 +146,8 @@ TOY = ModelFamily(
 
 TOYS = {family.name: family for family in (TOY, TOY_TOKENS, TOY_RECURRENT)}
 """One for each kind of data that the trainer must serve: series, tokens, streams of tokens that go on."""
-FAMILIES = (*TOYS, "chronos2", "chronos_bolt", "chronos_t5", "time_moe", "causal_lm")
+FAMILIES = (*TOYS, "chronos2", "chronos_bolt", "chronos_t5", "time_moe", "decoder", "lstm", "causal_lm")
+TEXT_FAMILIES = ("decoder", "lstm", "causal_lm")
 
 
 class ScriptedBenchmark:
@@ -219,8 +222,11 @@ def build_trainer(process: Process, run_dir: Path, settings: Mapping[str, Any], 
         validation = data.validation(max_windows=50, **s["validation"])
         more["validation"] = Validation(validation, data.held_out(validation, dataset, micro_batch_size=16, **ranks))
     family = TOYS[s["family"]] if s["family"] in TOYS else get(s["family"])
-    model = family.build(family.config(**small_config(s["family"], s["dropout"])), data)
+    section = family.config(**small_config(s["family"], s["dropout"]))
+    scaled = parametrize(family, section, data, ParametrizationConfig(**s.get("parametrization", {})), optimizer)
+    model = family.build(scaled.section, data)
     family.initialize(model, training.seed)
+    scaled.scale(model)
     if "adapter" in s:
         attach_adapter(model, AdapterConfig(kind="lora", **s["adapter"]), family.lora, training.seed)
         more["frozen"] = FrozenWeights(model)
@@ -234,7 +240,10 @@ def build_trainer(process: Process, run_dir: Path, settings: Mapping[str, Any], 
         model, family.sharding, parallel, process, activation_checkpointing=training.activation_checkpointing,
         compile_blocks=training.compile, autocast_dtype=autocast_dtype(training.precision, process.device),
     )  # fmt: skip
-    built = build_optimizer(optimizer, wrapped.named_parameters(), kinds, max_grad_norm=training.max_grad_norm)
+    built = build_optimizer(
+        optimizer, wrapped.named_parameters(), kinds, max_grad_norm=training.max_grad_norm,
+        multipliers=scaled.multipliers,
+    )  # fmt: skip
     learning_rate = lambda step: optimizer.learning_rate_of(step, training.num_steps)
     return Trainer(
         training, family, wrapped, built, learning_rate, loader, process, checkpointer, monitor,
@@ -247,12 +256,12 @@ def data_of(s: Mapping[str, Any]) -> tuple[Any, Dataset]:
     if s["family"] in ("toy_tokens", "toy_recurrent"):
         text = ToyTextData(is_stream=s["family"] == "toy_recurrent")
         return text, text.open(5, batch_size=s["batch_size"])
-    if s["family"] == "causal_lm":
+    if s["family"] in TEXT_FAMILIES:
         letters = TextData(
             sources=(TextSource(path=str(TEXT), separator="\n\n"),),
-            max_seq_length=48,
+            max_seq_length=16 if s["family"] == "lstm" else 48,
             tokenizer="bytes",
-            packing="documents",
+            packing="streams" if s["family"] == "lstm" else "documents",
             holdout=0.3 if "validation" in s else 0.0,
         )
         return letters, letters.open(5, batch_size=s["batch_size"])
@@ -274,6 +283,10 @@ def small_config(family: str, dropout: float) -> dict[str, Any]:
         shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "sliding_window": 16}
         layers = {"model_type": "gemma3_text", "layer_types": ["sliding_attention", "full_attention"]}
         return {"size": "tiny", "config": shape | layers | {"attention_dropout": dropout}}
+    if family == "lstm":
+        return {"size": "test", "layer_norm": "both", "input_dropout": dropout, "recurrent_dropout": dropout}
+    if family == "decoder":
+        return {"size": "test", "num_heads": 2, "activation": "swiglu", "norm": "rms", "dropout": dropout}
     if family == "time_moe":
         more = {"horizon_lengths": (1, 8), "balance": "bias", "attention_dropout": dropout}
         return {"size": "test", "hidden_size": 32, "intermediate_size": 64, **more}

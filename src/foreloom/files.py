@@ -22,7 +22,8 @@ def _this_machine() -> str:
     return blake2b(told.encode(), digest_size=4).hexdigest()
 
 
-_HERE = _this_machine()
+HERE = _this_machine()
+"""Where the number of a process means something."""
 
 
 @contextmanager
@@ -33,7 +34,7 @@ def whole_or_absent(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_forsaken(path.parent)
-    beside = path.with_name(f".{_HERE}-{os.getpid()}.partial.{path.name}")
+    beside = path.with_name(f".{HERE}-{os.getpid()}.partial.{path.name}")
     try:
         beside.touch()
         permissions = stat.S_IMODE(beside.stat().st_mode)
@@ -71,13 +72,14 @@ def check_writable(path: str | Path, option: str, read: Iterable[str | Path] = (
 
 
 def _remove_forsaken(folder: Path) -> None:
-    for left in folder.glob(f".{_HERE}-*.partial.*"):
-        pid = left.name.removeprefix(f".{_HERE}-").partition(".")[0]
-        if pid.isdecimal() and not _is_alive(int(pid)):
+    for left in folder.glob(f".{HERE}-*.partial.*"):
+        pid = left.name.removeprefix(f".{HERE}-").partition(".")[0]
+        if pid.isdecimal() and not is_alive(int(pid)):
             left.unlink(missing_ok=True)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Is there a process of this number on this machine?"""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

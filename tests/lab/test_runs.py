@@ -68,7 +68,7 @@ def copied(finished, tmp_path) -> Run:
     return dataclasses.replace(finished, folder=tmp_path / "one")
 
 
-@pytest.mark.parametrize("family", [name for name in registry.names() if name != "causal_lm"])
+@pytest.mark.parametrize("family", [name for name in registry.names() if registry.get(name).forecaster])
 def test_a_size_is_that_of_the_model_a_trainer_builds(family, tmp_path):
     size = "tiny" if family == "chronos_t5" else "test"
     normalization = "max" if family == "time_moe" else "none"

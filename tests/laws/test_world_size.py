@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from foreloom.monitoring.metrics_file import read_metrics
 from toy_run import launch, losses, train_here, weights
 
 
@@ -17,6 +18,8 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert list(first) == list(second) == [1, 2, 3, 4, 5, 6]
     for step, loss in first.items():
         assert math.isclose(loss, second[step], rel_tol=1e-6), (other.name, step, loss, second[step])
+    of_one, of_other = ([step["loss_terms"] for step in read_metrics(run).steps] for run in (one, other))
+    assert of_one == of_other and of_one[0] > 0
     # Where the gradient is almost 0, Adam makes a step of how it was rounded: small weights of the language model.
     atol = 1e-5 if one.name == "causal_lm" else 2e-6
     for name, tensor in weights(one).items():
@@ -43,14 +46,14 @@ def stopped_at_three(run_dir: Path, copy: Path) -> Path:
 
 
 def test_one_two_and_four_ranks_train_alike_and_take_over_from_each_other(tmp_path: Path) -> None:
-    families = ("toy", "chronos2", "chronos_bolt", "chronos_t5", "time_moe", "causal_lm")
-    toy, chronos2, chronos_bolt, chronos_t5, time_moe, causal_lm = (
+    families = ("toy", "chronos2", "chronos_bolt", "chronos_t5", "time_moe", "decoder", "lstm", "causal_lm")
+    toy, chronos2, chronos_bolt, chronos_t5, time_moe, decoder, lstm, causal_lm = (
         {"family": family, "steps": 6, "save_steps": 3} for family in families
     )
     ddp, fsdp, hsdp = {"strategy": "ddp"}, {"strategy": "fsdp"}, {"strategy": "fsdp", "dp_replicate": 2}
     cut, recompute = {"micro_batch_size": 5}, {"activation_checkpointing": True}
     tokens, recurrent = ({"family": family, "steps": 6, "save_steps": 3} for family in ("toy_tokens", "toy_recurrent"))
-    muon = chronos2 | {"optimizer": {"name": "muon"}}
+    muon = chronos2 | {"optimizer": {"name": "muon"}, "parametrization": {"kind": "mup", "base_width": 16}}
     sgd = toy | {"optimizer": {"name": "sgd", "weight_decay": 0.1}}
     adapted = chronos2 | {"adapter": {"rank": 4, "dropout": 0.0}}
     adapted_experts = time_moe | {"adapter": {"rank": 2}}
@@ -65,14 +68,21 @@ def test_one_two_and_four_ranks_train_alike_and_take_over_from_each_other(tmp_pa
     train_here(tmp_path / "chronos_bolt", **chronos_bolt)
     train_here(tmp_path / "chronos_t5", **chronos_t5)
     train_here(tmp_path / "time_moe", **time_moe)
-    causal_lm |= {"validation": {"steps": 3, "prompts": ["Alice "], "prompt_tokens": 4}}
+    shows = {"validation": {"steps": 3, "prompts": ["Alice "], "prompt_tokens": 4}}
+    causal_lm, decoder, lstm = causal_lm | shows, decoder | shows, lstm | shows
     train_here(tmp_path / "causal_lm", **causal_lm)
+    train_here(tmp_path / "decoder", **decoder)
+    train_here(tmp_path / "lstm", **lstm)
 
     two = [
         time_moe | ddp | {"run_dir": tmp_path / "time_moe-2-ddp"},
         time_moe | fsdp | cut | recompute | {"run_dir": tmp_path / "time_moe-2-fsdp"},
         causal_lm | ddp | {"run_dir": tmp_path / "causal_lm-2-ddp"},
         causal_lm | fsdp | cut | recompute | {"run_dir": tmp_path / "causal_lm-2-fsdp"},
+        decoder | ddp | {"run_dir": tmp_path / "decoder-2-ddp"},
+        decoder | fsdp | cut | recompute | {"run_dir": tmp_path / "decoder-2-fsdp"},
+        lstm | ddp | cut | {"run_dir": tmp_path / "lstm-2-ddp"},
+        lstm | fsdp | recompute | {"run_dir": tmp_path / "lstm-2-fsdp"},
         toy | ddp | cut | {"run_dir": tmp_path / "toy-2-ddp"},
         tokens | fsdp | cut | {"run_dir": tmp_path / "toy_tokens-2-fsdp"},
         recurrent | ddp | cut | {"run_dir": tmp_path / "toy_recurrent-2-ddp"},
@@ -97,6 +107,8 @@ def test_one_two_and_four_ranks_train_alike_and_take_over_from_each_other(tmp_pa
     # The state of every stream goes along, whatever rank it was on.
     streams_on_one = stopped_at_three(tmp_path / "toy_recurrent-2-ddp", tmp_path / "toy_recurrent-2-1")
     train_here(streams_on_one, **recurrent, resume=True)
+    lstm_on_one = stopped_at_three(tmp_path / "lstm-2-ddp", tmp_path / "lstm-2-1")
+    train_here(lstm_on_one, **lstm, resume=True)
     streams_on_four = stopped_at_three(tmp_path / "toy_recurrent-2-ddp", tmp_path / "toy_recurrent-2-4")
 
     two_then_four = stopped_at_three(tmp_path / "toy-2-ddp", tmp_path / "toy-2-4")
@@ -106,7 +118,8 @@ def test_one_two_and_four_ranks_train_alike_and_take_over_from_each_other(tmp_pa
         chronos2 | ddp | {"run_dir": tmp_path / "chronos2-4-ddp"},
     ]
     launch(4, four)
-    for way in ("ddp", "fsdp"):
-        assert_same_text(tmp_path / "causal_lm", tmp_path / f"causal_lm-2-{way}")
-    for run_dir in (two_then_one, streams_on_one, *(run["run_dir"] for run in (*two, *four))):
+    for family in ("causal_lm", "decoder", "lstm"):
+        for way in ("ddp", "fsdp"):
+            assert_same_text(tmp_path / family, tmp_path / f"{family}-2-{way}")
+    for run_dir in (two_then_one, streams_on_one, lstm_on_one, *(run["run_dir"] for run in (*two, *four))):
         assert_same_run(tmp_path / run_dir.name.partition("-")[0], run_dir)

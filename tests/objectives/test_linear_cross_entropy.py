@@ -9,18 +9,20 @@ import torch.nn.functional as F
 from foreloom.objectives.linear_cross_entropy import linear_cross_entropy
 
 
-def plain(h, weight, label, bias=None, softcap=None, z_loss=0.0):
+def plain(h, weight, label, bias=None, softcap=None, z_loss=0.0, label_smoothing=0.0):
     logits = h @ weight.t() + (0 if bias is None else bias)
     if softcap:
         logits = torch.tanh(logits / softcap) * softcap
     z = (logits.logsumexp(1).square() * (label != -100)).sum()
-    return F.cross_entropy(logits, label, reduction="sum", ignore_index=-100) + z_loss * z
+    smooth = {"label_smoothing": label_smoothing}
+    return F.cross_entropy(logits, label, reduction="sum", ignore_index=-100, **smooth) + z_loss * z
 
 
 @pytest.mark.parametrize("softcap", [None, 2.0])
 @pytest.mark.parametrize("z_loss", [0.0, 0.1])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("has_bias", [False, True])
-def test_equals_the_plain_one(softcap, z_loss, has_bias):
+def test_equals_the_plain_one(softcap, z_loss, smoothing, has_bias):
     generator = torch.Generator().manual_seed(0)
     table = torch.randn(101, 16, generator=generator) * 0.5
     bias = torch.randn(101, generator=generator) if has_bias else None
@@ -33,11 +35,10 @@ def test_equals_the_plain_one(softcap, z_loss, has_bias):
         its_bias = None if bias is None else bias.clone().requires_grad_()
         h = torch.tanh(F.embedding(token, weight))  # tied: the table is both ends
         if way == "plain":
-            total = plain(h, weight, label, its_bias, softcap, z_loss)
+            total = plain(h, weight, label, its_bias, softcap, z_loss, smoothing)
         else:
-            found = linear_cross_entropy(
-                h, weight, label, bias_V=its_bias, softcap=softcap, z_loss=z_loss, most_logits=5 * 101
-            )
+            settings = {"softcap": softcap, "z_loss": z_loss, "label_smoothing": smoothing}
+            found = linear_cross_entropy(h, weight, label, bias_V=its_bias, most_logits=5 * 101, **settings)
             total = found.total
             expected = plain(h, weight, label, its_bias, softcap)
             torch.testing.assert_close(found.cross_entropy, expected.detach(), rtol=1e-5, atol=1e-5)

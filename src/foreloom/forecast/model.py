@@ -75,7 +75,8 @@ class Model:
 
     def generate(self, prompts: str | Sequence[Any], **options: Any) -> list[str]:
         """The continuation of each prompt, or of the one; `options` are those of `models.family.Generator.generate`
-        (max_new_tokens, temperature, top_k, top_p, seed, chat). ValueError for a family that does not write text."""
+        (max_new_tokens, temperature, top_k, top_p, seed, chat, batch_size). ValueError for a family that does not write
+        text."""
         return generator_of(self.family, self.module).generate(
             [prompts] if isinstance(prompts, str) else prompts, **options
         )

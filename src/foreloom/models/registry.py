@@ -13,7 +13,7 @@ from foreloom.models.common.hub_folder import CONFIG_FILE, base_folder, read_jso
 from foreloom.models.common.lora import ADAPTER_CONFIG_FILE
 from foreloom.models.family import ModelFamily
 
-_BUILT_IN = ("chronos2", "chronos_bolt", "chronos_t5", "time_moe", "causal_lm")
+_BUILT_IN = ("chronos2", "chronos_bolt", "chronos_t5", "time_moe", "decoder", "lstm", "causal_lm")
 """Each is a package here whose `family` module holds the record `FAMILY`; the first that recognises a folder
 has it, so causal_lm, which takes any language model, comes last."""
 ENTRY_POINTS = "foreloom.families"

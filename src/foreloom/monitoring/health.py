@@ -201,7 +201,7 @@ def _data(record: StepRecord) -> Rows:
     if data is None:
         return {}
     rows: Rows = {
-        "series": f"{data.num_series:,}, {_bytes(data.mapped_bytes)} mapped",
+        "series": f"{data.num_series:,}, {bytes_in_words(data.mapped_bytes)} mapped",
         "batch": f"{data.build_seconds * 1000:.3g} ms to make",
         "wait": f"{record.data_wait_share:.1%} of the training time",
     }
@@ -260,7 +260,8 @@ def _number(value: float | None, form: str) -> str:
     return format(math.nan if value is None else value, form)
 
 
-def _bytes(count: int) -> str:
+def bytes_in_words(count: int) -> str:
+    """GB are 2^30 bytes."""
     return f"{count / 2**30:,.1f} GB" if count >= 2**30 else f"{count / 2**20:,.1f} MB"
 
 

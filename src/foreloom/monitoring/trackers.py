@@ -255,6 +255,7 @@ def step_scalars(record: StepRecord, *, ema: float) -> dict[str, float]:
         values["memory/allocated_gb"] = record.memory_bytes / 2**30
     if record.mfu is not None:
         values["throughput/mfu"] = record.mfu
+    values |= {f"learning_rate/{name}": rate for name, rate in record.learning_rates.items()}
     values |= {f"time/{part}": share for part, share in time_shares(record.seconds_by_part).items()}
     return values | {f"train/{name}": value for name, value in record.figures.items()}
 

@@ -18,7 +18,7 @@ class LinearCrossEntropy(NamedTuple):
     """Sums over the tokens that have a label."""
 
     total: Tensor
-    """What is learned: cross entropy and z-loss."""
+    """What is learned: cross entropy, against smoothed labels if asked, and z-loss."""
     cross_entropy: Tensor
     """-log softmax(logits)[label] in nats, without a gradient."""
 
@@ -32,13 +32,15 @@ def linear_cross_entropy(
     ignored: int = -100,
     softcap: float | None = None,
     z_loss: float = 0.0,
+    label_smoothing: float = 0.0,
     most_logits: int = MOST_LOGITS,
 ) -> LinearCrossEntropy:
     """Cross entropy of logits = h W' + b, summed, in float32, some tokens at a time.
 
     The gradient of a chunk is computed beside its loss, while its logits are there, so backward has only to scale what
     is ready, and a second backward through it is not possible. `softcap` c: logits are c tanh(logits / c) (Gemma 2).
-    `z_loss` adds z log(sum exp logits)^2, which keeps logits small (PaLM, section 5). Products are in autocast's dtype
+    `z_loss` adds z log(sum exp logits)^2, which keeps logits small (PaLM, section 5). `label_smoothing` e learns the
+    label with weight 1 - e and all words alike with e / V each (Szegedy et al. 2016). Products are in autocast's dtype
     where it is on.
     """
     needs_gradient = torch.is_grad_enabled() and (h_ND.requires_grad or weight_VD.requires_grad)
@@ -46,9 +48,8 @@ def linear_cross_entropy(
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight_VD.dtype
     rows = max(1, min(len(h_ND), most_logits // len(weight_VD)))
     with torch.autocast(device, enabled=False):
-        sums = _Chunks.apply(
-            h_ND, weight_VD, bias_V, label_N, _Settings(dtype, rows, ignored, softcap, z_loss, needs_gradient)
-        )
+        its = _Settings(dtype, rows, ignored, softcap, z_loss, label_smoothing, needs_gradient)
+        sums = _Chunks.apply(h_ND, weight_VD, bias_V, label_N, its)
     return LinearCrossEntropy(*sums)
 
 
@@ -58,6 +59,7 @@ class _Settings(NamedTuple):
     ignored: int
     softcap: float | None
     z_loss: float
+    label_smoothing: float
     needs_gradient: bool
 
 
@@ -72,9 +74,14 @@ class _Chunks(torch.autograd.Function):
         grad_h = torch.empty_like(h_ND) if its.needs_gradient else None
         grad_w = torch.zeros_like(weight_VD) if its.needs_gradient else None
         grad_b = torch.zeros_like(bias_V) if its.needs_gradient and bias_V is not None else None
+        buffer = h.new_empty(its.rows, len(weight), dtype=torch.float32)  # one, as two would stand between chunks
         for begin in range(0, len(h), its.rows):
             part = slice(begin, begin + its.rows)
-            logits = torch.mm(h[part], weight.t()).float()
+            logits = buffer[: len(h[part])]
+            if logits.dtype == its.dtype:
+                torch.mm(h[part], weight.t(), out=logits)
+            else:
+                logits.copy_(torch.mm(h[part], weight.t()))
             if bias_V is not None:
                 logits += bias_V
             if its.softcap:
@@ -83,14 +90,25 @@ class _Chunks(torch.autograd.Function):
             label = label_N[part]
             counts = (label != its.ignored).float()
             place = label.clamp(min=0)[:, None]
-            lse = logits.logsumexp(1)
-            ce = ((lse - logits.gather(1, place)[:, 0]) * counts).sum()
+            answer, most = logits.gather(1, place)[:, 0], logits.amax(1)
+            mean = logits.mean(1) if its.label_smoothing else most
+            # In place, and each exponential once: it is the probability, but for the sum.
+            share = logits.sub_(most[:, None]).exp_()
+            mass = share.sum(1)
+            lse = most + mass.log()
+            ce = ((lse - answer) * counts).sum()
             entropy = entropy + ce
-            total = total + ce + its.z_loss * (lse.square() * counts).sum()
+            learned = ce
+            if its.label_smoothing:
+                to_all = ((lse - mean) * counts).sum()
+                learned = ce + its.label_smoothing * (to_all - ce)
+            total = total + learned + its.z_loss * (lse.square() * counts).sum()
             if grad_h is None or grad_w is None:
                 continue
-            grad = logits.sub_(lse[:, None]).exp_()
-            grad.mul_(((1 + 2 * its.z_loss * lse) * counts)[:, None]).scatter_add_(1, place, -counts[:, None])
+            grad = share.mul_(((1 + 2 * its.z_loss * lse) * counts / mass)[:, None])
+            grad.scatter_add_(1, place, (its.label_smoothing - 1) * counts[:, None])
+            if its.label_smoothing:
+                grad.sub_((its.label_smoothing / grad.shape[1] * counts)[:, None])
             if slope is not None:
                 grad.mul_(slope)
             if grad_b is not None:

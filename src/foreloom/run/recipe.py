@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from foreloom.checkpoint.checkpointer import CheckpointConfig
 from foreloom.checkpoint.locate import find_model_folder
 from foreloom.checkpoint.manifest import VALIDATION_LOSS
@@ -30,10 +32,11 @@ from foreloom.distributed.mesh import ParallelConfig
 from foreloom.evaluation.config import BENCHMARK_SCORES, BenchmarkConfig, is_file_of_tasks, tier_tasks
 from foreloom.files import write_text
 from foreloom.models import registry
-from foreloom.models.common.lora import AdapterConfig
+from foreloom.models.common.lora import AdapterConfig, attach_adapter
+from foreloom.models.common.parametrization import ParametrizationConfig
 from foreloom.models.family import series
 from foreloom.monitoring.monitor import MonitoringConfig
-from foreloom.training.config import TrainingConfig
+from foreloom.training.config import TrainingConfig, freeze
 from foreloom.training.optimizer import OptimizerConfig
 
 RECIPE_NAME = "recipe.yaml"
@@ -60,6 +63,7 @@ SECTIONS: dict[str, SectionChoice] = {
     "training": TrainingConfig,
     "adapter": AdapterConfig,
     "optimizer": OptimizerConfig,
+    "parametrization": ParametrizationConfig,
     "validation": lambda recipe: _data_section(recipe).validation,
     "benchmark": BenchmarkConfig,
     "parallel": ParallelConfig,
@@ -199,6 +203,15 @@ def found_model(recipe: Recipe) -> Any:
     if model.pretrained is None:
         return model
     return dataclasses.replace(model, pretrained=str(find_model_folder(model.pretrained)))
+
+
+def choose_trained(model: nn.Module, recipe: Recipe) -> None:
+    """Attach the adapter, or freeze what the recipe says, in place."""
+    adapter, training = recipe.sections["adapter"], recipe.sections["training"]
+    if adapter.kind == "lora":
+        attach_adapter(model, adapter, registry.get(recipe.sections["model"].family).lora, training.seed)
+    else:
+        freeze(model, training)
 
 
 def describe(recipe: Recipe) -> str:

@@ -46,6 +46,51 @@ def test_blocks_hold_every_token_but_one_remainder(corpus_file):
     assert targets(again) == targets(rows) and (again[0].token_RT != rows[0].token_RT).any(), "another order"
 
 
+def test_streams_go_on_where_they_ended(corpus_file):
+    lanes = 5
+    dataset = section(corpus_file, packing="streams", reset_probability=0.25).open(3, batch_size=lanes)
+    text_N = dataset.corpora[0].read(0, dataset.corpora[0].num_tokens).astype(int)
+    num_rows = (len(text_N) - 1) // 32 // lanes
+    assert dataset.num_epoch_samples == lanes * num_rows
+    assert dataset.num_lost_tokens == len(text_N) - 1 - 32 * dataset.num_epoch_samples
+    batches = [dataset.gather(dataset.draw(lanes * n, lanes), np.arange(lanes)) for n in range(2 * num_rows)]
+    for lane in range(lanes):
+        read = np.concatenate([[*batch.token_RT[lane], batch.target_RT[lane, -1]] for batch in batches])
+        pieces = read.reshape(-1, 33)
+        jumps = [n for n in range(1, len(pieces)) if pieces[n, 0] != pieces[n - 1, -1]]
+        begin = lane * num_rows * 32
+        assert (pieces[:, :32].ravel()[: num_rows * 32] == text_N[begin : begin + num_rows * 32]).all()
+        assert jumps in ([], [num_rows]) and (not jumps or lane == lanes - 1), "but at the end of the text"
+        starts = [n for n in range(len(pieces)) if (lane * num_rows + n) % (lanes * num_rows) == 0]
+        assert all(batches[n].resets_R[lane] for n in starts), "which begins without what stood at its end"
+    assert targets(batches[:num_rows]) == targets(batches[num_rows:]) == Counter(text_N[1 : 1 + 32 * lanes * num_rows])
+    share = np.mean([batch.resets_R for batch in batches])
+    assert 0.15 < share < 0.4
+    assert np.array_equal(dataset.gather(dataset.draw(7, 3), np.array([1])).resets_R, batches[1].resets_R[3:4])
+    never = section(corpus_file, packing="streams").open(3, batch_size=lanes)
+    assert (
+        sum(never.gather(never.draw(lanes * n, lanes), np.arange(lanes)).resets_R.sum() for n in range(num_rows)) == 1
+    )
+    assert never.largest(2).resets_R.tolist() == [False, False]
+    assert never.fingerprint != section(corpus_file, packing="streams").open(3, batch_size=4).fingerprint
+    with pytest.raises(
+        ValueError, match=r"make 1\d\d rows of 32, and training\.batch_size asks for 1,000 streams of at"
+    ):
+        section(corpus_file, packing="streams").open(3, batch_size=1000)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"packing": "streams", "truncate": "document"}, "remove the sources' weights and truncate"),
+        ({"reset_probability": 0.1}, "reset_probability has no effect without packing: streams"),
+    ],
+)
+def test_what_streams_leave_no_room_for(settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        section("a", **settings)
+
+
 def test_documents_share_rows_and_nothing_is_lost(corpus_file):
     dataset = section(corpus_file, packing="documents").open(3, batch_size=8)
     file = dataset.files[0]

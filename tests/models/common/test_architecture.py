@@ -48,7 +48,7 @@ def test_a_config_json_comes_back_as_it_was(name):
     section = registry.get(name).config
     architecture = section.architecture
     values = section(size=next(iter(section.sizes))).new_values()
-    lengths = {key: 96 for key in ("context_length", "prediction_length") if key in section.from_data}
+    lengths = dict.fromkeys(section.from_data, 96)
     published = architecture(**(lengths | values)).to_published("float32")
     again = architecture.from_published(published)
     assert again == architecture(**(lengths | values)) and again.to_published("float32") == published

@@ -61,10 +61,13 @@ class TextConfig:
     """Tokens of a row."""
     tokenizer: str | None = None
     """Folder or hub id of the tokenizer; `bytes`: every byte is a token. Unset: that of model.pretrained."""
-    packing: Literal["blocks", "documents"] = "blocks"
+    packing: Literal["blocks", "documents", "streams"] = "blocks"
     """blocks: all documents one after another, an end-of-sequence token after each, cut every max_seq_length tokens.
     documents: whole documents share a row as they fit best, and neither attention nor positions cross their borders;
-    longer ones are cut."""
+    longer ones are cut. streams, for recurrent models: blocks in the order of the text; row j of every global batch
+    goes on where row j of the one before ended."""
+    reset_probability: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """packing: streams only: how likely a row begins without what its stream has left behind."""
     truncate: Literal["nothing", "document"] = "nothing"
     """document: only the first max_seq_length tokens of each document are used, as scripts do that tokenise with
     truncation."""
@@ -90,6 +93,13 @@ class TextConfig:
             )
         if self.loss_on != "answers" and not any(source.messages_column for source in self.sources):
             raise ValueError("loss_on has no effect without a source of conversations (messages_column); remove it")
+
+        if self.packing == "streams" and (self.is_mixture or self.truncate != "nothing"):
+            raise ValueError(
+                "packing: streams reads every token in the order of the text; remove the sources' weights and truncate"
+            )
+        if self.reset_probability and self.packing != "streams":
+            raise ValueError("reset_probability has no effect without packing: streams; remove it")
 
     @property
     def is_mixture(self) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from foreloom.data.batch import SourceStatistics
-from foreloom.data.hashing import permute
+from foreloom.data.hashing import permute, uniform
 from foreloom.data.text.config import TextConfig
 from foreloom.data.text.corpus import Corpus, Rows, block_rows, document_rows
 from foreloom.data.text.token_file import NOT_LEARNED, TokenFile
@@ -38,6 +38,8 @@ class Tokens:
     num_bytes_R: np.ndarray
     """Bytes of text that the targets stand for."""
     sample_R: np.ndarray
+    resets_R: np.ndarray | None = None
+    """bool: the row begins anew, without what its stream has left behind; None where rows are of no streams."""
 
     @property
     def num_rows(self) -> int:
@@ -150,13 +152,20 @@ class DrawnRows(NamedTuple):
 
 
 class TextDataset:
-    """`batch.Dataset` over token files, one a source of `config`, without the documents that are held out."""
+    """`batch.Dataset` over token files, one a source of `config`, without the documents that are held out.
+
+    `num_lanes`: the streams of `packing: streams`, a row of each in every global batch. The text is cut into as many
+    stretches; a lane reads one an epoch, and the next one of the text in the next, so that it never jumps but at the
+    text's end.
+    """
 
     num_sample_rows: int | None = 1
 
-    def __init__(self, config: TextConfig, files: Sequence[TokenFile], tokenizer: TextTokenizer, *, seed: int) -> None:
+    def __init__(
+        self, config: TextConfig, files: Sequence[TokenFile], tokenizer: TextTokenizer, *, seed: int, num_lanes: int = 1
+    ) -> None:
         self.config, self.files, self.tokenizer = config, files, tokenizer
-        self._seed = seed
+        self._seed, self._num_lanes = seed, num_lanes if config.packing == "streams" else 1
         kept = [np.flatnonzero(~held_out(file, config.holdout)) for file in files]
         self._num_held_out = [len(file.end_D) - len(one) for file, one in zip(files, kept, strict=True)]
         groups = [[number] for number in range(len(files))] if config.is_mixture else [range(len(files))]
@@ -166,7 +175,9 @@ class TextDataset:
         self.rows = [cut(corpus, config.max_seq_length) for corpus in self.corpora]
         self._length = [rows.length_N for rows in self.rows]
         self._check()
-        self.num_epoch_samples: int | None = None if config.is_mixture else len(self.rows[0])
+        self.num_epoch_samples: int | None = len(self.rows[0]) // self._num_lanes * self._num_lanes
+        if config.is_mixture:
+            self.num_epoch_samples = None
         self._mixture = None
         if config.is_mixture:
             means = [length_N.mean() for length_N in self._length]
@@ -182,10 +193,21 @@ class TextDataset:
         row_N, length_N = np.empty_like(index_N), np.empty_like(index_N)
         for stream, rows in enumerate(self.rows):
             its = np.flatnonzero(stream_N == stream)
-            epoch, place = np.divmod(number_N[its], len(rows))
-            row_N[its] = permute(self._seed, f"text {stream}", epoch, place, len(rows))
+            if self.config.packing == "streams":
+                row_N[its] = self._row_of_lanes(number_N[its])
+            else:
+                epoch, place = np.divmod(number_N[its], len(rows))
+                row_N[its] = permute(self._seed, f"text {stream}", epoch, place, len(rows))
             length_N[its] = self._length[stream][row_N[its]]
         return DrawnRows(first, np.ones(count, np.int64), length_N, stream_N, row_N)
+
+    def _row_of_lanes(self, index_N: np.ndarray) -> np.ndarray:
+        """Sample i is the next row of lane i % num_lanes."""
+        assert self.num_epoch_samples is not None
+        num_rows = self.num_epoch_samples // self._num_lanes
+        round_N, lane_N = np.divmod(index_N, self._num_lanes)
+        epoch_N, place_N = np.divmod(round_N, num_rows)
+        return (lane_N + epoch_N) % self._num_lanes * num_rows + place_N
 
     def gather(self, drawn: DrawnRows, positions: np.ndarray) -> Tokens:
         """Those of the drawn samples, read."""
@@ -194,16 +216,16 @@ class TextDataset:
             read_row(self.corpora[stream], self.rows[stream], row)
             for stream, row in zip(drawn.stream_N[positions], drawn.row_N[positions].tolist(), strict=True)
         ]
-        return stacked(found, drawn.first + positions, pad=self.tokenizer.pad_id, has_borders=has_borders)
+        sample_R = drawn.first + positions
+        tokens = stacked(found, sample_R, pad=self.tokenizer.pad_id, has_borders=has_borders)
+        if self.config.packing != "streams":
+            return tokens
+        resets_R = uniform(self._seed, "text", "resets", sample_R) < self.config.reset_probability
+        return replace(tokens, resets_R=resets_R | (drawn.row_N[positions] == 0))  # the text begins anew
 
     def largest(self, num_rows: int) -> Tokens:
-        """Full rows, of two documents each where documents share rows."""
-        length = self.config.max_seq_length
-        token_RT = np.arange(num_rows * length).reshape(num_rows, length) % self.tokenizer.vocabulary_size
-        position_T = np.r_[np.arange(length // 2), np.arange(length - length // 2)]
-        has_borders = self.config.packing == "documents"
-        position_RT = np.tile(position_T, (num_rows, 1)) if has_borders else None
-        return Tokens(token_RT, token_RT, position_RT, np.ones(num_rows), np.full(num_rows, -1))
+        """See `full_rows`."""
+        return full_rows(self.config, self.tokenizer, num_rows)
 
     def facts(self, drawn: DrawnRows) -> list[dict[str, Any]]:
         """The documents of each sample, by source and number there, and how its text begins."""
@@ -256,14 +278,20 @@ class TextDataset:
                     f"{names}: {corpus.num_tokens:,} tokens make no row of {self.config.max_seq_length:,} and one to "
                     "tell; lower data.max_seq_length, or set data.packing: documents."
                 )
+            if len(rows) < self._num_lanes:
+                raise ValueError(
+                    f"{names}: {corpus.num_tokens:,} tokens make {len(rows):,} rows of {self.config.max_seq_length:,}, "
+                    f"and training.batch_size asks for {self._num_lanes:,} streams of at least one; lower one of the "
+                    "two."
+                )
 
     @property
     def num_lost_tokens(self) -> int:
         """That never are targets, though they follow another: the remainders of blocks, and what was cut off."""
         remainder = 0
-        if self.config.packing == "blocks":
+        if self.config.packing != "documents":
             remainder = sum(
-                corpus.num_tokens - 1 - len(rows) * self.config.max_seq_length
+                corpus.num_tokens - 1 - len(rows) // self._num_lanes * self._num_lanes * self.config.max_seq_length
                 for corpus, rows in zip(self.corpora, self.rows, strict=True)
             )
         return remainder + sum(corpus.num_cut_tokens for corpus in self.corpora)
@@ -273,10 +301,23 @@ class TextDataset:
         names = ("max_seq_length", "packing", "truncate", "holdout")
         decides = {f"data.{name}": str(getattr(self.config, name)) for name in names}
         decides |= {"training.seed": str(self._seed), "the order of samples": "version 1"}
+        if self.config.packing == "streams":
+            decides |= {"training.batch_size": str(self._num_lanes)}
+            decides |= {"data.reset_probability": str(self.config.reset_probability)}
         for number, (source, file) in enumerate(zip(self.config.sources, self.files, strict=True)):
             decides[f"data.sources.{number}.weight"] = str(source.weight)
             decides[f"text or tokenizer of data.sources.{number}"] = file.key.rpartition("-")[2]
         return decides
+
+
+def full_rows(config: TextConfig, tokenizer: TextTokenizer, num_rows: int) -> Tokens:
+    """Rows as long as any, of two documents each where documents share rows; nothing is read."""
+    length = config.max_seq_length
+    token_RT = np.arange(num_rows * length).reshape(num_rows, length) % tokenizer.vocabulary_size
+    position_T = np.r_[np.arange(length // 2), np.arange(length - length // 2)]
+    position_RT = np.tile(position_T, (num_rows, 1)) if config.packing == "documents" else None
+    resets_R = np.zeros(num_rows, bool) if config.packing == "streams" else None
+    return Tokens(token_RT, token_RT, position_RT, np.ones(num_rows), np.full(num_rows, -1), resets_R)
 
 
 def held_out(file: TokenFile, share: float) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from foreloom.config.section import section
 from foreloom.data.batch import Find, Problem
 from foreloom.data.text.config import TextConfig, TextValidation
-from foreloom.data.text.dataset import TextDataset, held_out
+from foreloom.data.text.dataset import TextDataset, Tokens, full_rows, held_out
 from foreloom.data.text.held_out import HeldOutText
 from foreloom.data.text.token_file import is_made, token_file
 from foreloom.data.text.tokenizer import TextTokenizer, load_tokenizer
@@ -38,14 +38,18 @@ class TextData(TextConfig):
         return load_tokenizer(self.tokenizer)
 
     def open(self, seed: int, *, batch_size: int) -> TextDataset:
-        """The rows of a run, whatever the batches. Raises ValueError where the text is too little for one."""
+        """The rows of a run, whatever the batches, but for streams. Raises ValueError where the text is too little."""
         tokenizer = self.its_tokenizer
         files = [token_file(source, self, tokenizer) for source in self.sources]
-        dataset = TextDataset(self, files, tokenizer, seed=seed)
+        dataset = TextDataset(self, files, tokenizer, seed=seed, num_lanes=batch_size)
         if lost := dataset.num_lost_tokens:
             why = "cut off by data.truncate and left at the end" if self.truncate == "document" else "left at the end"
             logger.info("%s tokens are never learned: %s of the corpus", f"{lost:,}", why)
         return dataset
+
+    def full_rows(self, num_rows: int) -> Tokens:
+        """See `DataSection.full_rows`."""
+        return full_rows(self, self.its_tokenizer, num_rows)
 
     def held_out(
         self, validation: TextValidation, dataset: TextDataset, *, micro_batch_size: int, rank: int, world_size: int

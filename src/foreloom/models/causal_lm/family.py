@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from foreloom.data.batch import DataSection
 from foreloom.distributed.sharding import Sharding
 from foreloom.models.causal_lm import folder
 from foreloom.models.causal_lm.config import CausalLmConfig
 from foreloom.models.causal_lm.generate import TextGenerator
 from foreloom.models.causal_lm.model import CausalLm
-from foreloom.models.common.count import ParameterGroup, count_parameters, with_ends
+from foreloom.models.common.count import ParameterGroup, count_parameters, flops_of_row, with_ends
 from foreloom.models.common.lora import LoraHooks
+from foreloom.models.common.text import continuations, figures, loss_units, text_batch, text_data, text_for_attention
 from foreloom.models.family import ExpertHooks, ModelFamily
-
-
-def data() -> type[DataSection]:
-    """Text. Imported when it is asked for: whoever loads a model to generate needs none of it."""
-    from foreloom.data.text.section import TextData
-
-    return TextData
 
 
 def data_for(config: CausalLmConfig, text: Any) -> Any:
@@ -40,9 +31,7 @@ def data_for(config: CausalLmConfig, text: Any) -> Any:
             f"data.max_seq_length is {text.max_seq_length:,} and the model reads at most {limit:,} tokens "
             "(max_position_embeddings); lower it."
         )
-    if text.tokenizer is None and config.pretrained is not None:
-        return dataclasses.replace(text, tokenizer=config.pretrained)
-    return text
+    return text_for_attention(config, text)
 
 
 def build(config: CausalLmConfig, text: Any) -> CausalLm:
@@ -53,34 +42,11 @@ def build(config: CausalLmConfig, text: Any) -> CausalLm:
 def batch(module: nn.Module, tokens: Any, device: torch.device) -> Mapping[str, Any]:
     """Rows as tensors. Flash attention is told of documents' borders by the positions of one long row."""
     assert isinstance(module, CausalLm)
-    arrays = {"input_ids": tokens.token_RT, "labels": tokens.target_RT}
-    if tokens.position_RT is not None:
-        arrays["position_ids"] = tokens.position_RT
-        if module.lm.config._attn_implementation == "flash_attention_2":
-            arrays = {name: values.reshape(1, -1) for name, values in arrays.items()}
-    tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}
-    tensors["num_bytes"] = torch.tensor(float(tokens.num_bytes_R.sum()), dtype=torch.float32)
-    if device.type == "cuda":
-        tensors = {name: value.pin_memory() for name, value in tensors.items()}
-    return {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
-
-
-def figures(module: nn.Module, tally: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Perplexity, e to the mean loss of a token; and the loss in bits per byte of text, which models with other
-    tokenizers share."""
-    loss, count = tally["token_loss"]
-    if not count:
-        return {}
-    named = {"perplexity": float(np.exp(loss / count))}
-    if "text_bytes" in tally and (num_bytes := float(tally["text_bytes"][0])):
-        named["bits_per_byte"] = float(loss) / math.log(2) / num_bytes
-    return named
-
-
-def continuations(module: nn.Module, validation: Any) -> list[tuple[str, str]]:
-    """The likeliest ones of the recipe's prompts."""
-    its = TextGenerator(module).generate(validation.prompts, max_new_tokens=validation.prompt_tokens, temperature=0)
-    return list(zip(validation.prompts, its, strict=True))
+    tensors = text_batch(tokens, device)
+    if tokens.position_RT is not None and module.lm.config._attn_implementation == "flash_attention_2":
+        rows = ("input_ids", "labels", "position_ids")
+        tensors |= {name: tensors[name].reshape(1, -1) for name in rows}
+    return tensors
 
 
 _GROUPS = {
@@ -100,31 +66,25 @@ def parameter_groups(module: nn.Module) -> tuple[ParameterGroup, ...]:
 
 
 def flops_per_row(module: nn.Module, text: Any) -> float:
-    """Forward and backward FLOPs of one row of T tokens: 6 T for each weight of a matrix product, and 6 L T w A for
-    attention over the w tokens before on average (T / 2, fewer in layers of a sliding window), L layers whose heads are
-    A wide together."""
+    """See `count.flops_of_row`: a token attends to T / 2 tokens before on average, fewer in layers of a sliding
+    window, over the heads' width together."""
     assert isinstance(module, CausalLm)
     config, length = module.lm.config.get_text_config(), text.max_seq_length
     table = module.lm.get_input_embeddings().weight
     is_tied = module.lm.get_output_embeddings().weight is table
-    weights = sum(p.numel() for p in module.parameters() if p.ndim > 1 and (p is not table or is_tied))
+    positions = [p for name, p in module.named_parameters() if re.search(r"wpe|embed_positions", name)]
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
     window = getattr(config, "sliding_window", None) or length
     seen = sum(min(window, length / 2) if kind == "sliding_attention" else length / 2 for kind in kinds)
-    return 6.0 * length * weights + 12.0 * length * seen * width * config.num_attention_heads
-
-
-def loss_units(module: nn.Module) -> tuple[Any, ...]:
-    """Tokens, of which another tokenizer has others."""
-    assert isinstance(module, CausalLm)
-    return type(module.tokenizer).__name__, len(module.tokenizer)
+    lookups = positions if is_tied else [table, *positions]
+    return flops_of_row(module, length, lookups=lookups, attended=seen * width * config.num_attention_heads)
 
 
 FAMILY = ModelFamily(
     name="causal_lm",
     config=CausalLmConfig,
-    data=data,
+    data=text_data,
     data_for=data_for,
     build=build,
     initialize=folder.initialize,
@@ -136,7 +96,7 @@ FAMILY = ModelFamily(
     load=folder.load,
     save=folder.save,
     generator=TextGenerator,
-    continuations=continuations,
+    continuations=continuations(TextGenerator),
     flops_per_row=flops_per_row,
     parts=parameter_groups,
     kinds=with_ends(outputs=("lm_head", "embed_out")),

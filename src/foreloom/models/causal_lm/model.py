@@ -5,26 +5,17 @@ Axes: R rows, T tokens, N = R T, D width, V words of the vocabulary.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from foreloom.models.family import Tally
-from foreloom.objectives.linear_cross_entropy import linear_cross_entropy
-from foreloom.objectives.loss import Loss, cross_entropy
+from foreloom.models.common.text import TextOutput, head_output, text_output
+from foreloom.objectives.loss import cross_entropy
 
 _PROBE_TOKENS = 6
 _TOLERANCE = 1e-3
 """Of the probes, relative to the largest logit: in float32 the ways differ by rounding alone."""
-
-
-class CausalLmOutput(NamedTuple):
-    """See `family.ModelOutput`."""
-
-    loss: Tensor
-    objective: Loss
-    tally: Tally
 
 
 class CausalLm(nn.Module):
@@ -40,27 +31,23 @@ class CausalLm(nn.Module):
 
     def forward(
         self, input_ids: Tensor, labels: Tensor, position_ids: Tensor | None = None, num_bytes: Tensor | None = None
-    ) -> CausalLmOutput:
+    ) -> TextOutput:
         """`labels` (R, T): the token after each, -100 where none is to be told. `position_ids` (R, T) begin anew with
         each document, and attention stops there. `num_bytes`: of the text that the labels stand for."""
         its = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
-        label_N = labels.flatten()
-        count = (label_N != -100).sum()
         if self.has_plain_head:
-            h_ND = self.lm.base_model(**its).last_hidden_state.flatten(0, 1)
             head = self.lm.get_output_embeddings()
-            z_loss = self.z_loss if self.training else 0.0
-            total, entropy = linear_cross_entropy(
-                h_ND, head.weight, label_N, bias_V=head.bias, softcap=self._softcap, z_loss=z_loss
+            return head_output(
+                self.lm.base_model(**its).last_hidden_state,
+                head.weight,
+                labels,
+                num_bytes,
+                bias_V=head.bias,
+                softcap=self._softcap,
+                z_loss=self.z_loss if self.training else 0.0,
             )
-        else:
-            total = cross_entropy(self.lm(**its).logits, labels).sum
-            entropy = total.detach()
-        objective = Loss(total, count)
-        tally = {"token_loss": torch.stack([entropy, count.float()])}
-        if num_bytes is not None:
-            tally["text_bytes"] = num_bytes.detach().reshape(1)
-        return CausalLmOutput(objective.mean, objective, tally)
+        total = cross_entropy(self.lm(**its).logits, labels).sum
+        return text_output(total, total.detach(), labels, num_bytes)
 
     @property
     def _softcap(self) -> float | None:
@@ -95,7 +82,7 @@ class CausalLm(nn.Module):
         plain_TV = self.lm.get_output_embeddings()(h_TD)
         if self._softcap:
             plain_TV = torch.tanh(plain_TV / self._softcap) * self._softcap
-        return _agree(plain_TV, logits_TV)
+        return agree(plain_TV, logits_TV)
 
     def _has_borders(self, token_T: Tensor) -> bool:
         """Does a document give the same behind another as alone?"""
@@ -103,8 +90,9 @@ class CausalLm(nn.Module):
         position_T = torch.arange(_PROBE_TOKENS).repeat(2)
         behind_TV = self.lm(input_ids=token_T[None], position_ids=position_T[None], use_cache=False).logits[0]
         alone_TV = self.lm(input_ids=second_T[None], use_cache=False).logits[0]
-        return _agree(behind_TV[_PROBE_TOKENS:], alone_TV)
+        return agree(behind_TV[_PROBE_TOKENS:], alone_TV)
 
 
-def _agree(one: Tensor, other: Tensor) -> bool:
+def agree(one: Tensor, other: Tensor) -> bool:
+    """Are these the same logits but for rounding?"""
     return bool((one - other).abs().max() <= _TOLERANCE * other.abs().max().clamp(min=1e-6))

@@ -134,13 +134,14 @@ class ModelSection:
         }
         return defaults | dict(self.sizes[self.size]) | self.given()
 
-    def new_values_for(self, needed: Mapping[str, int]) -> dict[str, Any]:
-        """`new_values`, and those left to the data as they are `needed`; ValueError where less is set."""
+    def new_values_for(self, needed: Mapping[str, int], *, of: str = "windows") -> dict[str, Any]:
+        """`new_values`, and those left to the data as they are `needed`; ValueError where less is set. `of`: what the
+        data are cut into, for people."""
         values = {**needed, **self.new_values()}
         for name, number in needed.items():
             if values[name] < number:
                 raise ValueError(
-                    f"model.{name} is {values[name]} and the data's windows need {number}; raise it or leave it out."
+                    f"model.{name} is {values[name]} and the data's {of} need {number}; raise it or leave it out."
                 )
         return values
 

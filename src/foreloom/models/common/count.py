@@ -1,4 +1,5 @@
-"""The parameters of a model by what they are for, of what kind they are, and how many a forecast runs through."""
+"""The parameters of a model by what they are for, of what kind they are, how many a forecast runs through; and what a
+row costs."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,39 @@ def count_parameters(
 def by_child(module: nn.Module) -> tuple[ParameterGroup, ...]:
     """A group for each child of the module that has parameters: for families without experts."""
     return count_parameters(module, {rf"^{name}\.": name.replace("_", " ") for name, _ in module.named_children()})
+
+
+@dataclass(frozen=True)
+class ParameterTotals:
+    """How many parameters a language model has, by the two conventions that scaling laws use."""
+
+    total: int
+    embedding: int
+    """Tables of tokens and of positions, and a head of its own: what grows with the vocabulary or the length alone."""
+
+    @property
+    def non_embedding(self) -> int:
+        """As Kaplan et al. 2020 count."""
+        return self.total - self.embedding
+
+
+def parameter_totals(groups: Sequence[ParameterGroup]) -> ParameterTotals:
+    """Of a family's `parts`, of which `embedding` and `head` are the ends."""
+    ends = sum(group.num_parameters for group in groups if group.name in ("embedding", "head"))
+    return ParameterTotals(sum(group.num_parameters for group in groups), ends)
+
+
+def flops_of_row(module: nn.Module, num_tokens: int, *, lookups: Sequence[Tensor], attended: float = 0) -> float:
+    """Forward and backward FLOPs of a row of tokens: 2 a multiply-add, and backward costs twice the forward.
+
+    A token costs 6 for each weight that it is multiplied with: every matrix once, but for the `lookups`, tables that
+    are only looked up (a tied one is the head, and counts). And 12 for each number of the keys that it attends to:
+    `attended` is their sum over layers, on average over tokens; a causal token sees half of a row, so L layers D wide
+    have L D T / 2, 6 L D T FLOPs a token. Norms, activations and softmax are not counted.
+    """
+    tables = {id(one) for one in lookups}
+    weights = sum(p.numel() for p in module.parameters() if p.ndim > 1 and id(p) not in tables)
+    return float(num_tokens) * (6.0 * weights + 12.0 * attended)
 
 
 class ParameterKind(StrEnum):

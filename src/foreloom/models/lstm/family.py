@@ -1,0 +1,168 @@
+"""The LSTM for the rest of foreloom: how one is built, begun, fed, carried on, counted and asked.
+
+Axes: R rows, T tokens, P pieces of documents.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from foreloom.distributed.sharding import Sharding
+from foreloom.models.common.count import ParameterGroup, count_parameters, flops_of_row, with_ends
+from foreloom.models.common.hub_folder import HubFolder, resolve_folder
+from foreloom.models.common.initialize import orthogonal_by_name, std_of, uniform_by_name
+from foreloom.models.common.text import (
+    NO_TARGET,
+    StepwiseGenerator,
+    check_vocabulary,
+    continuations,
+    figures,
+    load_with_tokenizer,
+    loss_units,
+    save_with_tokenizer,
+    text_batch,
+    text_data,
+    with_tokenizer,
+)
+from foreloom.models.family import ExpertHooks, ModelFamily
+from foreloom.models.lstm.architecture import MODEL_CLASS, Architecture, LstmConfig
+from foreloom.models.lstm.model import Layer, Lstm
+
+EMBEDDING_STD = 0.1 / 3**0.5
+"""Uniform between -0.1 and 0.1 (Merity et al. 2018)."""
+
+
+def recognises(config: Mapping[str, Any]) -> bool:
+    """Is this config.json one of ours?"""
+    return config.get("architectures") == [MODEL_CLASS]
+
+
+FOLDER = HubFolder("LSTM", recognises, Architecture, Lstm)
+
+
+def build(config: LstmConfig, text: Any) -> Lstm:
+    """A new model without values for the data section's tokenizer, or a pretrained one.
+
+    ValueError where the tokenizer has more words than a pretrained model.
+    """
+    tokenizer = text.its_tokenizer
+    if config.pretrained is None:
+        model = FOLDER.empty(Architecture(vocab_size=tokenizer.vocabulary_size, **config.new_values()))
+    else:
+        model = load_with_tokenizer(FOLDER, resolve_folder(config.pretrained))
+        check_vocabulary(model.architecture.vocab_size, tokenizer)
+        model.architecture = model.architecture.replace(**config.given())
+    for layer in model.modules():
+        if isinstance(layer, Layer):
+            layer.recurrent_dropout = model.architecture.recurrent_dropout
+    model.tokenizer = tokenizer.hf
+    model.bptt_length, model.label_smoothing = config.bptt_length, config.label_smoothing
+    return model
+
+
+def initial_stds(model: nn.Module) -> dict[str, float]:
+    """The standard deviation that each matrix begins with, by name: 0.058 of the embedding, Xavier's of each gate's
+    input matrix and of the head, 1 / sqrt(D) of the recurrent ones, which are orthogonal."""
+    arch = Architecture.of(model)
+    xavier = lambda fan_out: std_of("xavier", arch.d_model, fan_out, ends_branch=False, num_layers=arch.num_layers)
+    stds = {"embedding.weight": EMBEDDING_STD}
+    for index in range(arch.num_layers):
+        stds[f"layers.{index}.weight_ih"] = xavier(arch.d_model)
+        stds[f"layers.{index}.weight_hh"] = arch.d_model**-0.5
+    return stds if arch.tie_embeddings else stds | {"head.weight": xavier(arch.vocab_size)}
+
+
+def initialize(model: nn.Module, seed: int) -> None:
+    """Matrices by `initial_stds`, each by its name; gains are 1, biases 0 but for `Architecture.forget_bias`."""
+    arch, stds = Architecture.of(model), initial_stds(model)
+    for name, parameter in model.named_parameters():
+        if name.endswith("weight_hh"):
+            orthogonal_by_name(parameter, name, seed, num_blocks=4)
+        elif name in stds:
+            uniform_by_name(parameter, name, seed, stds[name])
+        else:
+            nn.init.constant_(parameter, float(name.endswith("norm.weight")))
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, Layer):
+                layer.bias[arch.d_model : 2 * arch.d_model] = arch.forget_bias
+
+
+def batch(module: nn.Module, tokens: Any, device: torch.device) -> Mapping[str, Tensor]:
+    """Rows as tensors; of documents that share rows, each piece is a row of its own, as a state knows no borders."""
+    if tokens.position_RT is not None:
+        tokens = _apart(tokens)
+    tensors = text_batch(tokens, device)
+    if tokens.resets_R is not None:
+        tensors["resets"] = torch.from_numpy(tokens.resets_R).to(device)
+    return tensors
+
+
+def _apart(tokens: Any) -> Any:
+    begins_RT = tokens.position_RT == 0
+    begins_RT[:, 0] = True
+    begin_P = np.flatnonzero(begins_RT)
+    end_P = np.r_[begin_P[1:], begins_RT.size]
+    token_N, target_N = tokens.token_RT.ravel(), tokens.target_RT.ravel()
+    counts_P = np.add.reduceat(target_N != NO_TARGET, begin_P)
+    kept = np.flatnonzero(counts_P) if counts_P.any() else np.array([0])  # what fills up a row counts nothing
+    begin_P, length_P = begin_P[kept], (end_P - begin_P)[kept]
+    step_T = np.arange(length_P.max())
+    is_there_PT = step_T < length_P[:, None]
+    place_PT = np.where(is_there_PT, begin_P[:, None] + step_T, 0)
+    return dataclasses.replace(
+        tokens,
+        token_RT=np.where(is_there_PT, token_N[place_PT], 0),
+        target_RT=np.where(is_there_PT, target_N[place_PT], NO_TARGET),
+        position_RT=None,
+    )
+
+
+def carry(module: nn.Module, lanes: int, device: torch.device) -> Mapping[str, Tensor]:
+    """The state before any text."""
+    assert isinstance(module, Lstm)
+    return {name: value.to(device) for name, value in module.beginning(lanes).items()}
+
+
+_GROUPS = {r"^embedding\.": "embedding", r"^head\.": "head", r"norm\.": "norms", r"": "recurrent"}
+
+
+def parameter_groups(module: nn.Module) -> tuple[ParameterGroup, ...]:
+    """What its parameters are for."""
+    return count_parameters(module, _GROUPS)
+
+
+def flops_per_row(module: nn.Module, text: Any) -> float:
+    """See `count.flops_of_row`: a layer costs 8 D^2 weights a token, those of the recurrence included."""
+    assert isinstance(module, Lstm)
+    lookups = [] if module.head is None else [module.embedding.weight]
+    return flops_of_row(module, text.max_seq_length, lookups=lookups)
+
+
+FAMILY = ModelFamily(
+    name="lstm",
+    config=LstmConfig,
+    data=text_data,
+    data_for=with_tokenizer,
+    build=build,
+    initialize=initialize,
+    batch=batch,
+    sharding=Sharding(blocks=("layers.*",)),
+    recognises=recognises,
+    load=lambda folder: load_with_tokenizer(FOLDER, folder),
+    save=save_with_tokenizer(FOLDER),
+    generator=StepwiseGenerator,
+    continuations=continuations(StepwiseGenerator),
+    flops_per_row=flops_per_row,
+    parts=parameter_groups,
+    kinds=with_ends(outputs=("head",)),
+    loss_units=loss_units,
+    experts=ExpertHooks(figures=figures),
+    carry=carry,
+)
