@@ -90,8 +90,9 @@ def basin_figure(basins: Sequence[Basin]) -> Figure:
     axes = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
     losses = [loss for one in basins for loss in one.losses.values() if math.isfinite(loss)]
     lowest = min(losses, default=0.0)
-    # The basin, not what diverged, decides the height.
-    highest = min(max(losses, default=1.0), max((one.losses[min(one.losses)] for one in basins), default=1.0))
+    # The basins, not what diverged, decide the height.
+    most = [sorted(one.losses.values())[round(0.8 * (len(one.losses) - 1))] for one in basins]
+    highest = min(max(losses, default=1.0), max(most))
     for ax, kind in zip(axes, kinds, strict=True):
         own = [one for one in basins if one.kind == kind]
         for number, one in enumerate(own):

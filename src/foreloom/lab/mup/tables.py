@@ -86,9 +86,10 @@ def summary_table(checks: Sequence[Check]) -> ScoreTable:
     of = {(check.kind, one.module, one.step): one.delta_slope for check in checks for one in check.slopes}
     modules = list(dict.fromkeys(one.module for check in checks for one in check.slopes))
     columns = [Column("module", "text")]
-    columns += [Column(f"{check.kind} step {step}", "score") for check in checks for step in (1, last)]
+    columns += [Column(f"{check.kind} step {step}", "score") for check in checks for step in sorted({1, last})]
     rows: list[list[Cell]] = [
-        [module, *(of.get((check.kind, module, step)) for check in checks for step in (1, last))] for module in modules
+        [module, *(of.get((check.kind, module, step)) for check in checks for step in sorted({1, last}))]
+        for module in modules
     ]
     first = checks[0]
     title = f"How each module's change grows: slope on log2 {first.axis} ({', '.join(map(str, first.sizes))})"

@@ -70,9 +70,11 @@ class Bench:
         self._config = config
         self.dataset = self.data.open(self.training.seed, batch_size=self.training.batch_size)
         self.loader = BatchLoader(
-            self.dataset, batch_size=self.training.batch_size, micro_batch_size=self.training.micro_batch_size,
+            self.dataset,
+            batch_size=self.training.batch_size,
+            micro_batch_size=0 if self.training.micro_batch_size == "auto" else self.training.micro_batch_size,
             num_prefetch=0,
-        )  # fmt: skip
+        )
 
     def config(self, kind: str) -> ParametrizationConfig:
         """The recipe's parametrization where it is of that kind; else one of that kind from the same base."""
