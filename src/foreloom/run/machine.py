@@ -99,8 +99,8 @@ def choose_threads(
     """Of each of `ranks_here` ranks that share the machine: an equal part of the cores allowed, of which none is kept
     back for the loader, whose one thread copies more than it computes.
 
-    A quarter of the cores, 6 at most, where it is forced, and on a login node that has given us no part of our own.
-    Else OMP_NUM_THREADS counts, but for the 1 that torchrun sets where it starts several ranks.
+    A quarter of the cores, 6 at most, where it is forced. Else OMP_NUM_THREADS counts, but for the 1 that torchrun sets
+    where it starts several ranks; else that quarter again on a login node that has given us no part of our own.
     """
     cores = machine.cores_allowed
     share = max(1, cores // ranks_here)

@@ -117,6 +117,8 @@ def count_memory(
         live.begin_anew()
         step.rehearse(micro_batch, accumulates=accumulates or world_size > 1)
         terms = labels.at_peak()
+        if world_size > 1:  # buckets, of what took no part too
+            terms["gradients"] = sum(p.nbytes for p in step.parameters)
         if shape.strategy == "fsdp":
             terms |= _of_a_shard(parallel, blocks, optimizer, shape.dp_shard)
     return MemoryUse(num_rows, {term: terms.get(term, 0) for term in TERMS}, labels.kept_bytes, shape.strategy)

@@ -143,6 +143,7 @@ class OptimizerStep:
             sums.add(output)
             if self._carry:
                 self._carry.note(lane_R, output.carry)
+            del output  # or its forecasts would live through the next forward
 
     def _agree(self, failure: str) -> None:
         """Go on where every rank has its gradients, which are then added; else none does. Collective."""
