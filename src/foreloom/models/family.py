@@ -18,8 +18,19 @@ from foreloom.data.batch import DataSection
 from foreloom.data.forecast_input import ForecastInput
 from foreloom.distributed.sharding import Sharding
 from foreloom.models.common.count import ParameterGroup, ParameterKind, by_child, by_shape
+from foreloom.models.common.hub_folder import HubFolder
 from foreloom.models.common.lora import LoraHooks
 from foreloom.models.common.parametrization import ScalingHooks
+from foreloom.models.common.text import (
+    StepwiseGenerator,
+    continuations,
+    figures,
+    load_with_tokenizer,
+    loss_units,
+    save_with_tokenizer,
+    text_data,
+    text_for_attention,
+)
 
 
 class Forecaster(Protocol):
@@ -252,6 +263,23 @@ class ModelFamily:
     gives back theirs in its output."""
     teach_transformers: Callable[[], None] = _known_already
     """teach_transformers(): register the family with transformers' Auto classes; see `foreloom.hub`."""
+
+
+def text_family(folder: HubFolder[Any], **record: Any) -> ModelFamily:
+    """A family of stepwise models of text (`common.text`) whose `folder` is foreloom's own: what all such have, and
+    what `record` says."""
+    shared: dict[str, Any] = {
+        "data": text_data,
+        "data_for": text_for_attention,
+        "recognises": folder.recognises,
+        "load": lambda path: load_with_tokenizer(folder, path),
+        "save": save_with_tokenizer(folder),
+        "generator": StepwiseGenerator,
+        "continuations": continuations(StepwiseGenerator),
+        "loss_units": loss_units,
+        "experts": ExpertHooks(figures=figures),
+    }
+    return ModelFamily(**(shared | record))
 
 
 def forecaster_of(family: ModelFamily, module: nn.Module) -> Forecaster:

@@ -79,6 +79,31 @@ class PublishedArchitecture:
         return dict.fromkeys([name for name in ("dtype", "torch_dtype") if name in self.published] or [key], dtype)
 
 
+class OwnArchitecture(PublishedArchitecture):
+    """Base of those whose config.json is foreloom's own: its keys are the fields."""
+
+    model_class: ClassVar[str]
+    """What `architectures` names."""
+
+    @classmethod
+    def recognises(cls, config: Mapping[str, Any]) -> bool:
+        """Is this config.json one of the family?"""
+        return config.get("architectures") == [cls.model_class]
+
+    @classmethod
+    def from_published(cls, config: Mapping[str, Any]) -> Self:
+        fields = [one for one in dataclasses.fields(cls) if one.name != "published"]
+        missing = [one.name for one in fields if one.default is dataclasses.MISSING and one.name not in config]
+        if missing:
+            raise ValueError(f"config.json lacks {missing[0]}.")
+        return cls.checked({one.name: config[one.name] for one in fields if one.name in config}, config)
+
+    def to_published(self, dtype: str) -> dict[str, Any]:
+        own = {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name != "published"}
+        own |= {"architectures": [self.model_class]} | self.published_dtype(dtype)
+        return dict(sorted((dict(self.published) | own).items()))
+
+
 def check_quantile_levels(levels: Sequence[float]) -> None:
     """ValueError unless there are levels and they ascend between 0 and 1."""
     if list(levels) != sorted(set(levels)) or not all(0 < level < 1 for level in levels):

@@ -23,29 +23,12 @@ from foreloom.models.common.parametrization import (
     heads_of,
     scaled_size,
 )
-from foreloom.models.common.text import (
-    StepwiseGenerator,
-    check_vocabulary,
-    continuations,
-    figures,
-    load_with_tokenizer,
-    loss_units,
-    save_with_tokenizer,
-    text_batch,
-    text_data,
-    text_for_attention,
-)
-from foreloom.models.decoder.architecture import MODEL_CLASS, Architecture, DecoderConfig
+from foreloom.models.common.text import check_vocabulary, load_with_tokenizer, text_batch
+from foreloom.models.decoder.architecture import Architecture, DecoderConfig
 from foreloom.models.decoder.model import Attention, Decoder, FeedForward
-from foreloom.models.family import ExpertHooks, ModelFamily
+from foreloom.models.family import text_family
 
-
-def recognises(config: Mapping[str, Any]) -> bool:
-    """Is this config.json one of ours?"""
-    return config.get("architectures") == [MODEL_CLASS]
-
-
-FOLDER = HubFolder("decoder", recognises, Architecture, Decoder)
+FOLDER = HubFolder("decoder", Architecture.recognises, Architecture, Decoder)
 
 
 def build(config: DecoderConfig, text: Any) -> Decoder:
@@ -172,25 +155,17 @@ def logits(module: nn.Module, arguments: Mapping[str, Any], output: Any) -> Tens
     return F.linear(module.hidden(arguments["input_ids"], arguments.get("position_ids")), module.head_weight)
 
 
-FAMILY = ModelFamily(
+FAMILY = text_family(
+    FOLDER,
     name="decoder",
     config=DecoderConfig,
-    data=text_data,
-    data_for=text_for_attention,
     build=build,
     initialize=initialize,
     batch=lambda module, tokens, device: text_batch(tokens, device),
     sharding=Sharding(blocks=("layers.*",)),
-    recognises=recognises,
-    load=lambda folder: load_with_tokenizer(FOLDER, folder),
-    save=save_with_tokenizer(FOLDER),
-    generator=StepwiseGenerator,
-    continuations=continuations(StepwiseGenerator),
     flops_per_row=flops_per_row,
     parts=parameter_groups,
     kinds=with_ends(outputs=("head",)),
-    loss_units=loss_units,
-    experts=ExpertHooks(figures=figures),
     scaling=ScalingHooks(
         width="d_model",
         depths=("num_layers",),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -13,18 +11,18 @@ from foreloom.models.common.architecture import (
     Count,
     FromArchitecture,
     ModelSection,
+    OwnArchitecture,
     Positive,
-    PublishedArchitecture,
     Share,
     section_of,
 )
 
-MODEL_CLASS = "ForeloomLstm"
-
 
 @dataclass(frozen=True, kw_only=True)
-class Architecture(PublishedArchitecture):
+class Architecture(OwnArchitecture):
     """Everything that shapes an LSTM."""
+
+    model_class: ClassVar[str] = "ForeloomLstm"
 
     vocab_size: Count
     """Words of the tokenizer."""
@@ -56,21 +54,6 @@ class Architecture(PublishedArchitecture):
     def fewest_weights(self) -> tuple[int, int]:
         return 3 * self.num_layers, self.vocab_size * self.d_model + self.num_layers * 8 * self.d_model**2
 
-    @classmethod
-    def from_published(cls, config: Mapping[str, Any]) -> Self:
-        """Read a config.json; ValueError names the key that is missing or will not do."""
-        needed = [field.name for field in _FIELDS if field.default is dataclasses.MISSING]
-        if missing := [name for name in needed if name not in config]:
-            raise ValueError(f"config.json lacks {missing[0]}.")
-        return cls.checked({field.name: config[field.name] for field in _FIELDS if field.name in config}, config)
-
-    def to_published(self, dtype: str) -> dict[str, Any]:
-        """The config.json, with every key of the one this came from."""
-        own = {field.name: getattr(self, field.name) for field in _FIELDS} | {"architectures": [MODEL_CLASS]}
-        return dict(sorted((dict(self.published) | own | self.published_dtype(dtype)).items()))
-
-
-_FIELDS = tuple(field for field in dataclasses.fields(Architecture) if field.name != "published")
 
 SIZES: dict[str, dict[str, Any]] = {
     "test": {"d_model": 32, "num_layers": 2},

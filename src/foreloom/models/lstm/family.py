@@ -1,51 +1,28 @@
-"""The LSTM for the rest of foreloom: how one is built, begun, fed, carried on, counted and asked.
-
-Axes: R rows, T tokens, P pieces of documents.
-"""
+"""The LSTM for the rest of foreloom: how one is built, begun, fed, carried on, counted and asked."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foreloom.distributed.sharding import Sharding
 from foreloom.models.common.count import ParameterGroup, count_parameters, flops_of_row, with_ends
 from foreloom.models.common.hub_folder import HubFolder, resolve_folder
 from foreloom.models.common.initialize import orthogonal_by_name, std_of, uniform_by_name
-from foreloom.models.common.parametrization import Factors, ForwardFactors, ScalingHooks
-from foreloom.models.common.text import (
-    NO_TARGET,
-    StepwiseGenerator,
-    check_vocabulary,
-    continuations,
-    figures,
-    load_with_tokenizer,
-    loss_units,
-    save_with_tokenizer,
-    text_batch,
-    text_data,
-    with_tokenizer,
-)
-from foreloom.models.family import ExpertHooks, ModelFamily
-from foreloom.models.lstm.architecture import MODEL_CLASS, Architecture, LstmConfig
+from foreloom.models.common.recurrent import recurrent_batch
+from foreloom.models.common.text import check_vocabulary, load_with_tokenizer, with_tokenizer
+from foreloom.models.family import text_family
+from foreloom.models.lstm.architecture import Architecture, LstmConfig
 from foreloom.models.lstm.model import Layer, Lstm
 
 EMBEDDING_STD = 0.1 / 3**0.5
 """Uniform between -0.1 and 0.1 (Merity et al. 2018)."""
 
 
-def recognises(config: Mapping[str, Any]) -> bool:
-    """Is this config.json one of ours?"""
-    return config.get("architectures") == [MODEL_CLASS]
-
-
-FOLDER = HubFolder("LSTM", recognises, Architecture, Lstm)
+FOLDER = HubFolder("LSTM", Architecture.recognises, Architecture, Lstm)
 
 
 def build(config: LstmConfig, text: Any) -> Lstm:
@@ -96,36 +73,6 @@ def initialize(model: nn.Module, seed: int) -> None:
                 layer.bias[arch.d_model : 2 * arch.d_model] = arch.forget_bias
 
 
-def batch(module: nn.Module, tokens: Any, device: torch.device) -> Mapping[str, Tensor]:
-    """Rows as tensors; of documents that share rows, each piece is a row of its own, as a state knows no borders."""
-    if tokens.position_RT is not None:
-        tokens = _apart(tokens)
-    tensors = text_batch(tokens, device)
-    if tokens.resets_R is not None:
-        tensors["resets"] = torch.from_numpy(tokens.resets_R).to(device)
-    return tensors
-
-
-def _apart(tokens: Any) -> Any:
-    begins_RT = tokens.position_RT == 0
-    begins_RT[:, 0] = True
-    begin_P = np.flatnonzero(begins_RT)
-    end_P = np.r_[begin_P[1:], begins_RT.size]
-    token_N, target_N = tokens.token_RT.ravel(), tokens.target_RT.ravel()
-    counts_P = np.add.reduceat(target_N != NO_TARGET, begin_P)
-    kept = np.flatnonzero(counts_P) if counts_P.any() else np.array([0])  # what fills up a row counts nothing
-    begin_P, length_P = begin_P[kept], (end_P - begin_P)[kept]
-    step_T = np.arange(length_P.max())
-    is_there_PT = step_T < length_P[:, None]
-    place_PT = np.where(is_there_PT, begin_P[:, None] + step_T, 0)
-    return dataclasses.replace(
-        tokens,
-        token_RT=np.where(is_there_PT, token_N[place_PT], 0),
-        target_RT=np.where(is_there_PT, target_N[place_PT], NO_TARGET),
-        position_RT=None,
-    )
-
-
 def carry(module: nn.Module, lanes: int, device: torch.device) -> Mapping[str, Tensor]:
     """The state before any text."""
     assert isinstance(module, Lstm)
@@ -147,48 +94,17 @@ def flops_per_row(module: nn.Module, text: Any) -> float:
     return flops_of_row(module, text.max_seq_length, lookups=lookups)
 
 
-def with_factors(config: Any, factors: Factors) -> Any:
-    """The section with its scale of the logits multiplied."""
-    if factors.logits == 1:
-        return config
-    return dataclasses.replace(config, logit_scale=config.new_values()["logit_scale"] * factors.logits)
-
-
-def logits(module: nn.Module, arguments: Mapping[str, Any], output: Any) -> Tensor:
-    """(R, T, V) of rows that begin anew, which training does without."""
-    assert isinstance(module, Lstm)
-    token_RT = arguments["input_ids"]
-    return F.linear(module.hidden(token_RT, module.beginning(len(token_RT)))[0], module.head_weight)
-
-
-FAMILY = ModelFamily(
+FAMILY = text_family(
+    FOLDER,
     name="lstm",
     config=LstmConfig,
-    data=text_data,
     data_for=with_tokenizer,
     build=build,
     initialize=initialize,
-    batch=batch,
+    batch=lambda module, tokens, device: recurrent_batch(tokens, device),
     sharding=Sharding(blocks=("layers.*",)),
-    recognises=recognises,
-    load=lambda folder: load_with_tokenizer(FOLDER, folder),
-    save=save_with_tokenizer(FOLDER),
-    generator=StepwiseGenerator,
-    continuations=continuations(StepwiseGenerator),
     flops_per_row=flops_per_row,
     parts=parameter_groups,
     kinds=with_ends(outputs=("head",)),
-    loss_units=loss_units,
-    experts=ExpertHooks(figures=figures),
     carry=carry,
-    scaling=ScalingHooks(
-        width="d_model",
-        depths=("num_layers",),
-        resized=lambda config, width, heads: dataclasses.replace(config, d_model=width),
-        forward=lambda module: ForwardFactors(1, attention=1.0, logits=Architecture.of(module).logit_scale),
-        stds=initial_stds,
-        tied=lambda module: "embedding.weight" if Architecture.of(module).tie_embeddings else None,
-        with_factors=with_factors,
-        logits=logits,
-    ),
 )

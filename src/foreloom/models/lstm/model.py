@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foreloom.models.common.dropout import dropout, keep_mask
+from foreloom.models.common.recurrent import carry_of_rows, state_of_rows
 from foreloom.models.common.text import TextOutput, head_output
 from foreloom.models.lstm.architecture import Architecture
 
@@ -103,9 +104,7 @@ class Lstm(nn.Module):
         """`labels` (R, T): the token after each, -100 where none is to be told. `num_bytes`: of the text that the
         labels stand for. `carry`: what the rows go on from, (R, L, D) each, but those that `resets` (R,) begins anew;
         without `resets` all rows begin anew, and the carry stays as it is."""
-        state = self.beginning(len(input_ids))
-        if carry is not None and resets is not None:
-            state = {name: torch.where(resets[:, None, None], state[name], value) for name, value in carry.items()}
+        state = state_of_rows(self.beginning(len(input_ids)), carry, resets)
         h_RTD, after = self.hidden(input_ids, state)
         output = head_output(
             h_RTD,
@@ -114,7 +113,7 @@ class Lstm(nn.Module):
             num_bytes,
             label_smoothing=self.label_smoothing if self.training else 0.0,
         )
-        return output._replace(carry=carry if resets is None and carry is not None else after)
+        return output._replace(carry=carry_of_rows(after, carry, resets))
 
     @property
     def head_weight(self) -> Tensor:
@@ -127,7 +126,7 @@ class Lstm(nn.Module):
         return {name: torch.zeros(num_rows, arch.num_layers, arch.d_model, device=device) for name in ("h", "c")}
 
     def hidden(self, token_RT: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """(R, T, D), what the head is given, times logit_scale; and the state after the last token, detached."""
+        """(R, T, D), what the head is given, times logit_scale; and the state after the last token."""
         arch = self.architecture
         x_RTD = self._dropped(self.input_norm(self.embedding(token_RT)), arch.input_dropout)
         after: dict[str, list[Tensor]] = {"h": [], "c": []}
@@ -139,7 +138,7 @@ class Lstm(nn.Module):
             after["c"].append(c_RD)
         x_RTD = self._dropped(self.output_norm(x_RTD), arch.output_dropout)
         x_RTD = x_RTD if arch.logit_scale == 1 else x_RTD * arch.logit_scale
-        return x_RTD, {name: torch.stack(values, 1).detach().float() for name, values in after.items()}
+        return x_RTD, {name: torch.stack(values, 1) for name, values in after.items()}
 
     def _through(self, layer: nn.Module, x_RTD: Tensor, state: State) -> tuple[Tensor, Tensor, Tensor]:
         """A layer over a row, in parts between which no gradient goes."""
