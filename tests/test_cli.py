@@ -468,6 +468,13 @@ def test_a_run_does_not_go_on_as_another_one(foreloom, model):
     assert Path("run/recipe.yaml").read_text() == before
 
 
+def test_what_the_console_shows_is_no_change_of_a_recipe(foreloom, model):
+    shutil.copytree(model, "run")
+    recipe = str(Path("run") / "recipe.yaml")
+    answer = foreloom("train", recipe, "training.steps=3", "--out", "run", "--resume", "--quiet")
+    assert answer.code == 0 and "training.steps 2 -> 3" in answer.out and "monitoring.quiet" not in answer.out
+
+
 def test_two_runs_at_once_in_one_folder(foreloom):
     from foreloom.checkpoint.checkpointer import claim
 
@@ -504,6 +511,30 @@ def test_a_quiet_run_and_an_old_file(foreloom):
     old = write("old.yaml", "random_init: true\ntraining_data_paths: [a]\nmax_steps: 9\n")
     for verb in ("train", "show"):
         refused(foreloom(verb, old), "a flat configuration of TSM-Trainer", "foreloom show --from-tsm old.yaml")
+
+
+def test_places_are_tried_before_the_work(foreloom, model, monkeypatch):
+    def work(*_, **__):
+        raise AssertionError("the work has begun")
+
+    Path("file").touch()
+    for place in ("foreloom.data.inspect.inspect", "foreloom.report.step_windows.batch_of_step"):
+        monkeypatch.setattr(place, work)
+    monkeypatch.setattr("foreloom.forecast.model.Model.predict_table", work)
+    replay, forecast = ("data", "replay", model, "1"), ("forecast", model, BIRTHS, "--horizon", "4")
+    nothing = "/file/a.png: "
+    refused(
+        foreloom("data", "inspect", BIRTHS, "--plot", "file/a.png"), "--plot /", nothing, "nothing lies below a file"
+    )
+    refused(foreloom("data", "inspect", BIRTHS, "--plot", "a.txt"), "a picture's name must end in")
+    refused(foreloom("data", "synth", "kernel", "--plot", "file/a.png"), "--plot /", "nothing lies below a file")
+    refused(foreloom(*replay, "--out", "file/a.csv"), "--out /", "nothing lies below a file")
+    refused(foreloom(*replay, "--plot", "file/a.png"), "--plot /", nothing)
+    refused(foreloom(*replay, "--quarantine", "file/a.jsonl", "--samples", "1"), "--quarantine /", "below a file")
+    refused(foreloom(*forecast, "--out", "file/a.csv"), "--out /", "nothing lies below a file")
+    refused(foreloom(*forecast, "--out", "a.csv/"), "--out", "a.csv/ ends in a stroke, as folders do")
+    refused(foreloom("evaluate", model, "--data", BIRTHS, "--out", "a.csv/"), "--out", "ends in a stroke")
+    refused(foreloom("data", "convert", BIRTHS, "a.parquet/"), "a.parquet/ ends in a stroke")
 
 
 def test_reports_want_a_run(foreloom):

@@ -245,10 +245,33 @@ def build_trainer(process: Process, run_dir: Path, settings: Mapping[str, Any], 
         multipliers=scaled.multipliers,
     )  # fmt: skip
     learning_rate = lambda step: optimizer.learning_rate_of(step, training.num_steps)
-    return Trainer(
+    if "room" in s:
+        more["counted_bytes"] = 1
+    trainer = Trainer(
         training, family, wrapped, built, learning_rate, loader, process, checkpointer, monitor,
         flops_per_row=flops_per_row, **more,
     )  # fmt: skip
+    if "room" in s:
+        run_out_of_memory(trainer, **s["room"])
+    return trainer
+
+
+def run_out_of_memory(trainer: Trainer, *, rows: int, from_step: int, rank: int = 0) -> None:
+    """A device of a rank that from a step on has room for so many rows: the end of each larger backward pass fails,
+    when nearly all parameters have their gradients."""
+    model, num_rows = trainer.parallel.model, 0
+
+    def look(module: nn.Module, args: Any, arguments: Mapping[str, Any]) -> None:
+        nonlocal num_rows
+        num_rows = len(next(iter(arguments.values())))
+
+    def fail(parameter: nn.Parameter) -> None:
+        if trainer.progress.step + 1 >= from_step and num_rows > rows and trainer.process.rank == rank:
+            raise torch.OutOfMemoryError(f"no room for {num_rows} rows")
+
+    model.register_forward_pre_hook(look, with_kwargs=True)
+    first = next(parameter for name, parameter in model.named_parameters() if "." in name)
+    first.register_post_accumulate_grad_hook(fail)
 
 
 def data_of(s: Mapping[str, Any]) -> tuple[Any, Dataset]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -173,7 +176,10 @@ def test_a_step_is_rebuilt_and_forecasts_are_refused(trained, call):
     assert code == 0 and "documents" in out and "data.md" in out
     births = Path(__file__).resolve().parents[2] / "examples" / "births.csv"
     assert "does not forecast series" in call("forecast", trained, births, "--horizon", "3")[2]
-    assert "counted for models that forecast" in call("report", "parameters", "tiny-lm")[2]
+    for what in ("tiny-lm", trained):
+        code, out, _ = call("report", "parameters", what)
+        assert code == 0 and "feed-forward" in out and "of horizon" not in out
+    assert "One row, 96 tokens, forward and backward" in out
 
 
 @pytest.mark.parametrize(
@@ -210,22 +216,55 @@ def test_recipes_that_cannot_be_run(call, tmp_path, overrides, sentence):
     assert code == 2 and sentence in err and "Traceback" not in err
 
 
-def test_a_real_model_goes_on_learning(shared, tmp_path, monkeypatch):
-    """stories260k on Shakespeare: what it knows at first, that it gets better, and that transformers loads it."""
-    monkeypatch.setenv("FORELOOM_CACHE", str(tmp_path / "cache"))
-    recipe = tmp_path / "r.yaml"
+@pytest.fixture(scope="module")
+def real(shared, tmp_path_factory):
+    """A recipe that continues stories260k on Shakespeare, and its run."""
+    folder = tmp_path_factory.mktemp("real")
+    recipe = folder / "r.yaml"
     recipe.write_text(
         f"model: {{family: causal_lm, pretrained: {shared}/data/models/stories260k}}\n"
         f'data: {{sources: [{{path: {shared}/data/text/tinyshakespeare.txt, separator: "\\n\\n"}}],\n'
         "  max_seq_length: 128, packing: documents, holdout: 0.02}\n"
-        "training: {steps: 12, batch_size: 8, device: cpu}\noptimizer: {learning_rate: 2.0e-3}\n"
-        "validation: {steps: 100, max_windows: 30}\nmonitoring: {trackers: [none]}\n"
+        "training: {steps: 12, batch_size: 8, save_steps: 4, device: cpu}\noptimizer: {learning_rate: 2.0e-3}\n"
+        "validation: {steps: 100, max_windows: 30}\nmonitoring: {log_steps: 1, trackers: [none]}\n"
     )
-    run.train(recipe, out=tmp_path / "run")
-    events = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FORELOOM_CACHE", str(folder / "cache"))
+        run.train(recipe, out=folder / "run")
+    return recipe, folder / "run"
+
+
+WEIGHTS = Path("checkpoints") / "final" / "hf" / "model.safetensors"
+
+
+def test_a_real_model_killed_goes_on_bit_for_bit_and_two_ranks_train_it_alike(real, tmp_path, monkeypatch):
+    recipe, whole = real
+    monkeypatch.setenv("FORELOOM_CACHE", str(whole.parent / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
+    train = ["-m", "foreloom", "train", str(recipe), "--out"]
+    process = subprocess.Popen([sys.executable, *train, str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
+    while not (tmp_path / "killed" / "checkpoints" / "step-00000004").is_dir() and process.poll() is None:
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL and not (tmp_path / "killed" / WEIGHTS).exists()
+    run.train(recipe, out=tmp_path / "killed", resume=True)
+    assert (tmp_path / "killed" / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*two, *train, str(tmp_path / "two")], check=True, timeout=300, stdout=subprocess.DEVNULL)
+    found = []
+    for folder in (whole, tmp_path / "two"):
+        events = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+        found.append([event["loss"] for event in events if event["kind"] in ("step", "validation")])
+    assert len(found[0]) == 14 and found[1] == pytest.approx(found[0], rel=1e-5)
+
+
+def test_a_real_model_goes_on_learning(real):
+    """What it knows at first, that it gets better, and that transformers loads it."""
+    events = [json.loads(line) for line in (real[1] / "metrics.jsonl").read_text().splitlines()]
     before, after = (event["figures"]["perplexity"] for event in events if event["kind"] == "validation")
     assert after < 0.8 * before < 100
-    hf = tmp_path / "run" / "checkpoints" / "final" / "hf"
+    hf = real[1] / "checkpoints" / "final" / "hf"
     lm = AutoModelForCausalLM.from_pretrained(hf)
     assert lm.lm_head.weight is lm.model.embed_tokens.weight
     assert AutoTokenizer.from_pretrained(hf)("Once")["input_ids"][0] == 1

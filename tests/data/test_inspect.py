@@ -90,7 +90,11 @@ def test_conversion_never_overwrites_and_leaves_nothing_half_done(tmp_path, mixe
     out = tmp_path / "out" / "set.arrow"
     with pytest.raises(ValueError, match=r"the name should end in .* here \.parquet"):
         convert(mixed_set, out, "parquet")
-    convert(mixed_set, out)
+    seen = []
+    watch = lambda series, total: (seen.append((one.item_id, total)) or one for one in series)
+    assert convert(mixed_set, out, watch=watch) == len(seen) == seen[0][1] == 6
+    inspect(mixed_set, max_series=4, watch=watch)
+    assert len(seen) == 10 and seen[-1][1] == 4
     with pytest.raises(ValueError, match="the file exists already"):
         convert(mixed_set, out)
     assert [path.name for path in out.parent.iterdir()] == ["set.arrow"]

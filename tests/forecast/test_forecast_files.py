@@ -1,6 +1,8 @@
 """Tables from and to files; where a model's folder is found."""
 
 import json
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -8,7 +10,9 @@ from naive_model import naive_model
 
 from foreloom.checkpoint.locate import find_model_folder
 from foreloom.checkpoint.manifest import Manifest, file_record
-from foreloom.forecast import forecast_file, read_table, write_table
+from foreloom.forecast import Model, forecast_file, read_table, write_table
+from foreloom.models.chronos2.family import FAMILY as CHRONOS2
+from foreloom.models.time_moe.family import FAMILY as TIME_MOE
 
 
 def frame():
@@ -139,3 +143,19 @@ def test_the_future_is_read_as_the_past_was(tmp_path, recwarn):
         naive_model(), tmp_path / "past.csv", tmp_path / "out.csv", future=tmp_path / "next.csv", prediction_length=1
     )
     assert made["timestamp"].tolist() == [pd.Timestamp("2024-03-01")] and not recwarn.list
+
+
+def test_a_long_forecast_says_how_far_it_is(tmp_path, tiny_chronos2, tiny_time_moe):
+    days = pd.date_range("2024-01-01", periods=20).tolist()
+    rows = pd.DataFrame({"item_id": [f"s{i // 20}" for i in range(140)], "timestamp": days * 7, "target": range(140)})
+    rows.to_csv(tmp_path / "sales.csv", index=False)
+    for family, module in ((CHRONOS2, tiny_chronos2), (TIME_MOE, tiny_time_moe)):
+        said = []
+
+        @contextmanager
+        def progress(title, said=said):
+            yield SimpleNamespace(update=lambda share, what: said.append((title, share, what)))
+
+        options = {"prediction_length": 4, "quantile_levels": [0.5], "batch_size": 3, "progress": progress}
+        forecast_file(Model(family, module), tmp_path / "sales.csv", tmp_path / "out.csv", **options)
+        assert said == [("Forecast", done / 7, f"{done} of 7 forecasts") for done in (0, 3, 6)]

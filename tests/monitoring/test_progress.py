@@ -37,6 +37,13 @@ def test_a_line_early_and_then_one_a_minute(clock, capsys):
     assert [line.split(" batches")[0] for line in lines] == [f"naive: {n} of 100" for n in (4, 24, 44, 64, 84)]
 
 
+def test_pieces_without_a_length(clock, capsys):
+    with progress.Progress("Writing") as one:
+        for piece in one.over(iter(range(5000)), 5000, "series"):
+            clock[0] = (piece + 1) / 10
+    assert capsys.readouterr().err.splitlines()[0] == "Writing: 100 of 5,000 series (2%), 8m 10s left"
+
+
 def test_short_work_and_other_ranks_say_nothing(clock, capsys):
     assert told(clock, capsys, 50.0) == []
     assert told(clock, capsys, 300.0, is_shown=False) == []

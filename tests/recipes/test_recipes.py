@@ -47,6 +47,12 @@ def test_the_description_of_a_recipe_is_that_recipe(name, tmp_path):
     assert "#  (" not in text, "a setting without one"
 
 
+def test_a_summed_loss_has_a_limit_above_its_usual_norms():
+    """Norms of 2 to 8 are usual where 21 levels are summed; at 1 every step would be clipped, and advised against."""
+    for name in ("test", "small", "base", "base-stage2", "finetune"):
+        assert run.load(f"chronos2-{name}", need_data=False).sections["training"].max_grad_norm == 10, name
+
+
 def test_parameter_counts():
     assert parameters("chronos2-base") == 119_477_664
     assert parameters("chronos2-small") == 27_934_624

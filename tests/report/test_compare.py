@@ -117,7 +117,7 @@ class Structure(HTMLParser):
         self.open, self.rows, self.fetched = [], [], []
 
     def handle_starttag(self, tag, attrs):
-        if tag not in ("meta", "br", "img", "link"):
+        if tag not in ("meta", "br", "wbr", "img", "link"):
             self.open.append(tag)
         if tag == "tr":
             self.rows.append([])

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from foreloom import cli
 from foreloom.cli import report as verbs
 from foreloom.data.formats.writer import write_series
 from foreloom.data.source import Series
@@ -46,6 +47,24 @@ def signed(num_series=40, num_steps=100, **static):
         )
         for i in range(num_series)
     ]
+
+
+def test_tables_say_here_what_they_say_elsewhere(tmp_path, tiny_time_moe, monkeypatch, capsys):
+    """The options of every verb that reads tables: named columns, kinds in a static one; places are tried first."""
+    monkeypatch.setenv("FORELOOM_CACHE", str(tmp_path / "cache"))
+    rows = [
+        f"{shop},{day:02}.01.2024,{day * (1 if shop == 'a' else -1)},{shop}{shop}"
+        for shop in "ab"
+        for day in range(1, 29)
+    ]
+    (tmp_path / "sales.csv").write_text("\n".join(["shop,day,sold,town", *rows]))
+    TIME_MOE.save(tiny_time_moe, tiny_time_moe.state_dict(), tmp_path / "moe")
+    arguments = ["report", "experts", str(tmp_path / "moe"), str(tmp_path / "sales.csv"), "--kind", "town"]
+    said = ["--id-column", "shop", "--timestamp-column", "day", "--target", "sold", "--static", "town"]
+    cli.app([*arguments, *said, "--date-format", "%d.%m.%Y", "--format", "csv"], standalone_mode=False)
+    assert [row["Kind"] for row in csv.DictReader(capsys.readouterr().out.splitlines())] == ["aa", "bb"]
+    with pytest.raises(ValueError, match="--plot .*moe is a folder|must end in"):
+        cli.app([*arguments, "--plot", str(tmp_path / "moe")], standalone_mode=False)
 
 
 def test_planted_experts_are_found(tmp_path):

@@ -9,8 +9,9 @@ import math
 import pytest
 from rich.console import Console
 
+from foreloom.report.evaluation_table import score_table, sliding_table, table_of
 from foreloom.report.scores import write_rows
-from foreloom.report.tables import cell_text, print_whole, score_table, sliding_table, table_of
+from foreloom.report.tables import cell_text, print_whole
 
 ROWS = [
     {"task": "births", "model": "ours", "WQL": 0.02, "MASE": 0.5, "coverage_80": 0.8},

@@ -1,5 +1,5 @@
-"""The verbs: `foreloom train | evaluate | forecast | generate | show | report | lab | launch | data`. Parses, calls,
-prints; does nothing itself.
+"""The verbs: `foreloom train | evaluate | forecast | generate | show | doctor | report | lab | launch | data`. Parses,
+calls, prints; does nothing itself.
 
 Heavy imports stand inside the verbs, so that `foreloom --help` answers at once.
 """
@@ -20,6 +20,7 @@ from foreloom import __version__
 from foreloom.cli import lab_fit, lab_memory, lab_mup, lab_slurm, lab_study  # noqa: F401, they add verbs to lab_app
 from foreloom.cli.arguments import command_with_hints
 from foreloom.cli.data import data_app
+from foreloom.cli.doctor import doctor
 from foreloom.cli.evaluate import FLAGS_OF_EVALUATORS, evaluate
 from foreloom.cli.forecast import forecast
 from foreloom.cli.generate import generate
@@ -62,6 +63,7 @@ _add(show, "show chronos2-finetune")
 _add(evaluate, "evaluate runs/quickstart amazon/chronos-2 --tasks examples/tasks.yaml", FLAGS_OF_EVALUATORS)
 _add(forecast, "forecast runs/quickstart examples/births.csv --horizon 28 --out births.csv --plot")
 _add(generate, 'generate runs/tiny "The recipe "')
+_add(doctor, "doctor chronos2-synthetic-cpu --ranks 2")
 app.add_typer(report_app, name="report")
 app.add_typer(lab_app, name="lab")
 app.add_typer(launch_app, name="launch")

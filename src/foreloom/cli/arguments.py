@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
@@ -49,6 +50,20 @@ def file_to_write(text: str | Path) -> Path:
 
 FILE: Mapping[str, Any] = {"parser": file_to_write, "metavar": "FILE"}
 """Of an option that names a file to write."""
+
+
+def check_places(
+    read: Sequence[str | Path], *, picture: Path | None = None, files: Mapping[str, Path | None] = MappingProxyType({})
+) -> None:
+    """Try where files and a picture are to be written, by option, before the work."""
+    from foreloom.files import check_writable
+    from foreloom.report.style import check_picture_name
+
+    if picture is not None:
+        check_picture_name(picture)
+    for option, path in {**files, "--plot": picture}.items():
+        if path is not None:
+            check_writable(path, option, read)
 
 
 def or_example(path: Path | None) -> Path | None:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foreloom.cli.arguments import FILE, JsonOption, or_example, split_names, with_table_options
+from foreloom.cli.arguments import FILE, JsonOption, check_places, or_example, split_names, with_table_options
 from foreloom.data.tables.options import TableOptions
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
     from foreloom.data.inspect import DataReport
+    from foreloom.data.source import Series, Watch
     from foreloom.data.synthetic.source import SyntheticSource
 
 MAX_SHOWN = 20
@@ -49,9 +49,14 @@ def inspect(
     from foreloom.report.data_figures import dataset_figure
     from foreloom.report.style import save_figure
 
-    _check_places([path], picture=plot)
+    check_places([path], picture=plot)
     report = inspect(
-        path, context_length=context_length, prediction_length=horizon, table=table, with_checksum=checksum
+        path,
+        context_length=context_length,
+        prediction_length=horizon,
+        table=table,
+        with_checksum=checksum,
+        watch=_told("Reading"),
     )
     if as_json:
         numbers = {key: value for key, value in vars(report).items() if key != "examples"}
@@ -78,7 +83,7 @@ def convert(
     """Write a data set as one Arrow file, which is memory-mapped, or as Parquet, which is smaller."""
     from foreloom.data.convert import convert as write
 
-    write(source, out, form="parquet" if out.suffix == ".parquet" else "arrow", table=table)
+    write(source, out, form="parquet" if out.suffix == ".parquet" else "arrow", table=table, watch=_told("Writing"))
     typer.echo(f"wrote {out}")
 
 
@@ -105,11 +110,11 @@ def synth(
         return
     if out is None and plot is None:
         raise ValueError("say what to do with the series: --out FILE.arrow writes them, --plot FILE.svg draws some.")
-    _check_places([], picture=plot, files={"--out": out})
+    check_places([], picture=plot, files={"--out": out})
     address = _synthetic_address(process, settings or [], num_series, length, seed)
     source = SyntheticSource(address, open_source)
     if out is not None:
-        convert(address, out, "parquet" if out.suffix == ".parquet" else "arrow")
+        convert(address, out, "parquet" if out.suffix == ".parquet" else "arrow", watch=_told("Writing"))
         typer.echo(f"wrote {num_series:,} series, {int(source.lengths.sum()):,} steps, to {out}")
     if plot is not None:
         typer.echo(f"wrote {save_figure(synthetic_figure(source), plot)}")
@@ -166,18 +171,15 @@ def _fetched(
     return not report.failed
 
 
-def _check_places(
-    read: Sequence[Path], *, picture: Path | None = None, files: Mapping[str, Path | None] = MappingProxyType({})
-) -> None:
-    """Try where files and a picture are to be written, by option, before the work."""
-    from foreloom.files import check_writable
-    from foreloom.report.style import check_picture_name
+def _told(title: str) -> Watch:
+    """Of how many series are done."""
+    from foreloom.monitoring.progress import Progress
 
-    if picture is not None:
-        check_picture_name(picture)
-    for option, path in {**files, "--plot": picture}.items():
-        if path is not None:
-            check_writable(path, option, read)
+    def watch(series: Iterable[Series], total: int) -> Iterator[Series]:
+        with Progress(title) as progress:
+            yield from progress.over(series, total, "series")
+
+    return watch
 
 
 def _say(lines: Sequence[str]) -> None:
@@ -212,7 +214,7 @@ def replay(
         raise ValueError(f"--samples {samples!r}: write whole numbers, comma separated: 1204,1210.")
     if (quarantine is None) != (not numbers):
         raise ValueError("give --quarantine FILE and --samples together: where to write, and which series.")
-    _check_places([], picture=plot, files={"--out": out, "--quarantine": quarantine})
+    check_places([], picture=plot, files={"--out": out, "--quarantine": quarantine})
     dataset, drawn = step_windows.batch_of_step(run, step)
     if not isinstance(dataset, SeriesDataset):
         _show_facts(dataset.facts(drawn), run, step, out, unused=plot or quarantine)

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from foreloom.cli.arguments import FILE, DeviceOption, JsonOption, or_example, with_table_options
+from foreloom.cli.subject import Subject, every_window, sliding_options, suite_tasks, tasks_file
 from foreloom.data.tables.options import TableOptions, changes
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from foreloom.evaluation.result import Evaluation
-    from foreloom.evaluation.sliding import SlidingOptions
-    from foreloom.evaluation.suites import Suite
-    from foreloom.evaluation.tasks import EvaluationTask
 
 
 def _tasks_option(text: str, **settings: Any) -> Any:
@@ -167,14 +163,14 @@ def evaluate(
         _refuse_without_effect(of_windows | said, "--data", f"{given[0]}, which says all that")
     else:
         _refuse_without_effect({"--data-root": data_root}, "--suite and --tasks", "--data, which is a path of its own")
-    find: Callable[[], _Subject]
+    find: Callable[[], Subject]
     if suite is not None:
-        find = partial(_suite, suite, data_root)
+        find = partial(suite_tasks, suite, data_root)
     elif tasks is not None:
-        find = partial(_tasks_file, tasks, data_root)
+        find = partial(tasks_file, tasks, data_root)
     else:
         assert data is not None
-        find = partial(_every_window, data, _sliding_options(of_windows, table))
+        find = partial(every_window, data, sliding_options(of_windows, table))
     _score_and_publish(models, find, out=out, batch_size=batch_size, device=device, as_json=as_json)
 
 
@@ -238,114 +234,9 @@ def _refuse_without_effect(options: Mapping[str, object], owner: str, other: str
         raise ValueError(f"{', '.join(given)}: only for {owner}, without effect beside {other}. Leave it out.")
 
 
-@dataclass(frozen=True)
-class _Subject:
-    """What models are scored on."""
-
-    name: str
-    """Of the CSV of scores where nobody gives it one."""
-    title: str
-    evaluate: Callable[..., Evaluation]
-    """`evaluate_tasks` or `evaluate_sliding` on it: evaluate(forecasters, evaluator=...)."""
-    setting: str = ""
-    """What a heading says besides."""
-    metrics: Sequence[str] | None = None
-    """The columns of the table (default: by its rows)."""
-    notes: Sequence[str] = ()
-    read: Sequence[Path] = ()
-    """The files and folders that hold it, none of which the scores are written over."""
-
-
-def _tasks_file(path: Path, data_root: Path | None) -> _Subject:
-    from foreloom.evaluation.evaluate import evaluate_tasks
-    from foreloom.evaluation.tasks import read_tasks
-
-    tasks = read_tasks(path, data_root)
-    return _Subject(path.stem, path.name, partial(evaluate_tasks, tasks=tasks), read=[path, *_data_of(tasks)])
-
-
-def _data_of(tasks: Iterable[EvaluationTask]) -> list[Path]:
-    return [Path(path) for task in tasks for path in task.paths]
-
-
-def _suite(name: str, data_root: Path | None) -> _Subject:
-    """The tasks whose data lies below the root; the others are named in a note with the command that fetches them."""
-    from foreloom.evaluation import suites
-    from foreloom.evaluation.evaluate import evaluate_tasks
-    from foreloom.evaluation.sliding import SlidingOptions, evaluate_sliding, horizons_of
-
-    suite = suites.load(name)
-    root = suites.data_root_of(suite, data_root)
-    if suite.protocol == "windows":
-        tasks, missing = suites.suite_tasks(name, root)
-        on_tasks = partial(evaluate_tasks, tasks=tasks)
-        notes = _missing(suite, missing, root)
-        return _Subject(suite.name, suite.title, on_tasks, metrics=suite.metrics, notes=notes, read=_data_of(tasks))
-    found, missing = suites.find_data(suite, root)
-    notes = _missing(suite, missing, root)
-    horizons = []
-    for (path, season), of_file in groupby(found, key=lambda one: (one.paths[0], one.task.season_length)):
-        named = [(one.task.name, one.task.prediction_length) for one in of_file]
-        horizons += horizons_of(path, SlidingOptions(season_length=season or None), named)
-    options = SlidingOptions()
-    on_windows = partial(evaluate_sliding, horizons=horizons, options=options)
-    read = [Path(path) for one in found for path in one.paths]
-    return _Subject(suite.name, suite.title, on_windows, _setting(options), notes=notes, read=read)
-
-
-def _missing(suite: Suite, missing: Sequence[str], root: Path) -> list[str]:
-    """What is missing, as a note; an error where that is everything."""
-    from foreloom.evaluation.suites import missing_sentence
-
-    sentence = missing_sentence(suite, missing, root)
-    if len(missing) == len(suite.tasks):
-        raise ValueError(sentence)
-    return [sentence] if sentence else []
-
-
-def _every_window(data: Path, options: SlidingOptions) -> _Subject:
-    from foreloom.evaluation.sliding import evaluate_sliding, horizons_of
-
-    on_windows = partial(evaluate_sliding, horizons=horizons_of(data, options), options=options)
-    return _Subject(data.stem, data.name, on_windows, _setting(options), read=[data])
-
-
-def _setting(options: SlidingOptions) -> str:
-    return f", protocol {options.protocol}, normalization {options.normalization}"
-
-
-def _sliding_options(typed: Mapping[str, Any], table: TableOptions) -> SlidingOptions:
-    """Options as typed: lists are comma separated. ValueError names the option that is not one of its values."""
-    from foreloom.evaluation.ltsf import WindowProtocol
-    from foreloom.evaluation.sliding import Normalization, SlidingOptions
-
-    def one_of(option: str, known: tuple[Any, ...]) -> Any:
-        value = typed[option] or known[0]
-        if value not in known:
-            close = difflib.get_close_matches(value, known, n=1)
-            hint = f" Did you mean {close[0]}?" if close else ""
-            raise ValueError(f"{option} {value!r}: expected {' or '.join(known)}.{hint}")
-        return value
-
-    horizons, channels = typed["--horizon"], typed["--channels"]
-    steps = [part.strip() for part in (horizons or "").split(",")]
-    if horizons is not None and not all(step.isdecimal() and int(step) for step in steps):
-        raise ValueError(f"--horizon {horizons!r}: write whole numbers of steps, comma separated: 96,192.")
-    return SlidingOptions(
-        horizons=None if horizons is None else tuple(dict.fromkeys(map(int, steps))),
-        context_length=typed["--context-length"],
-        protocol=one_of("--protocol", get_args(WindowProtocol)),
-        normalization=one_of("--normalization", get_args(Normalization)),
-        channels=None if channels is None else tuple(name.strip() for name in channels.split(",")),
-        date_column=typed["--date-column"],
-        season_length=typed["--season"],
-        table=table,
-    )
-
-
 def _score_and_publish(
     models: Sequence[str],
-    find: Callable[[], _Subject],
+    find: Callable[[], Subject],
     *,
     out: Path | None,
     batch_size: int | None,
@@ -368,7 +259,7 @@ def _score_and_publish(
     from foreloom.monitoring.progress import Progress
     from foreloom.report.scores import default_csv
 
-    def prepared() -> tuple[_Subject, Path]:
+    def prepared() -> tuple[Subject, Path]:
         subject = find()
         csv_path = out or default_csv(models, subject.name)
         if csv_path.suffix != ".csv":
@@ -388,10 +279,11 @@ def _score_and_publish(
         from_rank_zero(lambda: _publish(evaluation, subject, csv_path, console, as_json), process)
 
 
-def _publish(evaluation: Evaluation, subject: _Subject, csv_path: Path, console: Console, as_json: bool) -> None:
+def _publish(evaluation: Evaluation, subject: Subject, csv_path: Path, console: Console, as_json: bool) -> None:
     """Print the table and the notes, or its JSON alone; then write CSV, Markdown and pictures of forecasts."""
+    from foreloom.report.evaluation_table import table_of
     from foreloom.report.scores import write_scores
-    from foreloom.report.tables import print_whole, table_of
+    from foreloom.report.tables import print_whole
 
     notes = [*subject.notes, *evaluation.notes]
     table = table_of(evaluation.rows, subject.metrics)

@@ -39,6 +39,7 @@ def forecast(
 ) -> None:
     """Forecast every series of a table."""
     from foreloom.forecast import forecast_file, from_pretrained
+    from foreloom.monitoring.progress import Progress
 
     levels = None if quantiles is None else parse_levels(quantiles)
     forecasts = forecast_file(
@@ -50,6 +51,7 @@ def forecast(
         quantile_levels=levels,
         context_length=context_length,
         say=lambda sentence: typer.echo(sentence, err=True),
+        progress=Progress,
         **vars(table),
     )
     picture = _draw(data, table, forecasts, out.with_suffix(".png")) if plot else None

@@ -9,12 +9,16 @@ import typer
 import typer.core
 
 from foreloom.cli.arguments import (
+    FILE,
     DeviceOption,
     FormatOption,
     ModelArgument,
     OutOption,
     OverridesArgument,
+    check_places,
+    with_table_options,
 )
+from foreloom.data.tables.options import TableOptions
 
 RESULTS_HELP = "CSV of scores that `foreloom evaluate` wrote."
 
@@ -72,6 +76,7 @@ def compare(
 @report_app.command(
     epilog="Example: foreloom report experts Maple728/TimeMoE-50M examples/data/m3_monthly.parquet --plot experts.png"
 )
+@with_table_options
 def experts(
     model: ModelArgument,
     data: Annotated[str, typer.Argument(help="A data set, of any layout.")],
@@ -91,18 +96,26 @@ def experts(
     ] = None,
     form: FormatOption = None,
     out: OutOption = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the shares as a heatmap: .png, .svg or .pdf.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the shares as a heatmap: .png, .svg or .pdf.", **FILE)] = None,
     device: DeviceOption = "auto",
+    *,
+    table: TableOptions,
 ) -> None:
     """Show which kinds of series a model sends to which of its experts, and whether that is more than chance."""
     from foreloom.report.experts import expert_figure, expert_table, route_model
-    from foreloom.report.style import check_picture_name, save_figure
+    from foreloom.report.style import save_figure
     from foreloom.report.tables import print_or_write
 
-    if plot is not None:
-        check_picture_name(plot)
+    check_places([data], picture=plot, files={"--out": out})
     found = route_model(
-        model, data, kind=kind, context_length=context_length, max_series=max_series, layer=layer, device=device
+        model,
+        data,
+        kind=kind,
+        context_length=context_length,
+        max_series=max_series,
+        layer=layer,
+        device=device,
+        table=table,
     )
     print_or_write(expert_table(found), form, out, [data])
     if plot is not None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from foreloom.data.formats.cache import byte_bar
 from foreloom.data.formats.reader import open_source
 from foreloom.data.formats.writer import write_series
-from foreloom.data.source import Series, read_in_turn
+from foreloom.data.source import Watch, read_in_turn
 from foreloom.data.tables.options import TableOptions
 from foreloom.files import check_writable, whole_or_absent
 
@@ -21,8 +19,10 @@ def convert(
     out_path: str | Path,
     form: Literal["arrow", "parquet"] = "arrow",
     table: TableOptions = TableOptions(),
+    watch: Watch = lambda series, total: series,
 ) -> int:
-    """Write all series to `out_path` and return their number. `table` says what a table does not say itself.
+    """Write all series to `out_path` and return their number. `table` says what a table does not say itself, `watch`
+    sees the series go by.
 
     "arrow" is an uncompressed IPC stream, which foreloom maps where it lies and `datasets.Dataset.from_file` reads;
     "parquet" is smaller. The file appears whole or not at all. Raises ValueError where `out_path` exists or ends in
@@ -35,13 +35,5 @@ def convert(
         raise ValueError(f"{out}: the file exists already. Remove it first, or choose another name.")
     check_writable(out, "", [source_path])
     source = open_source(source_path, table=table)
-    # What is mapped is read; what is synthetic is made, of four bytes a value.
-    num_bytes = source.num_bytes or 4 * int(source.lengths.sum())
-    with byte_bar(f"writing {out.name}", num_bytes) as advance, whole_or_absent(out) as beside:
-
-        def series() -> Iterator[Series]:
-            for one in read_in_turn(source, np.arange(len(source))):
-                advance(num_bytes // len(source))
-                yield one
-
-        return write_series(series(), beside, form)
+    with whole_or_absent(out) as beside:
+        return write_series(watch(read_in_turn(source, np.arange(len(source))), len(source)), beside, form)

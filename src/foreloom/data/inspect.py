@@ -14,7 +14,7 @@ from foreloom.data.formats.fingerprint import checksum
 from foreloom.data.formats.parts import find_parts
 from foreloom.data.formats.reader import open_source
 from foreloom.data.hashing import random_bits
-from foreloom.data.source import VARIATES, Series, read_in_turn
+from foreloom.data.source import VARIATES, Series, Watch, read_in_turn
 from foreloom.data.synthetic.address import is_synthetic
 from foreloom.data.tables.options import TableOptions
 
@@ -85,8 +85,9 @@ def inspect(
     num_examples: int = 6,
     table: TableOptions = TableOptions(),
     with_checksum: bool = False,
+    watch: Watch = lambda series, total: series,
 ) -> DataReport:
-    """Read a data set, or `max_series` of its series chosen evenly, and report on it.
+    """Read a data set, or `max_series` of its series chosen evenly, and report on it; `watch` sees them go by.
 
     Raises ValueError as `open_source` does.
     """
@@ -96,7 +97,7 @@ def inspect(
     if len(items) > max_series:
         items = np.sort(np.argpartition(random_bits(0, "inspect", "series", items), max_series)[:max_series])
     tally = _Tally()
-    for series in read_in_turn(source, items):
+    for series in watch(read_in_turn(source, items), len(items)):
         tally.add(series)
     shown = items[np.linspace(0, len(items) - 1, min(num_examples, len(items))).astype(int)]
     least_past = prediction_length if min_past is None else min_past

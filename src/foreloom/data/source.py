@@ -5,7 +5,7 @@ Axes: V target variates, T time steps, R rows (targets, past covariates, known-f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -103,6 +103,10 @@ def read_in_turn(source: Source, items: np.ndarray) -> Iterator[Series]:
             source.prepare(some)
         for item in some:
             yield source.read(int(item))
+
+
+Watch = Callable[[Iterable[Series], int], Iterable[Series]]
+"""watch(series, their number): the same series, while someone tells how far it is."""
 
 
 class MemorySource:

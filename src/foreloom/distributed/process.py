@@ -252,7 +252,7 @@ def is_of_peers(error: RuntimeError) -> bool:
 
 
 class _Meeting:
-    """Where the ranks of a launch find each other; one at a time in a process. From then on the main one alone warns."""
+    """Where the ranks of a launch find each other; one at a time in a process. Only rank 0 warns then."""
 
     held: _Meeting | None = None
 

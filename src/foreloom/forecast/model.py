@@ -6,6 +6,7 @@ import inspect
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
 from numbers import Real
@@ -20,9 +21,10 @@ from foreloom.checkpoint.locate import load_newest
 from foreloom.distributed.process import DeviceSetting, choose_device, read_launch
 from foreloom.files import check_writable
 from foreloom.forecast.inputs import as_forecast_inputs
-from foreloom.models.common.forecasting import UnivariateForecaster
+from foreloom.models.common.forecasting import UnivariateForecaster, telling
 from foreloom.models.family import Forecaster, ModelFamily, forecaster_of, generator_of
 from foreloom.models.registry import recognise
+from foreloom.monitoring.progress import Progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -206,8 +208,10 @@ class Model:
         limit_prediction_length: bool = False,
         unrolled_quantiles: Sequence[float] | None = None,
         say: Callable[[str], object] | None = None,
+        progress: Callable[[str], Progress] | None = None,
     ) -> pd.DataFrame:
-        """`predict_df`, with what is to be said of the table in one record; `say` is told what was understood."""
+        """`predict_df`, with what is to be said of the table in one record; `say` is told what was understood, and
+        `progress(title)` is opened while it is forecast."""
         from foreloom.forecast.table import Table
 
         length = self._horizon(prediction_length, limit_prediction_length)
@@ -219,9 +223,12 @@ class Model:
             passed_over = " (covariates passed over: the model sees one series at a time)" if alone else ""
             say(f"understood: {table.understood()}{passed_over}; {self.family.name} of {self.folder}")
         levels = [*asked, *([] if 0.5 in asked else [0.5])]
-        forecasts = self._quantiles(
-            table.inputs(), length, levels, batch_size, context_length, cross_learning, unrolled_quantiles
-        )
+        with progress("Forecast") if progress else nullcontext() as bar:
+            tell = lambda done, total: bar and bar.update(done / total, f"{done:,} of {total:,} forecasts")
+            with telling(tell):
+                forecasts = self._quantiles(
+                    table.inputs(), length, levels, batch_size, context_length, cross_learning, unrolled_quantiles
+                )
         return table.result(forecasts, levels, len(asked))
 
     def embed(self, inputs: Any, *, batch_size: int = 256, context_length: int | None = None) -> list[np.ndarray]:
@@ -335,13 +342,15 @@ def forecast_file(
     *,
     future: str | Path | None = None,
     say: Callable[[str], object] | None = None,
+    progress: Callable[[str], Progress] | None = None,
     **options: Any,
 ) -> pd.DataFrame:
     """Forecast every series of the table in `data`, of a folder of tables or of a data set, write the result to `out`
     and return it too.
 
     `future` is a file with the covariates known ahead; `options` are those of `Model.predict_df`, and `separator` and
-    `decimal` of a text file; `say` is told what was understood. ValueError where `out` is one of the files that are
+    `decimal` of a text file; `say` is told what was understood, and `progress(title)` is opened while it is
+    forecast. ValueError where `out` is one of the files that are
     read, or takes no file.
     """
     from foreloom.forecast.files import rows_of_file, suffix_of, write_table
@@ -352,6 +361,6 @@ def forecast_file(
     asked = options_of_table(options)
     rows = [None if path is None else rows_of_file(path, asked) for path in (data, future)]
     rest = {name: value for name, value in options.items() if name not in TABLE_OPTIONS}
-    result = model.predict_table(rows[0], rows[1], asked, say=say, **rest)
+    result = model.predict_table(rows[0], rows[1], asked, say=say, progress=progress, **rest)
     write_table(result, out)
     return result

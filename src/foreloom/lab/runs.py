@@ -21,10 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from torch import nn
-
-from foreloom.checkpoint.locate import find_model_folder
 from foreloom.checkpoint.manifest import Manifest
 from foreloom.config.loader import Recipe
 from foreloom.config.shipped import find_recipe
@@ -35,7 +31,7 @@ from foreloom.monitoring.console import duration
 from foreloom.monitoring.metrics_file import FILE_NAME as METRICS_NAME
 from foreloom.monitoring.metrics_file import read_metrics
 from foreloom.monitoring.progress import Progress
-from foreloom.run import RECIPE_NAME, config_hash, load
+from foreloom.run import RECIPE_NAME, config_hash, data_of, load, shapes_of
 from foreloom.training.signals import StopRequest
 
 RECORD_NAME = "runs.jsonl"
@@ -130,23 +126,14 @@ def plan(recipe: str | Path, overrides: Sequence[str], folder: Path, *, num_proc
 def size_of(recipe: Recipe) -> Size:
     """Before anything is trained: opens the data, and builds the model without memory for its values. ValueError, as
     the trainer would raise it, where a model cannot be built."""
-    data, training = recipe.sections["data"], recipe.sections["training"]
-    family, model = registry.get(recipe.sections["model"].family), model_of(recipe)
+    training = recipe.sections["training"]
+    family, model = registry.get(recipe.sections["model"].family), shapes_of(recipe)
     return Size(
         num_steps=training.in_steps(_loader(recipe).num_epoch_batches).num_steps,
         num_parameters=sum(p.numel() for p in model.parameters()),
-        flops_per_step=training.batch_size * family.flops_per_row(model, data),
+        flops_per_step=training.batch_size * family.flops_per_row(model, data_of(recipe)),
         loss_units=family.loss_units(model),
     )
-
-
-def model_of(recipe: Recipe) -> nn.Module:
-    """The recipe's model without memory for its values."""
-    config = recipe.sections["model"]
-    if config.pretrained is not None:
-        config = dataclasses.replace(config, pretrained=str(find_model_folder(config.pretrained)))
-    with torch.device("meta"):
-        return registry.get(config.family).build(config, recipe.sections["data"])
 
 
 def state_of(run: Run) -> Literal["absent", "begun", "finished"]:
@@ -342,7 +329,5 @@ def _resident_peak(pid: int) -> int:
 
 
 def _loader(recipe: Recipe) -> BatchLoader:
-    training = recipe.sections["training"]
-    return BatchLoader(
-        recipe.sections["data"].open(training.seed, batch_size=training.batch_size), batch_size=training.batch_size
-    )
+    batch_size, seed = recipe.sections["training"].batch_size, recipe.sections["training"].seed
+    return BatchLoader(data_of(recipe).open(seed, batch_size=batch_size), batch_size=batch_size)

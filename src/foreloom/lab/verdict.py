@@ -269,7 +269,7 @@ def _draw(ax: Axes, name: str, runs: Sequence[Outcome], colour: str, *, over_flo
     steps, mean, low, high = mean_curve(runs)
     assert runs[0].flops is not None and runs[0].num_steps
     x = [step * runs[0].flops / runs[0].num_steps for step in steps] if over_flops else steps
-    ax.plot(x, mean, color=colour, linewidth=1.7, marker="o" if len(x) < 3 else None, label=name)
+    ax.plot(x, mean, color=colour, linewidth=1.7, marker="o" if len(x) < 3 else None, label=name, clip_on=False)
     if len(runs) > 1:
         ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
 

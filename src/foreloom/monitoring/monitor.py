@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import logging.handlers
 import math
-import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +16,7 @@ from pydantic import Field
 from foreloom.config.section import section
 from foreloom.monitoring import console, environment
 from foreloom.monitoring.health import advise, headline, lay_out
+from foreloom.monitoring.log import EarlyLines, close_log, logger, open_log
 from foreloom.monitoring.meters import Meters, TimeMeter
 from foreloom.monitoring.metrics_file import FILE_NAME as METRICS_NAME
 from foreloom.monitoring.metrics_file import MetricsFile
@@ -34,13 +33,10 @@ from foreloom.monitoring.trackers import (
 )
 
 DEFAULT_PROJECT = "foreloom"
-LOG_NAME = "training.log"
 ALL_SAID = 5
 """Warnings of a kind."""
 WARM_SECONDS = 60.0
 """Time to be measured before a run is called slow: the first steps compile and fill caches."""
-
-logger = logging.getLogger("foreloom")
 
 
 @section
@@ -96,7 +92,7 @@ class Monitor:
         self._slow_parts: set[str] = set()
         self._file: MetricsFile | None = None
         self._trackers: list[Tracker] = []
-        self._early = _EarlyLines(is_main)
+        self._early = EarlyLines(is_main)
         self._handlers: list[logging.Handler] = []
         self._broken: set[str] = set()
         self._num_warnings: dict[str, int] = {}
@@ -110,7 +106,7 @@ class Monitor:
         later steps is void. `fields`, for programs, join the event `start`, as `from_step` does.
         """
         self._early.stop()
-        self._handlers = _open_log(self.run_dir, is_main=self.is_main, quiet=self.config.quiet)
+        self._handlers = open_log(self.run_dir, is_main=self.is_main, quiet=self.config.quiet)
         if not self.is_main:
             self._early.say()
             return
@@ -239,7 +235,7 @@ class Monitor:
         self._trackers = []
         self._file = None
         self._early.stop()
-        _close_log(self._handlers)
+        close_log(self._handlers)
         self._handlers = []
 
     def summary(self) -> dict[str, Any]:
@@ -332,88 +328,3 @@ class Monitor:
             self._trackers = [tracker for tracker in self._trackers if tracker.name != name]
             reason = " ".join(str(error).split()) or type(error).__name__
             self.warn("tracker", f"{name} cannot be written ({reason}); the run goes on without it")
-
-
-class _EarlyLines(logging.handlers.MemoryHandler):
-    """Keeps the lines said while a run is being put together, until there is a log to write them to.
-
-    A process puts one run together at a time: a new one takes the place of one that was given up.
-    """
-
-    def __init__(self, is_main: bool) -> None:
-        super().__init__(capacity=1000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
-        logger.setLevel(logging.INFO if is_main else logging.ERROR)
-        for handler in [one for one in logger.handlers if isinstance(one, _EarlyLines)]:
-            logger.removeHandler(handler)
-        logger.addHandler(self)
-
-    def stop(self) -> None:
-        """Keep no more."""
-        logger.removeHandler(self)
-
-    def say(self) -> None:
-        """What was kept, now that there is a log."""
-        kept, self.buffer = self.buffer, []
-        for record in kept:
-            logger.handle(record)
-
-
-def _open_log(run_dir: Path, *, is_main: bool, quiet: bool = False) -> list[logging.Handler]:
-    """Send the logger's lines to the console and, on the main rank, to `<run_dir>/training.log` (appended).
-
-    A quiet run prints warnings only, ranks other than the main one errors. Give the handlers to `_close_log` at the end.
-    """
-    logger.setLevel(logging.INFO if is_main else logging.ERROR)
-    screen = _Screen(sys.stdout)
-    screen.setLevel(logging.WARNING if quiet else logging.INFO)
-    handlers: list[logging.Handler] = [screen]
-    if is_main:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        handlers.append(_LogFile(run_dir / LOG_NAME, encoding="utf-8"))
-    for handler in handlers:
-        handler.setFormatter(_Line())
-        logger.addHandler(handler)
-    return handlers
-
-
-def _close_log(handlers: list[logging.Handler]) -> None:
-    for handler in handlers:
-        logger.removeHandler(handler)
-        with suppress(OSError):  # the lines a full disk refused, which were warned of
-            handler.close()
-    logger.setLevel(logging.NOTSET)  # what comes after the run in this process has no log to speak to
-
-
-class _Line(logging.Formatter):
-    """The bare message, so that log lines stay as they are documented; warnings and errors say what they are."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
-
-
-class _Lasting(logging.Handler):
-    """Where the operating system refuses a line (full disk, closed pipe), says so once and drops the lines."""
-
-    output: str
-    _warned = False
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        error = sys.exc_info()[1]
-        if not isinstance(error, OSError):
-            super().handleError(record)
-        elif not self._warned:
-            self._warned = True
-            print(f"warning: {self.output} cannot be written ({error}); the run goes on without it", file=sys.stderr)
-
-
-class _Screen(_Lasting, logging.StreamHandler):
-    output = "the console"
-
-    def format(self, record: logging.LogRecord) -> str:
-        encoding = self.stream.encoding or "utf-8"
-        return super().format(record).encode(encoding, "replace").decode(encoding)  # boxes on an ASCII console: ???
-
-
-class _LogFile(_Lasting, logging.FileHandler):
-    output = LOG_NAME

@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 FIRST_LINE_SECONDS = 10.0
 """After which work that is expected to take longer than a line's interval says so."""
 LINE_SECONDS = 60.0
+_UPDATES = 1000
+"""Of a bar over many pieces, about."""
 
 T = TypeVar("T")
 
@@ -71,10 +73,10 @@ class Progress(AbstractContextManager):
                 else:
                     self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def over(self, pieces: Iterable[T]) -> Iterator[T]:
-        """The pieces one by one, each counted when the next is asked for."""
-        total = len(pieces) if isinstance(pieces, Sized) else 0
+    def over(self, pieces: Iterable[T], total: int = 0, unit: str = "batches") -> Iterator[T]:
+        """The pieces one by one, each counted when the next is asked for; `total` where they do not say how many."""
+        total = len(pieces) if isinstance(pieces, Sized) else total
         for done, piece in enumerate(pieces):
-            if total:
-                self.update(done / total, f"{done:,} of {total:,} batches")
+            if total and done % max(1, total // _UPDATES) == 0:
+                self.update(done / total, f"{done:,} of {total:,} {unit}")
             yield piece

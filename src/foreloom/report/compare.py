@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from foreloom.evaluation import skill
-from foreloom.evaluation.skill import ErrorTable
+from foreloom.evaluation.skill import BASELINE, ErrorTable
 from foreloom.report.scores import by_model, find_metric, nearest, read_scores, task_scores, trained_on
-from foreloom.report.tables import BASELINE, Cell, Column, ScoreTable
+from foreloom.report.tables import Cell, Column, ScoreTable
 
 
 def compare(results: Sequence[str | Path], *, baseline: str = BASELINE, metric: str = "WQL") -> ScoreTable:

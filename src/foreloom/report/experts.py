@@ -18,6 +18,7 @@ from foreloom.data.pattern import pattern_of
 from foreloom.data.source import Series
 from foreloom.data.stream.selection import fixed_choice
 from foreloom.data.synthetic.address import short_name
+from foreloom.data.tables.options import TableOptions
 from foreloom.evaluation.specialization import NUM_PERMUTATIONS, KindUse, Specialization, specialization
 from foreloom.forecast.model import from_pretrained
 from foreloom.models.family import ExpertChoices, RoutedForecaster
@@ -68,6 +69,7 @@ def route_model(
     max_series: int | None = None,
     layer: int | None = None,
     device: str = "auto",
+    table: TableOptions = TableOptions(),
 ) -> ExpertReport:
     """Route the newest context of each series of a data set through a model (see `route`), and name the two.
 
@@ -77,7 +79,9 @@ def route_model(
     forecaster = from_pretrained(model, device).forecaster
     if not isinstance(forecaster, RoutedForecaster):
         raise ValueError(f"{model} is of a family without experts, so there is nothing to tell of them.")
-    report = route(forecaster, data, kind=kind, context_length=context_length, max_series=max_series, layer=layer)
+    report = route(
+        forecaster, data, kind=kind, context_length=context_length, max_series=max_series, layer=layer, table=table
+    )
     name = f"{Path(model).name} on {short_name(data)}"
     if len(report.layers) > 1:
         name += f", layer {report.layer} of {len(report.layers)}"
@@ -92,10 +96,11 @@ def route(
     context_length: int | None = None,
     max_series: int | None = None,
     layer: int | None = None,
+    table: TableOptions = TableOptions(),
 ) -> ExpertReport:
     """Where the newest `context_length` steps of the series of a data set are sent."""
     steps = min(forecaster.context_length, LONGEST_CONTEXT) if context_length is None else context_length
-    contexts = _read(data, kind, steps, max_series)
+    contexts = _read(data, kind, steps, max_series, table)
     choices = forecaster.route(contexts.inputs, context_length=steps)
     layers = by_layer(choices, [x.num_targets for x in contexts.inputs], contexts.kinds)
     layer = len(layers) if layer is None else layer
@@ -124,9 +129,9 @@ class _Contexts(NamedTuple):
     num_left_out: int
 
 
-def _read(data: str, column: str | None, num_steps: int, max_series: int | None) -> _Contexts:
+def _read(data: str, column: str | None, num_steps: int, max_series: int | None, table: TableOptions) -> _Contexts:
     """The newest steps of each series, with its kind."""
-    source = open_source(data)
+    source = open_source(data, table=table)
     chosen = fixed_choice(np.arange(len(source)), max_series)
     series: list[Series] = []
     inputs: list[ForecastInput] = []

@@ -108,8 +108,10 @@ def _fact(value: Any) -> str:
             filled, hatched = _percent(value.share), _percent(value.peak_share) - _percent(value.share)
             widths = f'<i style="width:{filled}%"></i><i style="width:{max(hatched, 0)}%"></i>'
             return f'<span class="bar">{widths}</span> {escape(value.text)}'
-        case Curve() | Loads():
+        case Loads():
             return escape(console.text(value))
+        case Curve():
+            return f'<span class="levels">{escape(console.text(value))}</span>'
         case _:
             return escape(value_text(value))
 

@@ -13,10 +13,11 @@ import numpy as np
 
 from foreloom.evaluation import skill, suites
 from foreloom.evaluation.published import TRAINED_ON, published_rows
-from foreloom.evaluation.skill import ErrorTable
+from foreloom.evaluation.skill import BASELINE, ErrorTable
 from foreloom.evaluation.suites import Suite
+from foreloom.report.evaluation_table import finite
 from foreloom.report.scores import ModelScores, by_model, find_metric, nearest, read_scores, trained_on
-from foreloom.report.tables import BASELINE, Cell, Column, ScoreTable, finite
+from foreloom.report.tables import Cell, Column, ScoreTable
 
 _BOARDS = {"relative": "chronos", "skill": "fev-bench", "rank": "gift-eval"}
 _DONOR = "Chronos-Bolt"

@@ -6,14 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foreloom.evaluation.skill import BASELINE
 from foreloom.files import write_text
 from foreloom.monitoring.console import duration
 from foreloom.monitoring.health import lay_out
 from foreloom.monitoring.meters import Meters
 from foreloom.report.curves import benchmark_figures, training_figures
+from foreloom.report.evaluation_table import table_of
 from foreloom.report.html import document, escape, fact_cards, grid, image, value_text, width_points
 from foreloom.report.run_folder import RunFolder, read_run_folder
-from foreloom.report.tables import BASELINE, Cell, Column, ScoreTable, table_of
+from foreloom.report.tables import Cell, Column, ScoreTable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

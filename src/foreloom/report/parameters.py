@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -15,7 +15,7 @@ from foreloom.checkpoint.locate import find_model_folder
 from foreloom.config.shipped import shipped_recipes
 from foreloom.models import registry
 from foreloom.models.common.count import ParameterGroup
-from foreloom.models.family import ModelFamily, WindowLengths, forecaster_of
+from foreloom.models.family import WindowLengths, forecaster_of
 from foreloom.report.tables import Cell, Column, ScoreTable
 
 FLOAT_BYTES, HALF_BYTES = 4, 2
@@ -25,13 +25,25 @@ TRAINING_BYTES = 2 * FLOAT_BYTES + OPTIMIZER_BYTES
 """With the float32 weight itself and its gradient."""
 
 
+UNLIMITED_ROW = 2048
+"""Tokens of the row that is counted for a model without a longest one."""
+
+
+class RowLength(NamedTuple):
+    """What a family reads of a `data` section of text to count its FLOPs, where there is no recipe."""
+
+    max_seq_length: int
+
+
 @dataclass(frozen=True)
 class ModelSize:
     """What a model's parameters are for, and the work of one row."""
 
     parts: tuple[ParameterGroup, ...]
     context_length: int
+    """In steps; of a model of text the tokens of a row."""
     horizon: int
+    """0 for a model of text."""
     flops_per_row: float
     """Forward and backward at these lengths (in steps)."""
 
@@ -66,30 +78,22 @@ def parameters(what: str, overrides: Sequence[str] = ()) -> ScoreTable:
 
 def size_of_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> ModelSize:
     """The model a recipe would train, at the recipe's lengths. Needs neither its data nor memory for the model."""
-    sections = run.load(recipe, overrides, need_data=False).sections
-    config, data = sections["model"], sections["data"]
-    if config.pretrained is not None:
-        config = dataclasses.replace(config, pretrained=str(find_model_folder(config.pretrained)))
-    family = registry.get(config.family)
-    _check_is_of_series(family)
-    with torch.device("meta"):
-        module = family.build(config, data)
-    lengths = data.context_length, data.prediction_length
+    read = run.load(recipe, overrides, need_data=False)
+    family, data, module = registry.get(read.sections["model"].family), run.data_of(read), run.shapes_of(read)
+    lengths = (data.max_seq_length, 0) if family.generator else (data.context_length, data.prediction_length)
     return ModelSize(tuple(family.parts(module)), *lengths, family.flops_per_row(module, data))
 
 
-def _check_is_of_series(family: ModelFamily) -> None:
-    if family.forecaster is None:
-        raise ValueError(f"parameters are counted for models that forecast; the family {family.name} does not.")
-
-
 def size_of_model(path_or_hub_id: str | Path) -> ModelSize:
-    """A trained model (see `from_pretrained`), at the longest context and horizon of one forward."""
+    """A trained model (see `from_pretrained`), at the longest context and horizon of one forward; of text at its
+    longest row."""
     folder = find_model_folder(path_or_hub_id)
     family = registry.recognise(folder)
-    _check_is_of_series(family)
     with torch.device("meta"):
         module = family.load(folder)
+    if family.generator:
+        row = RowLength(getattr(module, "longest", None) or UNLIMITED_ROW)
+        return ModelSize(tuple(family.parts(module)), row.max_seq_length, 0, family.flops_per_row(module, row))
     forecaster = forecaster_of(family, module)
     lengths = WindowLengths(forecaster.context_length, forecaster.prediction_length)
     return ModelSize(tuple(family.parts(module)), *lengths, family.flops_per_row(module, lengths))
@@ -114,9 +118,10 @@ def parameter_table(size: ModelSize, name: str) -> ScoreTable:
 
 def _notes(size: ModelSize) -> tuple[str, ...]:
     number = size.total.num_parameters
+    row = f"{size.context_length:,} steps of context and {size.horizon:,} of horizon"
+    row = row if size.horizon else f"{size.context_length:,} tokens"
     notes = [
-        f"One row, {size.context_length:,} steps of context and {size.horizon:,} of horizon, forward and backward: "
-        f"{size.flops_per_row / 1e9:,.2f} GFLOPs.",
+        f"One row, {row}, forward and backward: {size.flops_per_row / 1e9:,.2f} GFLOPs.",
         f"Weights: {_bytes(number * FLOAT_BYTES)} in float32, {_bytes(number * HALF_BYTES)} in bfloat16; AdamW's "
         f"state: {_bytes(number * OPTIMIZER_BYTES)}; weights, gradients and state in training: "
         f"{_bytes(number * TRAINING_BYTES)}, and activations.",

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from foreloom.checkpoint.checkpointer import CheckpointConfig
@@ -195,6 +196,12 @@ def data_of(recipe: Recipe) -> DataSection:
     model, data = recipe.sections["model"], recipe.sections["data"]
     data_for = registry.get(model.family).data_for
     return data if data_for(model, data) is data else data_for(found_model(recipe), data)
+
+
+def shapes_of(recipe: Recipe) -> nn.Module:
+    """The model as it would be trained, without memory for its values; needs no data."""
+    with torch.device("meta"):
+        return registry.get(recipe.sections["model"].family).build(found_model(recipe), data_of(recipe))
 
 
 def found_model(recipe: Recipe) -> Any:

@@ -245,6 +245,7 @@ class Trainer:
             "out_of_memory",
             f"A micro-batch of {micro_batch.size} did not fit ({failure}). From here on they have {num_rows:,} rows at "
             "most, and the step is made again: the global batch, and with it the result, stays the same.",
+            step=self.progress.step + 1,
             micro_batch_size=num_rows,
         )
 

@@ -54,7 +54,8 @@ def packed(*documents: str, length: int = 24) -> Tokens:
         target_T += tokens[1:]
         position_T += range(len(tokens) - 1)
     row = lambda values, fill: np.array([values + [fill] * (length - len(token_T))])
-    return Tokens(row(token_T, 0), row(target_T, -100), row(position_T, 0), np.ones(1), np.zeros(1, np.int64))
+    arrays = row(token_T, 0), row(target_T, -100), row(position_T, 0)
+    return Tokens(*arrays, np.ones(1), np.zeros(1, np.int64), np.array([len(token_T)]))
 
 
 def by_hand(model: Decoder, tokens: list[int]) -> torch.Tensor:

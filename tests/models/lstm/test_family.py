@@ -59,7 +59,9 @@ def streams(seed: int, num_rows: int = 3, length: int = 8, resets=False) -> Toke
     drawn_RT = np.random.default_rng(seed).integers(0, V, (num_rows, length + 1))
     sample_R = np.arange(num_rows)
     resets_R = np.broadcast_to(resets, num_rows).copy()
-    return Tokens(drawn_RT[:, :-1], drawn_RT[:, 1:], None, np.ones(num_rows), sample_R, resets_R)
+    return Tokens(
+        drawn_RT[:, :-1], drawn_RT[:, 1:], None, np.ones(num_rows), sample_R, np.full(num_rows, length), resets_R
+    )
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -98,6 +100,7 @@ def test_documents_and_blocks_begin_anew_and_tokens_one_by_one_are_the_same(choi
         row([range(len(its) - 1) for its in encoded], 0),
         np.ones(2),
         np.arange(2),
+        np.full(2, sum(len(its) - 1 for its in encoded)),
     )
     carry = {name: value + 1 for name, value in FAMILY.carry(model, 2, CPU).items()}
     output = model(**FAMILY.batch(model, tokens, CPU), carry=carry)

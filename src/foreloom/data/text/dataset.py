@@ -38,6 +38,8 @@ class Tokens:
     num_bytes_R: np.ndarray
     """Bytes of text that the targets stand for."""
     sample_R: np.ndarray
+    length_R: np.ndarray
+    """Tokens of a row; what is behind them is padding."""
     resets_R: np.ndarray | None = None
     """bool: the row begins anew, without what its stream has left behind; None where rows are of no streams."""
 
@@ -51,7 +53,8 @@ class Tokens:
 
     def masked(self) -> Tokens:
         nothing = {"target_RT": np.full_like(self.target_RT, NO_TARGET), "num_bytes_R": np.zeros(self.num_rows)}
-        return replace(self, sample_R=np.full(self.num_rows, -1), **nothing)
+        nothing |= {"sample_R": np.full(self.num_rows, -1), "length_R": np.zeros_like(self.length_R)}
+        return replace(self, **nothing)
 
 
 class Row(NamedTuple):
@@ -94,6 +97,7 @@ def stacked(found: Sequence[Row], sample_R: np.ndarray, *, pad: int, has_borders
         position_RT if has_borders else None,
         np.array([row.num_bytes for row in found]),
         np.asarray(sample_R),
+        np.array([len(row.token_T) for row in found]),
     )
 
 
@@ -317,7 +321,8 @@ def full_rows(config: TextConfig, tokenizer: TextTokenizer, num_rows: int) -> To
     position_T = np.r_[np.arange(length // 2), np.arange(length - length // 2)]
     position_RT = np.tile(position_T, (num_rows, 1)) if config.packing == "documents" else None
     resets_R = np.zeros(num_rows, bool) if config.packing == "streams" else None
-    return Tokens(token_RT, token_RT, position_RT, np.ones(num_rows), np.full(num_rows, -1), resets_R)
+    whole_R = np.full(num_rows, length)
+    return Tokens(token_RT, token_RT, position_RT, np.ones(num_rows), np.full(num_rows, -1), whole_R, resets_R)
 
 
 def held_out(file: TokenFile, share: float) -> np.ndarray:

@@ -25,7 +25,7 @@ from foreloom.lab.fit.allocation import (
     second_approach,
 )
 from foreloom.lab.fit.frontier import ASSUMED_SHARES, PowerLaw, fit_power
-from foreloom.lab.fit.parametric import DELTA, Loss, ParametricFit, bootstrap, fit_parametric
+from foreloom.lab.fit.parametric import DELTA, FEWEST_POINTS, Loss, ParametricFit, bootstrap, fit_parametric
 from foreloom.lab.fit.points import Points, read_points
 from foreloom.lab.fit.prediction import Prediction, predict_held_out, split_held_out
 from foreloom.lab.fit.runs import Study, read_study
@@ -58,6 +58,8 @@ class Options:
     non_embedding: bool = False
     E: float | None = None
     """Assumed, in nats; found where it is None."""
+    predictions_only: bool = False
+    """Without what no prediction needs: approaches 1 and 2, and what the third hangs on."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def analyse(path: Path, columns: Mapping[str, str] | None = None, options: Optio
     options = options or Options()
     points, study = read(path, columns, non_embedding=options.non_embedding)
     if options.drop_worst:
-        if options.drop_worst > len(points) - 6:
+        if options.drop_worst > len(points) - FEWEST_POINTS:
             raise ValueError(f"--drop-worst {options.drop_worst} of {len(points)} points leaves too few for a law.")
         points = points.drop_worst(options.drop_worst)
     if len(np.unique(np.round(np.log(points.C_P), 6))) < 2:
@@ -140,9 +142,10 @@ def analyse(path: Path, columns: Mapping[str, str] | None = None, options: Optio
     if parametric is not None:
         drawn = _drawn(parametric, kept, options)
         doubts += parametric_doubts(parametric, drawn, kept)
-        sensitivities = sensitivity(kept, parametric, options)
-    first = None if collinear else tried(lambda: first_approach(kept))
-    parabolas = None if collinear else tried(lambda: fit_parabolas(kept, window=options.window, robust=options.robust))
+        sensitivities = [] if options.predictions_only else sensitivity(kept, parametric, options)
+    is_one = bool(collinear) or options.predictions_only
+    first = None if is_one else tried(lambda: first_approach(kept))
+    parabolas = None if is_one else tried(lambda: fit_parabolas(kept, window=options.window, robust=options.robust))
     second = tried(lambda: second_approach(parabolas)) if parabolas else None
     of_parabolas = _drawn_parabolas(parabolas, kept, options) if second else []
     doubts += [f"at {one.C:.3g} FLOPs {one.reason}: left out of approach 2" for one in parabolas or () if one.reason]
@@ -210,7 +213,7 @@ def sensitivity(points: Points, fit: ParametricFit, options: Options) -> list[Se
     found = []
     most = max(int(MOST_DROPPED_SHARE * len(points)), 1)
     for num in DROPPED:
-        if 0 < num <= most and len(points) - num >= 6:
+        if 0 < num <= most and len(points) - num >= FEWEST_POINTS:
             found.append(
                 Sensitivity(
                     f"{num} of the highest loss dropped",

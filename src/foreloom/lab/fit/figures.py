@@ -36,8 +36,12 @@ def curves_figure(runs: Sequence[Run], frontier: tuple[np.ndarray, np.ndarray], 
     """The held-out loss of every run over its compute, and the law of the frontier."""
     figure, (ax,) = panel_grid(1, 1)
     panel_title(ax, "Loss over compute, run by run")
-    for run, colour in zip(runs, _shades(len(runs)), strict=True):
-        ax.plot(run.flops_T, run.loss_T, color=colour, linewidth=1.1, label=_size_of(run))
+    sizes = sorted({run.num_parameters for run in runs})
+    shades, named = dict(zip(sizes, _shades(len(sizes)), strict=True)), set()
+    for run in runs:
+        label = None if run.num_parameters in named else f"N {short(run.num_parameters)}"
+        named.add(run.num_parameters)
+        ax.plot(run.flops_T, run.loss_T, color=shades[run.num_parameters], linewidth=1.1, label=label)
     x, _ = frontier
     if law is not None:
         over = np.geomspace(x.min(), x.max(), NUM_ACROSS)
@@ -45,14 +49,14 @@ def curves_figure(runs: Sequence[Run], frontier: tuple[np.ndarray, np.ndarray], 
     _log_axis(ax, "compute 6ND, FLOPs", "loss, nats", log_loss=True)
     lows = [float(np.nanmin(run.loss_T)) for run in runs]
     ax.set_ylim(0.97 * min(lows), min(max(lows) * 1.5, max(float(np.nanmax(run.loss_T)) for run in runs)))
-    _side_legend(figure, ax)
+    _legend(figure, ax)
     return figure
 
 
 @styled
 def basins_figure(fit: RateFit) -> Figure:
     """Losses over learning rates, size by size, with the parabola and its lowest point; and the best over size."""
-    figure, axes = panel_grid(1, 2 if fit.trends else 1)
+    figure, axes = panel_grid(2 if fit.trends else 1, 1)
     name = fit.swept.replace("_", " ")
     panel_title(axes[0], f"Loss over {name}")
     for basin, colour in zip(fit.basins, _shades(len(fit.basins)), strict=True):
@@ -68,7 +72,7 @@ def basins_figure(fit: RateFit) -> Figure:
     _log_axis(axes[0], name, "final loss, nats")
     if fit.trends:
         _draw_trend(axes[1], fit, name)
-    _side_legend(figure, axes[0])
+    _legend(figure, axes[0])
     return figure
 
 
@@ -77,20 +81,21 @@ def parabolas_figure(
     parabolas: Sequence[Parabola], drawn: Sequence[Sequence[Parabola]], approaches: Sequence[Approach]
 ) -> Figure:
     """The loss over N at each budget, bands of 95 % of the sets of runs drawn; and the best N over compute."""
-    figure, (left, right) = panel_grid(1, 2)
+    figure, (left, right) = panel_grid(2, 1)
     panel_title(left, "Loss over N at equal compute")
     for parabola, colour in zip(parabolas, _shades(len(parabolas)), strict=True):
         used = parabola.weight_P > 0
         left.plot(parabola.N_P[used], parabola.L_P[used], "o", color=colour, markersize=MARKER)
         left.plot(parabola.N_P[~used], parabola.L_P[~used], "x", color=colour, markersize=4)
+        if parabola.reason:
+            continue
         over = np.geomspace(parabola.N_P.min(), parabola.N_P.max(), NUM_ACROSS)
         left.plot(over, parabola.predict(over), color=colour, linewidth=1.1, label=f"{parabola.C:.1e}")
         others = [one.predict(over) for of in drawn for one in of if math.isclose(one.C, parabola.C, rel_tol=0.05)]
         if len(others) >= 20:
             low, high = np.quantile(others, INTERVAL, axis=0)
             left.fill_between(over, low, high, color=colour, alpha=0.25, linewidth=0)
-        if not parabola.reason:
-            left.plot(parabola.N, parabola.level, "v", color=ORANGE, markersize=5)
+        left.plot(parabola.N, parabola.level, "v", color=ORANGE, markersize=5)
     losses = np.concatenate([one.L_P for one in parabolas])
     left.set_ylim(0.97 * losses.min(), 1.03 * losses.max())
     _log_axis(left, "N, parameters", "loss, nats")
@@ -105,7 +110,7 @@ def parabolas_figure(
         )
     _log_axis(right, "compute, FLOPs", "N, parameters", log_loss=True)
     right.legend(loc="upper left", fontsize=8)
-    _side_legend(figure, left, "FLOPs")
+    _legend(figure, left, "compute, FLOPs")
     return figure
 
 
@@ -125,6 +130,7 @@ def residuals_figure(found: Findings) -> Figure:
     bar = figure.colorbar(drawn, ax=ax, pad=0.01)
     bar.set_label("D / N, tokens a parameter", color=MUTED)
     bar.outline.set_visible(False)
+    _log_ticks(bar.ax.yaxis)
     _log_axis(ax, "compute, FLOPs", "measured over predicted, %")
     ax.yaxis.set_major_formatter("{x:+.3g}")
     return figure
@@ -155,7 +161,7 @@ def frontiers_figure(
 ) -> Figure:
     """The frontiers of two architectures with their laws; and how many times the compute the first needs for what the
     second reaches: FLOPs, gain, and the lower and upper end of 95 % of the sets of runs drawn."""
-    figure, (left, right) = panel_grid(1, 2)
+    figure, (left, right) = panel_grid(2, 1)
     panel_title(left, "Best loss over compute")
     for name, (x, loss), law, colour in zip(names, frontiers, laws, (BLUE, ORANGE), strict=True):
         left.plot(x, loss, ".", color=colour, markersize=2.5, alpha=0.6)
@@ -164,7 +170,7 @@ def frontiers_figure(
     _log_axis(left, "compute, FLOPs", "loss, nats", log_loss=True)
     left.legend(loc="upper right")
     C, middle, low, high = gain
-    panel_title(right, f"Compute that {names[0]} needs"[:40])
+    panel_title(right, f"Compute that {names[0]} needs")
     right.axhline(1, color=MUTED, linewidth=0.8)
     right.plot(C, middle, color=ORANGE, linewidth=1.5)
     right.fill_between(C, low, high, color=ORANGE, alpha=0.2, linewidth=0)
@@ -197,7 +203,7 @@ def variants_figure(variants: Sequence[Variant], base: str) -> Figure:
     if has_multiplier:
         ax.axvline(1, color=MUTED, linewidth=0.8)
         ax.set_xscale("log")
-        _plain_log(ax.xaxis)
+        _log_ticks(ax.xaxis)
     ax.set_xlabel("times the compute (seeds in brackets)" if has_multiplier else "nats (seeds in brackets)")
     return figure
 
@@ -236,7 +242,7 @@ def _draw_trend(ax: Axes, fit: RateFit, name: str) -> None:
     over = np.geomspace(min(sizes), max(sizes), NUM_ACROSS)
     ax.plot(over, [trend.at(x) for x in over], color=BLUE, linewidth=1.4, label=f"size^{trend.exponent:.2f}")
     _log_axis(ax, size, name, log_loss=True)
-    ax.legend(loc="best")
+    ax.legend(loc="lower left" if trend.exponent < 0 else "lower right")
 
 
 def _at_best(values: Sequence[float], losses: Sequence[float], best: float, nearest: int) -> float:
@@ -250,42 +256,45 @@ def _log_axis(ax: Axes, x: str, y: str, *, log_loss: bool = False) -> None:
     ax.set_xscale("log")
     ax.set_xlabel(x)
     ax.set_ylabel(y)
-    low, high = ax.get_xlim()
-    if high < 20 * low:
-        _plain_log(ax.xaxis)
+    ax.margins(x=0.02)
+    _log_ticks(ax.xaxis)
     if log_loss:
         ax.set_yscale("log")
-        low, high = ax.get_ylim()
-        if high < 20 * low:
-            _plain_log(ax.yaxis)
-    ax.margins(x=0.02)
+        _log_ticks(ax.yaxis)
 
 
-def _plain_log(axis: Any) -> None:
-    """Numbers one can read aloud where an axis has hardly a power of ten on it."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+def _log_ticks(axis: Any) -> None:
+    """Powers of ten; numbers at equal distances where there are hardly two of them; nothing that overlaps."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     low, high = axis.get_view_interval()
-    subs = (
-        (1, 2, 5)
-        if high > 6 * low
-        else (1, 1.5, 2, 3, 4, 5, 6, 8)
-        if high > 1.8 * low
-        else tuple(1 + 0.2 * k for k in range(45))
-    )
-    axis.set_major_locator(LogLocator(subs=subs, numticks=60))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}" if value < 1e5 else short(value)))
     axis.set_minor_locator(NullLocator())
-    axis.set_minor_formatter(NullFormatter())
+    if high > 100 * low:
+        axis.set_major_locator(LogLocator(numticks=6))
+        return
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20) if high > 6 * low else MaxNLocator(4))
+    if high > 1e9:
+        axis.set_major_locator(LogLocator(subs=(1, 3), numticks=20))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _power(value) if value >= 1e5 else f"{value:,g}"))
 
 
-def _side_legend(figure: Figure, ax: Axes, title: str = "") -> None:
-    """At the right, a column; of many the names between the first and the last are thinned."""
+def _power(value: float) -> str:
+    """3 x 10^14 as mathematics."""
+    digits, exponent = f"{value:.0e}".split("e")
+    return rf"${digits}\times10^{{{int(exponent)}}}$" if digits != "1" else rf"$10^{{{int(exponent)}}}$"
+
+
+def _legend(figure: Figure, ax: Axes, title: str = "") -> None:
+    """Above all panels, three columns; of many the names between the first and the last are thinned."""
     handles, labels = ax.get_legend_handles_labels()
     if len(labels) > MOST_LABELS:
         kept = sorted({round(i) for i in np.linspace(0, len(labels) - 1, MOST_LABELS)})
         handles, labels = [handles[i] for i in kept], [labels[i] for i in kept]
-    figure.legend(handles, labels, loc="outside right upper", title=title or None, fontsize=8, title_fontsize=8)
+    figure.set_figheight(figure.get_figheight() + 0.16 * (math.ceil(len(labels) / 3) + bool(title)))
+    figure.legend(
+        handles, labels, loc="outside upper left", ncols=3, title=title or None, fontsize=8, title_fontsize=8,
+        alignment="left",
+    )  # fmt: skip
 
 
 def _cividis() -> Any:
@@ -298,10 +307,6 @@ def _cividis() -> Any:
 
 def _shades(num: int) -> list[Any]:
     return [_cividis()(place) for place in (np.linspace(0, 1, num) if num > 1 else [0.4])]
-
-
-def _size_of(run: Run) -> str:
-    return f"N {short(run.num_parameters)}"
 
 
 def short(value: float) -> str:

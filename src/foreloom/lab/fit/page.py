@@ -72,7 +72,7 @@ def write_report(
     for path in csvs:
         sections += _csv_sections(path, options, assumed)
     if folders:
-        sections += _comparison(folders, options)
+        sections += _comparison(folders, assumed)
     drawn = _save(sections, out / FIGURES)
     body = "".join(_html(section) for section in sections)
     body += _others(folders, drawn)
@@ -137,7 +137,7 @@ def _held_out(found: Findings, path: Path, options: Options, suffix: str, stem: 
     """The largest rung, where there are enough others."""
     if len(np.unique(np.round(np.log(found.points.C_P), 1))) < FEWEST_RUNGS:
         return []
-    held = analyse(path, options=replace(options, hold_out=options.hold_out or "largest"))
+    held = analyse(path, options=replace(options, hold_out="largest", predictions_only=True))
     if not held.predictions:
         return []
     figure = figures.predictions_figure(held)
@@ -172,7 +172,7 @@ def _variants(losses: dict[str, dict[str, float]], assumed: Assumed, title: str,
     return Section(title, {f"{stem}variants": figure}, [tables.variants_table(found, assumed.base, told)])
 
 
-def _comparison(folders: Sequence[Path], options: Options) -> list[Section]:
+def _comparison(folders: Sequence[Path], assumed: Assumed) -> list[Section]:
     """Of the first two architectures; exponents of all."""
     courses = [one for one in courses_of(folders) if len({run.num_parameters for run in one.runs}) > 1]
     if not courses:
@@ -186,7 +186,7 @@ def _comparison(folders: Sequence[Path], options: Options) -> list[Section]:
         )
     if len(courses) > 1:
         base, other = courses[:2]
-        E = options.E or 0.0
+        E = assumed.E or 0.0
         gain = gain_of(base, other, E=E)
         if gain is None:
             section.sentences.append("No loss was measured in both studies: there is no gain to be told.")

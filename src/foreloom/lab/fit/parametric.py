@@ -30,8 +30,11 @@ EXPONENTS = (0.2, 0.4, 0.7)
 SHARES = (0.05, 0.3, 0.55, 0.75, 0.88, 0.97)
 """Of the lowest loss, at which the starts have E: with the exponents 54 starts."""
 LARGEST_EXPONENT = 3.0
+NO_E = 1e-3
+"""As a share of the lowest loss: an E below is none."""
 LOWEST_E = 1e-6
 """As a share of the lowest loss: E = 0 for what is computed in logarithms."""
+FEWEST_POINTS = 8
 HIT = 1e-4
 """How near to the best objective a start counts as having found it."""
 
@@ -149,7 +152,7 @@ class Surface:
                 jac=True,
                 method="L-BFGS-B",
                 bounds=self.bounds(E),
-                options={"maxiter": 4000, "maxfun": 8000, "maxcor": 20, "ftol": 1e-15, "gtol": 1e-12},
+                options={"maxiter": 1000, "maxfun": 2000, "maxcor": 20, "ftol": 1e-15, "gtol": 1e-12},
             )
         # A line search that finds no lower value any more is the end that double precision allows.
         return float(found.fun), found.x, found.status == 0 or "ABNORMAL" in str(found.message)
@@ -185,7 +188,7 @@ def fit_parametric(
     E: float | None = None,
     starts: Sequence[ParametricFit] | None = None,
 ) -> ParametricFit:
-    """The law of at least six points, from 54 starts or from those given; `E` in nats fixes the loss that remains.
+    """The law of `FEWEST_POINTS` or more, from 54 starts or from those given; `E` in nats fixes the loss that remains.
 
     `loss="lad"` minimises absolute log residuals, which is Huber's loss for delta -> 0. ValueError for too few points
     or values that are not positive.
@@ -266,9 +269,10 @@ def bootstrap(
 
 
 def _check(N_P: np.ndarray, D_P: np.ndarray, L_P: np.ndarray) -> None:
-    if len(L_P) < 6:
+    if len(L_P) < FEWEST_POINTS:
         raise ValueError(
-            f"{len(L_P)} points for the five constants of L(N, D): at least six are needed, and far more for intervals."
+            f"{len(L_P)} points for the five constants of L(N, D): at least {FEWEST_POINTS} are needed, and "
+            "far more for intervals."
         )
     for name, values in (("N", N_P), ("D", D_P), ("the loss", L_P)):
         if not (np.isfinite(values).all() and (np.asarray(values) > 0).all()):
@@ -276,10 +280,12 @@ def _check(N_P: np.ndarray, D_P: np.ndarray, L_P: np.ndarray) -> None:
 
 
 def _at_bound(surface: Surface, p: np.ndarray, E: float | None) -> tuple[str, ...]:
-    names = ("A", "B", "E", "alpha", "beta")
-    edges = zip(names, p, surface.bounds(E), strict=True)
+    near = {"E": math.log(NO_E / LOWEST_E)}
+    edges = zip(("A", "B", "E", "alpha", "beta"), p, surface.bounds(E), strict=True)
     return tuple(
-        name for name, value, (low, high) in edges if high > low and (value - low < 1e-3 or high - value < 1e-3)
+        name
+        for name, value, (low, high) in edges
+        if high > low and (value - low < near.get(name, 1e-3) or high - value < 1e-3)
     )
 
 

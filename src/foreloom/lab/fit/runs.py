@@ -265,8 +265,8 @@ def _parameters_of(path: Path, text: Mapping[str, Sequence[str]], value: Mapping
     pairs = FLOPS_PER_PARAMETER_TOKEN * value["tokens"]
     half = np.array([_half_unit(cell) for cell in text["chinchilla"]])
     fine = np.isfinite(value["chinchilla"]) & (pairs > 0)
-    low = ((value["chinchilla"] - half) / pairs)[fine].max(initial=0)
-    high = ((value["chinchilla"] + half) / pairs)[fine].min(initial=math.inf)
+    flops, half, pairs = value["chinchilla"][fine], half[fine], pairs[fine]
+    low, high = ((flops - half) / pairs).max(initial=0), ((flops + half) / pairs).min(initial=math.inf)
     if low > high * (1 + 1e-9) or not fine.any():
         raise ValueError(
             f"{path}: no N makes column {COLUMNS['chinchilla'][0]} 6ND in every row (between {high:,.0f} and "

@@ -16,12 +16,11 @@ from foreloom.config.loader import Recipe, plain
 from foreloom.config.located import RecipeError
 from foreloom.data.loader import BatchLoader
 from foreloom.lab.fit.learning_rate import value_from
-from foreloom.lab.runs import model_of
 from foreloom.lab.study.settings import FROM_FILE, StudySettings, base_recipe, split
 from foreloom.models import registry
 from foreloom.models.common.count import ParameterKind
 from foreloom.run.parametrize import depth_of, redepthed, scaling_of, width_of
-from foreloom.run.recipe import find_files, load
+from foreloom.run.recipe import find_files, load, shapes_of
 
 WIDTH_OF_TWO_LAYERS, WIDTH_PER_LAYER = 32, 16
 """Of the rules sqrt and linear, which meet there."""
@@ -200,7 +199,7 @@ def _batch(settings: _Settings, base: Recipe, rules: StudySettings) -> None:
 def count(recipe: Recipe) -> tuple[int, int]:
     """N of all parameters; and of those that are neither read in by (an embedding, the first projection) nor written
     out by (the head)."""
-    model = model_of(recipe)
+    model = shapes_of(recipe)
     kinds = registry.get(recipe.sections["model"].family).kinds(model)
     hidden = (ParameterKind.HIDDEN, ParameterKind.VECTOR)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}

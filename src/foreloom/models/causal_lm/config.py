@@ -40,6 +40,9 @@ class CausalLmConfig:
     """Run code that comes with the model's folder, where transformers has none for its architecture."""
     z_loss: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the squared logsumexp of the logits, which keeps them small; 1e-4 is common. 0: none."""
+    router_aux_loss_coef: Annotated[float, Field(ge=0)] | None = None
+    """Of a mixture of experts: weight of the loss that keeps their use even, of the global batch. Unset: what the
+    model was published with. 0: none."""
 
     def __post_init__(self) -> None:
         if self.pretrained in _MISNAMED:

@@ -41,13 +41,16 @@ def load(folder: str | Path) -> CausalLm:
     folder = Path(folder) if adapter is None else base_folder(adapter, read_json(adapter / ADAPTER_CONFIG_FILE))
     tokenizer = load_tokenizer(str(folder))
     lm = _pretrained(folder, CausalLmConfig(pretrained=str(folder)))
-    if adapter is not None:
+    if adapter is not None and not _is_of_shapes_alone():
         tensors, config = lm.state_dict(), read_json(adapter / ADAPTER_CONFIG_FILE)
         weights = read_tensors(adapter / ADAPTER_WEIGHTS_FILE)
         check_same_base(tensors, adapter)
         merge_adapter(tensors, weights, config, adapter)
         lm.load_state_dict(tensors)
-    return CausalLm(lm, tokenizer.hf).eval()
+    module = CausalLm(lm, tokenizer.hf).eval()
+    if not _is_of_shapes_alone():
+        module.probe(has_borders=False)
+    return module
 
 
 def longest(config: CausalLmConfig) -> int | None:
@@ -73,16 +76,25 @@ def build(config: CausalLmConfig, tokenizer: TextTokenizer, *, has_borders: bool
     else:
         lm = _new(config, tokenizer)
     size = lm.get_input_embeddings().num_embeddings
-    if size < tokenizer.vocabulary_size:
+    if size < tokenizer.vocabulary_size and not _is_of_shapes_alone():
         logger.info("embeddings: %d -> %d, as many as the tokenizer has", size, tokenizer.vocabulary_size)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # every rank adds the same rows
             lm.resize_token_embeddings(tokenizer.vocabulary_size)
     if lm.config.pad_token_id is None:
         lm.config.pad_token_id = tokenizer.pad_id
-    module = CausalLm(lm, tokenizer.hf, config.z_loss)
-    module.probe(has_borders=has_borders)
+    weight = config.router_aux_loss_coef
+    if weight is None:
+        weight = getattr(lm.config.get_text_config(), "router_aux_loss_coef", None) or 0.0
+    module = CausalLm(lm, tokenizer.hf, config.z_loss, weight)
+    if not _is_of_shapes_alone():
+        module.probe(has_borders=has_borders)
     return module
+
+
+def _is_of_shapes_alone() -> bool:
+    """Are models built without memory for their values?"""
+    return torch.get_default_device().type == "meta"
 
 
 def _pretrained(folder: Path, config: CausalLmConfig) -> Any:
@@ -94,9 +106,9 @@ def _pretrained(folder: Path, config: CausalLmConfig) -> Any:
         warnings.warn(f"{folder}: code that comes with the model is run (model.trust_remote_code).", stacklevel=2)
     options = {"dtype": torch.float32, "attn_implementation": config.attention}
     try:
-        if torch.get_default_device().type == "meta":  # only what it is made of is asked for
-            its = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
-            return AutoModelForCausalLM.from_config(its, trust_remote_code=config.trust_remote_code, **options)
+        if _is_of_shapes_alone():
+            known = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
+            return AutoModelForCausalLM.from_config(known, trust_remote_code=config.trust_remote_code, **options)
         return AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=config.trust_remote_code, **options)
     except (ImportError, OSError, KeyError) as error:
         raise ValueError(f"{folder}: transformers cannot load it: {' '.join(str(error).split())}") from error

@@ -21,6 +21,7 @@ from foreloom.models.common.forecasting import (
     interpolate,
     interpolate_levels,
     on_level,
+    told,
     usable_steps,
 )
 from foreloom.models.common.rows import to_device, without_leading_padding
@@ -65,8 +66,8 @@ class Chronos2Forecaster:
             order.sort(key=lambda i: seen[i].context_RC.shape[1])
         answers: dict[int, np.ndarray] = {}
         with inference(self.module):
-            for rows in batches([len(seen[i].context_RC) for i in order], batch_size):
-                chunk = order[rows]
+            parts = [order[rows] for rows in batches([len(seen[i].context_RC) for i in order], batch_size)]
+            for chunk in told(parts, len(order)):
                 contexts = [seen[i].context_RC for i in chunk]
                 group_ids = group_ids_of(contexts)
                 quantiles_BQH = self._predict(

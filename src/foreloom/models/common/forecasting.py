@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from itertools import accumulate
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -47,6 +48,29 @@ def _keep_freed_memory() -> None:
     It does so for blocks of up to the size of the largest that it has seen freed, and never of more than 32 MiB.
     """
     torch.empty(2**25 - 2**16, dtype=torch.uint8)
+
+
+Batch = TypeVar("Batch", bound=Sized)
+_tell: ContextVar[Callable[[int, int], object]] = ContextVar("tell", default=lambda done, total: None)
+
+
+@contextmanager
+def telling(tell: Callable[[int, int], object]) -> Iterator[None]:
+    """While entered, who forecasts in this thread says before each batch `tell(forecasts made, in all)`."""
+    before = _tell.set(tell)
+    try:
+        yield
+    finally:
+        _tell.reset(before)
+
+
+def told(batches: Iterable[Batch], total: int) -> Iterator[Batch]:
+    """The batches one by one, of `total` forecasts, see `telling`."""
+    tell, done = _tell.get(), 0
+    for batch in batches:
+        tell(done, total)
+        yield batch
+        done += len(batch)
 
 
 def usable_steps(inputs: Sequence[ForecastInput], asked: int | None, limit: int) -> int:
@@ -229,7 +253,7 @@ class UnivariateForecaster(ABC):
         """What `run` makes of each row, given batches of rows of like length."""
         results: list[Any] = [None] * len(rows)
         with inference(self.module):
-            for chosen in batches_by_length([len(row) for row in rows], batch_size, self.max_steps):
+            for chosen in told(batches_by_length([len(row) for row in rows], batch_size, self.max_steps), len(rows)):
                 for i, result in zip(chosen, run([rows[i] for i in chosen]), strict=True):
                     results[i] = result
         return results

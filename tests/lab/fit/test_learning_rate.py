@@ -1,0 +1,75 @@
+"""Sweeps of learning rates: vertices, gates, what to run next, and the file that studies read."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from foreloom.lab.fit.learning_rate import fit_basin, fit_rates, value_from, write_rates
+from foreloom.lab.fit.runs import read_study
+
+
+def test_the_old_repository(shared):
+    folder = shared / "oracles" / "scaling" / "experimental_progress" / "lr_sweep"
+    expected = json.loads((folder / "modern_transformer_iter3_expected.json").read_text())
+    fit = fit_rates(read_study(folder / "modern_transformer_iter3"))
+    for basin, wanted in zip(fit.basins, expected["per_dim"], strict=True):
+        assert (basin.width, basin.estimator) == (wanted["hidden_dim"], wanted["estimator"])
+        assert bool(basin.reason) == bool(wanted["reason"]) and len(basin.value_P) == wanted["window_used"]
+        assert basin.num_dropped == wanted["n_dropped_plateau"]
+        measured = [basin.best, basin.vertex, basin.argmin, basin.r2, basin.curvature]
+        names = ("eta_used", "eta_star_parabolic", "best_grid_lr", "r_squared", "a")
+        assert measured == pytest.approx([wanted[name] for name in names], rel=1e-5)
+    for trend, law in ((fit.trends, "committed_law"), (fit.argmin_trends, "committed_argmin_law")):
+        own = trend["width"]
+        assert [own.coefficient, own.exponent, own.r2] == pytest.approx(list(expected[law].values()), rel=1e-3)
+    assert fit.doubts == ("width 128: R2 of 0.878 is below 0.9, so the best value tried stands for the vertex",)
+
+
+def test_gates():
+    rates = [1e-4, 1e-3, 1e-2, 1e-1]
+    low = fit_basin(rates, [3.0, 3.1, 3.3, 3.6])
+    assert (low.edge, low.estimator, low.reason) == ("low", "argmin", "the vertex is at the edge of what was swept")
+    assert low.proposed == pytest.approx([1e-7, 1e-6, 1e-5])
+    high = fit_basin(rates, [3.6, 3.3, 3.1, 3.0])
+    assert high.edge == "high" and high.proposed == pytest.approx([1, 10, 100])
+    bounded = fit_basin(rates, [3.6, 3.3, 3.1, float("nan")])
+    assert bounded.edge == "" and bounded.num_dropped == 1, "a rate that diverged bounds the sweep"
+    hill = fit_basin(rates, [3.0, 3.2, 3.2, 3.1])
+    assert hill.reason == "the loss does not bend upwards" and hill.best == 1e-4
+    few = fit_basin([1e-3, 1e-2], [3.0, 3.1])
+    assert few.reason == "fewer than three values" and few.vertex is None
+    with pytest.raises(ValueError, match="width 64: every run of 1 diverged; sweep lower learning rates"):
+        fit_basin([0.1], [float("nan")], width=64)
+
+
+def sweep(folder, widths=(32, 64)):
+    folder.mkdir()
+    for width in widths:
+        for rate in (0.001, 0.003, 0.01, 0.03, 0.1):
+            loss = 3 + 0.2 * abs(rate * width - 0.64) ** 0.5
+            text = f"step,validation_loss,tokens,theoretical_flops\n9,{loss},1000,{6 * width**2 * 1000}\n"
+            (folder / f"{width}d_lr_{rate}.csv").write_text(text)
+    return folder
+
+
+def test_the_file_that_studies_read(tmp_path):
+    fit = fit_rates(read_study(sweep(tmp_path / "sweep")))
+    path = tmp_path / "fit.json"
+    write_rates(fit, path)
+    law = json.loads(path.read_text())["law"]
+    assert law["over"] == "width"
+    assert value_from(path, width=128) == pytest.approx(law["coefficient"] * 128 ** law["exponent"])
+    assert value_from(path, num_parameters=64**2) == pytest.approx(fit.trends["num_parameters"].at(64**2))
+    one = fit_rates(read_study(sweep(tmp_path / "one", widths=(32,))))
+    assert one.doubts[-1] == "one size only: a best value, and no law over sizes" and not one.trends
+    write_rates(one, path)
+    assert value_from(path, width=32) == one.basins[0].best
+    with pytest.raises(ValueError, match="has no law over sizes, and its one size is 32: sweep a second one"):
+        value_from(path, width=64)
+    path.write_text("{}")
+    with pytest.raises(ValueError, match="is no fit of learning rates"):
+        value_from(path, width=64)
+    with pytest.raises(ValueError, match="no run says its batch size"):
+        fit_rates(read_study(tmp_path / "one"), "batch_size")
