@@ -13,7 +13,7 @@ _PUBLIC = {
         "gen_experim", "gen_lstm_experim", "create_multi_lr_experiments", "create_multi_seed_experiments",
         "subset_experiments", "NARROW_LR_SWEEP", "WIDE_LR_SWEEP",
     ),
-    "foreloom.lab.study.labels": ("learning_rate_in",),
+    "foreloom.lab.labels": ("learning_rate_in",),
     "foreloom.lab.study.study": ("Study", "find_study", "read_study"),
 }  # fmt: skip
 _ROOM_OF = {name: room for room, names in _PUBLIC.items() for name in names}

@@ -23,6 +23,7 @@ import numpy as np
 from foreloom.files import read_json
 from foreloom.lab.fit.parametric import FLOPS_PER_PARAMETER_TOKEN
 from foreloom.lab.fit.points import Points
+from foreloom.lab.labels import learning_rate_in
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "step": ("optimizer_step", "step"),
@@ -297,12 +298,12 @@ def _facts_of(config: Any) -> dict[str, Any]:
 
 
 def _facts_of_label(label: str) -> dict[str, Any]:
-    """`64d_lr_-2.25` is 64 wide at a rate of 10^-2.25, `64d_lr_0.001` at 0.001; `..._seed_3` is seed 3."""
+    """`64d_lr_-2.25` is 64 wide at a rate of 10^-2.25, see `labels.learning_rate_in`; `..._seed_3` is seed 3."""
     facts: dict[str, Any] = {}
     if width := re.search(r"(?:^|_)(\d+)d(?:_|$)", label):
         facts["width"] = int(width[1])
-    if rate := re.search(r"_lr_(-\d+(?:\.\d+)?|\d\.\d+(?:e-\d+)?|\de-\d+)(?:_|$)", label):
-        facts["learning_rate"] = 10 ** float(rate[1]) if rate[1].startswith("-") else float(rate[1])
+    if (rate := learning_rate_in(label)) is not None:
+        facts["learning_rate"] = rate
     if seed := re.search(r"_seed_?(\d+)", label):
         facts["seed"] = int(seed[1])
     return facts

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypedDict
 
-from foreloom.lab.study.labels import with_learning_rate
+from foreloom.lab.labels import with_learning_rate
 from foreloom.lab.study.settings import check_names
 
 NARROW_LR_SWEEP = [10**-3.0, 10**-2.5, 10**-2.0, 10**-1.5, 10**-1.0]

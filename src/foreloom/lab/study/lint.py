@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foreloom.config.loader import flatten, plain
-from foreloom.lab.study.labels import learning_rate_in
+from foreloom.lab.labels import learning_rate_in
 from foreloom.lab.study.resolve import Planned
 from foreloom.run.recipe import load
 

@@ -18,13 +18,13 @@ from foreloom.config.loader import plain, validate
 from foreloom.config.located import RecipeError, read_yaml
 from foreloom.config.section import section
 from foreloom.config.shipped import shipped_recipes
+from foreloom.lab.labels import check_distinct, check_label
 from foreloom.lab.study.experiments import (
     Experiment,
     create_multi_lr_experiments,
     create_multi_seed_experiments,
     flat,
 )
-from foreloom.lab.study.labels import check_distinct, check_label
 from foreloom.lab.study.presets import PRESETS
 from foreloom.lab.study.resolve import Planned, resolve
 from foreloom.lab.study.settings import FROM_FILE

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from foreloom.lab.study.labels import (
+from foreloom.lab.labels import (
     check_distinct,
     check_label,
     learning_rate_in,
@@ -17,7 +17,7 @@ from foreloom.lab.study.labels import (
     with_learning_rate,
 )
 
-ORACLE = Path(__file__).resolve().parents[4] / "shared" / "oracles" / "scaling" / "experimental_progress" / "legacy"
+ORACLE = Path(__file__).resolve().parents[3] / "shared" / "oracles" / "scaling" / "experimental_progress" / "legacy"
 
 
 def test_our_rates_are_read_back_exactly():
