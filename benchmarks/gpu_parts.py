@@ -363,7 +363,7 @@ def _figures(run_dir: Path) -> dict[str, Any]:
     parts: Mapping[str, float] = last["seconds_by_part"]
     trained = sum(seconds for part, seconds in parts.items() if part not in ("evaluation", "checkpoint"))
     return {
-        "rows_per_second": last["steps_per_second"] * last["samples_per_step"],
+        "rows_per_second": last["steps_per_second"] * last["rows_per_step"],
         "mfu": last["mfu"],
         "step_ms": 1e3 / last["steps_per_second"],
         "memory_gib": (last["memory_bytes"] or 0) / 2**30,  # the peak

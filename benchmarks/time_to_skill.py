@@ -45,7 +45,7 @@ def points(entry: str, run: Path, scores: Path) -> list[dict[str, Any]]:
         step = int(name.rpartition("-")[2])
         if step not in logged:
             raise ValueError(f"{run}: its log has no line of step {step}; make save_steps a multiple of log_steps.")
-        row = {"entry": entry, "step": step, "windows": logged[step]["samples"]}
+        row = {"entry": entry, "step": step, "windows": logged[step]["num_rows"]}
         row["minutes"] = round(logged[step]["seconds"] / 60, 2)
         for metric in METRICS:
             errors = {model: {task: own[metric] for task, own in models[model].items()} for model in (name, BASELINE)}

@@ -38,12 +38,14 @@ from foreloom.evaluation.benchmark import TrainingBenchmark
 from foreloom.evaluation.config import BenchmarkConfig
 from foreloom.evaluation.tasks import EvaluationTask
 from foreloom.models.common.lora import AdapterConfig, FrozenWeights, attach_adapter
+from foreloom.models.common.parametrization import ParametrizationConfig
 from foreloom.models.family import ExpertHooks, ModelFamily, Tally
 from foreloom.models.registry import get
 from foreloom.models.time_moe.forecast import TimeMoeForecaster
 from foreloom.monitoring.monitor import Monitor, MonitoringConfig
 from foreloom.monitoring.record import BenchmarkRecord, Tier
 from foreloom.objectives.loss import Loss
+from foreloom.run.parametrize import parametrize
 from foreloom.training.config import TrainingConfig, autocast_dtype
 from foreloom.training.optimizer import OptimizerConfig, build_optimizer
 from foreloom.training.scoring import Validation
@@ -220,8 +222,11 @@ def build_trainer(process: Process, run_dir: Path, settings: Mapping[str, Any], 
         validation = data.validation(max_windows=50, **s["validation"])
         more["validation"] = Validation(validation, data.held_out(validation, dataset, micro_batch_size=16, **ranks))
     family = TOYS[s["family"]] if s["family"] in TOYS else get(s["family"])
-    model = family.build(family.config(**small_config(s["family"], s["dropout"])), data)
+    section = family.config(**small_config(s["family"], s["dropout"]))
+    scaled = parametrize(family, section, data, ParametrizationConfig(**s.get("parametrization", {})), optimizer)
+    model = family.build(scaled.section, data)
     family.initialize(model, training.seed)
+    scaled.scale(model)
     if "adapter" in s:
         attach_adapter(model, AdapterConfig(kind="lora", **s["adapter"]), family.lora, training.seed)
         more["frozen"] = FrozenWeights(model)
@@ -235,7 +240,10 @@ def build_trainer(process: Process, run_dir: Path, settings: Mapping[str, Any], 
         model, family.sharding, parallel, process, activation_checkpointing=training.activation_checkpointing,
         compile_blocks=training.compile, autocast_dtype=autocast_dtype(training.precision, process.device),
     )  # fmt: skip
-    built = build_optimizer(optimizer, wrapped.named_parameters(), kinds, max_grad_norm=training.max_grad_norm)
+    built = build_optimizer(
+        optimizer, wrapped.named_parameters(), kinds, max_grad_norm=training.max_grad_norm,
+        multipliers=scaled.multipliers,
+    )  # fmt: skip
     learning_rate = lambda step: optimizer.learning_rate_of(step, training.num_steps)
     return Trainer(
         training, family, wrapped, built, learning_rate, loader, process, checkpointer, monitor,

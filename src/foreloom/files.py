@@ -22,7 +22,8 @@ def _this_machine() -> str:
     return blake2b(told.encode(), digest_size=4).hexdigest()
 
 
-_HERE = _this_machine()
+HERE = _this_machine()
+"""Where the number of a process means something."""
 
 
 @contextmanager
@@ -33,7 +34,7 @@ def whole_or_absent(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_forsaken(path.parent)
-    beside = path.with_name(f".{_HERE}-{os.getpid()}.partial.{path.name}")
+    beside = path.with_name(f".{HERE}-{os.getpid()}.partial.{path.name}")
     try:
         beside.touch()
         permissions = stat.S_IMODE(beside.stat().st_mode)
@@ -50,35 +51,35 @@ def whole_or_absent(path: str | Path) -> Iterator[Path]:
 
 
 def check_writable(path: str | Path, option: str, read: Iterable[str | Path] = ()) -> None:
-    """ValueError, which names `option`, where no file can be written to `path`, or where it is one of the files that
-    are `read` or lies in one of the folders: known before the work, not after it."""
+    """ValueError, which names `option` ("": there is none), where no file can be written to `path`, or where it is one
+    of the files that are `read` or lies in one of the folders: known before the work, not after it."""
     path = Path(path).absolute()
+    named = f"{option} {path}".lstrip()
     if path.is_dir():
-        raise ValueError(f"{option} {path} is a folder. Name a file in it.")
+        raise ValueError(f"{named} is a folder. Name a file in it.")
     above = next(folder for folder in path.parents if folder.exists())
     if not above.is_dir():
-        raise ValueError(f"{option} {path}: {above} is a file, and nothing lies below a file. Name another place.")
+        raise ValueError(f"{named}: {above} is a file, and nothing lies below a file. Name another place.")
     try:
         with tempfile.TemporaryFile(dir=above) as file:
             file.write(b" ")
     except OSError as error:
-        raise ValueError(f"{option} {path}: {above} takes no file ({error.strerror}). Name another place.") from None
+        raise ValueError(f"{named}: {above} takes no file ({error.strerror}). Name another place.") from None
     place = path.resolve()
     for one in map(Path, read):
         if one.resolve() in (place, *place.parents):
-            raise ValueError(
-                f"{option} {path}: {one} is read, and nothing is written over it or into it. Name another place."
-            )
+            raise ValueError(f"{named}: {one} is read, and nothing is written over it or into it. Name another place.")
 
 
 def _remove_forsaken(folder: Path) -> None:
-    for left in folder.glob(f".{_HERE}-*.partial.*"):
-        pid = left.name.removeprefix(f".{_HERE}-").partition(".")[0]
-        if pid.isdecimal() and not _is_alive(int(pid)):
+    for left in folder.glob(f".{HERE}-*.partial.*"):
+        pid = left.name.removeprefix(f".{HERE}-").partition(".")[0]
+        if pid.isdecimal() and not is_alive(int(pid)):
             left.unlink(missing_ok=True)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Is there a process of this number on this machine?"""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

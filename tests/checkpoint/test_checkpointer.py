@@ -12,7 +12,14 @@ import pytest
 import torch
 from torch.distributed.checkpoint.api import CheckpointException
 
-from foreloom.checkpoint.checkpointer import Candidate, CheckpointConfig, Checkpointer, CheckpointError, steps_to_keep
+from foreloom.checkpoint.checkpointer import (
+    Candidate,
+    CheckpointConfig,
+    Checkpointer,
+    CheckpointError,
+    claim,
+    steps_to_keep,
+)
 from foreloom.checkpoint.manifest import Manifest
 from foreloom.distributed.process import Process
 
@@ -21,7 +28,7 @@ PROCESS = Process(0, 1, 0, torch.device("cpu"))
 
 def manifest(step: int, *, final: bool = False, **scores: float) -> Manifest:
     return Manifest(
-        step=step, samples=step * 8, flops=0.0, final=final, scores=scores, fingerprint="f", config_hash="c",
+        step=step, num_rows=step * 8, flops=0.0, final=final, scores=scores, fingerprint="f", config_hash="c",
         world_size=1, versions={},
     )  # fmt: skip
 
@@ -62,7 +69,7 @@ def test_round_trip_retention_and_final(tmp_path: Path, reopen) -> None:
 
     checkpointer = reopen()
     folder = checkpointer.newest()
-    assert folder and folder.step == 5 and folder.manifest.final and folder.manifest.samples == 40
+    assert folder and folder.step == 5 and folder.manifest.final and folder.manifest.num_rows == 40
     filled = state(0.0)
     assert checkpointer.load(folder, filled) == {"trainer": {"step": 5}}
     assert torch.equal(filled["model"]["w"], state(5.0)["model"]["w"])
@@ -294,3 +301,18 @@ def test_limits_of_zero() -> None:
     assert steps_to_keep(candidates, num_latest=1, num_best=0) == {3}
     needed_first = [Candidate(1, needed=True), Candidate(2), Candidate(3)]
     assert steps_to_keep(needed_first, num_latest=1, num_best=1) == {1, 3}
+
+
+def test_a_full_disk_is_told_of_the_run_folder(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(ValueError, match=r"the run folder .*/run cannot be written \(No space left on device\)"):
+            claim(tmp_path / "run", resume=False)
+    with (
+        claim(tmp_path / "run", resume=False),
+        pytest.raises(ValueError, match=f"process {os.getpid()} on .* since 20"),
+    ):
+        claim(tmp_path / "run", resume=False)

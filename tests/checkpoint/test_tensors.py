@@ -60,6 +60,7 @@ def test_a_round_trip(tmp_path: Path) -> None:
         ("outside", "a file outside its folder, ../elsewhere/__0_0.distcp"),
         ("cut", "pickle data was truncated|Ran out of input"),
         ("other", "is not what a checkpoint's is"),
+        ("memo", "is not what a checkpoint's is: place 268,435,456 of its memo, in 7 bytes"),
     ],
 )
 def test_a_run_folder_of_someone_else_runs_no_code(tmp_path: Path, place: str, sentence: str, capfd) -> None:
@@ -79,6 +80,8 @@ def test_a_run_folder_of_someone_else_runs_no_code(tmp_path: Path, place: str, s
     elif place == "other":
         metadata = ["not", "metadata"]
     path.write_bytes(pickle.dumps(metadata)[: -40 if place == "cut" else None])
+    if place == "memo":
+        path.write_bytes(b"]r\x00\x00\x00\x10.")
     if place == "rank":
         path.rename(path.with_name("__0.metadata"))  # where DCP looks next
     with pytest.raises((CheckpointError, CheckpointException), match=sentence):

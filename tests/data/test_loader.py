@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from foreloom.data.config import DataConfig, GroupConfig, SourceConfig
 from foreloom.data.loader import ReadAhead, StepBatch, plan_micro_batches
 from foreloom.data.source import MemorySource, Series
+from foreloom.data.stream.dataset import SeriesDataset
 from loaders import series_loader
 
 
@@ -214,6 +215,20 @@ def test_statistics() -> None:
     assert first.num_items == 40 - first.left_out["too short"]
     assert (second.left_out["too short"], second.num_items) == (0, 5)
     assert (first.roles, second.roles) == ("1 target", "3 targets; past: x")
+
+
+def test_the_roles_are_those_of_all_series() -> None:
+    """A covariate of one series in two hundred, of the last ones; columns of one value a series are named, too."""
+    y = np.arange(60.0)
+    some = [Series(str(n), y[None], static={"shop": n, "variates": "y"}) for n in range(200)]
+    some[77] = Series("77", y[None], past={"visits": y})
+    some += [Series(str(n), y[None], past={"rain": y}, future={"price": y}) for n in range(200, 203)]
+    (told,) = SeriesDataset(
+        DataConfig(sources=(SourceConfig(path="a"),), context_length=32, prediction_length=8),
+        seed=0,
+        sources=[MemorySource(some)],
+    ).statistics()
+    assert told.roles == "1 target; past: rain, visits; known ahead: price; static: shop"
 
 
 def test_masked_copies_count_nothing() -> None:

@@ -23,7 +23,7 @@ def folder(tmp_path, tiny_chronos2, monkeypatch):
     rng = np.random.default_rng(0)
     dates = pd.date_range("2024-01-01", periods=150, freq="h")
     table = pd.DataFrame({"date": dates, "a": rng.normal(size=150), "b": rng.normal(size=150)})
-    table.to_csv(tmp_path / "some.csv", index=False)
+    table.drop(70).to_csv(tmp_path / "some.csv", index=False)
     (tmp_path / "tasks.yaml").write_text("tasks:\n  - {name: t, path: some.csv, prediction_length: 6, num_rolls: 5}\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FORELOOM_CACHE", str(tmp_path / "cache"))
@@ -66,7 +66,7 @@ def test_two_ranks_write_what_one_writes(folder, what):
     answers = evaluate_on_two_ranks(*options, "two.csv")
     assert [code for code, *_ in answers] == [0, 0], answers
     assert "wrote two.csv" in answers[0][1]
-    assert answers[1][1] == "", "rank 0 alone speaks"
+    assert "warning: " in answers[0][2] and not answers[1][1] + answers[1][2], "rank 0 alone speaks"
     alone, shared = scores(folder / "one.csv"), scores(folder / "two.csv")
     assert len(alone) == len(shared) > 1
     for one, two in zip(alone, shared, strict=True):
@@ -77,4 +77,7 @@ def test_no_rank_waits_for_one_that_cannot_write(folder):
     (folder / "file").touch()
     answers = evaluate_on_two_ranks("--data", "some.csv", "-p", "4", "-c", "40", "--out", "file/scores.csv")
     assert [code for code, *_ in answers] == [2, 2], answers
-    assert "nothing lies below a file" in answers[0][2]
+    assert "nothing lies below a file" in answers[0][2] + answers[1][2]
+    answers = evaluate_on_two_ranks("--data", "none.csv", "-p", "4", "-c", "40")
+    assert [code for code, *_ in answers] == [2, 2], answers
+    assert (answers[0][2] + answers[1][2]).count("error: no file none.csv") == 1

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from foreloom.monitoring.metrics_file import read_metrics
 from toy_run import launch, losses, train_here, weights
 
 
@@ -17,6 +18,8 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert list(first) == list(second) == [1, 2, 3, 4, 5, 6]
     for step, loss in first.items():
         assert math.isclose(loss, second[step], rel_tol=1e-6), (other.name, step, loss, second[step])
+    of_one, of_other = ([step["loss_terms"] for step in read_metrics(run).steps] for run in (one, other))
+    assert of_one == of_other and of_one[0] > 0
     # Where the gradient is almost 0, Adam makes a step of how it was rounded: small weights of the language model.
     atol = 1e-5 if one.name == "causal_lm" else 2e-6
     for name, tensor in weights(one).items():
@@ -50,7 +53,7 @@ def test_one_two_and_four_ranks_train_alike_and_take_over_from_each_other(tmp_pa
     ddp, fsdp, hsdp = {"strategy": "ddp"}, {"strategy": "fsdp"}, {"strategy": "fsdp", "dp_replicate": 2}
     cut, recompute = {"micro_batch_size": 5}, {"activation_checkpointing": True}
     tokens, recurrent = ({"family": family, "steps": 6, "save_steps": 3} for family in ("toy_tokens", "toy_recurrent"))
-    muon = chronos2 | {"optimizer": {"name": "muon"}}
+    muon = chronos2 | {"optimizer": {"name": "muon"}, "parametrization": {"kind": "mup", "base_width": 16}}
     sgd = toy | {"optimizer": {"name": "sgd", "weight_decay": 0.1}}
     adapted = chronos2 | {"adapter": {"rank": 4, "dropout": 0.0}}
     adapted_experts = time_moe | {"adapter": {"rank": 2}}

@@ -17,8 +17,8 @@ def step_record(step: int, **changes: Any) -> StepRecord:
         "loss": 2.0 + 8.0 * math.exp(-step / 600),
         "grad_norm": 0.9 + 0.3 * math.sin(step / 70),
         "learning_rate": 1e-3 * min(1.0, step / 1000),
-        "samples": step * 256,
-        "samples_per_step": 256.0,
+        "num_rows": step * 256,
+        "rows_per_step": 256.0,
         "steps_per_second": 4.0,
         "seconds": step / 4,
         "memory_bytes": 20 * 2**30,
@@ -49,7 +49,7 @@ def step_record(step: int, **changes: Any) -> StepRecord:
 def plain_record(step: int, **changes: Any) -> StepRecord:
     """Of a dense model on a CPU, with nothing beside what every run has."""
     return StepRecord(
-        step=step, loss=1.0, grad_norm=0.5, learning_rate=1e-4, samples=step, samples_per_step=1.0,
+        step=step, loss=1.0, grad_norm=0.5, learning_rate=1e-4, num_rows=step, rows_per_step=1.0,
         steps_per_second=2.0, seconds=step / 2, **changes,
     )  # fmt: skip
 

@@ -16,8 +16,8 @@ def record(**changes) -> StepRecord:
         "loss": 9.68871,
         "grad_norm": 1.2434,
         "learning_rate": 4.994e-05,
-        "samples": 768_000,
-        "samples_per_step": 768.0,
+        "num_rows": 768_000,
+        "rows_per_step": 768.0,
         "steps_per_second": 9.285,
         "seconds": 110.0,
     }

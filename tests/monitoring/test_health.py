@@ -103,7 +103,7 @@ def reports(run_dir: Path, records, **config) -> list[dict[str, dict[str, str]]]
 def test_what_a_run_does_not_have_is_left_out(tmp_path):
     (report,) = reports(tmp_path, [plain_record(step) for step in range(1, 12)])
     assert list(report) == ["Health at step 10 of 100", "Loss", "Gradients", "Learning rate", "Throughput"]
-    assert set(report["Throughput"]) == {"speed", "time left", "samples"}
+    assert set(report["Throughput"]) == {"speed", "time left", "rows"}
     assert not {"trend", "variance", "milestones"} & set(report["Loss"])
 
 

@@ -29,8 +29,8 @@ def record(step: int, loss: float = 10.0, grad_norm: float = 1.0) -> StepRecord:
         loss=loss,
         grad_norm=grad_norm,
         learning_rate=1e-4,
-        samples=step * 16,
-        samples_per_step=16.0,
+        num_rows=step * 16,
+        rows_per_step=16.0,
         steps_per_second=2.0,
         seconds=step / 2,
     )
@@ -65,16 +65,17 @@ def test_a_run_that_stops_between_log_lines_says_where(tmp_path):
     assert read_metrics(tmp_path).events[-1]["result"]["figures"] == "those of the log line of step 100"
 
 
-def test_other_ranks_print_warnings_only(tmp_path, capsys):
+def test_other_ranks_print_errors_only(tmp_path, capsys):
     monitor = Monitor(tmp_path / "run", 10, QUIET, is_main=False)
     monitor.start(BANNER)
     monitor.log(record(1))
     monitor.event("checkpoint", "Saved.")
     logging.getLogger("foreloom.data").info("opened")
     monitor.warn("data", "series 7 is all missing")
-    logging.getLogger("foreloom.data").warning("of this rank alone")
+    logging.getLogger("foreloom.data").warning("all ranks read the same")
+    logging.getLogger("foreloom.data").error("of this rank alone")
     monitor.finish({})
-    assert capsys.readouterr().out == "warning: of this rank alone\n"  # what all ranks know the main one says
+    assert capsys.readouterr().out == "error: of this rank alone\n"  # what all ranks know the main one says
     assert not (tmp_path / "run").exists()
 
 
@@ -169,7 +170,7 @@ def test_tensorboard_shows_what_was_logged_and_hides_what_was_resumed_over(tmp_p
     events.Reload()
     tags = set(events.Tags()["scalars"])
     assert {"train/loss", "train/ema", "train/learning_rate", "train/grad_norm"} <= tags
-    assert {"throughput/steps_per_second", "throughput/samples_per_second"} <= tags
+    assert {"throughput/steps_per_second", "throughput/rows_per_second"} <= tags
     assert [(point.step, point.value) for point in events.Scalars("train/loss")] == [(1, 1), (2, 2), (3, 3), (4, 4)]
 
 

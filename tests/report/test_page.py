@@ -67,8 +67,8 @@ def run_for(run_dir, steps: int, *, finish: bool) -> None:
                 loss=loss,
                 grad_norm=1.0,
                 learning_rate=1e-4,
-                samples=step * 16,
-                samples_per_step=16.0,
+                num_rows=step * 16,
+                rows_per_step=16.0,
                 steps_per_second=2.0,
                 seconds=step / 2,
             )
@@ -86,7 +86,9 @@ def test_a_whole_run(tmp_path):
     for step in (20, 40):
         folder = run_dir / "checkpoints" / f"step-{step:08d}"
         folder.mkdir(parents=True)
-        (folder / "manifest.json").write_text(json.dumps({"step": step, "samples": step * 16, "scores": {"wql": 0.25}}))
+        (folder / "manifest.json").write_text(
+            json.dumps({"step": step, "num_rows": step * 16, "scores": {"wql": 0.25}})
+        )
     (run_dir / "checkpoints" / "final").symlink_to("step-00000040")
     (run_dir / "evaluation").mkdir()
     (run_dir / "evaluation" / "held_out.csv").write_text(
@@ -138,7 +140,7 @@ def test_validation_benchmarks_health_and_time_are_shown(tmp_path):
     for step in (10, 20, 30, 40):
         spent = {"forward_backward": 4.0, "data_wait": step / 10, "checkpoint": 0.0}
         record = StepRecord(
-            step=step, loss=5.0, grad_norm=1.0, learning_rate=1e-4, samples=step, samples_per_step=1.0,
+            step=step, loss=5.0, grad_norm=1.0, learning_rate=1e-4, num_rows=step, rows_per_step=1.0,
             steps_per_second=2.0, seconds=step / 2, seconds_by_part=spent, figures={"expert_entropy": 0.9},
         )  # fmt: skip
         monitor.log(record)

@@ -19,7 +19,7 @@ def board():
 def write_run(folder, steps):
     records = [
         {"kind": "start", "from_step": 0},
-        *({"kind": "step", "step": s, "seconds": 0.9 * s, "samples": 64 * s} for s in steps),
+        *({"kind": "step", "step": s, "seconds": 0.9 * s, "num_rows": 64 * s} for s in steps),
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     (folder / "scores.csv").write_text(

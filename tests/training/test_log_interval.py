@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +17,8 @@ from foreloom.monitoring.metrics_file import read_metrics
 from foreloom.monitoring.record import TIME_PARTS
 from foreloom.training.log_interval import DataWatch
 from loaders import series_loader
-from toy_run import build_trainer
+from toy_run import build_trainer, data_of
+from toy_text import NO_TARGET
 
 
 def train(run_dir: Path, **settings) -> list[dict]:
@@ -38,6 +41,23 @@ def test_the_parts_of_a_run_fill_its_time(tmp_path):
         assert step["step_seconds_p50"] <= step["step_seconds_p95"]
         assert step["mfu"] is None
     assert steps[1]["seconds_by_part"]["checkpoint"] > 10 * steps[0]["seconds_by_part"]["checkpoint"]
+
+
+@pytest.mark.parametrize("family", ["toy_tokens", "toy_recurrent"])
+def test_loss_terms_are_the_targets_of_the_data(tmp_path, family):
+    """However a batch is cut, however often it is logged, and across a resume."""
+    settings = {"family": family, "steps": 6, "save_steps": 3}
+    dataset = data_of(settings | {"batch_size": 24})[1]
+    drawn = dataset.draw(0, 24 * 6)
+    targets = dataset.gather(drawn, np.arange(24 * 6)).target_RT != NO_TARGET
+    counted = np.cumsum(targets.reshape(6, -1).sum(1)).tolist()
+    whole = train(tmp_path / "whole", **settings)
+    assert [(step["step"], step["loss_terms"]) for step in whole] == list(enumerate(counted, start=1))
+    cut = train(tmp_path / "cut", **settings, micro_batch_size=3, log_steps=4)
+    assert [(step["step"], step["loss_terms"]) for step in cut] == [(4, counted[3]), (6, counted[5])]
+    shutil.rmtree(tmp_path / "whole" / "checkpoints" / "step-00000006")
+    (tmp_path / "whole" / "checkpoints" / "final").unlink()
+    assert [step["loss_terms"] for step in train(tmp_path / "whole", **settings, resume=True)] == counted
 
 
 def test_clipped_steps_are_counted_between_log_lines_too_and_across_a_resume(tmp_path):

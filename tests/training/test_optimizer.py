@@ -120,6 +120,8 @@ def test_shapes() -> None:
     assert rates(8, schedule="wsd", warmup_ratio=0.25, decay_steps=2) == pytest.approx(
         [1 / 3, 2 / 3, 1, 1, 1, 1, 1, 0.5]
     )
+    cooled = rates(8, schedule="wsd", decay_steps=4, decay_shape="sqrt")
+    assert cooled == pytest.approx([1, 1, 1, 1, 1, 1 - 0.5, 1 - 0.5**0.5, 1 - 0.75**0.5])
     assert rates(5, schedule="constant", warmup_steps=1) == pytest.approx([0.5, 1, 1, 1, 1])
     assert rates(4, schedule="linear", final_ratio=0.2) == pytest.approx([1, 0.8, 0.6, 0.4])
 
@@ -129,6 +131,7 @@ def test_shapes() -> None:
     [
         {"schedule": "cosine", "decay_steps": 10},
         {"schedule": "wsd"},
+        {"decay_shape": "sqrt"},
         {"warmup_steps": 1, "warmup_ratio": 0.1},
         {"schedule": "wsd", "decay_steps": 1, "decay_ratio": 0.1},
         {"schedule": "constant", "final_ratio": 0.1},

@@ -25,6 +25,7 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "warmup_ratio": ({}, {"warmup_ratio": 0.6}),
     "decay_steps": (WSD, {"schedule": "wsd", "decay_steps": 10}),
     "decay_ratio": (WSD, {"schedule": "wsd", "decay_ratio": 1.0}),
+    "decay_shape": (WSD | {"decay_ratio": 1.0}, WSD | {"decay_ratio": 1.0, "decay_shape": "sqrt"}),
     "final_ratio": ({}, {"final_ratio": 0.5}),
     "momentum": ({"name": "sgd"}, {"name": "sgd", "momentum": 0.5}),
     "nesterov": ({"name": "sgd"}, {"name": "sgd", "nesterov": False}),

@@ -105,7 +105,7 @@ def test_dry_run_changes_no_state(tmp_path: Path) -> None:
     trainer = build_trainer(PROCESS, tmp_path, {"dropout": 0.2})
     before = [p.detach().clone() for p in trainer.optimizer_step.parameters]
     trainer._check_ranks()
-    trainer.optimizer_step.rehearse(trainer.loader.largest())
+    trainer.optimizer_step.rehearse(trainer.loader.largest(), accumulates=True)
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.optimizer_step.parameters, strict=True))
     assert all(p.grad is None for p in trainer.optimizer_step.parameters)
     for moments in trainer.optimizer_step.optimizer.state.values():

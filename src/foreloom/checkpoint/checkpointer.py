@@ -362,11 +362,14 @@ def claim(run_dir: Path, *, resume: bool) -> TextIO:
     Raises ValueError where another process holds it, where it holds an earlier run and `resume` is false, or where it
     cannot be written.
     """
+    refused = lambda error: ValueError(
+        f"the run folder {run_dir} cannot be written ({error.strerror}). {_OTHER_FOLDER}"
+    )
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         lock = (run_dir / LOCK_NAME).open("a+")
     except OSError as error:
-        raise ValueError(f"the run folder {run_dir} cannot be written ({error.strerror}). {_OTHER_FOLDER}") from error
+        raise refused(error) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -376,9 +379,13 @@ def claim(run_dir: Path, *, resume: bool) -> TextIO:
     if not resume and (trace := _earlier_run(run_dir)):
         lock.close()
         raise ValueError(f"{run_dir} holds an earlier run ({trace}); give --resume to go on with it, or another folder")
-    lock.truncate(0)
-    json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": f"{datetime.now(UTC):%Y-%m-%d %H:%M}Z"}, lock)
-    lock.flush()
+    claimed = {"host": socket.gethostname(), "pid": os.getpid(), "since": f"{datetime.now(UTC):%Y-%m-%d %H:%M}Z"}
+    try:
+        os.truncate(lock.fileno(), 0)
+        os.write(lock.fileno(), json.dumps(claimed).encode())
+    except OSError as error:  # a full disk
+        lock.close()
+        raise refused(error) from error
     return lock
 
 

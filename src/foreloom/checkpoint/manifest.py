@@ -50,8 +50,8 @@ class Manifest:
     """Written last into a checkpoint folder. Counts are since the run began."""
 
     step: int
-    samples: int
-    """Rows seen."""
+    num_rows: int
+    """Seen."""
     flops: float
     final: bool
     """Saved at the run's last step; stays until a longer run has a later one."""

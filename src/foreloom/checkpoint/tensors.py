@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader, _StorageIn
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, StorageMeta
 
 from foreloom.checkpoint.manifest import CheckpointError
-from foreloom.data.formats.restricted_pickle import DAMAGED
+from foreloom.data.formats.restricted_pickle import DAMAGED, refuse_numbers
 from foreloom.distributed.waiting import waiting
 
 _NAME = ".metadata"
@@ -57,6 +57,7 @@ class _Reader(FileSystemReader):
         path = Path(self.path) / _NAME
         try:
             with path.open("rb") as file:
+                refuse_numbers(file)
                 metadata = _Unpickler(file).load()
             places = {MetadataIndex(at.fqn, at.offset, at.index): info for at, info in metadata.storage_data.items()}
             outside = [

@@ -1,5 +1,5 @@
-"""The verbs: `foreloom train | evaluate | forecast | generate | show | report | lab | data`. Parses, calls, prints;
-does nothing itself.
+"""The verbs: `foreloom train | evaluate | forecast | generate | show | report | lab | launch | data`. Parses, calls,
+prints; does nothing itself.
 
 Heavy imports stand inside the verbs, so that `foreloom --help` answers at once.
 """
@@ -17,12 +17,14 @@ from typing import Annotated
 import typer
 
 from foreloom import __version__
+from foreloom.cli import lab_fit, lab_memory, lab_mup, lab_slurm, lab_study  # noqa: F401, they add verbs to lab_app
 from foreloom.cli.arguments import command_with_hints
 from foreloom.cli.data import data_app
 from foreloom.cli.evaluate import FLAGS_OF_EVALUATORS, evaluate
 from foreloom.cli.forecast import forecast
 from foreloom.cli.generate import generate
 from foreloom.cli.lab import lab_app
+from foreloom.cli.launch import launch_app
 from foreloom.cli.report import report_app
 from foreloom.cli.train import FLAGS_OF_TRAINERS, show, train
 
@@ -62,6 +64,7 @@ _add(forecast, "forecast runs/quickstart examples/births.csv --horizon 28 --out 
 _add(generate, 'generate runs/tiny "The recipe "')
 app.add_typer(report_app, name="report")
 app.add_typer(lab_app, name="lab")
+app.add_typer(launch_app, name="launch")
 app.add_typer(data_app, name="data")
 
 

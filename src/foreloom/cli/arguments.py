@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -37,6 +38,17 @@ def _known_form(text: str | None) -> str | None:
     from foreloom.report.tables import parse_form
 
     return parse_form(text)
+
+
+def file_to_write(text: str | Path) -> Path:
+    """A file as typed. `Path` forgets the stroke that makes it a folder."""
+    if str(text).endswith(("/", os.sep)):
+        raise typer.BadParameter(f"{text} ends in a stroke, as folders do. Name a file.")
+    return Path(text)
+
+
+FILE: Mapping[str, Any] = {"parser": file_to_write, "metavar": "FILE"}
+"""Of an option that names a file to write."""
 
 
 def or_example(path: Path | None) -> Path | None:
@@ -92,6 +104,6 @@ FormatOption = Annotated[
 ]
 """Of a score table, with `OutOption`: what `report.tables.print_or_write` takes."""
 OutOption = Annotated[
-    Path | None, typer.Option(help="The file to write (.md, .tex, .csv, .html, .json) instead of printing.")
+    Path | None, typer.Option(help="The file to write (.md, .tex, .csv, .html, .json) instead of printing.", **FILE)
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON, and nothing else.")]

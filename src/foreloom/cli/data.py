@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foreloom.cli.arguments import JsonOption, or_example, split_names, with_table_options
+from foreloom.cli.arguments import FILE, JsonOption, or_example, split_names, with_table_options
 from foreloom.data.tables.options import TableOptions
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def inspect(
     path: Annotated[Path, typer.Argument(help="A data set in any layout foreloom reads.", callback=or_example)],
     context_length: Annotated[int, typer.Option(min=1, help="Context to count usable series for.")] = 512,
     horizon: Annotated[int, typer.Option(min=1, help="Horizon to count usable series for.")] = 64,
-    plot: Annotated[Path | None, typer.Option(help="Draw examples and lengths into this PNG.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw examples and lengths (.png, .svg, .pdf).", **FILE)] = None,
     checksum: Annotated[bool, typer.Option("--checksum", help="Read every byte and print its SHA-256.")] = False,
     as_json: JsonOption = False,
     *,
@@ -48,6 +49,7 @@ def inspect(
     from foreloom.report.data_figures import dataset_figure
     from foreloom.report.style import save_figure
 
+    _check_places([path], picture=plot)
     report = inspect(
         path, context_length=context_length, prediction_length=horizon, table=table, with_checksum=checksum
     )
@@ -69,7 +71,7 @@ def inspect(
 @with_table_options
 def convert(
     source: Annotated[Path, typer.Argument(help="A data set in any layout foreloom reads.", callback=or_example)],
-    out: Annotated[Path, typer.Argument(help="The file to write: .arrow or .parquet.")],
+    out: Annotated[Path, typer.Argument(help="The file to write: .arrow or .parquet.", **FILE)],
     *,
     table: TableOptions,
 ) -> None:
@@ -87,8 +89,8 @@ def synth(
     num_series: Annotated[int, typer.Option(min=1, help="How many series.")] = 100,
     length: Annotated[str | None, typer.Option(help="Steps of each: a number, or a range such as 128..2048.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Another seed gives other series.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="The file to write: .arrow or .parquet.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw some of the series (.svg, .png, .pdf).")] = None,
+    out: Annotated[Path | None, typer.Option(help="The file to write: .arrow or .parquet.", **FILE)] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw some of the series (.svg, .png, .pdf).", **FILE)] = None,
     list_all: Annotated[bool, typer.Option("--list", help="List all processes and their settings.")] = False,
 ) -> None:
     """Write synthetic series, the same that the address synth://PROCESS streams into training."""
@@ -96,15 +98,14 @@ def synth(
     from foreloom.data.formats.reader import open_source
     from foreloom.data.synthetic.source import SyntheticSource
     from foreloom.report.data_figures import synthetic_figure
-    from foreloom.report.style import check_picture_name, save_figure
+    from foreloom.report.style import save_figure
 
     if list_all or not process:
         _list_processes()
         return
     if out is None and plot is None:
         raise ValueError("say what to do with the series: --out FILE.arrow writes them, --plot FILE.svg draws some.")
-    if plot is not None:
-        check_picture_name(plot)
+    _check_places([], picture=plot, files={"--out": out})
     address = _synthetic_address(process, settings or [], num_series, length, seed)
     source = SyntheticSource(address, open_source)
     if out is not None:
@@ -165,6 +166,20 @@ def _fetched(
     return not report.failed
 
 
+def _check_places(
+    read: Sequence[Path], *, picture: Path | None = None, files: Mapping[str, Path | None] = MappingProxyType({})
+) -> None:
+    """Try where files and a picture are to be written, by option, before the work."""
+    from foreloom.files import check_writable
+    from foreloom.report.style import check_picture_name
+
+    if picture is not None:
+        check_picture_name(picture)
+    for option, path in {**files, "--plot": picture}.items():
+        if path is not None:
+            check_writable(path, option, read)
+
+
 def _say(lines: Sequence[str]) -> None:
     for line in lines:
         print(line, flush=True)
@@ -174,10 +189,12 @@ def _say(lines: Sequence[str]) -> None:
 def replay(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     step: Annotated[int, typer.Argument(min=1, help="The optimizer step whose batch to rebuild.")],
-    out: Annotated[Path | None, typer.Option(help="Write all its windows into this CSV.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the most suspicious windows (.png, .svg, .pdf).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write all its windows into this CSV.", **FILE)] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the most suspicious windows (.png, .svg, .pdf).", **FILE)
+    ] = None,
     quarantine: Annotated[
-        Path | None, typer.Option(help="Add the series of --samples to this file, for data.quarantine.")
+        Path | None, typer.Option(help="Add the series of --samples to this file, for data.quarantine.", **FILE)
     ] = None,
     samples: Annotated[str, typer.Option(help="Samples of the batch, comma separated, as the table shows them.")] = "",
 ) -> None:
@@ -195,6 +212,7 @@ def replay(
         raise ValueError(f"--samples {samples!r}: write whole numbers, comma separated: 1204,1210.")
     if (quarantine is None) != (not numbers):
         raise ValueError("give --quarantine FILE and --samples together: where to write, and which series.")
+    _check_places([], picture=plot, files={"--out": out, "--quarantine": quarantine})
     dataset, drawn = step_windows.batch_of_step(run, step)
     if not isinstance(dataset, SeriesDataset):
         _show_facts(dataset.facts(drawn), run, step, out, unused=plot or quarantine)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from foreloom.cli.arguments import DeviceOption, JsonOption, or_example, with_table_options
+from foreloom.cli.arguments import FILE, DeviceOption, JsonOption, or_example, with_table_options
 from foreloom.data.tables.options import TableOptions, changes
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ TextColumnOption = Annotated[
     ),
 ]
 OutOption = Annotated[
-    Path | None, typer.Option(help="The CSV to write (default: in the run folder, or NAME-scores.csv).")
+    Path | None, typer.Option(help="The CSV to write (default: in the run folder, or NAME-scores.csv).", **FILE)
 ]
 BatchSizeOption = Annotated[
     int | None, typer.Option(min=1, help="Rows of one forward (default: 256, fewer for contexts above 512 steps).")
@@ -167,14 +167,15 @@ def evaluate(
         _refuse_without_effect(of_windows | said, "--data", f"{given[0]}, which says all that")
     else:
         _refuse_without_effect({"--data-root": data_root}, "--suite and --tasks", "--data, which is a path of its own")
+    find: Callable[[], _Subject]
     if suite is not None:
-        subject = _suite(suite, data_root)
+        find = partial(_suite, suite, data_root)
     elif tasks is not None:
-        subject = _tasks_file(tasks, data_root)
+        find = partial(_tasks_file, tasks, data_root)
     else:
         assert data is not None
-        subject = _every_window(data, _sliding_options(of_windows, table))
-    _score_and_publish(models, subject, out=out, batch_size=batch_size, device=device, as_json=as_json)
+        find = partial(_every_window, data, _sliding_options(of_windows, table))
+    _score_and_publish(models, find, out=out, batch_size=batch_size, device=device, as_json=as_json)
 
 
 def _language_models(models: Sequence[str]) -> Mapping[str, Path] | None:
@@ -198,7 +199,7 @@ def _score_text(
     from rich.table import Table
 
     from foreloom.data.text.config import TextSource
-    from foreloom.distributed.process import start, stop
+    from foreloom.distributed.process import among_ranks, start
     from foreloom.evaluation.text import score_text
     from foreloom.forecast.model import find_device
     from foreloom.report.scores import write_rows
@@ -206,12 +207,10 @@ def _score_text(
     if out is not None and out.suffix != ".csv":
         raise ValueError(f"--out {out}: scores are written as .csv; name a .csv.")
     source = TextSource(path=str(data), text_column=text_column or "text")
-    process = start("cpu")
-    try:
+    with among_ranks():
+        process = start("cpu")
         settings = {"max_seq_length": max_seq_length, "batch_size": batch_size or 8, "device": find_device(device)}
         scores = {label: score_text(folder, source, process=process, **settings) for label, folder in folders.items()}
-    finally:
-        stop()
     if not process.is_main:
         return
     first = next(iter(scores.values()))
@@ -345,15 +344,21 @@ def _sliding_options(typed: Mapping[str, Any], table: TableOptions) -> SlidingOp
 
 
 def _score_and_publish(
-    models: Sequence[str], subject: _Subject, *, out: Path | None, batch_size: int | None, device: str, as_json: bool
+    models: Sequence[str],
+    find: Callable[[], _Subject],
+    *,
+    out: Path | None,
+    batch_size: int | None,
+    device: str,
+    as_json: bool,
 ) -> None:
-    """Collective under torchrun, SLURM and MPI: the ranks share the windows, rank 0 prints and writes.
+    """Collective under torchrun, SLURM and MPI: the ranks share the windows, rank 0 speaks, prints and writes.
 
     They exchange sums by way of the host only, so whatever device the model is on, gloo serves.
     """
     from rich.console import Console
 
-    from foreloom.distributed.process import start, stop
+    from foreloom.distributed.process import among_ranks, prepare, start
     from foreloom.distributed.reduce import from_rank_zero
     from foreloom.evaluation.by_name import forecasters_by_name
     from foreloom.evaluation.evaluate import evaluate_all
@@ -363,19 +368,24 @@ def _score_and_publish(
     from foreloom.monitoring.progress import Progress
     from foreloom.report.scores import default_csv
 
-    csv_path = out or default_csv(models, subject.name)
-    if csv_path.suffix != ".csv":
-        raise ValueError(f"--out {csv_path}: scores are written as .csv, table and pictures beside it; name a .csv.")
-    check_writable(csv_path, "--out", subject.read)
-    process = start("cpu")
-    try:
+    def prepared() -> tuple[_Subject, Path]:
+        subject = find()
+        csv_path = out or default_csv(models, subject.name)
+        if csv_path.suffix != ".csv":
+            raise ValueError(
+                f"--out {csv_path}: scores are written as .csv, table and pictures beside it; name a .csv."
+            )
+        check_writable(csv_path, "--out", subject.read)
+        return subject, csv_path
+
+    with among_ranks():
+        subject, csv_path = prepare(prepared)
+        process = start("cpu")
         console = Console(quiet=not process.is_main)
         told = partial(Progress, is_shown=process.is_main)
         evaluator = partial(evaluate_all, batch_size=batch_size, ranks=Ranks.of(process), progress=told)
         evaluation = subject.evaluate(forecasters_by_name(models, find_device(device)), evaluator=evaluator)
         from_rank_zero(lambda: _publish(evaluation, subject, csv_path, console, as_json), process)
-    finally:
-        stop()
 
 
 def _publish(evaluation: Evaluation, subject: _Subject, csv_path: Path, console: Console, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foreloom.cli.arguments import DeviceOption, ModelArgument, or_example, with_table_options
+from foreloom.cli.arguments import FILE, DeviceOption, ModelArgument, or_example, with_table_options
 from foreloom.data.tables.options import TableOptions
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def forecast(
         ),
     ],
     horizon: Annotated[int, typer.Option(min=1, help="Steps to forecast.")],
-    out: Annotated[Path, typer.Option(help="Where to write: .parquet or .csv.")] = Path("forecast.parquet"),
+    out: Annotated[Path, typer.Option(help="Where to write: .parquet or .csv.", **FILE)] = Path("forecast.parquet"),
     future: Annotated[Path | None, typer.Option(help="Covariates known ahead, one row a future step.")] = None,
     quantiles: Annotated[
         str | None,

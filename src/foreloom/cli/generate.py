@@ -27,6 +27,7 @@ def generate(
     top_k: Annotated[int, typer.Option(min=0, help="Draw among so many of the likeliest tokens (0: all).")] = 0,
     top_p: Annotated[float, typer.Option(min=0, max=1, help="Draw among the fewest tokens that reach this.")] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="The same seed and prompt give the same text.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts gone on with at once.")] = 16,
     device: DeviceOption = "auto",
 ) -> None:
     """Go on with a text, or answer a question."""
@@ -50,6 +51,7 @@ def generate(
         top_p=top_p,
         seed=seed,
         chat=chat,
+        batch_size=batch_size,
     )
     if prompts is None:
         typer.echo(texts[0])

@@ -165,6 +165,11 @@ class DataSection(Protocol):
         """
         ...
 
+    def full_rows(self, num_rows: int) -> Any:
+        """A `MicroBatch` of rows as long as any, each for itself and nothing missing, made without reading data: what
+        memory is counted by where there are none."""
+        ...
+
     def held_out(
         self, validation: Any, dataset: Any, *, micro_batch_size: int, rank: int, world_size: int
     ) -> HeldOut | None:

@@ -33,7 +33,7 @@ def convert(
         raise ValueError(f"{out}: the name should end in .arrow or .parquet, whichever is written; here .{form}.")
     if out.exists():
         raise ValueError(f"{out}: the file exists already. Remove it first, or choose another name.")
-    check_writable(out, "out", [source_path])
+    check_writable(out, "", [source_path])
     source = open_source(source_path, table=table)
     # What is mapped is read; what is synthetic is made, of four bytes a value.
     num_bytes = source.num_bytes or 4 * int(source.lengths.sum())

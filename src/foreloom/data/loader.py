@@ -120,6 +120,19 @@ class BatchLoader:
         share = -(-self._batch_size // self._world_size)
         return self.dataset.largest(min(self._micro_batch_size or share, share))
 
+    def halve_micro_batches(self) -> int:
+        """Make them of half as many rows, and tell of how many; 0, and all stays, where they have one. Batches that
+        were read ahead are as they were: begin a new iterator."""
+        rows = self._micro_batch_size or -(-self._batch_size // self._world_size)
+        if rows > 1:
+            self._micro_batch_size = -(-rows // 2)
+        return self._micro_batch_size if rows > 1 else 0
+
+    @property
+    def accumulates(self) -> bool:
+        """Has a rank several micro-batches a step?"""
+        return 0 < self._micro_batch_size < -(-self._batch_size // self._world_size)
+
     @cached_property
     def num_epoch_batches(self) -> float | None:
         """Global batches of the first epoch, the last one by the share of it that is filled; None where the stream has

@@ -6,7 +6,7 @@ import contextlib
 import fnmatch
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,13 @@ class ParallelModel:
             with waiting("the gradients of a step"):
                 yield
 
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Add the gradients over the ranks of DDP, where no micro-batch has been the last. Collective; all parameters
+        have one."""
+        with waiting("the gradients of a step"):
+            for work in [dist.all_reduce(p.grad, async_op=True) for p in parameters]:
+                work.wait()
+
     def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
         """Surrounds forward: matrix products in the compute precision, everything delicate in fp32."""
         return torch.autocast(device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None)
@@ -93,7 +100,7 @@ def parallelize(
     num_parameters = sum(p.numel() for p in model.parameters())
     shape = mesh_shape(parallel, world_size=process.world_size, num_parameters=num_parameters)
     model.to(process.device)
-    blocks = _blocks(model, sharding)
+    blocks = find_blocks(model, sharding)
     if not blocks and (activation_checkpointing or compile_blocks or shape.strategy == "fsdp"):
         raise ValueError(
             "this model names no blocks, so training.activation_checkpointing, training.compile and parallel.strategy: "
@@ -116,8 +123,9 @@ def local_part(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def _blocks(model: nn.Module, sharding: Sharding) -> list[tuple[str, nn.Module]]:
-    """The outermost modules that a pattern names (a `*` also matches what lies inside them)."""
+def find_blocks(model: nn.Module, sharding: Sharding) -> list[tuple[str, nn.Module]]:
+    """The units of sharding, recomputing and compiling: the outermost modules that a pattern names (a `*` also matches
+    what lies inside them)."""
     found: list[tuple[str, nn.Module]] = []
     for name, module in model.named_modules():
         inside = found and name.startswith(found[-1][0] + ".")

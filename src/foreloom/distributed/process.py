@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import atexit
 import gc
+import logging
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, NoReturn, TypeVar
@@ -186,20 +188,31 @@ def has_group() -> bool:
     return dist.is_initialized()
 
 
-def stop() -> None:
-    """Leave the group of ranks, if there is one: all together where no error is under way.
+@contextmanager
+def among_ranks() -> Iterator[None]:
+    """While entered, the ranks of a launch may meet (`prepare`, `start`); they part at its end (`stop`)."""
+    try:
+        yield
+    except BaseException as error:
+        stop(error)
+        raise
+    stop()
+
+
+def stop(error: BaseException | None = None) -> None:
+    """Leave the group of ranks, if there is one: all together where no `error` ends this one's work.
 
     After an error the group is left alone: taking it down waits for ranks that are gone, and for threads that wait for
     this one. The process is then to end by `leave`, which it does in any case when Python comes to its end.
     """
-    meeting = _Meeting.held
-    if meeting is None:
+    held = _Meeting.held
+    if held is None:
         return
-    if meeting.watch:
-        meeting.watch.end()
-    if error := sys.exc_info()[1]:
-        meeting.error = error  # and with it the frames that hold the model, so that nothing of it is destroyed
-        meeting.is_speaker = meeting.claims_voice()
+    if held.watch:
+        held.watch.end()
+    if error is not None:
+        held.error = error  # and with it the frames that hold the model, so that nothing of it is destroyed
+        held.is_speaker = held.claims_voice()
         atexit.register(leave, 1)
         return
     if dist.is_initialized():
@@ -239,7 +252,7 @@ def is_of_peers(error: RuntimeError) -> bool:
 
 
 class _Meeting:
-    """Where the ranks of a launch find each other; one at a time in a process."""
+    """Where the ranks of a launch find each other; one at a time in a process. From then on the main one alone warns."""
 
     held: _Meeting | None = None
 
@@ -253,6 +266,9 @@ class _Meeting:
         self.error: BaseException | None = None
         """That has broken the group."""
         self.is_speaker = True
+        if self.rank:  # what is to be said of recipes and data is the same on all
+            warnings.simplefilter("ignore", UserWarning)
+            logging.getLogger("foreloom").setLevel(logging.ERROR)
 
     @staticmethod
     def of(launch: Launch, timeout_minutes: float) -> _Meeting:

@@ -34,17 +34,24 @@ POINT_LEVELS = (0.5,)
 """Of models that forecast a single value a step."""
 
 
-def from_pretrained(path_or_hub_id: str | Path, device: DeviceSetting | str = "auto") -> Model:
+def from_pretrained(
+    path_or_hub_id: str | Path, device: DeviceSetting | str = "auto", *, protocol: str | None = None
+) -> Model:
     """Load a model of any family: one that forecasts series or one that writes text.
 
     `path_or_hub_id`: a folder with config.json and weights, a run folder or one of its checkpoints, or a Hugging Face
     id such as amazon/chronos-2 (downloaded once). `device`: auto (MPS, then CUDA, then CPU), cpu, cuda, mps or cuda:1.
-    Raises ValueError with a sentence for a folder that is missing, damaged or of no known family.
+    `protocol`, of Time-MoE: where context and forecast together go beyond the steps it was made for, "standard" (the
+    default) uses the newest that fit, with a warning, "reference" all, as the official code does. Raises ValueError
+    with a sentence for a folder that is missing, damaged or of no known family.
     """
 
     def load(folder: Path) -> Model:
         family = recognise(folder)
-        return Model(family, family.load(folder).to(find_device(device)).eval(), str(folder))
+        said = {} if protocol is None else {"protocol": protocol}
+        if said and "protocol" not in inspect.signature(family.load).parameters:
+            raise ValueError(f"protocol: {family.name} has one only; leave it out.")
+        return Model(family, family.load(folder, **said).to(find_device(device)).eval(), str(folder))
 
     return load_newest(path_or_hub_id, load)
 
@@ -66,7 +73,8 @@ class Model:
 
     def generate(self, prompts: str | Sequence[Any], **options: Any) -> list[str]:
         """The continuation of each prompt, or of the one; `options` are those of `models.family.Generator.generate`
-        (max_new_tokens, temperature, top_k, top_p, seed, chat). ValueError for a family that does not write text."""
+        (max_new_tokens, temperature, top_k, top_p, seed, chat, batch_size). ValueError for a family that does not write
+        text."""
         return generator_of(self.family, self.module).generate(
             [prompts] if isinstance(prompts, str) else prompts, **options
         )
@@ -340,7 +348,7 @@ def forecast_file(
     from foreloom.forecast.table import TABLE_OPTIONS, options_of_table
 
     suffix_of(Path(out))  # before the forecast is paid for
-    check_writable(out, "out", [path for path in (data, future) if path is not None])
+    check_writable(out, "--out", [path for path in (data, future) if path is not None])
     asked = options_of_table(options)
     rows = [None if path is None else rows_of_file(path, asked) for path in (data, future)]
     rest = {name: value for name, value in options.items() if name not in TABLE_OPTIONS}

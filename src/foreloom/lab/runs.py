@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from foreloom.checkpoint.locate import find_model_folder
 from foreloom.checkpoint.manifest import Manifest
@@ -53,6 +54,8 @@ class Run:
     """With the overrides."""
     overrides: tuple[str, ...]
     folder: Path
+    num_processes: int = 1
+    """That train it together, a device each."""
 
     @property
     def name(self) -> str:
@@ -66,8 +69,10 @@ class Run:
     @property
     def command(self) -> list[str]:
         """What trains it; with `--resume` behind, what goes on with it."""
-        train = [sys.executable, "-m", "foreloom", "train"]
-        return [*train, str(self.recipe.path), *self.overrides, "--out", str(self.folder)]
+        start = [sys.executable, "-m"]
+        if self.num_processes > 1:
+            start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={self.num_processes}", "-m"]
+        return [*start, "foreloom", "train", str(self.recipe.path), *self.overrides, "--out", str(self.folder)]
 
 
 @dataclass(frozen=True)
@@ -116,27 +121,32 @@ class Outcome:
     """What the family says of the held-out windows at the weights in hf/."""
 
 
-def plan(recipe: str | Path, overrides: Sequence[str], folder: Path) -> Run:
+def plan(recipe: str | Path, overrides: Sequence[str], folder: Path, *, num_processes: int = 1) -> Run:
     """The run of a recipe's file, or a shipped recipe's name. RecipeError where it does not allow the overrides."""
     path = find_recipe(recipe).resolve()
-    return Run(load(path, overrides), tuple(overrides), folder)
+    return Run(load(path, overrides), tuple(overrides), folder, num_processes)
 
 
 def size_of(recipe: Recipe) -> Size:
     """Before anything is trained: opens the data, and builds the model without memory for its values. ValueError, as
     the trainer would raise it, where a model cannot be built."""
-    config, data, training = (recipe.sections[name] for name in ("model", "data", "training"))
-    if config.pretrained is not None:
-        config = dataclasses.replace(config, pretrained=str(find_model_folder(config.pretrained)))
-    family = registry.get(config.family)
-    with torch.device("meta"):
-        model = family.build(config, data)
+    data, training = recipe.sections["data"], recipe.sections["training"]
+    family, model = registry.get(recipe.sections["model"].family), model_of(recipe)
     return Size(
         num_steps=training.in_steps(_loader(recipe).num_epoch_batches).num_steps,
         num_parameters=sum(p.numel() for p in model.parameters()),
         flops_per_step=training.batch_size * family.flops_per_row(model, data),
         loss_units=family.loss_units(model),
     )
+
+
+def model_of(recipe: Recipe) -> nn.Module:
+    """The recipe's model without memory for its values."""
+    config = recipe.sections["model"]
+    if config.pretrained is not None:
+        config = dataclasses.replace(config, pretrained=str(find_model_folder(config.pretrained)))
+    with torch.device("meta"):
+        return registry.get(config.family).build(config, recipe.sections["data"])
 
 
 def state_of(run: Run) -> Literal["absent", "begun", "finished"]:
@@ -147,7 +157,8 @@ def state_of(run: Run) -> Literal["absent", "begun", "finished"]:
     of_folder = load(written, need_data=False)
     if config_hash(of_folder) != config_hash(run.recipe):
         raise ValueError(
-            f"{run.folder} holds a run of other settings; give another --out, or delete the folder to train it anew."
+            f"{run.folder} holds a run of other settings; give another --out (--results of a study), or delete the "
+            "folder to train it anew."
         )
     final = run.folder / "checkpoints" / "final"
     if not final.exists():
@@ -174,8 +185,8 @@ def execute(runs: Sequence[Run], study: Path, stop: StopRequest) -> list[Outcome
         training = run.recipe.sections["training"]
         length = f"{training.epochs:g} epochs" if training.steps is None else f"{training.steps:,} steps"
         say(f"[{number}/{len(runs)}] {run.name}: {length}")
-        state, earlier = state_of(run), known.get(run.name)
-        outcome = _found(run, earlier) if state == "finished" else train(run, stop, earlier, resume=state == "begun")
+        earlier = known.get(run.name)
+        outcome, was_there = advance(run, stop, earlier)
         if outcome is not earlier:
             with (study / RECORD_NAME).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(strict_json(dataclasses.asdict(outcome))) + "\n")
@@ -183,9 +194,18 @@ def execute(runs: Sequence[Run], study: Path, stop: StopRequest) -> list[Outcome
             say("stopped; the same command goes on from here")
             break
         outcomes.append(outcome)
-        took = "was there already" if state == "finished" else f"finished after {duration(outcome.seconds or 0)}"
+        took = "was there already" if was_there else f"finished after {duration(outcome.seconds or 0)}"
         say(outcome.error or f"  {took}")
     return outcomes
+
+
+def advance(run: Run, stop: StopRequest, earlier: Outcome | None) -> tuple[Outcome, bool]:
+    """Train a run to its end, from where it is; its outcome, and whether it had finished before. `earlier` is how it
+    ended the time before, where that is known."""
+    state = state_of(run)
+    if state == "finished":
+        return _found(run, earlier), True
+    return train(run, stop, earlier, resume=state == "begun"), False
 
 
 def train(run: Run, stop: StopRequest, earlier: Outcome | None = None, *, resume: bool = False) -> Outcome:
@@ -256,7 +276,7 @@ def measure(run: Run) -> dict[str, Any]:
     return {
         "device_peak_bytes": max((record["memory_bytes"] or 0 for record in metrics.steps), default=0) or None,
         "num_steps": manifest.step,
-        "num_rows": manifest.samples,
+        "num_rows": manifest.num_rows,
         "flops": manifest.flops,
         "training_seconds": sum(seconds for part, seconds in parts if part not in ("evaluation", "checkpoint")),
         "training_loss": metrics.steps[-1]["loss"] if metrics.steps else None,

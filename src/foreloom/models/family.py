@@ -20,6 +20,7 @@ from foreloom.distributed.sharding import Sharding
 from foreloom.models.common.count import ParameterGroup, ParameterKind, by_child, by_shape
 from foreloom.models.common.hub_folder import HubFolder
 from foreloom.models.common.lora import LoraHooks
+from foreloom.models.common.parametrization import ScalingHooks
 from foreloom.models.common.text import (
     StepwiseGenerator,
     continuations,
@@ -89,12 +90,14 @@ class Generator(Protocol):
         top_p: float = 1.0,
         seed: int = 0,
         chat: bool = False,
+        batch_size: int = 16,
     ) -> list[str]:
         """The continuation of each prompt, without the prompt, in the order given.
 
         `temperature` 0 takes the likeliest token each time; else one is drawn, of the `top_k` likeliest (0: of all) and
         of the fewest whose probabilities reach `top_p`. What is drawn depends on prompt and `seed`, not on the other
         prompts. `chat`: a prompt is what the user says, or a list of {role, content}, in the model's own template.
+        `batch_size` prompts, of whatever lengths, are gone on with at once: a matter of speed and memory alone.
         ValueError where a prompt is empty or too long, and where there is no template.
         """
         ...
@@ -252,6 +255,8 @@ class ModelFamily:
     """What it does besides with experts."""
     lora: LoraHooks = field(default_factory=LoraHooks)
     """Which of its matrices are adapted, and how PEFT knows them."""
+    scaling: ScalingHooks | None = None
+    """Its models of other widths and depths, for muP; None where `standard` is all there is."""
     carry: Callable[[nn.Module, int, torch.device], Carry] | None = None
     """carry(module, lanes, device): the state that `lanes` streams begin with, for recurrent modules. Sample i of the
     stream then goes on where the sample one global batch earlier in its lane ended: forward takes the rows' `carry` and

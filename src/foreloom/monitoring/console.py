@@ -56,7 +56,7 @@ def log_line(record: StepRecord, *, total_steps: int, ema: float, best: float, s
         fields.append(f"mem={record.memory_bytes / 2**30:.1f}/{record.memory_total_bytes / 2**30:.0f}GB")
     fields += [
         f"{record.steps_per_second:.{1 if record.steps_per_second >= 1 else 3}f} stp/s",
-        f"{record.steps_per_second * record.samples_per_step:.0f} smp/s",
+        f"{record.steps_per_second * record.rows_per_step:.0f} smp/s",
         f"eta={duration(remaining_seconds)}",
         f"gnorm={record.grad_norm:.3f}" + (f" {WARNING_MARK}" if surge else ""),
     ]

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import resource
 import shlex
 import subprocess
 import sys
@@ -153,6 +154,14 @@ def utilisation(flops: float, seconds: float, num_devices: int, peak: float) -> 
     `flops` counts the model's matrix products, forward and backward, without what activation checkpointing repeats.
     """
     return flops / (seconds * num_devices * peak)
+
+
+def peak_bytes(device: torch.device) -> tuple[int, str]:
+    """The most memory that was in use so far, and of what: a CUDA device's tensors, else the process as a whole."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device), "on the device"
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "of the process, libraries and all"
 
 
 class Peak(NamedTuple):

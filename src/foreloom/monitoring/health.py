@@ -174,12 +174,12 @@ def _memory(record: StepRecord) -> Rows:
 
 def _throughput(record: StepRecord, total_steps: int) -> Rows:
     speed = record.steps_per_second
-    rows: Rows = {"speed": f"{speed:.4g} steps/s, {speed * record.samples_per_step:,.0f} samples/s"}
+    rows: Rows = {"speed": f"{speed:.4g} steps/s, {speed * record.rows_per_step:,.0f} rows/s"}
     mean, p50, p95 = record.step_seconds_mean, record.step_seconds_p50, record.step_seconds_p95
     if mean is not None and p50 is not None and p95 is not None:
         rows["step time"] = f"{mean:.3g} s mean, {p50:.3g} s p50, {p95:.3g} s p95"
     rows["time left"] = duration((total_steps - record.step) / speed if speed else math.inf)
-    rows["samples"] = f"{record.samples:,}"
+    rows["rows"] = f"{record.num_rows:,}"
     if record.flops:
         rows["FLOPs"] = f"{record.flops:.3e}"
     if record.mfu is not None:
@@ -201,7 +201,7 @@ def _data(record: StepRecord) -> Rows:
     if data is None:
         return {}
     rows: Rows = {
-        "series": f"{data.num_series:,}, {_bytes(data.mapped_bytes)} mapped",
+        "series": f"{data.num_series:,}, {bytes_in_words(data.mapped_bytes)} mapped",
         "batch": f"{data.build_seconds * 1000:.3g} ms to make",
         "wait": f"{record.data_wait_share:.1%} of the training time",
     }
@@ -260,7 +260,8 @@ def _number(value: float | None, form: str) -> str:
     return format(math.nan if value is None else value, form)
 
 
-def _bytes(count: int) -> str:
+def bytes_in_words(count: int) -> str:
+    """GB are 2^30 bytes."""
     return f"{count / 2**30:,.1f} GB" if count >= 2**30 else f"{count / 2**20:,.1f} MB"
 
 

@@ -78,7 +78,7 @@ class Monitor:
     Make it first: it keeps what the logger is told meanwhile (a model raising its limits, say) until it has started.
     Call `load_state_dict` (when resuming), `start`, then `log`, `log_validation` and `event` as the run goes, `finish`
     at its end. All messages of the logger `foreloom` and its children go the same way: INFO and above to the console
-    and training.log of the main rank, warnings only to the console of the others.
+    and training.log of the main rank, errors only to the console of the others.
 
     A file that cannot be written (a full disk), or a tracker that fails, costs one warning, never the run. Raises
     ValueError where a tracker's package is not installed.
@@ -96,7 +96,7 @@ class Monitor:
         self._slow_parts: set[str] = set()
         self._file: MetricsFile | None = None
         self._trackers: list[Tracker] = []
-        self._early = _EarlyLines()
+        self._early = _EarlyLines(is_main)
         self._handlers: list[logging.Handler] = []
         self._broken: set[str] = set()
         self._num_warnings: dict[str, int] = {}
@@ -250,7 +250,7 @@ class Monitor:
             return {"logged": "nothing yet"}
         rows: dict[str, Any] = {
             "time": console.duration(last.seconds),
-            "samples": last.samples,
+            "rows": last.num_rows,
         }
         if loss.first is not None and loss.last is not None:
             change = (loss.last - loss.first) / abs(loss.first) if loss.first else 0.0
@@ -259,7 +259,7 @@ class Monitor:
             drops = "drop" if loss.num_milestones == 1 else "drops"
             rows["milestones"] = f"{loss.num_milestones} {drops} of {loss.MILESTONE_DROP:.0%} or more"
         if last.seconds:
-            rows["mean speed"] = f"{last.step / last.seconds:.1f} stp/s, {last.samples / last.seconds:.0f} smp/s"
+            rows["mean speed"] = f"{last.step / last.seconds:.1f} stp/s, {last.num_rows / last.seconds:.0f} rows/s"
         if meters.peak_memory_bytes is not None:
             rows["peak memory"] = f"{meters.peak_memory_bytes / 2**30:.1f} GB"
         rows["gradients"] = f"{meters.grad_norm.num_explosions} explosions, {last.num_skipped_steps} steps skipped"
@@ -340,9 +340,9 @@ class _EarlyLines(logging.handlers.MemoryHandler):
     A process puts one run together at a time: a new one takes the place of one that was given up.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_main: bool) -> None:
         super().__init__(capacity=1000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
-        logger.setLevel(logging.INFO)
+        logger.setLevel(logging.INFO if is_main else logging.ERROR)
         for handler in [one for one in logger.handlers if isinstance(one, _EarlyLines)]:
             logger.removeHandler(handler)
         logger.addHandler(self)
@@ -361,11 +361,11 @@ class _EarlyLines(logging.handlers.MemoryHandler):
 def _open_log(run_dir: Path, *, is_main: bool, quiet: bool = False) -> list[logging.Handler]:
     """Send the logger's lines to the console and, on the main rank, to `<run_dir>/training.log` (appended).
 
-    Ranks other than the main one, and a quiet run, print warnings only. Give the handlers to `_close_log` at the end.
+    A quiet run prints warnings only, ranks other than the main one errors. Give the handlers to `_close_log` at the end.
     """
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.INFO if is_main else logging.ERROR)
     screen = _Screen(sys.stdout)
-    screen.setLevel(logging.INFO if is_main and not quiet else logging.WARNING)
+    screen.setLevel(logging.WARNING if quiet else logging.INFO)
     handlers: list[logging.Handler] = [screen]
     if is_main:
         run_dir.mkdir(parents=True, exist_ok=True)

@@ -43,9 +43,9 @@ class StepRecord:
     """Global gradient norm before clipping."""
     learning_rate: float
     """Used for this step's update."""
-    samples: int
+    num_rows: int
     """Rows seen since the run began."""
-    samples_per_step: float
+    rows_per_step: float
     steps_per_second: float
     """Since the previous record, evaluation and checkpoint time left out."""
     seconds: float
@@ -61,6 +61,10 @@ class StepRecord:
     """Share of the time since the previous record spent waiting for data."""
     flops: float = 0.0
     """Model FLOPs spent since the run began."""
+    loss_terms: int = 0
+    """What was learned from since the run began, over all micro-batches and ranks: targets in the loss (tokens, time
+    steps), those of skipped steps too; where a recipe's loss counts rows or batches (reduction, protocol: reference),
+    these."""
     num_skipped_steps: int = 0
     """Non-finite steps skipped since the run began."""
     next_sample: int = 0
@@ -84,6 +88,8 @@ class StepRecord:
     """Counts by name, a row a layer, an entry an expert (`expert_load`), over the steps since the previous record."""
     data: DataRecord | None = None
     """What the data engine did since the previous record."""
+    learning_rates: Mapping[str, float] = field(default_factory=dict)
+    """Of each group of parameters, by the kinds in it, where they differ."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> StepRecord:

@@ -246,15 +246,16 @@ def step_scalars(record: StepRecord, *, ema: float) -> dict[str, float]:
         "train/grad_norm": record.grad_norm,
         "train/skipped_steps": record.num_skipped_steps,
         "throughput/steps_per_second": record.steps_per_second,
-        "throughput/samples_per_second": record.steps_per_second * record.samples_per_step,
+        "throughput/rows_per_second": record.steps_per_second * record.rows_per_step,
         "throughput/data_wait_share": record.data_wait_share,
-        "throughput/samples": record.samples,
+        "throughput/rows": record.num_rows,
         "throughput/flops": record.flops,
     }
     if record.memory_bytes is not None:
         values["memory/allocated_gb"] = record.memory_bytes / 2**30
     if record.mfu is not None:
         values["throughput/mfu"] = record.mfu
+    values |= {f"learning_rate/{name}": rate for name, rate in record.learning_rates.items()}
     values |= {f"time/{part}": share for part, share in time_shares(record.seconds_by_part).items()}
     return values | {f"train/{name}": value for name, value in record.figures.items()}
 

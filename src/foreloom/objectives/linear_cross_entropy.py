@@ -74,9 +74,14 @@ class _Chunks(torch.autograd.Function):
         grad_h = torch.empty_like(h_ND) if its.needs_gradient else None
         grad_w = torch.zeros_like(weight_VD) if its.needs_gradient else None
         grad_b = torch.zeros_like(bias_V) if its.needs_gradient and bias_V is not None else None
+        buffer = h.new_empty(its.rows, len(weight), dtype=torch.float32)  # one, as two would stand between chunks
         for begin in range(0, len(h), its.rows):
             part = slice(begin, begin + its.rows)
-            logits = torch.mm(h[part], weight.t()).float()
+            logits = buffer[: len(h[part])]
+            if logits.dtype == its.dtype:
+                torch.mm(h[part], weight.t(), out=logits)
+            else:
+                logits.copy_(torch.mm(h[part], weight.t()))
             if bias_V is not None:
                 logits += bias_V
             if its.softcap:
@@ -85,19 +90,22 @@ class _Chunks(torch.autograd.Function):
             label = label_N[part]
             counts = (label != its.ignored).float()
             place = label.clamp(min=0)[:, None]
-            of_label = logits.gather(1, place)[:, 0]
-            mean = logits.mean(1) if its.label_smoothing else of_label
-            peak = logits.amax(1, keepdim=True)
-            power = logits.sub_(peak).exp_()  # in the place of the logits: a pass and as much memory are spared
-            power_sum = power.sum(1)
-            lse = peak[:, 0] + power_sum.log()
-            ce = ((lse - of_label) * counts).sum()
+            answer, most = logits.gather(1, place)[:, 0], logits.amax(1)
+            mean = logits.mean(1) if its.label_smoothing else most
+            # In place, and each exponential once: it is the probability, but for the sum.
+            share = logits.sub_(most[:, None]).exp_()
+            mass = share.sum(1)
+            lse = most + mass.log()
+            ce = ((lse - answer) * counts).sum()
             entropy = entropy + ce
-            smoothed = its.label_smoothing * ((of_label - mean) * counts).sum()
-            total = total + ce + smoothed + its.z_loss * (lse.square() * counts).sum()
+            learned = ce
+            if its.label_smoothing:
+                to_all = ((lse - mean) * counts).sum()
+                learned = ce + its.label_smoothing * (to_all - ce)
+            total = total + learned + its.z_loss * (lse.square() * counts).sum()
             if grad_h is None or grad_w is None:
                 continue
-            grad = power.mul_(((1 + 2 * its.z_loss * lse) * counts / power_sum)[:, None])
+            grad = share.mul_(((1 + 2 * its.z_loss * lse) * counts / mass)[:, None])
             grad.scatter_add_(1, place, (its.label_smoothing - 1) * counts[:, None])
             if its.label_smoothing:
                 grad.sub_((its.label_smoothing / grad.shape[1] * counts)[:, None])

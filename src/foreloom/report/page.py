@@ -81,7 +81,7 @@ def _facts(run: RunFolder, tables: Mapping[str, ScoreTable]) -> str:
         first, last = run.metrics.steps[0], run.metrics.steps[-1]
         facts += [
             ("steps", f"{last['step']:,}"),
-            ("samples", f"{last['samples']:,}"),
+            ("rows", f"{last['num_rows']:,}"),
             ("time", duration(last["seconds"])),
             ("loss, first to last", f"{_loss(first)} → {_loss(last)}"),
         ]
@@ -199,12 +199,12 @@ def _checkpoints(run: RunFolder) -> str:
     if not run.manifests:
         return ""
     scores = sorted({name for manifest in run.manifests for name in manifest.get("scores") or {}})
-    head = "".join(f"<th>{escape(name)}</th>" for name in ("step", "samples", *scores))
+    head = "".join(f"<th>{escape(name)}</th>" for name in ("step", "rows", *scores))
     lines = []
     for manifest in run.manifests:
         numbers = [
             manifest.get("step"),
-            manifest.get("samples"),
+            manifest.get("num_rows"),
             *((manifest.get("scores") or {}).get(s) for s in scores),
         ]
         cells = "".join(f"<td>{escape(value_text(number))}</td>" for number in numbers)

@@ -15,17 +15,20 @@ from foreloom.config.loader import Recipe
 from foreloom.data.loader import BatchLoader
 from foreloom.distributed.agreement import check_agreement
 from foreloom.distributed.parallelize import parallelize
-from foreloom.distributed.process import Process, is_of_peers, prepare, start, stop
+from foreloom.distributed.process import Process, among_ranks, is_of_peers, prepare, start
 from foreloom.distributed.reduce import from_rank_zero
 from foreloom.evaluation.benchmark import TrainingBenchmark
 from foreloom.evaluation.config import tier_tasks
 from foreloom.models import registry
-from foreloom.models.common.lora import FrozenWeights, attach_adapter, check_base, merged, write_adapter
+from foreloom.models.common.lora import FrozenWeights, check_base, merged, write_adapter
 from foreloom.models.family import ModelFamily, forecaster_of
 from foreloom.monitoring.monitor import Monitor
 from foreloom.run.banner import banner_of, card_of, warn_of_cost
-from foreloom.run.recipe import config_hash, data_of, found_model, load, write_recipe
-from foreloom.training.config import TrainingConfig, autocast_dtype, freeze
+from foreloom.run.machine import choose_threads, find_machine, ranks_on_machine, use_threads
+from foreloom.run.memory import automatic_micro_batch
+from foreloom.run.parametrize import parametrize
+from foreloom.run.recipe import choose_trained, config_hash, data_of, found_model, load, write_recipe
+from foreloom.training.config import TrainingConfig, autocast_dtype
 from foreloom.training.optimizer import build_optimizer
 from foreloom.training.scoring import Validation
 from foreloom.training.step import is_out_of_memory
@@ -43,20 +46,31 @@ def train(
     sentence for whatever the recipe, the data, the folder or the memory do not allow.
     """
     try:
-        recipe = prepare(lambda: load(path, overrides))
-        training, parallel = recipe.sections["training"], recipe.sections["parallel"]
-        run_dir = Path(out or training.output_dir or Path("runs") / recipe.path.stem)
-        recipe = _settle(recipe, run_dir)
-        process = start(
-            training.device, group_of_one=parallel.strategy != "auto", timeout_minutes=parallel.timeout_minutes
-        )
-        return build(recipe, run_dir, process, resume=resume).train()
+        with among_ranks():
+            recipe = prepare(lambda: load(path, overrides))
+            training, parallel = recipe.sections["training"], recipe.sections["parallel"]
+            run_dir = Path(out or training.output_dir or Path("runs") / recipe.path.stem)
+            recipe = _settle(recipe, run_dir)
+            process = start(
+                training.device, group_of_one=parallel.strategy != "auto", timeout_minutes=parallel.timeout_minutes
+            )
+            _use_threads(training, process)
+            return build(recipe, run_dir, process, resume=resume).train()
     except (RuntimeError, MemoryError) as error:
         if (sentence := _in_words(error)) is None:
             raise
         raise ValueError(sentence) from error
-    finally:
-        stop()
+
+
+def _use_threads(training: TrainingConfig, process: Process) -> None:
+    """What this rank may have of the machine's cores, for torch."""
+    threads = choose_threads(
+        find_machine(),
+        ranks_here=ranks_on_machine(world_size=process.world_size),
+        force_conservative_cpu=training.force_conservative_cpu,
+    )
+    if use_threads(threads) and process.is_main:
+        logger.info("torch computes on %d threads: %s", threads.num_threads, threads.reason)
 
 
 def _in_words(error: RuntimeError | MemoryError) -> str | None:
@@ -86,6 +100,10 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
     check_agreement({"run folder": str(run_dir.absolute())}, process)
     from_rank_zero(lambda: check_folder(run_dir), process)
     dataset = data.open(training.seed, batch_size=training.batch_size)
+    counted = None
+    if training.micro_batch_size == "auto":
+        counted = automatic_micro_batch(recipe, dataset.largest, process)
+        training = training.with_micro_batches(counted.num_rows)
     ranks = {"rank": process.rank, "world_size": process.world_size}
     loader = BatchLoader(
         dataset,
@@ -100,10 +118,13 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
     share = training.micro_batch_size or -(-training.batch_size // process.world_size)
     held_out = data.held_out(validation, dataset, micro_batch_size=share, **ranks)
     monitor = Monitor(run_dir, training.num_steps, recipe.sections["monitoring"], process.is_main)
-    model = family.build(model_config, data)
+    scaled = parametrize(family, model_config, data, recipe.sections["parametrization"], optimizer_config)
+    model = family.build(scaled.section, data)
     if model_config.pretrained is None:
         family.initialize(model, training.seed)
-    frozen = _leave_to_be_trained(model, recipe, family)
+        scaled.scale(model)
+    choose_trained(model, recipe)
+    frozen = None if all(p.requires_grad for p in model.parameters()) else FrozenWeights(model)
     family = _exporting(family, recipe, model, model_config.pretrained)
     benchmark = _benchmark(recipe, run_dir, process)
     if benchmark:
@@ -130,7 +151,13 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         training,
         family,
         parallel,
-        build_optimizer(optimizer_config, parallel.named_parameters(), kinds, max_grad_norm=training.max_grad_norm),
+        build_optimizer(
+            optimizer_config,
+            parallel.named_parameters(),
+            kinds,
+            max_grad_norm=training.max_grad_norm,
+            multipliers=scaled.multipliers,
+        ),
         learning_rate,
         loader,
         process,
@@ -142,19 +169,10 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         frozen=frozen,
         banner=banner,
         config_hash=config_hash(recipe),
+        counted_bytes=counted.total if counted else None,
         card=card_of(recipe, run_dir, family, banner),
         on_start=lambda: _record(recipe, run_dir, process),
     )
-
-
-def _leave_to_be_trained(model: nn.Module, recipe: Recipe, family: ModelFamily) -> FrozenWeights | None:
-    """Attach the adapter, or freeze what the recipe says; what is then not trained, if anything."""
-    adapter, training = recipe.sections["adapter"], recipe.sections["training"]
-    if adapter.kind == "lora":
-        attach_adapter(model, adapter, family.lora, training.seed)
-    else:
-        freeze(model, training)
-    return None if all(p.requires_grad for p in model.parameters()) else FrozenWeights(model)
 
 
 def _exporting(family: ModelFamily, recipe: Recipe, model: nn.Module, folder: str | None) -> ModelFamily:

@@ -9,10 +9,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from foreloom.checkpoint.checkpointer import CheckpointConfig
 from foreloom.checkpoint.locate import find_model_folder
 from foreloom.checkpoint.manifest import VALIDATION_LOSS
-from foreloom.config.loader import Recipe, SectionChoice, describe_recipe, flatten, line_of, plain, read_recipe
+from foreloom.config.loader import (
+    COMMAND_LINE,
+    Recipe,
+    SectionChoice,
+    describe_recipe,
+    flatten,
+    line_of,
+    plain,
+    read_recipe,
+)
 from foreloom.config.located import RecipeError, read_yaml
 from foreloom.config.shipped import find_example
 from foreloom.data.batch import DataSection
@@ -21,10 +32,11 @@ from foreloom.distributed.mesh import ParallelConfig
 from foreloom.evaluation.config import BENCHMARK_SCORES, BenchmarkConfig, is_file_of_tasks, tier_tasks
 from foreloom.files import write_text
 from foreloom.models import registry
-from foreloom.models.common.lora import AdapterConfig
+from foreloom.models.common.lora import AdapterConfig, attach_adapter
+from foreloom.models.common.parametrization import ParametrizationConfig
 from foreloom.models.family import series
 from foreloom.monitoring.monitor import MonitoringConfig
-from foreloom.training.config import TrainingConfig
+from foreloom.training.config import TrainingConfig, freeze
 from foreloom.training.optimizer import OptimizerConfig
 
 RECIPE_NAME = "recipe.yaml"
@@ -51,6 +63,7 @@ SECTIONS: dict[str, SectionChoice] = {
     "training": TrainingConfig,
     "adapter": AdapterConfig,
     "optimizer": OptimizerConfig,
+    "parametrization": ParametrizationConfig,
     "validation": lambda recipe: _data_section(recipe).validation,
     "benchmark": BenchmarkConfig,
     "parallel": ParallelConfig,
@@ -78,7 +91,7 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, need_data: bool = T
 
 def _hangs_on_validation(recipe: Recipe) -> list[str]:
     """Who turns validation off on the command line turns off with it what the recipe's file hangs on it."""
-    values, place = recipe.located.values, "command line"
+    values, place = recipe.located.values, COMMAND_LINE
     validation = values.get("validation")
     if not isinstance(validation, Mapping) or validation.get("steps") != 0 or recipe.where("validation.steps") != place:
         return []
@@ -171,7 +184,7 @@ def find(path: str, where: str) -> Path | None:
     `examples/...` is found from anywhere.
     """
     given = Path(path).expanduser()
-    folders = [Path(where.rpartition(":")[0]).parent, Path()] if where != "command line" else [Path()]
+    folders = [Path(where.rpartition(":")[0]).parent, Path()] if where != COMMAND_LINE else [Path()]
     candidates = [*(folder / given for folder in folders), find_example(given)]
     return next((found.resolve() for found in candidates if found.exists()), None)
 
@@ -190,6 +203,15 @@ def found_model(recipe: Recipe) -> Any:
     if model.pretrained is None:
         return model
     return dataclasses.replace(model, pretrained=str(find_model_folder(model.pretrained)))
+
+
+def choose_trained(model: nn.Module, recipe: Recipe) -> None:
+    """Attach the adapter, or freeze what the recipe says, in place."""
+    adapter, training = recipe.sections["adapter"], recipe.sections["training"]
+    if adapter.kind == "lora":
+        attach_adapter(model, adapter, registry.get(recipe.sections["model"].family).lora, training.seed)
+    else:
+        freeze(model, training)
 
 
 def describe(recipe: Recipe) -> str:
@@ -223,11 +245,13 @@ def config_hash(recipe: Recipe) -> str:
 
 
 def write_recipe(recipe: Recipe, run_dir: Path) -> list[str]:
-    """Put the resolved recipe into the run folder; what differs from the one that lay there, a line a setting."""
+    """Put the resolved recipe into the run folder; what differs from the one that lay there, a line a setting, but for
+    what the console shows."""
     path = run_dir / RECIPE_NAME
     before = flatten(read_yaml(path).values) if path.is_file() else {}
     header = f"# Resolved from {recipe.path.name}; training it again gives this run."
     write_text(path, f"{header}\n{recipe.to_yaml()}")
     after = flatten(plain(recipe.sections))
     keys = dict.fromkeys([*before, *after]) if before else {}
-    return [f"{key} {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
+    changed = [key for key in keys if before.get(key) != after.get(key) and key != "monitoring.quiet"]
+    return [f"{key} {before.get(key)} -> {after.get(key)}" for key in changed]

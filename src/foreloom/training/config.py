@@ -13,6 +13,8 @@ from torch import nn
 from foreloom.config.section import section
 from foreloom.models.common.lora import fits
 
+TARGET_MEMORY_USAGE = 0.8
+
 
 @section
 class TrainingConfig:
@@ -24,9 +26,15 @@ class TrainingConfig:
     """Times the run goes through all windows; needs data.stride, without which windows are drawn without end."""
     batch_size: Annotated[int, Field(ge=1)] = 256
     """Rows of the global batch, over all ranks and micro-batches. A row is one variate of one sample."""
-    micro_batch_size: Annotated[int, Field(ge=0)] = 0
-    """Most rows of one forward on one device; 0: a rank's whole share. Changes memory and speed, not results (but for
-    an auxiliary loss of experts, which is a statistic of each forward, and what dropout drops)."""
+    micro_batch_size: Annotated[int, Field(ge=0)] | Literal["auto"] = 0
+    """Most rows of one forward on one device; 0: a rank's whole share; auto: the largest that target_memory_usage
+    allows by count, halved where the device has no room for it after all. Changes memory and speed, not results (but
+    for an auxiliary loss of experts, which is a statistic of each forward, and what dropout drops)."""
+    target_memory_usage: Annotated[float, Field(gt=0, le=1)] = TARGET_MEMORY_USAGE
+    """Share of the device's memory that micro_batch_size: auto fills; the rest is for what cannot be counted: kernels,
+    communication, gaps between tensors."""
+    force_conservative_cpu: bool = False
+    """Compute on a quarter of the cores, 6 at most, as is good manners on a machine that others use too."""
     seed: Annotated[int, Field(ge=0)] = 42
     """Of the initial weights, the order of the data and dropout."""
     output_dir: str = ""
@@ -58,8 +66,14 @@ class TrainingConfig:
             raise ValueError("steps, or epochs where data.stride is set, is required and not given")
         if self.steps is not None and self.epochs is not None:
             raise ValueError("steps and epochs say the same thing; keep one and set the other to null")
+        if self.micro_batch_size != "auto" and self.target_memory_usage != TARGET_MEMORY_USAGE:
+            raise ValueError("target_memory_usage has no effect without micro_batch_size: auto; set that, or remove it")
         if self.train_only and self.freeze:
             raise ValueError("train_only and freeze say the same thing; keep one")
+
+    def with_micro_batches(self, num_rows: int) -> TrainingConfig:
+        """The same, with what micro_batch_size: auto has come to."""
+        return dataclasses.replace(self, micro_batch_size=num_rows, target_memory_usage=TARGET_MEMORY_USAGE)
 
     @property
     def num_steps(self) -> int:

@@ -6,7 +6,7 @@ k is the update (1 .. S), S the number of updates of the run, W of the warm-up, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, Literal, Protocol
 
@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from foreloom.config.section import section
 from foreloom.models.common.count import ParameterKind
+from foreloom.models.common.parametrization import Multipliers
 
 Schedule = Literal["cosine", "linear", "wsd", "constant"]
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -55,6 +56,8 @@ class OptimizerConfig:
     """wsd only: steps of the decay at the end."""
     decay_ratio: Ratio = 0.0
     """wsd only: the same as a share of training.steps."""
+    decay_shape: Literal["linear", "sqrt"] = "linear"
+    """wsd only: how the end falls; sqrt is one minus the root of how far it is (Hägele et al., 2024)."""
     final_ratio: Ratio = 0.0
     """Where the schedule ends, as a share of learning_rate."""
 
@@ -74,6 +77,8 @@ class OptimizerConfig:
             raise ValueError(
                 f"decay_steps and decay_ratio have no effect with schedule: {self.schedule}; remove them, or use wsd"
             )
+        if self.schedule != "wsd" and self.decay_shape != "linear":
+            raise ValueError(f"decay_shape has no effect with schedule: {self.schedule}; remove it, or use wsd")
         if not self.weight_decay and self.weight_decay_on != "matrices":
             raise ValueError(f"weight_decay_on: {self.weight_decay_on} has no effect with weight_decay: 0; remove it")
         if self.schedule == "constant" and self.final_ratio:
@@ -95,7 +100,13 @@ class OptimizerConfig:
                 f"{' or '.join(f'optimizer.{name}' for name in given)}, or raise training.steps"
             )
         factor = schedule_factor(
-            self.schedule, update, num_updates, num_warmup=warmup, num_decay=decay, final_ratio=self.final_ratio
+            self.schedule,
+            update,
+            num_updates,
+            num_warmup=warmup,
+            num_decay=decay,
+            decay_shape=self.decay_shape,
+            final_ratio=self.final_ratio,
         )
         return self.learning_rate * factor
 
@@ -106,6 +117,7 @@ class Optimizer(Protocol):
     max_grad_norm: float
     """Gradients of a larger global norm are scaled down to it; 0: never."""
     param_groups: list[dict[str, Any]]
+    """Each with `name`, the kinds in it; `lr_scale`; `gradient_scale`, of gradients in the norm they are clipped by."""
 
     def zero_grad(self) -> None: ...
 
@@ -193,15 +205,16 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     if isinstance(matrix, DTensor):
         whole = orthogonalised(matrix.full_tensor())
         return distribute_tensor(whole, matrix.device_mesh, matrix.placements, src_data_rank=None)
-    x = matrix.bfloat16() if matrix.device.type == "cuda" else matrix
+    x = matrix.reshape(-1, *matrix.shape[-2:])
+    x = x.bfloat16() if matrix.device.type == "cuda" else x
     is_tall = x.shape[-2] > x.shape[-1]
     x = x.mT if is_tall else x
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
     for _ in range(5):
         gram = x @ x.mT
-        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
     x = x.mT if is_tall else x
-    return x.to(matrix.dtype) * (0.2 * max(matrix.shape[-2:]) ** 0.5)
+    return x.reshape(matrix.shape).to(matrix.dtype) * (0.2 * max(matrix.shape[-2:]) ** 0.5)
 
 
 def build_optimizer(
@@ -210,23 +223,37 @@ def build_optimizer(
     kinds: Mapping[str, ParameterKind],
     *,
     max_grad_norm: float,
+    multipliers: Mapping[str, Multipliers] | None = None,
 ) -> FusedAdamW:
-    """The optimizer of the trainable ones of `parameters`, in groups by what the recipe does to their `kinds`."""
-    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    """The optimizer of the trainable ones of `parameters`, in groups by what the recipe does to their `kinds` and by
+    their `multipliers`, where a parametrization gives them."""
+    groups: dict[tuple[str, bool, Multipliers], dict[str, nn.Parameter]] = {}
     for name, parameter in parameters:
         if parameter.requires_grad:
             kind = kinds[name]
             is_matrix = kind is not ParameterKind.VECTOR
             decays = "bias" not in name if config.weight_decay_on == "all_but_biases" else is_matrix
             rule = "adamw" if config.name == "muon" and kind is not ParameterKind.HIDDEN else config.name
-            groups.setdefault((rule, decays), []).append(parameter)
+            scale = multipliers[name]._replace(init=1.0) if multipliers else Multipliers()
+            groups.setdefault((rule, decays, scale), {})[name] = parameter
+    ordered = sorted(groups.items(), key=lambda group: group[0], reverse=True)
+    names = [" and ".join(sorted({kinds[name] for name in members})) for _, members in ordered]
     of_rule = {} if config.name == "adamw" else {"momentum": config.momentum, "nesterov": config.nesterov}
     optimizer = FusedAdamW if config.name == "adamw" else GroupwiseOptimizer
     return optimizer(
         [
-            {"params": params, "rule": rule, "weight_decay": config.weight_decay if decays else 0.0, "lr_scale": 1.0}
+            {
+                # Groups of like kinds are numbered.
+                "name": name if names.count(name) == 1 else f"{name} {names[: i + 1].count(name)}",
+                "params": list(members.values()),
+                "rule": rule,
+                "weight_decay": config.weight_decay * scale.weight_decay if decays else 0.0,
+                "lr_scale": scale.learning_rate,
+                "eps": config.epsilon * scale.epsilon,
+                "gradient_scale": scale.gradient,
+            }
             | of_rule
-            for (rule, decays), params in sorted(groups.items(), key=lambda group: group[0], reverse=True)
+            for i, (name, ((rule, decays, scale), members)) in enumerate(zip(names, ordered, strict=True))
         ],
         max_grad_norm=max_grad_norm,
         lr=config.learning_rate,
@@ -235,13 +262,39 @@ def build_optimizer(
     )
 
 
+def fill_missing(parameters: Sequence[nn.Parameter]) -> None:
+    """Give a zero gradient to parameters that took no part, so that an update never depends on how a batch was cut.
+
+    (AdamW passes over parameters without a gradient; with a zero one their moments and weights decay.)
+    """
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+
+
+def make_moments(optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> None:
+    """Take the memory that the optimizer keeps, by an update that changes nothing: the first one takes it otherwise,
+    when the activations of its step are gone."""
+    optimizer.zero_grad()
+    fill_missing(parameters)
+    optimizer.update(torch.full((3,), torch.nan, device=parameters[0].device), 0.0)
+    optimizer.zero_grad()
+
+
 def num_warmup_updates(num_updates: int, *, warmup_steps: int, warmup_ratio: float) -> int:
     """W, from whichever of the two settings is given."""
     return warmup_steps or math.ceil(warmup_ratio * num_updates)
 
 
 def schedule_factor(
-    schedule: Schedule, k: int, num_updates: int, *, num_warmup: int = 0, num_decay: int = 0, final_ratio: float = 0.0
+    schedule: Schedule,
+    k: int,
+    num_updates: int,
+    *,
+    num_warmup: int = 0,
+    num_decay: int = 0,
+    decay_shape: Literal["linear", "sqrt"] = "linear",
+    final_ratio: float = 0.0,
 ) -> float:
     """What update `k` multiplies the peak learning rate by.
 
@@ -250,7 +303,8 @@ def schedule_factor(
 
     - cosine: (1 + cos(pi u)) / 2 (Loshchilov and Hutter, 2017)
     - linear: 1 - u
-    - wsd: 1 until the last D updates, then linear (warmup-stable-decay; Hu et al., 2024)
+    - wsd: 1 until the last D updates (warmup-stable-decay; Hu et al., 2024), then, with v from 0 to 1 over them,
+      1 - v, or 1 - sqrt(v)
     - constant: 1
 
     The decaying part ends at `final_ratio` instead of 0. Update S itself is one notch above the end, as update 1 is at
@@ -264,6 +318,7 @@ def schedule_factor(
             return 1.0
         case "wsd":
             shape = min(1.0, (num_updates - k + 1) / num_decay)
+            shape = 1.0 - math.sqrt(1.0 - shape) if decay_shape == "sqrt" else shape
         case "linear":
             shape = 1.0 - (k - 1 - num_warmup) / (num_updates - num_warmup)
         case "cosine":

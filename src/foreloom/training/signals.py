@@ -1,4 +1,4 @@
-"""A stop asked for by SIGTERM or Ctrl-C, kept until the step is done."""
+"""A stop asked for by SIGTERM, Ctrl-C or a scheduler's SIGUSR1, kept until the step is done."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ _ECHO_SECONDS = 1.0
 
 
 class StopRequest:
-    """While entered, the first SIGTERM or SIGINT is remembered in `signal_number` and said; a second one stops at once.
+    """While entered, the first SIGTERM, SIGINT or SIGUSR1 is remembered in `signal_number` and said; a second one stops
+    at once.
 
     What arrives within a second of the first is the same request: launchers pass a Ctrl-C on to processes that the
     terminal has told already.
@@ -28,7 +29,7 @@ class StopRequest:
     Signals reach the main thread only; in another thread this does nothing.
     """
 
-    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
     GRACE_SECONDS = 5.0
     """For a second request to be followed by Python itself."""
 

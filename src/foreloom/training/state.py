@@ -39,8 +39,10 @@ class RunProgress:
     """How far a run has come, earlier sessions included. Equal on every rank."""
 
     step: int = 0
-    samples: int = 0
-    """Rows seen."""
+    num_rows: int = 0
+    """Seen."""
+    loss_terms: int = 0
+    """In the loss of all global batches up to the newest step that was read from the device: tokens, or time steps."""
     flops: float = 0.0
     seconds: float = 0.0
     num_skipped_steps: int = 0
@@ -108,6 +110,10 @@ class LaneCarry:
         self._noted.append(
             (self._places(lane_R[kept]), {name: value.detach()[kept_R] for name, value in carry.items()})
         )
+
+    def forget(self) -> None:
+        """What was noted is done again."""
+        self._noted = []
 
     def go_on(self, applied: Tensor) -> None:
         """Take over what was noted where `applied` is 1; a skipped step's state may not be finite, and is dropped."""

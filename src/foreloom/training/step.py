@@ -16,9 +16,9 @@ from foreloom.data.batch import MicroBatch
 from foreloom.data.loader import StepBatch
 from foreloom.distributed.parallelize import ParallelModel, local_part
 from foreloom.distributed.process import Process
-from foreloom.distributed.reduce import sum_over_ranks
+from foreloom.distributed.reduce import max_over_ranks, sum_over_ranks
 from foreloom.models.family import Carry, ModelFamily, ModelOutput, Tally
-from foreloom.training.optimizer import Optimizer
+from foreloom.training.optimizer import Optimizer, fill_missing, make_moments
 from foreloom.training.state import LaneCarry
 from foreloom.training.stopwatch import Stopwatch
 
@@ -37,6 +37,10 @@ class StepFigures(NamedTuple):
     """1, or 0 where the step was skipped."""
 
 
+class TooLargeError(Exception):
+    """A micro-batch does not fit on the device of a rank. Raised on all of them; no state has changed."""
+
+
 class OptimizerStep:
     """Turns this rank's micro-batches into an update of the model, the same on every rank."""
 
@@ -48,11 +52,21 @@ class OptimizerStep:
         process: Process,
         stopwatch: Stopwatch,
         carry: LaneCarry | None = None,
+        *,
+        restartable: bool = False,
     ) -> None:
+        """`restartable`: a step that runs out of memory on a rank is given up on all of them by `TooLargeError`, for
+        the trainer to make it again; ranks then add their gradients when all have theirs."""
         self.optimizer = optimizer
         self.parameters = [p for p in parallel.model.parameters() if p.requires_grad]
+        scales = {id(p): group["gradient_scale"] for group in optimizer.param_groups for p in group["params"]}
+        assert len(scales) == len(self.parameters) == sum(len(group["params"]) for group in optimizer.param_groups)
+        self._gradient_scales = [scales[id(p)] for p in self.parameters]
         self._parallel, self._family, self._process = parallel, family, process
         self._stopwatch, self._carry = stopwatch, carry
+        self._restartable = restartable
+        shares_whole_model = restartable and process.world_size > 1
+        assert not shares_whole_model or parallel.mesh.strategy == "ddp", "fsdp has ranks meet in every block"
         self._needs_survey = family.experts.needs_survey(parallel.model)
         assert not (self._needs_survey and carry), "a survey runs forward twice, and a stream goes on but once"
 
@@ -66,18 +80,20 @@ class OptimizerStep:
                 self._carry.go_on(applied)
         return StepFigures(totals, tally, applied)
 
-    def rehearse(self, micro_batch: MicroBatch) -> None:
+    def rehearse(self, micro_batch: MicroBatch, *, accumulates: bool) -> None:
         """Forward, backward and a skipped update on the largest micro-batch there can be; no state changes.
 
-        Running out of memory so costs a minute, not a night: raises ValueError with advice.
+        All is there that a step meets: the optimizer's moments and, where it `accumulates` over micro-batches, the
+        gradients of one. Running out of memory so costs a minute, not a night: raises ValueError with advice.
         """
         try:
-            totals, _ = self._gradients([micro_batch], 0)
+            make_moments(self.optimizer, self.parameters)
+            totals, _ = self._gradients([micro_batch] * (1 + accumulates), 0)
             self.optimizer.update(torch.full_like(totals, torch.nan), 0.0)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise ValueError(_out_of_memory_sentence(error, micro_batch, self._process)) from error
+            raise ValueError(out_of_memory_sentence(error, micro_batch, self._process)) from error
         if self._carry:
             self._carry.go_on(totals.new_zeros(()))
         self.optimizer.zero_grad()
@@ -86,26 +102,59 @@ class OptimizerStep:
         """Fill every parameter's gradient; returns (loss, gradient norm, count) and the tally of the global batch."""
         device = self._process.device
         self.optimizer.zero_grad()
-        sums = OutputSums(device)
+        sums, failure = OutputSums(device), ""
         with self._stopwatch.part("forward_backward"):
             prepare, shared = self._survey(micro_batches)
-            for i, micro_batch in enumerate(micro_batches, start=1):
-                arguments = prepare(i - 1, micro_batch)
-                lane_R = np.maximum(micro_batch.sample_R - first_sample, -1)
-                if self._carry:
-                    shared = {"carry": self._carry.rows(lane_R)}
-                with self._parallel.micro_batch(is_last=i == len(micro_batches)):
-                    with self._parallel.autocast(device):
-                        output = self._parallel.module(**arguments, **shared)
-                    output.objective.sum.backward()
-                sums.add(output)
-                if self._carry:
-                    self._carry.note(lane_R, output.carry)
+            try:
+                self._accumulate(micro_batches, first_sample, sums, prepare, shared)
+            except (RuntimeError, MemoryError) as error:
+                if not (self._restartable and is_out_of_memory(error)):
+                    raise
+                failure = str(error).partition("\n")[0] or "MemoryError"
+        if self._restartable:
+            self._agree(failure)
         with self._stopwatch.part("optimizer"):
             fill_missing(self.parameters)
             num_copies = self._parallel.mesh.dp_replicate
-            totals, entries = global_totals(sums.vector, self.parameters, num_copies, self._process, self._stopwatch)
+            totals, entries = global_totals(
+                sums.vector, self.parameters, num_copies, self._process, self._stopwatch, scales=self._gradient_scales
+            )
         return totals, sums.tally(entries)
+
+    def _accumulate(
+        self,
+        micro_batches: Sequence[MicroBatch],
+        first_sample: int,
+        sums: OutputSums,
+        prepare: Prepare,
+        shared: Mapping[str, Tally | Carry],
+    ) -> None:
+        """Forward and backward of each micro-batch, their outputs added to `sums`."""
+        device = self._process.device
+        for i, micro_batch in enumerate(micro_batches, start=1):
+            arguments = prepare(i - 1, micro_batch)
+            lane_R = np.maximum(micro_batch.sample_R - first_sample, -1)
+            if self._carry:
+                shared = {"carry": self._carry.rows(lane_R)}
+            with self._parallel.micro_batch(is_last=i == len(micro_batches) and not self._restartable):
+                with self._parallel.autocast(device):
+                    output = self._parallel.module(**arguments, **shared)
+                output.objective.sum.backward()
+            sums.add(output)
+            if self._carry:
+                self._carry.note(lane_R, output.carry)
+
+    def _agree(self, failure: str) -> None:
+        """Go on where every rank has its gradients, which are then added; else none does. Collective."""
+        with self._stopwatch.part("communication"):
+            if max_over_ranks(bool(failure), self._process):
+                self.optimizer.zero_grad()
+                if self._carry:
+                    self._carry.forget()
+                raise TooLargeError(failure or "another rank ran out of memory")
+            if self._process.world_size > 1:
+                fill_missing(self.parameters)
+                self._parallel.sum_gradients(self.parameters)
 
     def _survey(self, micro_batches: Sequence[MicroBatch]) -> tuple[Prepare, Mapping[str, Tally | Carry]]:
         """What makes forward's arguments of a micro-batch, and what its forward is told of the whole batch. Collective.
@@ -133,25 +182,27 @@ class OptimizerStep:
         return prepared, {"global_tally": sums.tally(totals[2:])}
 
 
-def fill_missing(parameters: Sequence[nn.Parameter]) -> None:
-    """Give a zero gradient to parameters that took no part, so that an update never depends on how a batch was cut.
-
-    (AdamW passes over parameters without a gradient; with a zero one their moments and weights decay.)
-    """
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-
-
 def global_totals(
-    sums: Tensor, parameters: Sequence[nn.Parameter], num_copies: int, process: Process, stopwatch: Stopwatch
+    sums: Tensor,
+    parameters: Sequence[nn.Parameter],
+    num_copies: int,
+    process: Process,
+    stopwatch: Stopwatch,
+    *,
+    scales: Sequence[float] = (),
 ) -> tuple[Tensor, Tensor]:
     """(loss, gradient norm, count) of the global batch, and what it tallied, in one small all-reduce. Collective.
 
     `sums` holds this rank's loss sum, its count and the entries of its tally. `parameters` hold gradients of the loss
-    *sum*, already added over ranks; `num_copies` ranks hold the same ones.
+    *sum*, already added over ranks; `num_copies` ranks hold the same ones. `scales`: of each one's gradient, in
+    the norm.
     """
-    norm = torch.nn.utils.get_total_norm([local_part(p.grad) for p in parameters if p.grad is not None])
+    found = [
+        local_part(p.grad) if scale == 1 else local_part(p.grad) * scale
+        for p, scale in zip(parameters, scales or [1.0] * len(parameters), strict=True)
+        if p.grad is not None
+    ]
+    norm = torch.nn.utils.get_total_norm(found)
     squared = (norm.to(sums.dtype) ** 2 / num_copies).reshape(1)
     with stopwatch.part("communication"):
         everything = sum_over_ranks(torch.cat([sums, squared]), process)
@@ -232,7 +283,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def _out_of_memory_sentence(error: RuntimeError | MemoryError, micro_batch: MicroBatch, process: Process) -> str:
+def out_of_memory_sentence(error: Exception, micro_batch: MicroBatch, process: Process) -> str:
     first_line = str(error).partition("\n")[0]
     return (
         f"one micro-batch of {micro_batch.size} does not fit on {process.device} of rank {process.rank} "

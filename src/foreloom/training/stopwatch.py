@@ -56,8 +56,10 @@ class Stopwatch:
         """Time spent here belongs to `part`, also where another part surrounds it."""
         outer = self._marks[-1].part
         self._marks.append(_Mark(part, self._now(), ends_step=False))
-        yield
-        self._marks.append(_Mark(outer, self._now(), ends_step=False))
+        try:
+            yield
+        finally:
+            self._marks.append(_Mark(outer, self._now(), ends_step=False))
 
     def end_step(self) -> None:
         self._marks.append(_Mark(self._marks[-1].part, self._now(), ends_step=True))

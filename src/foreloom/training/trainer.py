@@ -16,13 +16,15 @@ from foreloom import subnormals
 from foreloom.checkpoint.checkpointer import Checkpointer, CheckpointError, CheckpointFolder
 from foreloom.checkpoint.export import whole_state_dict, write_folder
 from foreloom.checkpoint.manifest import Manifest, OtherVersionError, installed_versions
+from foreloom.data.batch import MicroBatch
 from foreloom.data.loader import BatchLoader, StepBatch
 from foreloom.distributed.agreement import check_agreement, check_disjoint, code_hash
 from foreloom.distributed.parallelize import ParallelModel
 from foreloom.distributed.process import Process
 from foreloom.distributed.reduce import max_over_ranks
 from foreloom.models.family import ModelFamily
-from foreloom.monitoring.environment import find_peak
+from foreloom.monitoring.environment import find_peak, peak_bytes
+from foreloom.monitoring.health import bytes_in_words
 from foreloom.monitoring.monitor import Monitor
 from foreloom.training.config import TrainingConfig
 from foreloom.training.incidents import Incidents
@@ -31,7 +33,7 @@ from foreloom.training.optimizer import Optimizer
 from foreloom.training.scoring import Benchmark, Scoring, Validation
 from foreloom.training.signals import StopRequest, exit_code
 from foreloom.training.state import LaneCarry, RunProgress, Stateful, read_tensors, seed_step, write_tensors
-from foreloom.training.step import OptimizerStep
+from foreloom.training.step import OptimizerStep, TooLargeError, out_of_memory_sentence
 
 CLIPPED = 0.99
 """A gradient norm of this share of the limit, or above, counts as clipped."""
@@ -42,7 +44,7 @@ class TrainResult:
     """How a run, or this part of it, ended. Counts and seconds are since the run began, earlier sessions included."""
 
     step: int
-    samples: int
+    num_rows: int
     loss: float
     best_loss: float
     seconds: float
@@ -55,11 +57,13 @@ class TrainResult:
 class Trainer:
     """Trains a model from where its run folder stands to `config.steps`, or until its validation loss stops falling.
 
-    All ranks construct one with the same arguments (their own share of `loader`, and `process`) and call `train` once;
-    `run.build` shows how. `learning_rate(k)` is that of update k, from 1; `flops_per_row` what a row costs.
-    `validation` and `benchmark` score the model as it trains; `frozen` knows what is not trained. `banner` is shown by
-    the monitor; `config_hash` must agree between ranks. `card(step)` is the README.md of hf/ folders. `on_start()` is
-    called on all ranks once the run may begin or go on, before its first line.
+    All ranks construct one with the same arguments (their own share of `loader`, and `process`) and call `train`
+    once; `run.build` shows how. `learning_rate(k)` is that of update k, from 1; `flops_per_row` what a row costs.
+    `validation` and `benchmark` score the model as it trains; `frozen` knows what is not trained. `banner` is shown
+    by the monitor; `config_hash` must agree between ranks. `counted_bytes`: what a device will hold by count, where
+    the size of micro-batches was chosen by it; they are then halved where that was too much. `card(step)` is the
+    README.md of hf/ folders. `on_start()` is called on all ranks once the run may begin or go on, before its first
+    line.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class Trainer:
         frozen: Stateful | None = None,
         banner: Mapping[str, Mapping[str, Any]] | None = None,
         config_hash: str = "",
+        counted_bytes: int | None = None,
         card: Callable[[int], str] = lambda step: "",
         on_start: Callable[[], None] = lambda: None,
     ) -> None:
@@ -95,7 +100,11 @@ class Trainer:
         self.carry = None
         if family.carry:
             self.carry = LaneCarry(family.carry(parallel.model, config.batch_size, process.device), process)
-        self.optimizer_step = OptimizerStep(parallel, family, optimizer, process, self.interval.stopwatch, self.carry)
+        self.counted_bytes = counted_bytes
+        restartable = counted_bytes is not None and (process.world_size == 1 or parallel.mesh.strategy == "ddp")
+        self.optimizer_step = OptimizerStep(
+            parallel, family, optimizer, process, self.interval.stopwatch, self.carry, restartable=restartable
+        )
         self.frozen = frozen
         self.scoring = Scoring(parallel, family, process, monitor, validation, benchmark)
         self.incidents = Incidents(checkpointer.run_dir)
@@ -128,14 +137,14 @@ class Trainer:
                 self.parallel.model.train()
                 if not self._is_over:
                     self._check_ranks()
-                    self.optimizer_step.rehearse(self.loader.largest())
+                    self._rehearse()
                 self._began = time.perf_counter() - self.progress.seconds
                 stopped_by = self._loop(stop)
             assert self.saved
             if stopped_by:
                 asked = f"{signal.Signals(stopped_by).name} after step {self.progress.step:,}"
                 self.monitor.warn("stop", f"Stopped by {asked}; --resume goes on from here.")
-            rows = {"checkpoint": str(self.saved.path)}
+            rows = {"checkpoint": str(self.saved.path), **self._memory_in_words()}
             if self.saved.manifest.export_step not in (None, self.saved.step):
                 rows["hf/"] = f"weights of step {self.saved.manifest.export_step:,}, the best validated"
             self.monitor.finish(rows, step=self.progress.step, is_end=self._is_over)
@@ -143,7 +152,7 @@ class Trainer:
             self.monitor.close()
             self.checkpointer.close()
         p = self.progress
-        return TrainResult(p.step, p.samples, p.loss, p.best_loss, p.seconds, exit_code(stopped_by), self.saved.path)
+        return TrainResult(p.step, p.num_rows, p.loss, p.best_loss, p.seconds, exit_code(stopped_by), self.saved.path)
 
     @property
     def _is_over(self) -> bool:
@@ -171,7 +180,9 @@ class Trainer:
                 return stopped_by
             with part("data_wait"):
                 batch = next(batches)
-            self._step(batch)
+            if self._step(batch):
+                batches.close()
+                batches = iter(self.loader)
             if self.progress.step % self.monitor.config.log_steps == 0 or self._is_over:
                 self._log()
 
@@ -193,15 +204,55 @@ class Trainer:
             return self._is_over and not self.saved.manifest.final
         return is_stopped or self._is_over or (step > 0 and step % self.config.save_steps == 0)
 
-    def _step(self, batch: StepBatch) -> None:
-        """One global batch: gradients of the loss sum over micro-batches and ranks, then one update."""
+    def _step(self, batch: StepBatch) -> bool:
+        """One global batch: gradients of the loss sum over micro-batches and ranks, then one update. Were micro-batches
+        halved for it?"""
         step = self.progress.step + 1
-        seed_step(self.config.seed, step, self.process.rank)
-        figures = self.optimizer_step.run(batch, self.learning_rate(step))
+        is_smaller = False
+        while True:
+            seed_step(self.config.seed, step, self.process.rank)
+            try:
+                figures = self.optimizer_step.run(batch, self.learning_rate(step))
+                break
+            except TooLargeError as error:
+                failure = TooLargeError(*error.args)  # without the frames that hold the activations
+            self._halve_micro_batches(failure, batch.micro_batches[0])
+            batch, is_smaller = self.loader.batch(batch.first_sample), True
         self.interval.add(step, batch.first_sample, batch.next_sample, batch.num_rows, figures)
         self.progress.step = step
-        self.progress.samples += batch.num_rows
+        self.progress.num_rows += batch.num_rows
         self.progress.flops += batch.num_rows * self.flops_per_row
+        return is_smaller
+
+    def _rehearse(self) -> None:
+        """Try a step of the largest micro-batches there can be, or smaller ones until they fit."""
+        while True:
+            largest = self.loader.largest()
+            try:
+                return self.optimizer_step.rehearse(largest, accumulates=self.loader.accumulates)
+            except TooLargeError as error:
+                failure = TooLargeError(*error.args)
+            self._halve_micro_batches(failure, largest)
+
+    def _halve_micro_batches(self, failure: TooLargeError, micro_batch: MicroBatch) -> None:
+        """ValueError where they are of one row already."""
+        if self.process.device.type == "cuda":
+            torch.cuda.empty_cache()
+        num_rows = self.loader.halve_micro_batches()
+        if not num_rows:
+            raise ValueError(out_of_memory_sentence(failure, micro_batch, self.process)) from failure
+        self.monitor.warn(
+            "out_of_memory",
+            f"A micro-batch of {micro_batch.size} did not fit ({failure}). From here on they have {num_rows:,} rows at "
+            "most, and the step is made again: the global batch, and with it the result, stays the same.",
+            micro_batch_size=num_rows,
+        )
+
+    def _memory_in_words(self) -> dict[str, str]:
+        if self.counted_bytes is None:
+            return {}
+        size, of = peak_bytes(self.process.device)
+        return {"memory": f"{bytes_in_words(self.counted_bytes)} counted, {bytes_in_words(size)} measured {of}"}
 
     def _check_ranks(self) -> None:
         position = self.loader.state_dict()
@@ -214,6 +265,7 @@ class Trainer:
         outcomes = self.interval.read()
         limit = self.optimizer.max_grad_norm
         for outcome in outcomes:
+            self.progress.loss_terms += round(outcome.count)
             if outcome.is_applied:
                 self.progress.note_loss(outcome.loss)
                 self.progress.num_skipped_in_a_row = 0
@@ -240,11 +292,15 @@ class Trainer:
         if not self.progress.num_unlogged:
             tally = {}
         self.progress.close_interval()
-        experts = self.family.experts
+        experts, learning_rate = self.family.experts, self.learning_rate(self.progress.step)
+        scales = {group["name"]: group["lr_scale"] for group in self.optimizer.param_groups}
         record = self.interval.record(
             self.progress,
             grad_norm=grad_norm,
-            learning_rate=self.learning_rate(self.progress.step),
+            learning_rate=learning_rate,
+            learning_rates={name: learning_rate * scale for name, scale in scales.items()}
+            if any(scale != 1 for scale in scales.values())
+            else {},
             figures=experts.figures(self.parallel.model, tally) if tally else {},
             loads={name: tally[name].tolist() for name in experts.loads if name in tally},
             data=self.data_watch.record(),
@@ -263,7 +319,7 @@ class Trainer:
         export, export_step = self._export()
         manifest = Manifest(
             step=self.progress.step,
-            samples=self.progress.samples,
+            num_rows=self.progress.num_rows,
             flops=self.progress.flops,
             final=self._is_over,
             scores=scores,

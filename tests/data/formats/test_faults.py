@@ -12,11 +12,13 @@ import sys
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from foreloom.data.formats import fingerprint
 from foreloom.data.formats.reader import open_source
 from foreloom.data.inspect import inspect
+from foreloom.data.tables.read import read_rows
 
 
 @pytest.fixture
@@ -72,6 +74,35 @@ def test_offsets_that_lead_out_of_a_file_are_found_when_it_is_opened(tmp_path) -
                 writer.write_batch(batch)
         with pytest.raises(ValueError, match=r"a\.arrow: (the lists of '\w+' are damaged|not a readable Arrow file)"):
             open_source(tmp_path / "a.arrow")
+
+
+def test_values_that_take_no_room_are_not_believed(tmp_path) -> None:
+    """Nothing, again and again, costs no byte: two hundred may say a thousand million rows."""
+    empty = pa.Array.from_buffers(pa.list_(pa.float32(), 0), 10**9, [None], children=[pa.array([], pa.float32())])
+    nulls = pa.ListArray.from_arrays(pa.array([0, 10**9], pa.int32()), pa.nulls(10**9))
+    path = tmp_path / "a.arrow"
+    for column in (pa.nulls(10**9), empty, nulls):
+        batch = pa.RecordBatch.from_arrays([column], ["target"])
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        assert path.stat().st_size < 500
+        with pytest.raises(ValueError, match=r"a\.arrow: 'target' holds more values than the file has room for"):
+            open_source(path)
+
+
+def test_a_parquet_file_that_promises_too_much_ends_in_a_sentence(tmp_path, monkeypatch) -> None:
+    def promised(*_, **__):
+        raise pa.ArrowMemoryError("malloc of size 2199023255552 failed")
+
+    path = tmp_path / "a.parquet"
+    for table in ({"target": [[1.0, 2.0]]}, {"timestamp": np.arange(3).astype("datetime64[D]"), "target": [1.0] * 3}):
+        pq.write_table(pa.table(table), path)
+        monkeypatch.setattr(pq.ParquetFile, "read", promised)
+        monkeypatch.setattr(pq.ParquetFile, "iter_batches", promised)
+        with pytest.raises(ValueError, match=r"a\.parquet.*malloc of size"):
+            open_source(path)
+    with pytest.raises(ValueError, match=r"a\.parquet cannot be read as a table: malloc of size"):
+        read_rows(path)
 
 
 @pytest.mark.parametrize("most", [2**40, 100])

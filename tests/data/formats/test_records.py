@@ -251,6 +251,41 @@ def test_a_pickle_forges_no_memory(tmp_path) -> None:
         refused(path, "forged.pkl: ")
 
 
+def claims(path: Path, shape: tuple, descr: str = "<f8") -> None:
+    """A .npy file of one number that says it has another shape."""
+    header = repr({"descr": descr, "fortran_order": False, "shape": shape}).encode().ljust(117) + b"\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(8))
+
+
+def test_a_few_bytes_take_no_memory(tmp_path) -> None:
+    """Numbers that a file names, and the rows of arrays that hold nothing, are no measure of what it holds."""
+    path, make = tmp_path / "a.pkl", np.array(0).__reduce__()[0]
+    far = [b"r" + (2**28).to_bytes(4, "little"), b"p268435456\n", b"I1\ncbuiltins\nbytearray\np268435456\n00"]
+    for content, words in (
+        *((b"]" + put + b".", "place 268,435,456 of its memo, in") for put in far),
+        (b"\x80\x02]X\x02\x00\x00\x00r.q\x00r\x00\x00\x00\xffa.", "place 4,278,190,080 of its memo"),
+        (pickle.dumps([{"item_id": 10**5000, "target": [1.0]}]), "an integer of 2,077 bytes"),
+        (pickle.dumps([{"target": [1.0], "static__x": 10**5000}]), "an integer of 2,077 bytes"),
+        *((code + (2**34).to_bytes(8, "little") + b"ab.", "not a readable pickle") for code in (b"\x8e", b"\x96")),
+        (b"\x80\x02\x8b\xff\xff\xff\x7fab.", "an integer of 2,147,483,647 bytes"),
+    ):
+        path.write_bytes(content)
+        refused(path, words)
+    for shape, dtype, words in (
+        ((10**12, 0), "f8", "an array of shape (1000000000000, 0) holds nothing"),
+        ((0, 10**12), "f8", "an array of shape (0, 1000000000000) holds nothing"),
+        ((10**12,), "S0", "numpy dtype 'S0'"),
+    ):
+        array = Forged(make, (np.ndarray, (0,), b"b"), (1, shape, np.dtype(dtype), False, b""))
+        path.write_bytes(pickle.dumps([{"target": [1.0], "past_cat__x": array}]))
+        refused(path, words)
+    path.write_bytes(pickle.dumps([*range(999), 2**80]))
+    assert open_source(path).lengths.tolist() == [1000]
+    for shape in ((10**12,), (10**30,), (10**12, 0), (10**12, 10**12), (10**30, 0), (2**32, 2**32), (-1,)):
+        claims(tmp_path / "a.npy", shape)
+        refused(tmp_path / "a.npy", "not a readable .npy file")
+
+
 def test_pickled_functions_cannot_be_changed(tmp_path) -> None:
     path = tmp_path / "a.pkl"
     path.write_bytes(b"\x80\x02cnumpy._core.multiarray\nscalar\n}X\x05\x00\x00\x00_makeX\x01\x00\x00\x00xsb.")

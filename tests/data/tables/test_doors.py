@@ -115,6 +115,34 @@ def test_ids_of_many_columns_do_not_merge():
     assert len(read.keys_N) == num + 1 and read.names_N[-1] == "4096/0/0/0/0"
 
 
+def test_joined_ids_are_of_one_series_each(tmp_path, forecast):
+    """a/b of c is not a of b/c: not in the data that a table becomes, nor beside their future; forecasts have the
+    columns as given."""
+    table, keys = TableOptions(id_column=("store", "item")), [("a/b", "c"), ("a", "b/c"), ("a\\", "b"), ("a", "b")]
+    days = pd.date_range("2024-01-01", periods=20, freq="D")
+    rows = [(*key, day, number * 100 + step, 1) for number, key in enumerate(keys) for step, day in enumerate(days)]
+    frame = pd.DataFrame(rows, columns=["store", "item", "timestamp", "target", "promo"])
+    frame.to_csv(tmp_path / "sales.csv", index=False)
+    assert convert(tmp_path / "sales.csv", tmp_path / "sales.parquet", "parquet", table) == 4
+    joined = [r"a\/b/c", r"a/b\/c", r"a\\/b", "a/b"]
+    assert ids_of(tmp_path / "sales.parquet") == joined
+    converted = forecast(tmp_path / "sales.parquet")
+    assert converted["item_id"].unique().tolist() == joined
+    future = (
+        frame[["store", "item", "promo"]]
+        .drop_duplicates()
+        .merge(pd.DataFrame({"timestamp": days[-1] + days.freq * np.arange(1, 5)}), how="cross")
+    )
+    future[::-1].to_csv(tmp_path / "next.csv", index=False)
+    told = {"id_column": ["store", "item"], "future": tmp_path / "next.csv"}
+    result = forecast(tmp_path / "sales.csv", **told)
+    assert list(result[["store", "item"]].drop_duplicates().itertuples(index=False, name=None)) == keys
+    assert result["predictions"].tolist() == converted["predictions"].tolist()
+    future.replace({"store": {"a/b": "ab"}}).to_csv(tmp_path / "next.csv", index=False)
+    with pytest.raises(ValueError, match=r"series 'ab/c' \(row 2\) is not in the table of the past.* a\\/b/c, a/b\\/c"):
+        forecast(tmp_path / "sales.csv", **told)
+
+
 def test_ids_over_the_files_of_a_folder_are_text(tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()

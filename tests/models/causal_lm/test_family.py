@@ -17,6 +17,7 @@ from foreloom.data.text.tokenizer import load_tokenizer
 from foreloom.models.causal_lm import folder
 from foreloom.models.causal_lm.config import CausalLmConfig
 from foreloom.models.causal_lm.family import FAMILY
+from foreloom.models.causal_lm.generate import TextGenerator
 from foreloom.models.causal_lm.model import CausalLm
 from foreloom.models.common.count import ParameterKind
 from foreloom.models.common.lora import AdapterConfig, attach_adapter, write_adapter
@@ -30,7 +31,6 @@ SHAPES = {
     "qwen3, untied": SMALL | {"model_type": "qwen3", "tie_word_embeddings": False},
     "gemma2, capped": SMALL | {"model_type": "gemma2", "final_logit_softcapping": 5.0},
     "granite, scaled": SMALL | {"model_type": "granite", "logits_scaling": 3.0},
-    "gpt2": {"model_type": "gpt2"} | SMALL,
 }
 TEXT = TextData(sources=(TextSource(path="a"),), tokenizer="bytes", max_seq_length=32, packing="documents")
 
@@ -44,7 +44,7 @@ def made(shape: dict, seed: int = 0, **more) -> CausalLm:
     return model.eval()
 
 
-@pytest.fixture(params=[name for name in SHAPES if name != "gpt2"])
+@pytest.fixture(params=SHAPES)
 def model(request) -> CausalLm:
     return made(SHAPES[request.param])
 
@@ -234,6 +234,31 @@ def test_a_gated_model_without_a_token_and_one_that_is_not_in_the_cache(monkeypa
         find_model_folder("google/gemma-3-270m")
     with pytest.raises(ValueError, match=r"Salesforce/wikitext is no data set that .* the network is off"):
         find_documents(TextSource(dataset="Salesforce/wikitext", config="wikitext-2-raw-v1"))
+
+
+@pytest.mark.parametrize("shape", ["llama", "gemma3"])
+def test_prompts_gone_on_with_together_give_what_each_gives_alone(shape, monkeypatch):
+    generator = TextGenerator(made(SHAPES[shape]))
+    prompts = ["A long beginning, longer than the window. ", "b", "Twelve words", "b", "A tale of "]
+    for settings in ({"temperature": 0}, {"temperature": 0.8, "top_k": 40, "top_p": 0.9, "seed": 3}, {"seed": 4}):
+        alone = [generator.generate([one], max_new_tokens=12, **settings)[0] for one in prompts]
+        assert generator.generate(prompts, max_new_tokens=12, **settings) == alone
+        assert generator.generate(prompts, max_new_tokens=12, batch_size=2, **settings) == alone
+        assert alone[1] == alone[3] and len(set(alone)) > 2
+    sizes = []
+    run = TextGenerator._run
+    monkeypatch.setattr(TextGenerator, "_run", lambda *its, **more: sizes.append(len(its[1])) or run(*its, **more))
+    generator.generate(prompts, max_new_tokens=2)
+    assert sizes == [5]
+    # Where the architecture looks at the padding, only prompts of one length share a batch.
+    blind = TextGenerator(CausalLm(generator._lm, generator._tokenizer))
+    whole = generator._lm.generate
+    monkeypatch.setattr(
+        generator._lm, "generate", lambda ids, attention_mask, **its: whole(ids, attention_mask=ids * 0 + 1, **its)
+    )
+    alone = [blind.generate([one], max_new_tokens=6, temperature=0)[0] for one in prompts]
+    sizes.clear()
+    assert blind.generate(prompts, max_new_tokens=6, temperature=0) == alone and sizes == [2, 1, 2, 1, 1, 1]
 
 
 @pytest.mark.parametrize("shape", ["llama", "gemma3"])

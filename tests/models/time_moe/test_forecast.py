@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
+import foreloom
 from foreloom.data.forecast_input import ForecastInput
+from foreloom.models.chronos2.family import FAMILY as CHRONOS2
 from foreloom.models.time_moe.family import FAMILY
 from foreloom.models.time_moe.forecast import TimeMoeForecaster
 from foreloom.models.time_moe.generate import generate
@@ -87,6 +91,26 @@ def test_a_context_beyond_the_maximum_is_cut_with_a_word_or_taken_whole(tiny_tim
     scaled = torch.from_numpy((long - long.mean()) / long.std(ddof=1))[None].float()
     theirs = generate(tiny_time_moe, scaled, 12)[:, -12:].numpy() * long.std(ddof=1) + long.mean()
     np.testing.assert_allclose(whole[..., 0], theirs, rtol=1e-4)
+
+
+def test_the_official_way_beyond_the_maximum_is_an_option_of_the_door(tiny_time_moe, tiny_chronos2, tmp_path):
+    FAMILY.save(tiny_time_moe, tiny_time_moe.state_dict(), tmp_path / "moe")
+    long = np.random.default_rng(1).normal(size=140).cumsum()
+    with pytest.warns(UserWarning, match=r"from_pretrained\(\.\.\., protocol=\"reference\"\) goes beyond"):
+        (cut,) = foreloom.from_pretrained(tmp_path / "moe", device="cpu").predict(long, 12)
+    official = foreloom.from_pretrained(tmp_path / "moe", device="cpu", protocol="reference")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (whole,) = official.predict(long, 12)
+    scaled = torch.from_numpy((long - long.mean()) / long.std(ddof=1))[None].float()
+    theirs = official.module.generate(scaled, 12)[:, -12:].numpy() * long.std(ddof=1) + long.mean()
+    np.testing.assert_allclose(whole[..., 0], theirs, rtol=1e-4)
+    assert not np.allclose(whole, cut)
+    with pytest.raises(ValueError, match="protocol 'other': choose one of standard, reference"):
+        foreloom.from_pretrained(tmp_path / "moe", device="cpu", protocol="other")
+    CHRONOS2.save(tiny_chronos2, tiny_chronos2.state_dict(), tmp_path / "chronos2")
+    with pytest.raises(ValueError, match="protocol: chronos2 has one only; leave it out"):
+        foreloom.from_pretrained(tmp_path / "chronos2", device="cpu", protocol="reference")
 
 
 def test_constant_and_empty_rows(tiny_time_moe):

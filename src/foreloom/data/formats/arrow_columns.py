@@ -20,6 +20,10 @@ from foreloom.data import columns
 from foreloom.data.formats.cache import FILE_MAGIC
 from foreloom.data.formats.open_files import leave_room
 
+_MOST_EMPTY = 2**20
+_MOST_A_BYTE = 8
+"""A bit of validity is the least that a value takes."""
+
 
 class NotMappable(Exception):
     """The values cannot be used where they lie (compressed, bit-packed, unaligned): the file must be rewritten."""
@@ -60,6 +64,11 @@ class MappedFile:
                     self._refuse_compressed(batch)
                 batch.validate()  # sizes alone
                 for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                    if _longest(column) > max(_MOST_EMPTY, _MOST_A_BYTE * len(self.map)):
+                        raise Damaged(
+                            f"{path}: {name!r} holds more values than the file has room for: nothing, again and again. "
+                            "Copy or write the file again."
+                        )
                     if not _offsets_fit(column):
                         raise Damaged(f"{path}: the lists of {name!r} are damaged. Copy or write the file again.")
                 self.batches.append(batch)
@@ -89,6 +98,13 @@ class MappedFile:
         """Give back the pages read so far: the kernel keeps them cached, but they no longer count as ours."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self.map.madvise(mmap.MADV_DONTNEED)
+
+
+def _longest(column: pa.Array) -> int:
+    """The most values at any depth of its lists: what holds nothing takes no room in a file, and may say any number."""
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    return max(len(column), _longest(column.values)) if columns.is_list(column.type) else len(column)
 
 
 def _offsets_fit(column: pa.Array) -> bool:

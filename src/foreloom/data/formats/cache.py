@@ -12,7 +12,7 @@ from pathlib import Path
 
 from foreloom.files import whole_or_absent
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Part of every key: raise it when a converter writes something else for the same file."""
 
 FILE_MAGIC = b"ARROW1"

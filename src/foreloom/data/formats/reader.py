@@ -67,6 +67,16 @@ def open_source(path: str | Path, name: str | None = None, table: TableOptions =
 
 
 def _open(part: Part, name: str, origin: Path, table: TableOptions) -> Source:
+    try:
+        return _open_in_memory(part, name, origin, table)
+    except MemoryError as error:
+        raise ValueError(
+            f"{origin}: there is not enough memory for what the file says it holds ({error}). If it is damaged, copy "
+            "or write it again; else part it into several files."
+        ) from error
+
+
+def _open_in_memory(part: Part, name: str, origin: Path, table: TableOptions) -> Source:
     variant = repr(table) if part.layout in _TABLES and table != TableOptions() else ""
     files = digests([*part.files, *part.indices])
     identity = {"name": name, "files": files, "fingerprint": combine(part.layout + variant, files)}

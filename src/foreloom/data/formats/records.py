@@ -6,6 +6,7 @@ Axes: V variates, T steps.
 from __future__ import annotations
 
 import json
+import math
 import reprlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from foreloom.data import columns
 from foreloom.data.columns import Kind
 from foreloom.data.formats.cache import conversion_bar
-from foreloom.data.formats.restricted_pickle import read_pickles, unpickle
+from foreloom.data.formats.restricted_pickle import read_pickles, refuse_hollow, unpickle
 from foreloom.data.formats.writer import write_series
 from foreloom.data.source import Series
 from foreloom.files import parse_json, read_json
@@ -263,9 +264,12 @@ def _read_npy(path: Path) -> Any:
                 np.lib.format.read_array_header_1_0 if is_first_version else np.lib.format.read_array_header_2_0
             )
             shape, _, dtype = read_header(file)
+            refuse_hollow(shape)
+            if math.prod(shape) * dtype.itemsize > path.stat().st_size and not dtype.hasobject:
+                raise ValueError(f"it is too short for the shape it states, {shape}")
             if dtype.kind in "fiub" and 1 <= len(shape) <= 3:
                 return np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError) as error:
+        except (ValueError, EOFError, OverflowError) as error:
             raise ValueError(f"{path}: not a readable .npy file ({error}). Copy or write it again.") from error
         if dtype.kind == "O":
             return unpickle(file, str(path))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import mmap
 import pickle
+import pickletools
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +14,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 _ARRAY_MODULES = ("numpy._core.multiarray", "numpy.core.multiarray", "numpy._core.numeric", "numpy.core.numeric")
-_PLAIN_TYPE = re.compile(r"[biuf]\d{1,2}|O8?|[SU]\d+|M8")
+_PLAIN_TYPE = re.compile(r"[biuf]\d{1,2}|O8?|[SU][1-9]\d*|M8")
+_MOST_EMPTY = 2**16
+"""Rows of an array without a value: they cost no byte to claim, and each is looked at."""
+_LEAST_MEMO = 2**16
+_LONGEST_INTEGER = 1024
+"""Bytes: Python writes none of more out."""
 DAMAGED = (
     *(pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError),
     *(MemoryError, OverflowError, RecursionError, TypeError, ValueError),
@@ -22,6 +29,12 @@ DAMAGED = (
 
 class _Refused(Exception):
     """Something that data have no need of."""
+
+
+def refuse_hollow(shape: tuple[int, ...]) -> None:
+    """ValueError for an array that holds nothing and says that it has a great many rows."""
+    if 0 in shape and math.prod(size for size in shape if size) > _MOST_EMPTY:
+        raise ValueError(f"an array of shape {shape} holds nothing")
 
 
 class _Dtype:
@@ -54,6 +67,7 @@ class _Array(np.ndarray):
         length = size if real.hasobject else size * real.itemsize
         if not isinstance(content, holds) or len(content) != length or min(shape, default=0) < 0:
             raise ValueError(f"an array of shape {shape} does not fit what is stored of it")
+        refuse_hollow(shape)
         checked: Any = (1, shape, real, bool(is_fortran), content)
         super().__setstate__(checked)
 
@@ -72,7 +86,9 @@ class _Maker:
 
 
 def _from_buffer(buffer: Any, dtype: _Dtype, shape: Any, order: Any) -> np.ndarray:
-    return np.frombuffer(buffer, dtype=dtype.real()).reshape(shape, order=order).view(_Array)
+    array = np.frombuffer(buffer, dtype=dtype.real()).reshape(shape, order=order).view(_Array)
+    refuse_hollow(array.shape)
+    return array
 
 
 def _scalar(dtype: _Dtype, content: bytes) -> np.generic:
@@ -134,6 +150,7 @@ def read_pickles(path: Path) -> Iterator[Any]:
 def unpickle(file: BinaryIO, where: str) -> Any:
     """The next object of an open file, leaving the file behind its end; ValueErrors begin with `where`."""
     try:
+        refuse_numbers(file)
         return _Unpickler(file).load()
     except _Refused as refused:
         raise ValueError(
@@ -145,3 +162,58 @@ def unpickle(file: BinaryIO, where: str) -> Any:
         raise ValueError(
             f"{where}: not a readable pickle ({error}). It may be cut short: copy or write it again."
         ) from error
+
+
+def _run_of_fixed() -> re.Pattern[bytes]:
+    """Opcodes one after the other, each with as many bytes of an argument as it always has."""
+    codes: dict[int, bytes] = {}
+    for one in pickletools.opcodes:
+        size = one.arg.n if one.arg else 0
+        if size >= 0 and one.name not in ("LONG_BINPUT", "STOP"):
+            codes[size] = codes.get(size, b"") + b"\\x%02x" % ord(one.code)
+    return re.compile(b"(?s:" + b"|".join(b"[%s].{%d}" % (of_size, size) for size, of_size in codes.items()) + b")*+")
+
+
+_FIXED = _run_of_fixed()
+_SIZE_BYTES = {
+    one.code.encode("latin1"): {-2: 1, -3: 4, -4: 4, -5: 8}[one.arg.n]
+    for one in pickletools.opcodes
+    if one.arg and one.arg.n < -1
+}
+"""Of opcodes that say how long their argument is."""
+_LINES = {
+    one.code.encode("latin1"): 2 if one.name in ("GLOBAL", "INST") else 1
+    for one in pickletools.opcodes
+    if one.arg and one.arg.n == -1
+}
+"""Of opcodes whose arguments are text."""
+
+
+def refuse_numbers(file: BinaryIO) -> None:
+    """ValueError where the pickle that comes next in `file`, which is left where it is, would take memory for a number
+    that it names and not for what it holds: the memo is an array as long as the largest index something is put at.
+    """
+    at = file.tell()
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        most = max(len(content), _LEAST_MEMO)
+        while (code := content[(at := _FIXED.match(content, at).end()) : at + 1]) != b".":  # type: ignore[union-attr]
+            begin = at = at + 1
+            index = 0
+            if code == b"r":
+                index, at = int.from_bytes(content[at : at + 4], "little"), at + 4
+            elif code in _SIZE_BYTES:
+                begin = at + _SIZE_BYTES[code]
+                size = int.from_bytes(content[at:begin], "little")
+                if code == b"\x8b" and size > _LONGEST_INTEGER:
+                    raise ValueError(f"an integer of {size:,} bytes")
+                at = begin + size
+            elif code in _LINES:
+                for _ in range(_LINES[code]):
+                    begin, at = at, content.find(b"\n", at) + 1
+                    if not at:
+                        return  # cut short, as loading it tells
+                index = int(content[begin:at]) if code == b"p" else 0
+            else:
+                return
+            if index > most:
+                raise ValueError(f"place {index:,} of its memo, in {len(content):,} bytes")

@@ -15,7 +15,7 @@ import numpy as np
 from foreloom.data.batch import SourceStatistics
 from foreloom.data.config import DataConfig
 from foreloom.data.formats.reader import open_source
-from foreloom.data.source import Source
+from foreloom.data.source import VARIATES, Source, read_in_turn
 from foreloom.data.stream.draw import Samples, SampleStream, StridedStream
 from foreloom.data.stream.normalization import SeriesScales
 from foreloom.data.stream.replay import ReplayedWindow, replay
@@ -25,6 +25,8 @@ from foreloom.data.tables.options import TableOptions
 
 _MOST_FILES = 256
 """Of a source with more, only the source as a whole is named where it has changed."""
+_LOOKED_AT = 16
+"""Series of a source, evenly chosen, for the names of covariates."""
 _DECIDE_NOTHING = ("num_prefetch", "quarantine")
 """Settings that have no say in what a sample is; of the quarantine, what the file lists has."""
 
@@ -135,11 +137,19 @@ class SeriesDataset:
 
 
 def _roles(source: Source, items: np.ndarray) -> str:
-    """Targets of the series `items`, and the covariates of the first: `1 target; past: visits; known ahead: price`."""
+    """Of the series `items`: targets, and every covariate: `1 target; past: visits; known ahead: price; static: shop`.
+
+    Looked at are one series of each number of covariates, and some more.
+    """
     fewest, most = (int(bound(source.num_targets[items])) for bound in (np.min, np.max))
     targets = f"{fewest} to {most} targets" if fewest < most else f"{most} target{'' if most == 1 else 's'}"
-    first = source.read(int(items[0]))
-    known = {"past": first.past, "known ahead": first.future}
+    of_each_number = np.unique((source.num_rows - source.num_targets)[items], return_index=True)[1]
+    chosen = np.union1d(of_each_number, np.linspace(0, len(items) - 1, _LOOKED_AT).astype(int))
+    known: dict[str, set[str]] = {"past": set(), "known ahead": set(), "static": set()}
+    for one in read_in_turn(source, items[chosen]):
+        known["past"].update(one.past)
+        known["known ahead"].update(one.future)
+        known["static"].update(set(one.static) - {VARIATES})
     return "; ".join([targets, *(f"{role}: {', '.join(sorted(names))}" for role, names in known.items() if names)])
 
 

@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+
 from foreloom.config.section import section
 from foreloom.data.batch import Find, Problem
 from foreloom.data.config import DataConfig, SeriesValidation
 from foreloom.data.stream.dataset import SeriesDataset
 from foreloom.data.stream.held_out import ValidationWindows
+from foreloom.data.stream.windows import Role, Windows
 from foreloom.data.synthetic.address import locate, missing_data
 
 
@@ -25,6 +28,20 @@ class SeriesData(DataConfig):
     def open(self, seed: int, *, batch_size: int) -> SeriesDataset:
         """The windows of a run, whatever the batches. Raises ValueError where no series is long enough for one."""
         return SeriesDataset(self, seed=seed)
+
+    def full_rows(self, num_rows: int) -> Windows:
+        """See `DataSection.full_rows`."""
+        whole = lambda length: np.tile(np.sin(np.arange(length, dtype=np.float32)), (num_rows, 1))
+        nowhere_R = np.full(num_rows, -1)
+        return Windows(
+            context_RC=whole(self.context_length),
+            future_RH=whole(self.prediction_length),
+            role_R=np.full(num_rows, Role.TARGET, np.int8),
+            group_R=np.arange(num_rows),
+            sample_R=nowhere_R,
+            source_R=nowhere_R.astype(np.int32),
+            item_R=nowhere_R,
+        )
 
     def held_out(
         self, validation: SeriesValidation, dataset: SeriesDataset, *, micro_batch_size: int, rank: int, world_size: int

@@ -92,7 +92,7 @@ def read_tables(paths: Sequence[Path], options: TableOptions) -> tuple[list[Rows
 def say_notes(schema: pa.Schema) -> None:
     """Warn of what was guessed or left out when a table was read, also where it was read long ago."""
     for note in json.loads((schema.metadata or {}).get(_NOTES, b"[]")):
-        warnings.warn(note, stacklevel=4)
+        warnings.warn(note, stacklevel=5)
 
 
 def _series_names(paths: Sequence[Path]) -> list[str]:

@@ -5,7 +5,7 @@ Axes: T rows, sorted by series (as first met), then time; N series.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
@@ -21,7 +21,6 @@ from foreloom.data.tables.roles import Covariate, Role, columns_said, covariates
 from foreloom.data.tables.timeline import Timeline, fill_counted
 from foreloom.data.tables.times import read_times
 
-_BETWEEN_KEYS = "\x1f"
 _MOST_KEYS = 6
 
 
@@ -191,8 +190,8 @@ class LongTable:
 
     @cached_property
     def names_N(self) -> list[str]:
-        """The series' ids, the parts of one of several columns joined by a stroke."""
-        return [key.replace(_BETWEEN_KEYS, "/") for key in self.keys_N]
+        """The series' ids; see `joined_id` for those of several columns."""
+        return self.keys_N.tolist()
 
     def id_values(self, name: str) -> pd.Series:
         """An id column as it was given, (N,)."""
@@ -243,7 +242,8 @@ class LongTable:
         """Of another table, whose rows belong to the series `codes` of this one, -1 to none."""
         if (codes < 0).any():
             row = int((codes < 0).argmax())
-            found = "/".join(str(rows.column(name)[row].as_py()) for name in self.id_columns)
+            parts = [str(rows.column(name)[row].as_py()) for name in self.id_columns]
+            found = joined_id(parts) if len(parts) > 1 else parts[0]
             raise ValueError(
                 f"{rows.name}: series {found!r} ({rows.origin.row(row)}) is not in the table of the past, whose series "
                 f"are called {', '.join(self.names_N[:3])}{' ...' if len(self.names_N) > 3 else ''}."
@@ -254,6 +254,12 @@ class LongTable:
                 f"{rows.name} lacks series {self.series(int(missing[0]))} ({len(missing)} of {len(self.keys_N)} are "
                 "missing)."
             )
+
+
+def joined_id(parts: Iterable[str]) -> str:
+    r"""The id of a series that several columns name: `a/b`. Strokes of their own are `\/`, so that the ids of no two
+    series are the same."""
+    return "/".join(part.replace("\\", r"\\").replace("/", r"\/") for part in parts)
 
 
 def instants(times: pd.Index) -> np.ndarray:
@@ -351,4 +357,4 @@ def _series(rows: Rows, id_columns: Sequence[str], lone: Sequence[str]) -> tuple
         codes, _ = pd.factorize(codes * len(one.dictionary) + one.indices.to_numpy(zero_copy_only=False))
     firsts = np.unique(codes, return_index=True)[1]
     parts = [one.dictionary.take(one.indices.take(pa.array(firsts))).to_pylist() for one in encoded]
-    return codes, pd.Index([_BETWEEN_KEYS.join(part) for part in zip(*parts, strict=True)], dtype=object)
+    return codes, pd.Index([joined_id(part) for part in zip(*parts, strict=True)], dtype=object)

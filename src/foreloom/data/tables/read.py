@@ -243,7 +243,7 @@ def _read_parquet(path: Path) -> pa.Table:
     try:
         with pq.ParquetFile(path) as file:
             return file.read()
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowInvalid, MemoryError, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise
         raise ValueError(f"{path} cannot be read as a table: {str(error).rstrip('.')}. Write it again.") from None

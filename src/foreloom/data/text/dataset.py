@@ -224,14 +224,8 @@ class TextDataset:
         return replace(tokens, resets_R=resets_R | (drawn.row_N[positions] == 0))  # the text begins anew
 
     def largest(self, num_rows: int) -> Tokens:
-        """Full rows, of two documents each where documents share rows."""
-        length = self.config.max_seq_length
-        token_RT = np.arange(num_rows * length).reshape(num_rows, length) % self.tokenizer.vocabulary_size
-        position_T = np.r_[np.arange(length // 2), np.arange(length - length // 2)]
-        has_borders = self.config.packing == "documents"
-        position_RT = np.tile(position_T, (num_rows, 1)) if has_borders else None
-        resets_R = np.zeros(num_rows, bool) if self.config.packing == "streams" else None
-        return Tokens(token_RT, token_RT, position_RT, np.ones(num_rows), np.full(num_rows, -1), resets_R)
+        """See `full_rows`."""
+        return full_rows(self.config, self.tokenizer, num_rows)
 
     def facts(self, drawn: DrawnRows) -> list[dict[str, Any]]:
         """The documents of each sample, by source and number there, and how its text begins."""
@@ -314,6 +308,16 @@ class TextDataset:
             decides[f"data.sources.{number}.weight"] = str(source.weight)
             decides[f"text or tokenizer of data.sources.{number}"] = file.key.rpartition("-")[2]
         return decides
+
+
+def full_rows(config: TextConfig, tokenizer: TextTokenizer, num_rows: int) -> Tokens:
+    """Rows as long as any, of two documents each where documents share rows; nothing is read."""
+    length = config.max_seq_length
+    token_RT = np.arange(num_rows * length).reshape(num_rows, length) % tokenizer.vocabulary_size
+    position_T = np.r_[np.arange(length // 2), np.arange(length - length // 2)]
+    position_RT = np.tile(position_T, (num_rows, 1)) if config.packing == "documents" else None
+    resets_R = np.zeros(num_rows, bool) if config.packing == "streams" else None
+    return Tokens(token_RT, token_RT, position_RT, np.ones(num_rows), np.full(num_rows, -1), resets_R)
 
 
 def held_out(file: TokenFile, share: float) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from foreloom.config.section import section
 from foreloom.data.batch import Find, Problem
 from foreloom.data.text.config import TextConfig, TextValidation
-from foreloom.data.text.dataset import TextDataset, held_out
+from foreloom.data.text.dataset import TextDataset, Tokens, full_rows, held_out
 from foreloom.data.text.held_out import HeldOutStream, HeldOutText
 from foreloom.data.text.token_file import is_made, token_file
 from foreloom.data.text.tokenizer import TextTokenizer, load_tokenizer
@@ -46,6 +46,10 @@ class TextData(TextConfig):
             why = "cut off by data.truncate and left at the end" if self.truncate == "document" else "left at the end"
             logger.info("%s tokens are never learned: %s of the corpus", f"{lost:,}", why)
         return dataset
+
+    def full_rows(self, num_rows: int) -> Tokens:
+        """See `DataSection.full_rows`."""
+        return full_rows(self, self.its_tokenizer, num_rows)
 
     def held_out(
         self, validation: TextValidation, dataset: TextDataset, *, micro_batch_size: int, rank: int, world_size: int

@@ -86,7 +86,7 @@ def build(config: CausalLmConfig, tokenizer: TextTokenizer, *, has_borders: bool
 
 
 def _pretrained(folder: Path, config: CausalLmConfig) -> Any:
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # of loading and of saving, which stand in the middle of a log
@@ -94,6 +94,9 @@ def _pretrained(folder: Path, config: CausalLmConfig) -> Any:
         warnings.warn(f"{folder}: code that comes with the model is run (model.trust_remote_code).", stacklevel=2)
     options = {"dtype": torch.float32, "attn_implementation": config.attention}
     try:
+        if torch.get_default_device().type == "meta":  # only what it is made of is asked for
+            its = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
+            return AutoModelForCausalLM.from_config(its, trust_remote_code=config.trust_remote_code, **options)
         return AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=config.trust_remote_code, **options)
     except (ImportError, OSError, KeyError) as error:
         raise ValueError(f"{folder}: transformers cannot load it: {' '.join(str(error).split())}") from error

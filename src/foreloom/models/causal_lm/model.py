@@ -82,7 +82,7 @@ class CausalLm(nn.Module):
         plain_TV = self.lm.get_output_embeddings()(h_TD)
         if self._softcap:
             plain_TV = torch.tanh(plain_TV / self._softcap) * self._softcap
-        return _agree(plain_TV, logits_TV)
+        return agree(plain_TV, logits_TV)
 
     def _has_borders(self, token_T: Tensor) -> bool:
         """Does a document give the same behind another as alone?"""
@@ -90,8 +90,9 @@ class CausalLm(nn.Module):
         position_T = torch.arange(_PROBE_TOKENS).repeat(2)
         behind_TV = self.lm(input_ids=token_T[None], position_ids=position_T[None], use_cache=False).logits[0]
         alone_TV = self.lm(input_ids=second_T[None], use_cache=False).logits[0]
-        return _agree(behind_TV[_PROBE_TOKENS:], alone_TV)
+        return agree(behind_TV[_PROBE_TOKENS:], alone_TV)
 
 
-def _agree(one: Tensor, other: Tensor) -> bool:
+def agree(one: Tensor, other: Tensor) -> bool:
+    """Are these the same logits but for rounding?"""
     return bool((one - other).abs().max() <= _TOLERANCE * other.abs().max().clamp(min=1e-6))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import nn
 from foreloom.distributed.sharding import Sharding
 from foreloom.models.chronos2.architecture import PIPELINE_CLASS, Architecture, Chronos2Config, flops_per_row
 from foreloom.models.chronos2.batch import batch
+from foreloom.models.chronos2.encoder import SCORE_SCALE
 from foreloom.models.chronos2.forecast import Chronos2Forecaster
 from foreloom.models.chronos2.model import Chronos2Model
 from foreloom.models.common.architecture import raised_limit
@@ -17,7 +19,8 @@ from foreloom.models.common.count import with_ends
 from foreloom.models.common.dropout import set_dropout_rate
 from foreloom.models.common.hub_folder import HubFolder, resolve_folder
 from foreloom.models.common.lora import LoraHooks
-from foreloom.models.common.t5.shape import initialize_t5
+from foreloom.models.common.parametrization import ForwardFactors, ScalingHooks
+from foreloom.models.common.t5.shape import drawn, initialize_t5, resized_t5, t5_std
 from foreloom.models.family import ModelFamily, WindowLengths
 
 
@@ -66,6 +69,18 @@ def initialize(module: nn.Module, seed: int) -> None:
         initialize_t5(name, parameter, seed, factor=arch.initializer_factor, d_model=arch.d_model, d_kv=arch.d_kv)
 
 
+def initial_stds(module: nn.Module) -> dict[str, float]:
+    """Of what `initialize` draws."""
+    arch = Architecture.of(module)
+    its = {"factor": arch.initializer_factor, "d_model": arch.d_model, "d_kv": arch.d_kv}
+    return drawn({name: t5_std(name, parameter, **its) for name, parameter in module.named_parameters()})
+
+
+def forward_factors(module: nn.Module) -> ForwardFactors:
+    """Scores are unscaled, whatever the width of a head."""
+    return ForwardFactors(Architecture.of(module).d_kv, attention=SCORE_SCALE)
+
+
 def loss_units(module: nn.Module) -> tuple[Any, ...]:
     """Levels, of which the loss is a sum, what it is averaged over, and whether an arcsinh tames the target."""
     arch = Architecture.of(module)
@@ -89,6 +104,15 @@ FAMILY = ModelFamily(
         outputs=("output_patch_embedding.output_layer", "output_patch_embedding.residual_layer"),
     ),
     loss_units=loss_units,
+    scaling=ScalingHooks(
+        width="d_model",
+        depths=("num_layers",),
+        resized=functools.partial(resized_t5, even_heads=True),
+        forward=forward_factors,
+        stds=initial_stds,
+        queries=("self_attention.q",),
+        branch_ends=("self_attention.o", "mlp.wo"),
+    ),
     # The matrices that chronos-forecasting adapts.
     lora=LoraHooks(
         ("self_attention.?", "output_patch_embedding.output_layer"), ("Chronos2Model", "chronos.chronos2.model")

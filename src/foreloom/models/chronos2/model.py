@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from foreloom.models.chronos2.architecture import Architecture
 from foreloom.models.chronos2.encoder import Encoder, Layout, layout_of
+from foreloom.models.common.cpu import is_for_cpu
 from foreloom.models.common.layers import ResidualBlock, pad_left, pad_right_to, patches, rotary_table
 from foreloom.models.common.rows import to_device
 from foreloom.models.common.standardize import Standardizer, standardizer_of
@@ -112,7 +113,7 @@ class Chronos2Model(nn.Module):
         rotary = rotary_table(h_BTD.shape[1], arch.d_kv, arch.rope_theta, h_BTD.device)
         num_last = None if output_hidden_states else num_output_patches
         # Elsewhere than on the CPU, looking whether anything is masked would stall the device: the layout says it.
-        unmasked = layout.all_observed or (valid_BT.device.type == "cpu" and bool(valid_BT.all()))
+        unmasked = layout.all_observed or (is_for_cpu(valid_BT) and bool(valid_BT.all()))
         hidden = self.encoder(h_BTD, rotary, None if unmasked else valid_BT, layout, num_last)
         if layout.inverse is not None:
             hidden, valid_BT = hidden[layout.inverse], valid_BT[layout.inverse]

@@ -25,7 +25,9 @@ from foreloom.models.common.dropout import set_dropout_rate
 from foreloom.models.common.hub_folder import HubFolder, resolve_folder
 from foreloom.models.common.initialize import normal_by_name
 from foreloom.models.common.lora import LoraHooks
-from foreloom.models.common.t5.shape import initialize_t5, without_tied_copies
+from foreloom.models.common.parametrization import ForwardFactors, ScalingHooks
+from foreloom.models.common.t5.attention import SCORE_SCALE
+from foreloom.models.common.t5.shape import drawn, initialize_t5, resized_t5, t5_std, without_tied_copies
 from foreloom.models.common.t5.stack import BLOCKS
 from foreloom.models.family import ModelFamily, WindowLengths
 
@@ -73,17 +75,29 @@ def _adapt(model: ChronosBoltModel, config: ChronosBoltConfig, context_length: i
 
 
 def initialize(module: nn.Module, seed: int) -> None:
-    """Random values as chronos-forecasting draws them: T5's rules times a small factor, where norms start too.
-
-    The reference takes the width of an input patch for that of the output's too.
-    """
+    """Random values as chronos-forecasting draws them: T5's rules times a small factor, where norms start too."""
     arch = Architecture.of(module)
     for name, parameter in module.named_parameters():
-        if "patch_embedding." in name and not name.endswith(".bias"):
-            fan_in = arch.d_ff if ".output_layer." in name else 2 * arch.input_patch_size
-            normal_by_name(parameter, name, seed, arch.initializer_factor * fan_in**-0.5)
+        std = initial_std(name, parameter, arch)
+        if std is not None:
+            normal_by_name(parameter, name, seed, std)
         else:
             initialize_t5(name, parameter, seed, factor=arch.initializer_factor, d_model=arch.d_model, d_kv=arch.d_kv)
+
+
+def initial_std(name: str, parameter: Tensor, arch: Architecture) -> float | None:
+    """Of what `initialize` draws; None of what begins alike everywhere. The reference takes the width of an input patch
+    for that of the output's too."""
+    if "patch_embedding." in name and not name.endswith(".bias"):
+        fan_in = arch.d_ff if ".output_layer." in name else 2 * arch.input_patch_size
+        return arch.initializer_factor * fan_in**-0.5
+    return t5_std(name, parameter, factor=arch.initializer_factor, d_model=arch.d_model, d_kv=arch.d_kv)
+
+
+def initial_stds(module: nn.Module) -> dict[str, float]:
+    """By name."""
+    arch = Architecture.of(module)
+    return drawn({name: initial_std(name, parameter, arch) for name, parameter in module.named_parameters()})
 
 
 def loss_units(module: nn.Module) -> tuple[Any, ...]:
@@ -108,6 +122,15 @@ FAMILY = ModelFamily(
         outputs=("output_patch_embedding.output_layer", "output_patch_embedding.residual_layer"),
     ),
     loss_units=loss_units,
+    scaling=ScalingHooks(
+        width="d_model",
+        depths=("num_layers", "num_decoder_layers"),
+        resized=resized_t5,
+        forward=lambda module: ForwardFactors(Architecture.of(module).d_kv, attention=SCORE_SCALE),
+        stds=initial_stds,
+        queries=("*Attention.q",),
+        branch_ends=("*Attention.o", "DenseReluDense.wo"),
+    ),
     lora=LoraHooks(
         ("*Attention.?", "output_patch_embedding.output_layer"),
         ("ChronosBoltModelForForecasting", "chronos.chronos_bolt"),

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from foreloom.models.chronos_bolt.architecture import REG_TOKEN, START_TOKEN, Architecture
+from foreloom.models.common.cpu import is_for_cpu
 from foreloom.models.common.layers import ResidualBlock, pad_left, pad_right_to, patches
 from foreloom.models.common.rows import to_device
 from foreloom.models.common.standardize import Standardizer, standardizer_of
@@ -84,7 +85,7 @@ class ChronosBoltModel(nn.Module):
         # A step may be declared observed and still be NaN: it reads as the row's mean, 0.
         value_BC = standardizer.apply_where(observed_BC & ~context.isnan(), context)
         h_BTD, valid_BT = self._embed(value_BC, observed_BC)
-        unmasked = all_observed or (valid_BT.device.type == "cpu" and bool(valid_BT.all()))
+        unmasked = all_observed or (is_for_cpu(valid_BT) and bool(valid_BT.all()))
         mask_BT = None if unmasked else valid_BT
         hidden_BTD = self.encoder(h_BTD, mask_BT)
         start_B1D = self.shared.weight[START_TOKEN].expand(len(context), 1, -1)

@@ -231,5 +231,10 @@ def initialize_causal(name: str, parameter: Tensor, arch: Architecture, seed: in
     elif name.endswith(".bias"):
         nn.init.zeros_(parameter)
     else:
-        depth = (2 * arch.num_layers) ** -0.5 if name.endswith("c_proj.weight") else 1.0
-        normal_by_name(parameter, name, seed, arch.initializer_factor * depth)
+        normal_by_name(parameter, name, seed, causal_std(name, arch))
+
+
+def causal_std(name: str, arch: Architecture) -> float:
+    """Standard deviation of a matrix."""
+    depth = (2 * arch.num_layers) ** -0.5 if name.endswith("c_proj.weight") else 1.0
+    return arch.initializer_factor * depth

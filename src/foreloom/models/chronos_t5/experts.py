@@ -164,13 +164,15 @@ class SampleExperts(nn.Module):
         """Decoder states (R, T, D) -> logits (R, T, V). R / B rows in a row share a sample's routing."""
         copies = len(h_RTD) // len(routing.expert_BK)
         expert_RK, weight_RK = (x.repeat_interleave(copies, 0) for x in (routing.expert_BK, routing.weight_BK))
+        pairs = expert_RK.flatten().sort(stable=True).indices
+        sizes = expert_RK.flatten().bincount(minlength=len(self.experts)).tolist()
         mixed = None
-        for number, expert in enumerate(self.experts):
-            row, place = (expert_RK == number).nonzero(as_tuple=True)
-            if not len(row):
+        for expert, pair in zip(self.experts, pairs.split(sizes), strict=True):
+            if not len(pair):
                 continue
+            row = pair // self.top_k
             logits = expert(h_RTD[row])
-            logits = logits * weight_RK[row, place, None, None].to(logits.dtype)
+            logits = logits * weight_RK.flatten()[pair, None, None].to(logits.dtype)
             mixed = logits.new_zeros(len(h_RTD), *logits.shape[1:]) if mixed is None else mixed
             mixed = mixed.index_add_(0, row, logits)
         assert mixed is not None
@@ -201,8 +203,12 @@ def initialize_experts(name: str, parameter: Tensor, seed: int) -> None:
     elif name.endswith(".bias"):
         nn.init.zeros_(parameter)
     else:
-        std = ROUTER_STD if ".router." in name else parameter.shape[1] ** -0.5
-        normal_by_name(parameter, name, seed, std)
+        normal_by_name(parameter, name, seed, expert_std(name, parameter))
+
+
+def expert_std(name: str, parameter: Tensor) -> float:
+    """Standard deviation of a matrix of the router or of an expert."""
+    return ROUTER_STD if ".router." in name else parameter.shape[1] ** -0.5
 
 
 def needs_survey(module: nn.Module) -> bool:

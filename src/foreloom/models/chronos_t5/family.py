@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -21,10 +22,11 @@ from foreloom.models.chronos_t5.architecture import (
 )
 from foreloom.models.chronos_t5.batch import batch
 from foreloom.models.chronos_t5.causal import BLOCKS as CAUSAL_BLOCKS
-from foreloom.models.chronos_t5.causal import CausalChronosModel, initialize_causal
+from foreloom.models.chronos_t5.causal import CausalChronosModel, causal_std, initialize_causal
 from foreloom.models.chronos_t5.experts import (
     SampleExperts,
     after_update,
+    expert_std,
     figures,
     initialize_experts,
     needs_survey,
@@ -36,7 +38,16 @@ from foreloom.models.common.architecture import raised_limit
 from foreloom.models.common.count import ParameterGroup, count_parameters, with_ends
 from foreloom.models.common.hub_folder import HubFolder, resolve_folder
 from foreloom.models.common.lora import LoraHooks
-from foreloom.models.common.t5.shape import TIED_COPIES, initialize_t5, without_tied_copies
+from foreloom.models.common.parametrization import ForwardFactors, HeadGrowth, ScalingHooks, heads_of, scaled_size
+from foreloom.models.common.t5.attention import SCORE_SCALE
+from foreloom.models.common.t5.shape import (
+    TIED_COPIES,
+    drawn,
+    initialize_t5,
+    resized_t5,
+    t5_std,
+    without_tied_copies,
+)
 from foreloom.models.common.t5.stack import BLOCKS
 from foreloom.models.family import ExpertHooks, ModelFamily, WindowLengths
 
@@ -167,6 +178,49 @@ def initialize(module: nn.Module, seed: int) -> None:
         start_balance(module.moe)
 
 
+def initial_stds(module: nn.Module) -> dict[str, float]:
+    """Of what `initialize` draws."""
+    arch = Architecture.of(module)
+    its = {"factor": arch.initializer_factor, "d_model": arch.d_model, "d_kv": arch.d_kv}
+
+    def std_of(name: str, parameter: nn.Parameter) -> float | None:
+        if parameter.ndim < 2:
+            return None
+        if name.startswith("moe."):
+            return expert_std(name, parameter)
+        return causal_std(name, arch) if arch.model_type == "causal" else t5_std(name, parameter, **its)
+
+    return drawn({name: std_of(name, parameter) for name, parameter in module.named_parameters()})
+
+
+def resized(config: Any, width: int, heads: HeadGrowth) -> Any:
+    """The section at another width; of a causal model with heads that divide it."""
+    if config.model_type != "causal":
+        return resized_t5(config, width, heads)
+    values = config.new_values()
+    num_heads, before = values["num_heads"], values["d_model"]
+    grown = heads_of(width, num_heads, before // num_heads, heads, even=False)
+    d_ff = scaled_size(values["d_ff"], width / before)
+    return dataclasses.replace(config, d_model=width, num_heads=grown, d_ff=d_ff)
+
+
+def forward_factors(module: nn.Module) -> ForwardFactors:
+    """T5 leaves scores unscaled and may scale what its head is given; GPT-2 divides scores by the root of a head's
+    width."""
+    arch = Architecture.of(module)
+    if arch.model_type == "causal":
+        return ForwardFactors(arch.d_kv, attention=arch.d_kv**-0.5)
+    return ForwardFactors(
+        arch.d_kv, attention=SCORE_SCALE, logits=arch.d_model**-0.5 if arch.scale_decoder_outputs else 1.0
+    )
+
+
+def tied_table(module: nn.Module) -> str | None:
+    """The embedding, which is the head too but where experts have heads of their own."""
+    arch = Architecture.of(module)
+    return "transformer.wte.weight" if arch.model_type == "causal" else None if arch.use_moe else "shared.weight"
+
+
 _GROUPS = {
     r"^shared\.|^transformer\.wte\.": "embedding",
     r"^transformer\.wpe\.": "positions",
@@ -207,6 +261,19 @@ FAMILY = ModelFamily(
     kinds=with_ends(outputs=("router", "head")),
     loss_units=loss_units,
     experts=ExpertHooks(after_update=after_update, figures=figures, loads=("expert_load",), needs_survey=needs_survey),
+    scaling=ScalingHooks(
+        width="d_model",
+        depths=("num_layers", "num_decoder_layers"),
+        resized=resized,
+        forward=forward_factors,
+        stds=initial_stds,
+        tied=tied_table,
+        queries=("*Attention.q",),
+        branch_ends=("*Attention.o", "DenseReluDense.wo", "attn.c_proj", "mlp.c_proj"),
+        last_norm=("decoder.final_layer_norm", "transformer.ln_f"),
+        transposed=("c_attn", "c_fc", "c_proj"),
+        logits=lambda module, arguments, output: output.logits,
+    ),
     lora=LoraHooks(
         ("*Attention.?", "moe.experts.*"), ("T5ForConditionalGeneration", "transformers.models.t5.modeling_t5")
     ),

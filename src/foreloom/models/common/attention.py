@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from foreloom.models.common.cpu import is_for_cpu, stands_for_accelerator
 from foreloom.models.common.dropout import dropout as drop
 
 Implementation = Literal["auto", "eager", "sdpa", "flash_attention_2"]
@@ -46,8 +47,7 @@ def attend(
         return _attend_by_flash(q_BHTK, k_BGSK, v_BGSK, is_causal, scale, dropout)
     num_queries, num_keys = q_BHTK.shape[2], k_BGSK.shape[2]
     is_causal = is_causal and num_queries > 1  # the last position sees everything
-    on_cpu = q_BHTK.device.type == "cpu"
-    by_products = implementation == "auto" and on_cpu and not torch.compiler.is_compiling()
+    by_products = implementation == "auto" and is_for_cpu(q_BHTK)
     is_small = num_keys <= _SHORT and not is_causal
     if implementation == "eager" or (by_products and (dropout > 0 or is_small or bias is not None)):
         mask = causal_mask(num_queries, num_keys, q_BHTK.device) if is_causal else mask
@@ -57,9 +57,12 @@ def attend(
         # torch's flag counts the queries from the first key on; here they are the last.
         mask, is_causal = causal_mask(num_queries, num_keys, q_BHTK.device), False
     shares_heads = q_BHTK.shape[1] != k_BGSK.shape[1]
+    on_cpu = q_BHTK.device.type == "cpu" and not stands_for_accelerator(q_BHTK)
     if shares_heads and not (mask is None and bias is None) and not on_cpu:  # torch has no CUDA kernel that does both
         k_BGSK, v_BGSK = (_repeat_heads(x, q_BHTK.shape[1]) for x in (k_BGSK, v_BGSK))
         shares_heads = False
+    if stands_for_accelerator(q_BHTK):  # whose kernels keep neither what was dropped nor scores for a bias that learns
+        dropout, bias = 0.0, None if bias is None else bias.detach()
     return F.scaled_dot_product_attention(
         q_BHTK,
         k_BGSK,

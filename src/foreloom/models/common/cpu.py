@@ -1,16 +1,48 @@
-"""Layers written by hand for a CPU in float32: the fewest passes over memory, and nothing kept that need not be.
+"""Layers written by hand for a CPU in float32: the fewest passes over memory, and nothing kept that need not be; and
+when they run.
 
 Axes: B batch, H heads, T tokens, K width of a head.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+_stands_for_accelerator = False
+
+
+def is_for_cpu(x: Tensor) -> bool:
+    """Is the way made for a CPU to be taken with this tensor? Compiled code fuses the plain one."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not _stands_for_accelerator
+
+
+def is_for_cuda(x: Tensor) -> bool:
+    """Is the way made for CUDA to be taken with this tensor?"""
+    return x.device.type == "cuda" or stands_for_accelerator(x)
+
+
+def stands_for_accelerator(x: Tensor) -> bool:
+    """Is this a tensor of the CPU by which an accelerator's memory is counted? What only a CPU's kernel keeps is then
+    to be spared."""
+    return _stands_for_accelerator and x.device.type == "cpu"
+
+
+@contextmanager
+def standing_for_accelerator() -> Iterator[None]:
+    """CPU tensors take an accelerator's way inside: the same operations, so that what it will hold can be counted."""
+    global _stands_for_accelerator
+    _stands_for_accelerator = True
+    try:
+        yield
+    finally:
+        _stands_for_accelerator = False
 
 
 class RMSNormOnCPU(torch.autograd.Function):

@@ -14,7 +14,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import once_differentiable
+
+from foreloom.models.common.cpu import is_for_cpu, stands_for_accelerator
 
 _LANES_PER_DRAW = 4
 _NUM_LANE_VALUES = 2**16
@@ -26,19 +29,22 @@ def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
     """Zero each element with probability `rate` and divide the others by 1 - rate; the identity outside training."""
     if not training or rate == 0:
         return x
-    return x * keep_mask(x.shape, rate, x.dtype) if _draws_lanes(x) else F.dropout(x, rate)
+    if is_for_cpu(x):
+        return x * keep_mask(x.shape, rate, x.dtype)
+    # The second is what the first comes to on CUDA: its mask is of bytes.
+    return torch.native_dropout(x, rate, True)[0] if stands_for_accelerator(x) else F.dropout(x, rate)
 
 
 def add_dropped(h: Tensor, x: Tensor, rate: float, training: bool) -> Tensor:
     """h + dropout(x), in one pass where that is possible."""
-    if training and rate > 0 and _draws_lanes(x) and h.dtype == x.dtype:
+    if training and rate > 0 and is_for_cpu(x) and h.dtype == x.dtype:
         return torch.addcmul(h, x, keep_mask(x.shape, rate, x.dtype))
     return h + dropout(x, rate, training)
 
 
 def relu_dropout_(x: Tensor, rate: float, training: bool) -> Tensor:
     """dropout(relu(x)), x being overwritten: pass a result that nothing else reads."""
-    if training and rate > 0 and _draws_lanes(x):
+    if training and rate > 0 and is_for_cpu(x):
         return _ReluDropout.apply(x, rate)
     return dropout(x.relu_(), rate, training)
 
@@ -82,13 +88,11 @@ def _blocks(x: Tensor, rate: float) -> Iterator[tuple[Tensor, Tensor]]:
 
     The seed is drawn from torch's global generator, so a run that restores that generator repeats its masks.
     """
+    if isinstance(x, FakeTensor):
+        return  # it has no elements, only a size
     generator = np.random.SFC64(int(torch.randint(2**63 - 1, ())))
     lowest_kept = round(rate * _NUM_LANE_VALUES) - _NUM_LANE_VALUES // 2
     for part in x.view(-1).split(_BLOCK):
         draws = generator.random_raw(-(-len(part) // _LANES_PER_DRAW))
         lanes = torch.from_numpy(draws.view(np.int16))[: len(part)]
         yield part, torch.ge(lanes, lowest_kept, out=torch.empty_like(part))
-
-
-def _draws_lanes(x: Tensor) -> bool:
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()

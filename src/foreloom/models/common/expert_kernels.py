@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from foreloom.models.common.cpu import is_for_cuda
+
 _ALIGNMENT = 8
 """bf16 elements of 16 bytes: what the grouped CUDA kernel asks of the widths."""
 
@@ -54,7 +56,7 @@ def order_by_expert(expert_NK: Tensor) -> Order:
 
 def _has_grouped_kernel(x_ND: Tensor, down_EDF: Tensor) -> bool:
     aligned = down_EDF.shape[1] % _ALIGNMENT == 0 and down_EDF.shape[2] % _ALIGNMENT == 0
-    return x_ND.device.type == "cuda" and x_ND.dtype == torch.bfloat16 and aligned
+    return is_for_cuda(x_ND) and x_ND.dtype == torch.bfloat16 and aligned
 
 
 def _run_grouped(x_ND: Tensor, weight_NK: Tensor, gate_up_EGD: Tensor, down_EDF: Tensor, order: Order) -> Tensor:

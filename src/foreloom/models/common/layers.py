@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foreloom.models.common.cpu import RMSNormOnCPU, RotateOnCPU, SiluTimesOnCPU
+from foreloom.models.common.cpu import RMSNormOnCPU, RotateOnCPU, SiluTimesOnCPU, is_for_cpu
 from foreloom.models.common.dropout import add_dropped, dropout, relu_dropout_
 
 
@@ -28,7 +28,7 @@ class RMSNorm(nn.Module):
         """(..., D) -> (..., D) in the dtype of the weight."""
         weight = self.weight
         if x.dtype == weight.dtype == torch.float32:
-            if x.device.type == "cpu" and not torch.compiler.is_compiling():
+            if is_for_cpu(x):
                 return RMSNormOnCPU.apply(x, weight, self.epsilon)
             return F.rms_norm(x, weight.shape, weight, self.epsilon)
         return F.rms_norm(x.float(), weight.shape, eps=self.epsilon).to(weight.dtype) * weight
@@ -49,7 +49,7 @@ def rotary_at(position: Tensor, head_width: int, theta: float) -> tuple[Tensor, 
 def rotate(x_BHTK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair (x[j], x[j + K/2]) by its position's angle. Scores then depend on distances only."""
     cos, sin = cos.to(x_BHTK.dtype), sin.to(x_BHTK.dtype)
-    if x_BHTK.device.type == "cpu" and not torch.compiler.is_compiling():
+    if is_for_cpu(x_BHTK):
         return RotateOnCPU.apply(x_BHTK, cos, sin)
     first, second = x_BHTK.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
@@ -116,8 +116,8 @@ def add_product(h: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     On a CPU, where no graph is made, h is overwritten: the product is added to it as it is made, which spares fresh
     memory and the passes over it.
     """
-    plain = h.device.type == "cpu" and not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
-    if plain and h.is_contiguous() and h.dtype == x.dtype == weight.dtype and not torch.compiler.is_compiling():
+    plain = is_for_cpu(h) and not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
+    if plain and h.is_contiguous() and h.dtype == x.dtype == weight.dtype:
         h.view(-1, h.shape[-1]).addmm_(x.reshape(-1, x.shape[-1]), weight.t())
         return h
     return h + F.linear(x, weight)
@@ -126,7 +126,7 @@ def add_product(h: Tensor, x: Tensor, weight: Tensor) -> Tensor:
 def silu_times(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up, which fuses under torch.compile; on a CPU in the fewest passes and with nothing kept but the
     arguments."""
-    if gate.device.type == "cpu" and not torch.compiler.is_compiling():
+    if is_for_cpu(gate):
         return SiluTimesOnCPU.apply(gate, up)
     return F.silu(gate) * up
 

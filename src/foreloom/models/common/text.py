@@ -209,7 +209,7 @@ class StepwiseModel(Protocol):
 
 
 class StepwiseGenerator:
-    """See `family.Generator`. Each prompt by itself, each token read once."""
+    """See `family.Generator`. Each prompt by itself, whatever `batch_size`, each token read once."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module: Any = module
@@ -225,6 +225,7 @@ class StepwiseGenerator:
         top_p: float = 1.0,
         seed: int = 0,
         chat: bool = False,
+        batch_size: int = 16,
     ) -> list[str]:
         """See `family.Generator`."""
         module: StepwiseModel = self._module
@@ -238,7 +239,7 @@ class StepwiseGenerator:
             made, unread = list[int](), token_T
             while len(made) < max_new_tokens:
                 logits_V = module.next_logits(torch.tensor([unread], device=device), memory).float().cpu()
-                token = _chosen(logits_V, temperature, top_k, top_p, generator)
+                token = chosen(logits_V, temperature, top_k, top_p, generator)
                 if token == module.tokenizer.eos_token_id:
                     break
                 made.append(token)
@@ -247,7 +248,7 @@ class StepwiseGenerator:
         return found
 
 
-def _chosen(logits_V: Tensor, temperature: float, top_k: int, top_p: float, generator: torch.Generator) -> int:
+def chosen(logits_V: Tensor, temperature: float, top_k: int, top_p: float, generator: torch.Generator) -> int:
     """The likeliest token, or one drawn of the likeliest; probabilities are summed in float64, so that the fewest that
     reach `top_p` are that."""
     if temperature == 0:

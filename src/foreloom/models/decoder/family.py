@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from foreloom.distributed.sharding import Sharding
 from foreloom.models.common.architecture import raised_limit
@@ -12,6 +15,14 @@ from foreloom.models.common.count import ParameterGroup, count_parameters, flops
 from foreloom.models.common.dropout import set_dropout_rate
 from foreloom.models.common.hub_folder import HubFolder, resolve_folder
 from foreloom.models.common.initialize import GPT_STD, normal_by_name, std_of, uniform_by_name
+from foreloom.models.common.parametrization import (
+    Factors,
+    ForwardFactors,
+    HeadGrowth,
+    ScalingHooks,
+    heads_of,
+    scaled_size,
+)
 from foreloom.models.common.text import check_vocabulary, load_with_tokenizer, text_batch
 from foreloom.models.decoder.architecture import Architecture, DecoderConfig
 from foreloom.models.decoder.model import Attention, Decoder, FeedForward
@@ -110,6 +121,40 @@ def flops_per_row(module: nn.Module, text: Any) -> float:
     return flops_of_row(module, length, lookups=lookups, attended=arch.num_layers * arch.d_model * length / 2)
 
 
+def resized(config: Any, width: int, heads: HeadGrowth) -> Any:
+    """The section at another width: heads that divide it, and the feed-forward with it."""
+    values = config.new_values()
+    before, num_heads = values["d_model"], values["num_heads"]
+    grown = heads_of(width, num_heads, before // num_heads, heads, even=values["positions"] == "rotary")
+    d_ff = scaled_size(values["d_ff"], width / before) if values["d_ff"] else 0
+    return dataclasses.replace(config, d_model=width, num_heads=grown, d_ff=d_ff)
+
+
+def forward_factors(module: nn.Module) -> ForwardFactors:
+    """Those of its settings, scores over the root of a head's width, and embeddings as sinusoidal positions ask."""
+    arch = Architecture.of(module)
+    embedding = arch.embedding_scale * (arch.d_model**0.5 if arch.positions == "sinusoidal" else 1.0)
+    scores = arch.attention_scale * arch.head_width**-0.5
+    return ForwardFactors(arch.head_width, attention=scores, logits=arch.logit_scale, embedding=embedding)
+
+
+def with_factors(config: Any, factors: Factors) -> Any:
+    """The section with its four scales multiplied; ValueError for deep branches whose sum is normed after each."""
+    values = config.new_values()
+    if factors.branch != 1 and values["norm_placement"] == "post":
+        raise ValueError("parametrization.depth is for model.norm_placement: pre; take one of the two out.")
+    scales = {"attention": "attention_scale", "logits": "logit_scale", "embedding": "embedding_scale",
+              "branch": "residual_scale"}  # fmt: skip
+    changed = {name: values[name] * getattr(factors, factor) for factor, name in scales.items()}
+    return dataclasses.replace(config, **{name: scale for name, scale in changed.items() if scale != values[name]})
+
+
+def logits(module: nn.Module, arguments: Mapping[str, Any], output: Any) -> Tensor:
+    """(B, T, V), which training does without."""
+    assert isinstance(module, Decoder)
+    return F.linear(module.hidden(arguments["input_ids"], arguments.get("position_ids")), module.head_weight)
+
+
 FAMILY = text_family(
     FOLDER,
     name="decoder",
@@ -121,4 +166,15 @@ FAMILY = text_family(
     flops_per_row=flops_per_row,
     parts=parameter_groups,
     kinds=with_ends(outputs=("head",)),
+    scaling=ScalingHooks(
+        width="d_model",
+        depths=("num_layers",),
+        resized=resized,
+        forward=forward_factors,
+        stds=initial_stds,
+        tied=lambda module: "embedding.weight" if Architecture.of(module).tie_embeddings else None,
+        branch_ends=("attention.output", "feed_forward.output"),
+        with_factors=with_factors,
+        logits=logits,
+    ),
 )

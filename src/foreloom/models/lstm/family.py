@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foreloom.distributed.sharding import Sharding
 from foreloom.models.common.count import ParameterGroup, count_parameters, flops_of_row, with_ends
 from foreloom.models.common.hub_folder import HubFolder, resolve_folder
 from foreloom.models.common.initialize import orthogonal_by_name, std_of, uniform_by_name
+from foreloom.models.common.parametrization import Factors, ForwardFactors, ScalingHooks
 from foreloom.models.common.recurrent import recurrent_batch
 from foreloom.models.common.text import check_vocabulary, load_with_tokenizer, with_tokenizer
 from foreloom.models.family import text_family
@@ -94,6 +97,20 @@ def flops_per_row(module: nn.Module, text: Any) -> float:
     return flops_of_row(module, text.max_seq_length, lookups=lookups)
 
 
+def with_factors(config: Any, factors: Factors) -> Any:
+    """The section with its scale of the logits multiplied."""
+    if factors.logits == 1:
+        return config
+    return dataclasses.replace(config, logit_scale=config.new_values()["logit_scale"] * factors.logits)
+
+
+def logits(module: nn.Module, arguments: Mapping[str, Any], output: Any) -> Tensor:
+    """(R, T, V) of rows that begin anew, which training does without."""
+    assert isinstance(module, Lstm)
+    token_RT = arguments["input_ids"]
+    return F.linear(module.hidden(token_RT, module.beginning(len(token_RT)))[0], module.head_weight)
+
+
 FAMILY = text_family(
     FOLDER,
     name="lstm",
@@ -107,4 +124,14 @@ FAMILY = text_family(
     parts=parameter_groups,
     kinds=with_ends(outputs=("head",)),
     carry=carry,
+    scaling=ScalingHooks(
+        width="d_model",
+        depths=("num_layers",),
+        resized=lambda config, width, heads: dataclasses.replace(config, d_model=width),
+        forward=lambda module: ForwardFactors(1, attention=1.0, logits=Architecture.of(module).logit_scale),
+        stds=initial_stds,
+        tied=lambda module: "embedding.weight" if Architecture.of(module).tie_embeddings else None,
+        with_factors=with_factors,
+        logits=logits,
+    ),
 )

@@ -10,8 +10,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from foreloom.models.common.attention import Implementation
 from foreloom.models.common.hub_folder import resolve_folder
-from foreloom.models.time_moe.architecture import MODEL_TYPE, Architecture, Protocol
-from foreloom.models.time_moe.checkpoint import FOLDER
+from foreloom.models.time_moe.architecture import MODEL_TYPE, Architecture
+from foreloom.models.time_moe.checkpoint import FOLDER, load
 from foreloom.models.time_moe.model import TimeMoeForPrediction
 
 _DOWNLOAD_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
@@ -67,14 +67,12 @@ class AutoTimeMoe(TimeMoeForPrediction):
         named = attn_implementation or config._attn_implementation or "auto"  # where AutoConfig puts what was asked
         if named not in get_args(Implementation):
             raise ValueError(f"attn_implementation {named!r}: choose one of {', '.join(get_args(Implementation))}.")
-        if protocol not in get_args(Protocol):
-            raise ValueError(f"protocol {protocol!r}: choose one of {', '.join(get_args(Protocol))}.")
-        loaded = FOLDER.load(folder)
+        loaded = load(folder, protocol)
         with torch.device("meta"):
             model = cls(loaded.architecture, config)
         model.load_state_dict(loaded.state_dict(), assign=True)
         model.attn_implementation = cast(Implementation, named)
-        model.protocol = cast(Protocol, protocol)
+        model.protocol = loaded.protocol
         return model.to(device=_device(device_map), dtype=_dtype(dtype or torch_dtype, config)).eval()
 
     def save_pretrained(self, save_directory: str | Path) -> None:

@@ -7,13 +7,14 @@ Axes: E experts, F width of an expert, D model width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, cast, get_args
 
 from torch import Tensor, nn
 
 from foreloom.models.common.hub_folder import HubFolder
 from foreloom.models.common.initialize import normal_by_name
-from foreloom.models.time_moe.architecture import MODEL_CLASS, MODEL_TYPE, Architecture
+from foreloom.models.time_moe.architecture import MODEL_CLASS, MODEL_TYPE, Architecture, Protocol
 from foreloom.models.time_moe.model import TimeMoeForPrediction
 
 _GATE_UP = ".experts.gate_up_proj"
@@ -61,3 +62,12 @@ def recognises(config: Mapping[str, Any]) -> bool:
 
 
 FOLDER = HubFolder("Time-MoE", recognises, Architecture, TimeMoeForPrediction, published_names=official_views)
+
+
+def load(folder: Path, protocol: str = "standard") -> TimeMoeForPrediction:
+    """The module of a folder, by one protocol or the other."""
+    if protocol not in get_args(Protocol):
+        raise ValueError(f"protocol {protocol!r}: choose one of {', '.join(get_args(Protocol))}.")
+    module = FOLDER.load(folder)
+    module.protocol = cast(Protocol, protocol)
+    return module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
@@ -16,6 +17,7 @@ from foreloom.models.common.dropout import set_dropout_rate
 from foreloom.models.common.hub_folder import resolve_folder
 from foreloom.models.common.lora import LoraHooks
 from foreloom.models.common.moe import MixtureOfExperts, balance_bias
+from foreloom.models.common.parametrization import ForwardFactors, HeadGrowth, ScalingHooks, heads_of, scaled_size
 from foreloom.models.family import ExpertHooks, ModelFamily, Tally, WindowLengths
 from foreloom.models.time_moe.architecture import (
     DEFAULT_BALANCE_RATE,
@@ -26,7 +28,7 @@ from foreloom.models.time_moe.architecture import (
     flops_per_row,
 )
 from foreloom.models.time_moe.batch import batch
-from foreloom.models.time_moe.checkpoint import FOLDER, initialize, official_views, recognises
+from foreloom.models.time_moe.checkpoint import FOLDER, initialize, load, official_views, recognises
 from foreloom.models.time_moe.forecast import TimeMoeForecaster
 from foreloom.models.time_moe.model import TimeMoeForPrediction
 from foreloom.objectives.router import load_figures
@@ -150,6 +152,34 @@ def loss_units(module: nn.Module) -> tuple[Any, ...]:
     return Architecture.of(module).horizon_lengths, module.protocol
 
 
+def resized(config: Any, width: int, heads: HeadGrowth) -> Any:
+    """The section at another width: heads that divide it, as many queries to a head of keys as nearly as it goes, and
+    experts with it."""
+    values = config.new_values()
+    num_heads, ratio = values["num_attention_heads"], width / values["hidden_size"]
+    grown = heads_of(width, num_heads, values["hidden_size"] // num_heads, heads, even=True)
+    shared = grown * values["num_key_value_heads"] / num_heads
+    return dataclasses.replace(
+        config,
+        hidden_size=width,
+        num_attention_heads=grown,
+        num_key_value_heads=min((n for n in range(1, grown + 1) if grown % n == 0), key=lambda n: abs(n - shared)),
+        intermediate_size=scaled_size(values["intermediate_size"], ratio, values["num_experts_per_tok"]),
+    )
+
+
+def initial_stds(module: nn.Module) -> dict[str, float]:
+    """Of what `initialize` draws."""
+    std = Architecture.of(module).initializer_range
+    return {name: std for name, _ in module.named_parameters() if not name.endswith(("norm.weight", "bias"))}
+
+
+def forward_factors(module: nn.Module) -> ForwardFactors:
+    """Scores over the root of a head's width."""
+    width = Architecture.of(module).head_width
+    return ForwardFactors(width, attention=width**-0.5)
+
+
 FAMILY = ModelFamily(
     name="time_moe",
     config=TimeMoeConfig,
@@ -158,7 +188,7 @@ FAMILY = ModelFamily(
     batch=lambda module, windows, device: batch(windows, device),
     sharding=Sharding(blocks=("model.layers.[0-9]", "model.layers.[0-9][0-9]")),
     recognises=recognises,
-    load=FOLDER.load,
+    load=load,
     save=FOLDER.save,
     forecaster=TimeMoeForecaster,
     flops_per_row=flops_per_row,
@@ -167,5 +197,15 @@ FAMILY = ModelFamily(
     loss_units=loss_units,
     experts=ExpertHooks(after_update=after_update, figures=figures, loads=("expert_load",)),
     lora=LoraHooks(("self_attn.*_proj", "experts.*"), published_names=official_views),
+    scaling=ScalingHooks(
+        width="hidden_size",
+        depths=("num_hidden_layers",),
+        resized=resized,
+        forward=forward_factors,
+        stds=initial_stds,
+        queries=("self_attn.q_proj",),
+        branch_ends=("self_attn.o_proj", "down_proj"),
+        logits=lambda module, arguments, output: output.logits,
+    ),
     teach_transformers=teach_transformers,
 )

@@ -29,7 +29,7 @@ class TimeMoeForecaster(UnivariateForecaster):
     The model knows no levels: every level gets the one forecast there is. Context and forecast together are
     `max_position_embeddings` steps at most. Without a `context_length` of its own choice (none, or that of this
     forecaster) a forecast uses the newest steps that leave room for it, with a warning where that cuts any; where the
-    two lengths asked for do not fit, it raises ValueError. With `module.protocol = "reference"` there is no such limit,
+    two lengths asked for do not fit, it raises ValueError. With the protocol "reference" there is no such limit,
     as in the official code.
     """
 

@@ -40,7 +40,7 @@ def generate(
     with the released heads. `use_cache` remembers keys and values, so that a round computes its new steps only.
 
     Where context and forecast together go beyond `max_position_embeddings`, the forecast is made from the newest steps
-    that leave room for it, with a warning; with `module.protocol = "reference"` it is made from all, as the official
+    that leave room for it, with a warning; where `module.protocol` is "reference" it is made from all, as the official
     code does. Raises ValueError where `inputs` has another shape or values that are not finite, where padding stands at
     the right, for anything that asks to sample, and for a forecast that leaves no room for any context.
     """
@@ -79,8 +79,8 @@ def context_room(limit: int, num_new: int, num_steps: int) -> int:
     if num_steps > room:
         warnings.warn(
             f"a context of {num_steps:,} steps is cut to its newest {room:,}: with {num_new:,} to forecast they are "
-            f'the {limit:,} that the model was made for (max_position_embeddings). protocol "reference" goes beyond, '
-            "as the official code does.",
+            f"the {limit:,} that the model was made for (max_position_embeddings). "
+            'from_pretrained(..., protocol="reference") goes beyond, as the official code does.',
             stacklevel=3,
         )
     return room

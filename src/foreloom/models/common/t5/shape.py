@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from foreloom.models.common.architecture import Count, Positive, PublishedArchitecture, Share
 from foreloom.models.common.initialize import normal_by_name
+from foreloom.models.common.parametrization import HeadGrowth, scaled_size
 
 PROJECTIONS = ("relu", "gelu", "gated-gelu")
 """Feed-forward layers by T5's names: of 1.0, an exact GELU, and of 1.1 (gated, the GELU approximated by a tanh)."""
@@ -96,12 +97,36 @@ def initialize_t5(name: str, parameter: Tensor, seed: int, *, factor: float, d_m
 
     Norm weights start at the factor, as all else does.
     """
-    if name.endswith("layer_norm.weight"):
-        nn.init.constant_(parameter, factor)
-    elif name.endswith(".bias"):
-        nn.init.zeros_(parameter)
+    std = t5_std(name, parameter, factor=factor, d_model=d_model, d_kv=d_kv)
+    if std is not None:
+        normal_by_name(parameter, name, seed, std)
     else:
-        normal_by_name(parameter, name, seed, factor * _relative_std(name, parameter, d_model, d_kv))
+        nn.init.constant_(parameter, factor if name.endswith("layer_norm.weight") else 0.0)
+
+
+def t5_std(name: str, parameter: Tensor, *, factor: float, d_model: int, d_kv: int) -> float | None:
+    """Standard deviation of what `initialize_t5` draws; None of norms and biases, which begin alike everywhere."""
+    if name.endswith(("layer_norm.weight", ".bias")):
+        return None
+    return factor * _relative_std(name, parameter, d_model, d_kv)
+
+
+def drawn(stds: Mapping[str, float | None]) -> dict[str, float]:
+    """Those of parameters that begin at random."""
+    return {name: std for name, std in stds.items() if std is not None}
+
+
+def resized_t5(section: Any, width: int, heads: HeadGrowth, *, even_heads: bool = False) -> Any:
+    """A model section at another width: more heads of the same width, or wider ones, and the feed-forward with it."""
+    values = section.new_values()
+    ratio = width / values["d_model"]
+    grown = (
+        {"num_heads": scaled_size(values["num_heads"], ratio)}
+        if heads == "more"
+        else {"d_kv": scaled_size(values["d_kv"], ratio, 2 if even_heads else 1)}
+    )
+    changes = {"num_heads": values["num_heads"], "d_kv": values["d_kv"], **grown}
+    return dataclasses.replace(section, d_model=width, d_ff=scaled_size(values["d_ff"], ratio), **changes)
 
 
 def _relative_std(name: str, parameter: Tensor, d_model: int, d_kv: int) -> float:

@@ -1,0 +1,1 @@
+"""Studies: many runs under one name, from a few lines to CSVs for analysis."""

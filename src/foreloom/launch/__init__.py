@@ -1,0 +1,1 @@
+"""How a verb is started on many devices: text for torchrun, Open MPI and SLURM, made from one specification."""

@@ -1,0 +1,404 @@
+"""Where a device's memory goes in a training step: counted, byte by byte, before anything of it is taken.
+
+The run's own step is made with tensors that have shapes and no values (torch's FakeTensorMode), while every storage is
+watched from the operation that makes it until it is let go. What is planned for an accelerator takes its way through
+the model, so neither a GPU nor a torch that knows one is needed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from foreloom.config.loader import Recipe
+from foreloom.data.batch import MicroBatch
+from foreloom.distributed.mesh import mesh_shape
+from foreloom.distributed.parallelize import ParallelModel, find_blocks, parallelize
+from foreloom.distributed.process import Process
+from foreloom.distributed.reduce import max_over_ranks
+from foreloom.models import registry
+from foreloom.models.common.count import ParameterKind
+from foreloom.models.common.cpu import standing_for_accelerator
+from foreloom.models.family import ModelFamily
+from foreloom.monitoring.health import bytes_in_words
+from foreloom.run.machine import device_bytes, ranks_on_machine
+from foreloom.run.parametrize import parametrize
+from foreloom.run.recipe import choose_trained, data_of, found_model
+from foreloom.training.optimizer import build_optimizer, make_moments
+from foreloom.training.state import LaneCarry
+from foreloom.training.step import OptimizerStep
+from foreloom.training.stopwatch import Stopwatch
+
+DeviceType = Literal["cpu", "cuda"]
+TERMS = {
+    "weights": "parameters and buffers",
+    "gradients": "of the parameters that are trained",
+    "optimizer": "what it remembers of the parameters that are trained",
+    "gathered": "blocks of a sharded model, whole while they are computed, with their gradients",
+    "inputs": "the micro-batch",
+    "activations": "kept for the backward pass: by the blocks, and before them",
+    "logits": "kept behind the last block: head and loss",
+    "working": "made and let go on the way",
+}
+"""What memory goes into, in words."""
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """Bytes of one device at the moment of a step when they are most."""
+
+    num_rows: int
+    """Of the micro-batch."""
+    terms: dict[str, int]
+    """By the names of `TERMS`; they add up."""
+    kept_bytes: int
+    """What a forward leaves for the backward pass."""
+    strategy: Literal["ddp", "fsdp"]
+
+    @property
+    def total(self) -> int:
+        return sum(self.terms.values())
+
+
+def count_memory(
+    recipe: Recipe,
+    largest: Callable[[int], MicroBatch],
+    num_rows: int,
+    *,
+    device: DeviceType,
+    world_size: int = 1,
+    accumulates: bool = False,
+) -> MemoryUse:
+    """Of each of `world_size` devices that train the recipe's model on micro-batches of `largest(num_rows)`.
+
+    `accumulates`: on several of them a step. Several ranks keep their gradients between steps, so it is the same with
+    them. Conditions on values are taken to hold, and experts to get as many tokens each; FSDP2 is counted by its
+    rules: a share of each parameter, and two blocks whole.
+    """
+    training = recipe.sections["training"]
+    is_bf16 = training.precision == "bf16" or (training.precision == "auto" and device == "cuda")
+    dtype = torch.bfloat16 if is_bf16 else None
+    live, process = LiveBytes(), Process(0, 1, 0, torch.device("cpu"))
+    with ExitStack() as stack:
+        if device == "cuda":
+            stack.enter_context(standing_for_accelerator())
+        family, parallel, blocks, kinds = _built(recipe, live, dtype)
+        num_parameters = sum(p.numel() for p in parallel.model.parameters())
+        shape = mesh_shape(recipe.sections["parallel"], world_size=world_size, num_parameters=num_parameters)
+        if shape.strategy == "fsdp" and dtype:
+            for block in blocks:
+                block.to(dtype)  # FSDP2 gathers them so, and nothing is left to cast
+        micro_batch = largest(num_rows)
+        arguments = family.batch(parallel.model, micro_batch, process.device)
+        mode = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        stack.enter_context(live)
+        _without_values(parallel.module.train())
+        labels = _Labels(live, parallel, blocks)
+        optimizer = build_optimizer(
+            recipe.sections["optimizer"], parallel.named_parameters(), kinds, max_grad_norm=training.max_grad_norm
+        )
+        carry = family.carry and LaneCarry(family.carry(parallel.model, training.batch_size, process.device), process)
+        family = dataclasses.replace(family, batch=lambda *_: labels.inputs(arguments, mode))
+        step = OptimizerStep(parallel, family, optimizer, process, Stopwatch(process.device), carry)
+        make_moments(optimizer, step.parameters)
+        labels.name_moments(optimizer)
+        live.begin_anew()
+        step.rehearse(micro_batch, accumulates=accumulates or world_size > 1)
+        terms = labels.at_peak()
+        if shape.strategy == "fsdp":
+            terms |= _of_a_shard(parallel, blocks, optimizer, shape.dp_shard)
+    return MemoryUse(num_rows, {term: terms.get(term, 0) for term in TERMS}, labels.kept_bytes, shape.strategy)
+
+
+def _built(
+    recipe: Recipe, live: LiveBytes, dtype: torch.dtype | None
+) -> tuple[ModelFamily, ParallelModel, list[nn.Module], Mapping[str, ParameterKind]]:
+    """The model as a single device trains it, without memory for its values; its blocks, and its parameters' kinds."""
+    training, config, data = recipe.sections["training"], found_model(recipe), data_of(recipe)
+    family = registry.get(config.family)
+    scaled = parametrize(family, config, data, recipe.sections["parametrization"], recipe.sections["optimizer"])
+    with torch.device("meta"), live:
+        model = family.build(scaled.section, data)
+        choose_trained(model, recipe)
+    kinds = family.kinds(model)
+    blocks = [block for _, block in find_blocks(model, family.sharding)]
+    parallel = parallelize(
+        model,
+        family.sharding,
+        recipe.sections["parallel"],
+        Process(0, 1, 0, torch.device("meta")),
+        activation_checkpointing=training.activation_checkpointing,
+        autocast_dtype=dtype,
+    )
+    return family, parallel, blocks, kinds
+
+
+def _without_values(module: nn.Module) -> None:
+    """Put tensors of this mode, of the CPU, in place of those of the meta device; what is shared stays so."""
+    made: dict[int, Tensor] = {}
+    for part in module.modules():
+        for name, tensor in [*part._parameters.items(), *part._buffers.items()]:
+            if tensor is None:
+                continue
+            if id(tensor) not in made:
+                empty = torch.empty_like(tensor, device="cpu", requires_grad=False)
+                is_parameter = isinstance(tensor, nn.Parameter)
+                made[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
+            setattr(part, name, made[id(tensor)])
+
+
+def _of_a_shard(
+    parallel: ParallelModel, blocks: Iterable[nn.Module], optimizer: torch.optim.Optimizer, num_shards: int
+) -> dict[str, int]:
+    """The terms that FSDP2 shares, of a rank: dimension 0 in equal parts, the last filled up; float32.
+
+    Whole are what stands outside the blocks, all the time, and two blocks, the second gathered while the first is
+    computed; of one their gradients too, before float32 is scattered.
+    """
+    share = lambda p: 4 * -(-p.shape[0] // num_shards) * (p.numel() // max(p.shape[0], 1)) if p.ndim else 4
+    trained = [p for p in parallel.model.parameters() if p.requires_grad]
+    kept = lambda p: sum(s.shape == p.shape for s in optimizer.state[p].values() if isinstance(s, Tensor))
+    of_blocks = [list(block.parameters()) for block in blocks]
+    inside = {id(p) for block in of_blocks for p in block}
+    outside = [p for p in parallel.model.parameters() if id(p) not in inside]
+    size = lambda parameters, width: sum(p.numel() * width for p in parameters)
+    largest = max(of_blocks, key=lambda block: size(block, 1))
+    width = largest[0].element_size()
+    return {
+        "weights": sum(map(share, parallel.model.parameters())) + sum(b.nbytes for b in parallel.model.buffers()),
+        "gradients": sum(map(share, trained)),
+        "optimizer": sum(share(p) * kept(p) for p in trained),
+        "gathered": size(outside, 4) + size(largest, 2 * width + width + 4),
+    }
+
+
+class LiveBytes(TorchDispatchMode):
+    """Watches the storages that operations make: the bytes that live, by label, now and when they were most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.label: Any = "working"
+        """Of what is made from here on."""
+        self.now: Counter[Any] = Counter()
+        self.at_peak: Counter[Any] = Counter()
+        self._total = self._peak = 0
+        self._labels: dict[int, Any] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = _answer(func, args, kwargs or {})
+        for value in tree_leaves(result):
+            if isinstance(value, Tensor):
+                self.watch(value)
+        return result
+
+    def watch(self, tensor: Tensor, label: Any = None) -> None:
+        """Count a tensor's storage, once, under a label; one that is given moves what is counted already."""
+        storage = tensor.untyped_storage()
+        key, size = id(storage), storage.nbytes()
+        if key not in self._labels:
+            self._labels[key] = self.label if label is None else label
+            self._add(self._labels[key], size)
+            weakref.finalize(storage, self._let_go, key, size)
+        elif label is not None:
+            before, self._labels[key] = self._labels[key], label
+            self.now[before] -= size
+            self.now[label] += size
+
+    def begin_anew(self) -> None:
+        """The peak so far is forgotten."""
+        self._peak, self.at_peak = self._total, Counter(self.now)
+
+    def _add(self, label: Any, size: int) -> None:
+        self.now[label] += size
+        self._total += size
+        if self._total > self._peak:
+            self.begin_anew()
+
+    def _let_go(self, key: int, size: int) -> None:
+        self._add(self._labels.pop(key), -size)
+
+
+def _answer(func: Any, args: Any, kwargs: Any) -> Any:
+    """What an operation gives. Values that are not there are asked for in two places: conditions, which are taken to
+    hold, and the tokens of each expert, which are taken to be as many for each."""
+    aten = torch.ops.aten
+    if func is aten._local_scalar_dense.default and (isinstance(args[0], FakeTensor) or args[0].is_meta):
+        return True
+    if func is aten.bincount.default and isinstance(args[0], FakeTensor):
+        number, num_experts = args[0].numel(), kwargs.get("minlength") or args[2]
+        with unset_fake_temporarily():
+            return torch.tensor([len(range(expert, number, num_experts)) for expert in range(num_experts)])
+    return func(*args, **kwargs)
+
+
+class _Labels:
+    """Tells `live` what it watches, by who makes it and when."""
+
+    def __init__(self, live: LiveBytes, parallel: ParallelModel, blocks: Iterable[nn.Module]) -> None:
+        self._live = live
+        self._num_left, self._is_forward = 0, False
+        """Blocks that this forward has left behind."""
+        self.kept_bytes = 0
+        """What the newest forward has left."""
+        for tensor in [*parallel.module.parameters(), *parallel.module.buffers()]:
+            live.watch(tensor, "weights")
+        for parameter in parallel.model.parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(lambda p: live.watch(p.grad, "gradients"))
+        parallel.module.register_forward_pre_hook(self._begin)
+        parallel.module.register_forward_hook(self._end)
+        for block in blocks:
+            block.register_forward_pre_hook(self._enter)
+            block.register_forward_hook(self._leave)
+
+    def inputs(self, arguments: Any, mode: FakeTensorMode) -> Any:
+        """The arguments of the model's forward without their values."""
+
+        def without_values(tensor: Tensor) -> Tensor:
+            tensor = mode.from_tensor(tensor)
+            self._live.watch(tensor, "inputs")
+            return tensor
+
+        return tree_map_only(Tensor, without_values, arguments)
+
+    def name_moments(self, optimizer: torch.optim.Optimizer) -> None:
+        for tensor in tree_leaves(list(optimizer.state.values())):
+            if isinstance(tensor, Tensor):
+                self._live.watch(tensor, "optimizer")
+
+    def at_peak(self) -> dict[str, int]:
+        found: Counter[str] = Counter()
+        for label, size in self._live.at_peak.items():
+            if isinstance(label, int):  # made when so many blocks were left behind
+                label = "logits" if label == self._num_left and label else "activations"
+            found[label] += size
+        return dict(found)
+
+    def _begin(self, *_: Any) -> None:
+        self._is_forward, self._num_left = True, 0
+        self._live.label = 0
+
+    def _end(self, *_: Any) -> None:
+        self._is_forward = False
+        self._live.label = "working"
+        self.kept_bytes = sum(
+            size for label, size in self._live.now.items() if label == "activations" or isinstance(label, int)
+        )
+
+    def _enter(self, *_: Any) -> None:
+        self._live.label = "activations"
+
+    def _leave(self, *_: Any) -> None:
+        """In the backward pass: of a block that was computed again."""
+        self._num_left += self._is_forward
+        self._live.label = self._num_left if self._is_forward else "working"
+
+
+def automatic_micro_batch(recipe: Recipe, largest: Callable[[int], MicroBatch], process: Process) -> MemoryUse:
+    """Of the micro-batches that `training.micro_batch_size: auto` comes to. Collective; all ranks get the same.
+
+    ValueError where not one row fits, or the device does not tell how much it holds.
+    """
+    device, target = process.device, recipe.sections["training"].target_memory_usage
+    size = device_bytes(device, ranks_on_machine(world_size=process.world_size))
+    if size is None:
+        raise ValueError(f"training.micro_batch_size: auto: {device} does not tell its memory; give a number of rows.")
+    kind: DeviceType = "cpu" if device.type == "cpu" else "cuda"
+    try:
+        rows, use_of = fitting(recipe, largest, int(size * target), device=kind, world_size=process.world_size)
+    except ValueError as error:
+        raise ValueError(f"training.micro_batch_size: auto: {error}") from None
+    return use_of(-max_over_ranks(-rows, process))
+
+
+def fitting(
+    recipe: Recipe,
+    largest: Callable[[int], MicroBatch],
+    budget: int,
+    *,
+    device: DeviceType,
+    world_size: int,
+) -> tuple[int, Callable[[int], MemoryUse]]:
+    """Rows of the micro-batches of a step, as few and as equal as `budget` bytes a device allow, and what counts any
+    other number. ValueError where not one row fits, with what would."""
+    share = -(-recipe.sections["training"].batch_size // world_size)
+
+    @functools.cache
+    def use_of(num_rows: int) -> MemoryUse:
+        accumulates = num_rows < share
+        return count_memory(recipe, largest, num_rows, device=device, world_size=world_size, accumulates=accumulates)
+
+    rows = most_rows(lambda n: use_of(n).total, share, budget)
+    if not rows:
+        use = use_of(1)
+        its, allowed = bytes_in_words(use.total), bytes_in_words(budget)
+        raise ValueError(f"one row takes {its} by count, and {allowed} may be used. {remedy(use)}")
+    return -(-share // -(-share // rows)), use_of
+
+
+_SHARE = "Share the model between more devices (parallel.strategy=fsdp), take a smaller one, or train an adapter."
+_RECOMPUTE = "Set training.activation_checkpointing=true and training.precision=bf16, or shorten the rows."
+_REMEDIES = {
+    "weights": _SHARE,
+    "gradients": _SHARE,
+    "optimizer": f"{_SHARE} optimizer.name=sgd remembers half of what adamw does.",
+    "gathered": "Take a smaller model, or one of smaller blocks.",
+    "inputs": "Shorten the rows.",
+    "activations": _RECOMPUTE,
+    "logits": "Shorten the rows, or take a smaller vocabulary.",
+    "working": _RECOMPUTE,
+}
+_OF_THE_MODEL = ("weights", "gradients", "optimizer", "gathered")
+
+
+def remedy(use: MemoryUse) -> str:
+    """What would make the largest term smaller, as sentences."""
+    largest = max(use.terms, key=lambda term: use.terms[term])
+    of_rows = largest not in _OF_THE_MODEL and use.num_rows > 1
+    fewer = "Lower training.micro_batch_size (results stay the same). " if of_rows else ""
+    return f"Most of it goes into {largest}. {fewer}{_REMEDIES[largest]}"
+
+
+def most_rows(total_of: Callable[[int], int], most: int, budget: int) -> int:
+    """The largest of 1 .. `most` rows whose bytes, `total_of` them, are within `budget`; 0 where a row is too much.
+
+    The bytes grow with the rows, nearly in a straight line, so a handful of counts do.
+    """
+    low, high = (1, total_of(1)), (most, total_of(most))
+    if high[1] <= budget:
+        return most
+    if low[1] > budget:
+        return 0
+    while high[0] - low[0] > 1:
+        guess = low[0] + (budget - low[1]) * (high[0] - low[0]) // (high[1] - low[1])
+        guess = min(max(guess, low[0] + 1), high[0] - 1)
+        found = guess, total_of(guess)
+        low, high = (found, high) if found[1] <= budget else (low, found)
+    return low[0]
+
+
+def exact_split(target: int, world_size: int, most: int) -> tuple[int, int]:
+    """Rows of a micro-batch, the most up to `most`, and micro-batches a step, so that micro-batch x accumulation x
+    world size is `target`. ValueError names the nearest targets for which there are such."""
+    assert target > 0 and world_size > 0 and most > 0
+    share, rest = divmod(target, world_size)
+    if rest or not share:
+        near = [n * world_size for n in (share, share + 1) if n]
+        raise ValueError(
+            f"a global batch of {target:,} rows is not the same number of rows on each of {world_size:,} devices; the "
+            f"nearest that are: {' and '.join(f'{n:,}' for n in near)}."
+        )
+    rows = next(n for n in range(min(most, share), 0, -1) if share % n == 0)
+    return rows, share // rows

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+#SBATCH --job-name=base
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=8
+#SBATCH --gres=gpu:a100:8
+#SBATCH --cpus-per-task=12
+#SBATCH --mem=500G
+#SBATCH --time=2-00:00:00
+#SBATCH --partition=gpu
+#SBATCH --account=lab
+#SBATCH --array=0-3%2
+#SBATCH --output=/r/slurm-%j.out
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --signal=USR1@180
+#SBATCH --exclusive
+
+set -u
+cd /home/me || exit 1
+module load cuda
+export PYTHONPATH=/r/code
+export NCCL_SOCKET_IFNAME='eth 0'
+MASTER_ADDR="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
+MASTER_PORT=$((29500 + SLURM_JOB_ID % 1000))
+OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"
+export MASTER_ADDR MASTER_PORT OMP_NUM_THREADS
+again=()
+if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then again=(--resume); fi
+srun --kill-on-bad-exit=0 python -m foreloom train chronos2-base training.steps=5 "${again[@]}"
+code=$?
+if [ "$code" -eq 138 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+exit "$code"

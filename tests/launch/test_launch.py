@@ -1,0 +1,186 @@
+"""What is started where: the text of every launcher, bad input, and launchers that really start ranks."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from fake_slurm import PREEMPT, install
+from typer.testing import CliRunner
+
+from foreloom.cli import app
+from foreloom.launch.command import local_command, mpirun_command, node_commands
+from foreloom.launch.hosts import Host, check_hosts, parse_host, read_hostfile
+from foreloom.launch.profile import read_profile
+from foreloom.launch.slurm import SlurmJob, batch_script
+
+DATA = Path(__file__).resolve().parents[2] / "examples" / "data"
+RECIPE = f"""
+model:
+  {{family: time_moe, size: test, use_dense: true, horizon_lengths: [8], hidden_size: 16, intermediate_size: 32}}
+data:
+  sources: [{{path: {DATA}/us_births.parquet, holdout: 16}}]
+  context_length: 24
+  prediction_length: 8
+  normalization: zero
+training: {{steps: 24, batch_size: 4, device: cpu, seed: 5}}
+monitoring: {{log_steps: 1, trackers: [none]}}
+"""
+TRAIN = ["train", "chronos2-base", "training.steps=5"]
+
+
+def test_text_of_local_nodes_and_mpirun(tmp_path) -> None:
+    run = lambda *arguments, **settings: local_command(TRAIN, *arguments, python="python", **settings).text
+    assert run(1, gpus=[3]) == "CUDA_VISIBLE_DEVICES=3 python -m foreloom train chronos2-base training.steps=5"
+    assert run(2, threads=4, max_restarts=3) == (
+        "OMP_NUM_THREADS=4 python -m torch.distributed.run --standalone --nproc-per-node=2 --max-restarts=3 "
+        "-m foreloom train chronos2-base training.steps=5 --resume"
+    )
+    hosts = [parse_host("10.0.0.1:2,3"), parse_host("10.0.0.2:4"), parse_host("10.0.0.3:1,")]
+    check_hosts(hosts, total=7)
+    first, second, third = (one.text for one in node_commands(TRAIN, hosts, environment={"NCCL_DEBUG": "INFO"}))
+    assert first == (
+        "NCCL_DEBUG=INFO CUDA_VISIBLE_DEVICES=2,3 python -m torch.distributed.run --nnodes=3 --node-rank=0 "
+        "--nproc-per-node=2 --master-addr=10.0.0.1 --master-port=29500 --max-restarts=0 "
+        "-m foreloom train chronos2-base training.steps=5"
+    )
+    assert "--node-rank=1 --nproc-per-node=4 --master-addr=10.0.0.1" in second and "CUDA_VISIBLE" not in second
+    assert "CUDA_VISIBLE_DEVICES=1 " in third
+
+    (tmp_path / "hosts").write_text("# ours\ngpu1 slots=8\n\ngpu2 slots=4 max_slots=8 # half\n")
+    hostfile = read_hostfile(tmp_path / "hosts")
+    assert mpirun_command(TRAIN, hostfile=hostfile, python="python", environment={"A": "b c"}).text == (
+        f"mpirun -np 12 --hostfile {tmp_path}/hosts --map-by slot --bind-to none -x MASTER_ADDR=gpu1 "
+        "-x MASTER_PORT=29500 -x 'A=b c' python -m foreloom train chronos2-base training.steps=5"
+    )
+    alone = mpirun_command(TRAIN, num_processes=2, is_root=True, python="python").text
+    assert alone.startswith("mpirun --allow-run-as-root -np 2 --oversubscribe --map-by slot --bind-to none -x MASTER_A")
+
+
+def test_text_of_a_slurm_job(tmp_path) -> None:
+    job = SlurmJob(
+        nodes=2,
+        gpus=8,
+        gpu_type="a100",
+        cpus=12,
+        memory="500G",
+        time="2-00:00:00",
+        partition="gpu",
+        account="lab",
+        array="0-3%2",
+        setup=("module load cuda",),
+        environment={"NCCL_SOCKET_IFNAME": "eth 0"},
+        directives=("--exclusive",),
+    )
+    text = batch_script(
+        TRAIN, job, name="base", log="/r/slurm-%j.out", folder=Path("/home/me"), code=Path("/r/code"), python="python"
+    )
+    assert text == (Path(__file__).parent / "job.sh").read_text()
+    script = tmp_path / "job.sh"
+    script.write_text(text)
+    subprocess.run(["bash", "-n", script], check=True)
+    brief = batch_script(["evaluate", "m"], SlurmJob(save_seconds=0), name="e", log="x", folder=Path("/"))
+    assert "requeue" not in brief and "--resume" not in brief and "#SBATCH --ntasks-per-node=1\n" in brief
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("gpu1 slots=8\ngpu2\n", r"hosts:2: gpu2 has no slots"),
+        ("gpu1 slots=8\ngpu1 slots=2\n", r"hosts:2: gpu1 stands in line 1 too"),
+        ("gpu1 slots=8\ngpu2 slot=2\n", r"hosts:2: 'gpu2 slot=2' is not of the form"),
+        ("# nothing\n", "names no machine"),
+        ("gpu1 slots=0\n", "hosts:1: gpu1 has no slots"),
+    ],
+)
+def test_bad_hostfiles_are_told_by_line(tmp_path, lines, expected) -> None:
+    (tmp_path / "hosts").write_text(lines)
+    with pytest.raises(ValueError, match=expected):
+        read_hostfile(tmp_path / "hosts")
+
+
+def test_bad_machines_and_profiles(tmp_path) -> None:
+    with pytest.raises(ValueError, match="machine 2, a, is machine 1 too"):
+        check_hosts([Host(address="a", processes=1), Host(address="a", processes=2)])
+    with pytest.raises(ValueError, match=r"2 \+ 4 processes are 6, not the 8"):
+        check_hosts([Host(address="10.0.0.1", processes=2), Host(address="10.0.0.2", processes=4)], total=8)
+    with pytest.raises(ValueError, match="is 127.0.0.1 here"):
+        check_hosts([Host(address="localhost", processes=2), Host(address="b", processes=4)])
+    for text in ("10.0.0.1", "10.0.0.1:", "10.0.0.1:a", ":3"):
+        with pytest.raises(ValueError):
+            parse_host(text)
+    profile = tmp_path / "site.yaml"
+    profile.write_text("hosts:\n  - {address: a, gpus: [0, 0]}\nslurm: {partitoin: gpu}\nport: 70000\n")
+    with pytest.raises(ValueError) as caught:
+        read_profile(profile)
+    assert [f"site.yaml:{n}: " in str(caught.value) for n in (2, 3, 4)] == [True] * 3, caught.value
+    assert "Did you mean partition?" in str(caught.value)
+    profile.write_text("environment: {NCCL_DEBUG: WARN}\nslurm: {partition: gpu, setup: [module load cuda]}\n")
+    assert read_profile(profile).slurm.partition == "gpu"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["local", "trian", "x"], "'trian' is no verb"),
+        (["local", "train"], "needs a recipe"),
+        (["local", "train", "quikstart"], "Did you mean quickstart"),
+        (["local", "--gpus", "0,0", "train", "quickstart"], "write different numbers"),
+        (["local", "--gpus", "0,1", "--processes", "3", "train", "quickstart"], "each takes one"),
+        (["nodes", "train", "quickstart"], "no machine is named"),
+        (["nodes", "--node", "10.0.0.1:2", "--this", "1", "train", "quickstart"], "there are 1 machines"),
+        (["slurm", "--gpus", "2", "--processes", "4", "--dry-run", "train", "quickstart"], "leave processes out"),
+    ],
+)
+def test_bad_input_gets_a_sentence(arguments, expected) -> None:
+    result = CliRunner().invoke(app, ["launch", *arguments])
+    assert isinstance(result.exception, ValueError) and expected in str(result.exception)
+
+
+def _environment(tmp_path: Path) -> dict[str, str]:
+    source = Path(__file__).resolve().parents[2] / "src"
+    return {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1", "HOSTFILE": ""}
+
+
+@pytest.mark.timeout(400)
+def test_a_job_that_is_preempted_goes_on_from_the_queue(tmp_path) -> None:
+    recipe, folder, programs = tmp_path / "r.yaml", tmp_path / "run", tmp_path / "bin"
+    recipe.write_text(RECIPE)
+    programs.mkdir()
+    install(programs)
+    environment = _environment(tmp_path)
+    environment |= {"PATH": f"{programs}:{environment['PATH']}", PREEMPT: str(folder / "metrics.jsonl")}
+    slurm = [sys.executable, "-m", "foreloom", "launch", "slurm", "--processes", "2"]
+    done = subprocess.run(
+        [*slurm, "train", recipe, "training.batch_size=8", "--out", folder],
+        env=environment, cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((folder / "checkpoints" / "final" / "manifest.json").read_text())
+    assert (manifest["step"], manifest["world_size"]) == (24, 2)
+    assert len(list((folder / "checkpoints").glob("step-*"))) == 2  # where it was told to leave, and the end
+    assert yaml.safe_load((folder / "code" / "recipe.yaml").read_text())["training"]["batch_size"] == 8
+    assert f"PYTHONPATH={folder}/code" in (folder / "job.sh").read_text()
+    assert (folder / "code" / "foreloom" / "launch" / "slurm.py").is_file()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not shutil.which("mpirun"), reason="Open MPI is not installed")
+def test_open_mpi_starts_ranks(tmp_path) -> None:
+    recipe, hosts = tmp_path / "r.yaml", tmp_path / "hosts"
+    recipe.write_text(RECIPE)
+    hosts.write_text("127.0.0.1 slots=2\n")
+    command = [sys.executable, "-m", "foreloom", "launch", "mpirun", "--hostfile", hosts]
+    done = subprocess.run(
+        [*command, "--port", "29777", "train", recipe, "training.steps=2", "--out", tmp_path / "run"],
+        env=_environment(tmp_path), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "run" / "checkpoints" / "final" / "manifest.json").read_text())
+    assert (manifest["step"], manifest["world_size"]) == (2, 2)
