@@ -69,7 +69,11 @@ def test_one_two_and_four_ranks_train_alike_and_take_over_from_each_other(tmp_pa
     train_here(tmp_path / "chronos_t5", **chronos_t5)
     train_here(tmp_path / "time_moe", **time_moe)
     shows = {"validation": {"steps": 3, "prompts": ["Alice "], "prompt_tokens": 4}}
-    causal_lm, decoder, lstm = causal_lm | shows, decoder | shows, lstm | shows
+    causal_lm, decoder, lstm = (
+        causal_lm | shows,
+        decoder | shows,
+        lstm | {"validation": shows["validation"] | {"reads": "stream"}},
+    )
     train_here(tmp_path / "causal_lm", **causal_lm)
     train_here(tmp_path / "decoder", **decoder)
     train_here(tmp_path / "lstm", **lstm)

@@ -260,7 +260,7 @@ class ModelFamily:
     carry: Callable[[nn.Module, int, torch.device], Carry] | None = None
     """carry(module, lanes, device): the state that `lanes` streams begin with, for recurrent modules. Sample i of the
     stream then goes on where the sample one global batch earlier in its lane ended: forward takes the rows' `carry` and
-    gives back theirs in its output."""
+    gives back theirs in its output. Held-out micro-batches that have `resets_R` go on likewise, one from the other."""
     teach_transformers: Callable[[], None] = _known_already
     """teach_transformers(): register the family with transformers' Auto classes; see `foreloom.hub`."""
 

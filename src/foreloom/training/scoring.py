@@ -119,6 +119,7 @@ class Validation:
         """
         self.warnings = []
         sums, losses = OutputSums(process.device), list[Tensor]()
+        carry: dict[str, Any] = {}
         parallel.module.eval()
         try:
             with torch.no_grad(), Progress(f"Validation after step {step:,}", process.is_main) as progress:
@@ -126,8 +127,10 @@ class Validation:
                     if max_over_ranks(stop(), process):
                         return None
                     with parallel.autocast(process.device):
-                        output = parallel.module(**family.batch(parallel.model, micro_batch, process.device))
+                        output = parallel.module(**family.batch(parallel.model, micro_batch, process.device), **carry)
                     sums.add(output)
+                    if family.carry and getattr(micro_batch, "resets_R", None) is not None:
+                        carry = {"carry": output.carry}
                     losses.append(output.objective.sum.detach())
         finally:
             parallel.module.train()

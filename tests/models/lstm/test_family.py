@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -81,6 +82,7 @@ def test_streams_are_those_of_torchs_lstm_and_their_state_goes_on(choice):
             assert not carry[name].requires_grad
     its = FAMILY.batch(model, streams(4, resets=[False, True, False]), CPU)
     one, other = model(**its, carry=carry), model(**its, carry=FAMILY.carry(model, 3, CPU))
+    assert one.tally["carried_rows"].tolist() == [2, 3]
     same = [torch.equal(one.carry["h"][row], other.carry["h"][row]) for row in range(3)]
     assert same == [False, True, False], "a reset row begins anew, and the others go on"
 
@@ -105,7 +107,8 @@ def test_documents_and_blocks_begin_anew_and_tokens_one_by_one_are_the_same(choi
     carry = {name: value + 1 for name, value in FAMILY.carry(model, 2, CPU).items()}
     output = model(**FAMILY.batch(model, tokens, CPU), carry=carry)
     torch.testing.assert_close(output.objective.sum, 2 * expected, rtol=1e-5, atol=1e-4)
-    assert output.objective.count == 2 * (9 + 6 + 1) and output.carry is carry
+    assert output.objective.count == 2 * (9 + 6 + 1) and output.tally["carried_rows"].tolist() == [0, 6]
+    assert all(torch.equal(value, carry[name]) for name, value in output.carry.items())
     empty = model(**FAMILY.batch(model, tokens.masked(), CPU), carry=carry)
     assert empty.objective.sum == 0 == empty.objective.count
 
@@ -208,6 +211,46 @@ def test_a_folder_comes_back_bit_for_bit_and_is_gone_on_with(choice, tmp_path):
     tuned = FAMILY.build(config, text)
     assert text.tokenizer == str(tmp_path) and tuned.layers[0].recurrent_dropout == 0.2
     assert torch.equal(tuned.embedding.weight, model.embedding.weight)
+
+
+def test_a_held_out_stream_is_the_text_read_whole(tmp_path, monkeypatch):
+    """On any number of ranks; and with no state carried the loss is another one, that says so."""
+    monkeypatch.setenv("FORELOOM_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "t.txt").write_text("\n".join(f"line {n} goes on" for n in range(60)))
+    source = TextSource(path=str(tmp_path / "t.txt"), separator="\n")
+    text = TextData(sources=(source,), tokenizer="bytes", max_seq_length=8, packing="streams", holdout=0.5)
+    model, dataset = made(), text.open(0, batch_size=2)
+    validation = text.validation(steps=1, as_stream=True)
+
+    def measured(rank: int = 0, world_size: int = 1, **more):
+        held = text.held_out(
+            dataclasses.replace(validation, **more), dataset, micro_batch_size=0, rank=rank, world_size=world_size
+        )
+        tallies, carry = [], None
+        for tokens in held:
+            output = model(**FAMILY.batch(model, tokens, CPU), carry=carry)
+            carry = output.carry if tokens.resets_R is not None else None
+            tallies.append(output.tally)
+        return {name: sum(tally[name] for tally in tallies).numpy() for name in tallies[0]}
+
+    whole = measured()
+    held = text.held_out(validation, dataset, micro_batch_size=0, rank=0, world_size=1)
+    token_RT = np.concatenate([tokens.token_RT for tokens in held], 1)
+    assert len(token_RT) == 8 and token_RT.size == held.num_windows * 8
+    target_RT = np.concatenate([tokens.target_RT for tokens in held], 1)
+    logits, _ = by_hand(model, torch.from_numpy(token_RT))
+    expected = F.cross_entropy(logits.flatten(0, 1), torch.from_numpy(target_RT).flatten(), reduction="sum")
+    assert whole["token_loss"] == pytest.approx([expected.item(), token_RT.size], rel=1e-5)
+    rounds = token_RT.shape[1] // 8
+    assert FAMILY.experts.figures(model, whole)["state_carried"] == pytest.approx((rounds - 1) / rounds)
+    of_ranks = [measured(rank, 3) for rank in range(3)]
+    for name, value in whole.items():
+        assert sum(one[name] for one in of_ranks) == pytest.approx(value, rel=1e-5)
+    alone = FAMILY.experts.figures(model, measured(as_stream=False))
+    assert alone["state_carried"] == 0 and alone["perplexity"] != FAMILY.experts.figures(model, whole)["perplexity"]
+    assert measured(max_windows=16)["token_loss"][1] == 16 * 8
+    blocks = dataclasses.replace(text, packing="blocks")
+    assert [problem.key for problem in blocks.contradictions(validation)] == ["validation.as_stream"]
 
 
 def test_half_precision():

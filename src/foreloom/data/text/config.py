@@ -113,12 +113,18 @@ class TextValidation(ValidationConfig):
 
     sources: tuple[TextSource, ...] = ()
     """Data sets of their own to validate on; empty: the documents that data.holdout leaves out."""
+    as_stream: bool = False
+    """With packing: streams, read all documents one after another, the state carried on from row to row. Else each is
+    read by itself, in parts of max_seq_length tokens where it is longer: as much context as a model of attention has.
+    """
     prompts: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Texts that the model goes on with after each validation, for people to read in log and report."""
     prompt_tokens: Positive = 48
     """Most tokens of such a continuation."""
 
-    ABSENT: ClassVar[Mapping[str, str]] = {**ValidationConfig.ABSENT, "sources": "[]", "prompts": "[]"}
+    ABSENT: ClassVar[Mapping[str, str]] = {
+        **ValidationConfig.ABSENT, "sources": "[]", "as_stream": "false", "prompts": "[]",
+    }  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()

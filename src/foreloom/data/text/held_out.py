@@ -1,16 +1,18 @@
-"""Text kept out of training, as rows of whole documents: what a loss, a perplexity, bits per byte are measured on.
+"""Text kept out of training, as rows of whole documents or as streams: what a loss, a perplexity, bits per byte are
+measured on.
 
-Axes: N rows.
+Axes: N rows, L lanes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from foreloom.data.loader import plan_micro_batches
-from foreloom.data.text.corpus import Corpus, document_rows
+from foreloom.data.text.corpus import Corpus, block_rows, document_rows
 from foreloom.data.text.dataset import Tokens, read_row, stacked
 from foreloom.data.text.token_file import TokenFile
 from foreloom.data.text.tokenizer import TextTokenizer
@@ -59,3 +61,49 @@ class HeldOutText:
     def _gather(self, positions: np.ndarray) -> Tokens:
         found = [read_row(self._corpus, self._rows, int(row)) for row in self._row_N[positions]]
         return stacked(found, np.full(len(found), -1), pad=self._tokenizer.pad_id, has_borders=True)
+
+
+_NUM_LANES = 8
+"""Of a held-out text that is read as streams: its own number, so that the loss hangs on neither batch nor ranks."""
+
+
+class HeldOutStream:
+    """`batch.HeldOut` over documents one after another, for recurrent models: eight stretches of the text, fewer where
+    there are not as many rows, each read from row to row. Only its first row begins anew.
+
+    Arguments are those of `HeldOutText`; the stretches are shortened to `max_rows` rows together. What does not fill a
+    row of all stretches is left out.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[TokenFile],
+        chosen: Sequence[np.ndarray],
+        tokenizer: TextTokenizer,
+        *,
+        length: int,
+        max_rows: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._corpus = Corpus(files, chosen)
+        self._rows = block_rows(self._corpus, length)
+        if not len(self._rows):
+            raise ValueError(
+                f"{', '.join(file.name for file in files)}: what is held out makes no row of {length:,} tokens and one "
+                "to tell; hold out more, or leave validation.as_stream out."
+            )
+        num_lanes = min(_NUM_LANES, len(self._rows))
+        self._stretch = len(self._rows) // num_lanes
+        self._num_rounds = min(self._stretch, max((max_rows or len(self._rows)) // num_lanes, 1))
+        self.num_windows = num_lanes * self._num_rounds
+        self._lane_L = np.array_split(np.arange(num_lanes), world_size)[rank]
+
+    def __iter__(self) -> Iterator[Tokens]:
+        lane_L = self._lane_L if len(self._lane_L) else np.array([0])
+        for number in range(self._num_rounds):
+            found = [read_row(self._corpus, self._rows, int(row)) for row in lane_L * self._stretch + number]
+            rows = stacked(found, np.full(len(found), -1), pad=self._tokenizer.pad_id, has_borders=False)
+            rows = replace(rows, resets_R=np.full(len(found), number == 0))
+            yield rows if len(self._lane_L) else rows.masked()

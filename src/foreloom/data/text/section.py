@@ -14,7 +14,7 @@ from foreloom.config.section import section
 from foreloom.data.batch import Find, Problem
 from foreloom.data.text.config import TextConfig, TextValidation
 from foreloom.data.text.dataset import TextDataset, Tokens, full_rows, held_out
-from foreloom.data.text.held_out import HeldOutText
+from foreloom.data.text.held_out import HeldOutStream, HeldOutText
 from foreloom.data.text.token_file import is_made, token_file
 from foreloom.data.text.tokenizer import TextTokenizer, load_tokenizer
 
@@ -53,7 +53,7 @@ class TextData(TextConfig):
 
     def held_out(
         self, validation: TextValidation, dataset: TextDataset, *, micro_batch_size: int, rank: int, world_size: int
-    ) -> HeldOutText | None:
+    ) -> HeldOutText | HeldOutStream | None:
         """The documents that `validation` measures the loss on; None where it measures nothing."""
         if not validation.steps:
             return None
@@ -63,16 +63,11 @@ class TextData(TextConfig):
         else:
             files = list(dataset.files)
             chosen = [np.flatnonzero(held_out(file, self.holdout)) for file in files]
-        return HeldOutText(
-            files,
-            chosen,
-            dataset.tokenizer,
-            length=self.max_seq_length,
-            max_rows=validation.max_windows,
-            micro_batch_size=micro_batch_size,
-            rank=rank,
-            world_size=world_size,
-        )
+        its = {"length": self.max_seq_length, "max_rows": validation.max_windows}
+        ranks = {"rank": rank, "world_size": world_size}
+        if validation.as_stream:
+            return HeldOutStream(files, chosen, dataset.tokenizer, **its, **ranks)
+        return HeldOutText(files, chosen, dataset.tokenizer, **its, **ranks, micro_batch_size=micro_batch_size)
 
     def find_files(self, validation: TextValidation, find: Find) -> tuple[TextData, TextValidation, list[Problem]]:
         """Both sections with the paths of sources and of the tokenizer found."""
@@ -103,6 +98,9 @@ class TextData(TextConfig):
                 "leaves alone, or texts of their own in validation.sources."
             )
             problems.append(Problem("validation.steps", sentence))
+        if validation.as_stream and self.packing != "streams":
+            sentence = "reads as data.packing: streams does in training; set that, or remove it."
+            problems.append(Problem("validation.as_stream", sentence))
         if self.holdout and (validation.sources or not validation.steps):
             why = "validation.sources is what is measured" if validation.sources else "validation.steps is 0"
             problems.append(Problem("data.holdout", f"holds documents out of training for nothing: {why}; remove one."))

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foreloom.models.common.text import NO_TARGET, text_batch
+from foreloom.models.common.text import NO_TARGET, TextOutput, text_batch
 
 
 def recurrent_batch(tokens: Any, device: torch.device) -> dict[str, Tensor]:
@@ -55,10 +55,20 @@ def state_of_rows(
     return {name: torch.where(begins[name], value, carry[name]) for name, value in beginning.items()}
 
 
-def carry_of_rows(
-    after: Mapping[str, Tensor], carry: Mapping[str, Tensor] | None, resets: Tensor | None
-) -> Mapping[str, Tensor]:
-    """What rows leave behind: what comes `after` them, in float32 and without gradients, if they are of streams."""
+def going_on(
+    output: TextOutput,
+    after: Mapping[str, Tensor],
+    labels: Tensor,
+    carry: Mapping[str, Tensor] | None,
+    resets: Tensor | None,
+) -> TextOutput:
+    """The output with what rows of streams leave behind: what comes `after` them, in float32 and without gradients.
+
+    Its tally counts the rows that went on from a carried state, and all rows (that have labels).
+    """
+    counts_R = (labels != NO_TARGET).any(1)
+    carried_R = counts_R & ~resets if carry is not None and resets is not None else torch.zeros_like(counts_R)
+    tally = {**output.tally, "carried_rows": torch.stack([carried_R.sum(), counts_R.sum()]).float()}
     if resets is None and carry is not None:
-        return carry
-    return {name: value.detach().float() for name, value in after.items()}
+        after = carry
+    return output._replace(tally=tally, carry={name: value.detach().float() for name, value in after.items()})

@@ -98,12 +98,15 @@ def head_output(
 
 
 def figures(module: nn.Module, tally: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Perplexity, e to the mean loss of a token; and the loss in bits per byte of text, which models with other
-    tokenizers share."""
+    """Perplexity, e to the mean loss of a token; the loss in bits per byte of text, which models with other tokenizers
+    share; and of recurrent models the share of rows that went on from a carried state: with none, a row has no more
+    context than one of an attention model."""
     loss, count = tally["token_loss"]
     if not count:
         return {}
     named = {"perplexity": float(np.exp(loss / count))}
+    if "carried_rows" in tally:
+        named["state_carried"] = float(tally["carried_rows"][0] / tally["carried_rows"][1])
     if "text_bytes" in tally and (num_bytes := float(tally["text_bytes"][0])):
         named["bits_per_byte"] = float(loss) / math.log(2) / num_bytes
     return named

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foreloom.models.common.dropout import dropout, keep_mask
-from foreloom.models.common.recurrent import carry_of_rows, state_of_rows
+from foreloom.models.common.recurrent import going_on, state_of_rows
 from foreloom.models.common.text import TextOutput, head_output
 from foreloom.models.lstm.architecture import Architecture
 
@@ -113,7 +113,7 @@ class Lstm(nn.Module):
             num_bytes,
             label_smoothing=self.label_smoothing if self.training else 0.0,
         )
-        return output._replace(carry=carry_of_rows(after, carry, resets))
+        return going_on(output, after, labels, carry, resets)
 
     @property
     def head_weight(self) -> Tensor:
