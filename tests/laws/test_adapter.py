@@ -165,6 +165,9 @@ def test_what_fits_nothing_is_told(tiny_chronos2, tmp_path):
     for modules in ((), ("c_attn",)):  # a causal Chronos-T5, as GPT-2, has matrices of a kind of their own
         with pytest.raises(ValueError, match="this model has no matrix that lora fits"):
             attach_adapter(torch.nn.LayerNorm(3), AdapterConfig(kind="lora", modules=modules), hooks, seed=0)
+    causal = registry.get("chronos_t5").config(size="tiny", model_type="causal", d_model=32, num_heads=4, num_layers=1)
+    with pytest.raises(ValueError, match="this model has no matrix that lora fits; training.train_only trains a part"):
+        attach_adapter(registry.get("chronos_t5").build(causal, _Lengths()), CONFIG, hooks, seed=0)
     with pytest.raises(ValueError, match="name the matrices to adapt; the model has none of the usual"):
         attach_adapter(torch.nn.Sequential(torch.nn.Linear(2, 2)), CONFIG, hooks, seed=0)
     with pytest.raises(ValueError, match="no effect with kind: none"):

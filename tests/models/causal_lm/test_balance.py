@@ -52,7 +52,7 @@ def test_the_loss_is_transformers_with_the_published_weight(shape):
     output = model(**its)
     plain = model.eval()(**its)
     count = output.objective.count
-    loss, _ = output.tally["balance_loss"]
+    loss, _ = output.tally["aux_loss"]
     torch.testing.assert_close(loss / count, theirs, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(
         output.objective.sum - plain.objective.sum, weight * theirs * count, rtol=1e-3, atol=1e-4
@@ -60,7 +60,8 @@ def test_the_loss_is_transformers_with_the_published_weight(shape):
     assert output.tally["expert_load"].sum() == 2 * 2 * its["is_text"].sum()
     assert set(plain.tally) == {"token_loss"}, "what is scored is the text"
     figures = FAMILY.experts.figures(model, {name: x.detach().numpy() for name, x in output.tally.items()})
-    assert figures["balance_loss"] == pytest.approx(theirs.item(), rel=1e-5) and 0 < figures["expert_entropy"] < 1
+    assert figures["aux_excess"] == pytest.approx(theirs.item() - 2, abs=1e-4)
+    assert figures["aux_loss"] == pytest.approx(theirs.item(), rel=1e-5) and 0 < figures["expert_entropy"] < 1
     assert set(FAMILY.experts.loads) <= set(output.tally)
 
 
@@ -98,7 +99,7 @@ def test_a_run_says_how_experts_are_used_however_its_batches_are_cut(tmp_path, m
         found.append([event for event in events if event["kind"] == "step"])
     for one, other in zip(*found, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
-        assert one["figures"]["balance_loss"] == pytest.approx(other["figures"]["balance_loss"], rel=1e-5)
+        assert one["figures"]["aux_loss"] == pytest.approx(other["figures"]["aux_loss"], rel=1e-5)
         assert np.array(one["loads"]["expert_load"]).shape == (2, 4)
         np.testing.assert_array_equal(one["loads"]["expert_load"], other["loads"]["expert_load"])
 

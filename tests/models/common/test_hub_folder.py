@@ -160,6 +160,10 @@ def test_ranks_by_module_are_read_as_peft_does_and_never_hang(tmp_path):
     with pytest.raises(ValueError, match=r"block\.1\.\S+ is of rank 2; adapter_config\.json says 8"):
         merged(rank_pattern={r"^encoder.block.1\..*": 8})
     assert merged(rank_pattern={"other": 8}, use_rslora=True) == pytest.approx([4 / 2**0.5] * 2)
+    with pytest.raises(ValueError, match=r"A and B are \(2, 3\) and \(3, 2\), and the base has \(4, 3\)\."):
+        a, b = torch.ones(2, 3), torch.ones(3, 2)
+        adapter = {"base_model.model.q.lora_A.weight": a, "base_model.model.q.lora_B.weight": b}
+        merge_adapter({"q.weight": torch.zeros(4, 3)}, adapter, config, tmp_path)
     for wrong in ("(a+)+", "(a|aa)+b", "a*a*a*b", "[", "", "(?=a)"):
         with pytest.raises(ValueError, match="rank_pattern has .* expected names of modules"):
             merged(rank_pattern={wrong: 8})

@@ -46,5 +46,5 @@ def with_balance(
     num_labels = whole["labels"].float()
     objective = Loss(output.objective.sum + weight * num_labels * loss, output.objective.count)
     entry = Loss(loss * num_labels, output.objective.count).entry
-    tally: dict[str, Any] = {**output.tally, "balance_loss": entry, "expert_load": here["expert_load"]}
+    tally: dict[str, Any] = {**output.tally, "aux_loss": entry, "expert_load": here["expert_load"]}
     return output._replace(loss=objective.mean, objective=objective, tally=tally)

@@ -67,12 +67,14 @@ def needs_survey(module: nn.Module) -> bool:
 
 
 def figures(module: nn.Module, tally: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """See `text.figures`; with experts, `balance_loss`, which is as much as a token has experts where they are used
-    evenly, and how evenly they are."""
+    """See `text.figures`; with experts `aux_loss`, before its weight, `aux_excess`, how far it is above its value at
+    even use, the experts of a token, and how evenly they are used."""
+    assert isinstance(module, CausalLm)
     named = text_figures(module, tally)
     if named and "expert_load" in tally:
-        loss, count = tally["balance_loss"]
-        named |= {"balance_loss": float(loss / count), **load_figures(tally["expert_load"])}
+        loss, count = tally["aux_loss"]
+        mean, top_k = float(loss / count), module.lm.config.get_text_config().num_experts_per_tok
+        named |= {"aux_loss": mean, "aux_excess": mean - top_k, **load_figures(tally["expert_load"])}
     return named
 
 

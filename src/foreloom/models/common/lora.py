@@ -352,7 +352,11 @@ def merge_adapter(
         target = module.removeprefix(_PREFIX)
         weight, b = tensors.get(f"{target}.weight"), adapter.get(f"{module}.lora_B.weight")
         if weight is None or b is None or weight.shape != (len(b), a.shape[1]):
-            raise ValueError(f"{file}: the adapter of {target} does not fit the base model.")
+            its = f"{tuple(a.shape)} and {'missing' if b is None else tuple(b.shape)}"
+            found = "has no such matrix" if weight is None else f"has {tuple(weight.shape)}"
+            raise ValueError(
+                f"{file}: the adapter of {target} does not fit the base model: A and B are {its}, and the base {found}."
+            )
         rank, scale = _of_module(ranks, target), _of_module(alphas, target)
         if not len(a) == b.shape[1] == rank:
             raise ValueError(
