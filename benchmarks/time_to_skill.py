@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from foreloom.evaluation import skill
+from foreloom.evaluation.skill import BASELINE
 from foreloom.report.figures import panel_grid, panel_title
 from foreloom.report.scores import read_scores
 from foreloom.report.style import BLUE, INK, MUTED, ORANGE, save_figure, styled
-from foreloom.report.tables import BASELINE
 
 ROOT = Path(__file__).resolve().parents[1]
 POINTS = ROOT / "benchmarks" / "time_to_skill.csv"

@@ -121,6 +121,8 @@ class Structure(HTMLParser):
             self.open.append(tag)
         if tag == "tr":
             self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
         self.fetched += [value for name, value in attrs if name in ("src", "href")]
 
     def handle_endtag(self, tag):
@@ -128,7 +130,7 @@ class Structure(HTMLParser):
 
     def handle_data(self, data):
         if self.open and self.open[-1] in ("td", "th"):
-            self.rows[-1].append(data)
+            self.rows[-1][-1] += data
 
 
 def test_html_stands_alone(files, tmp_path, capsys):

@@ -168,7 +168,7 @@ class ScoreTable:
 
         def line(row: Sequence[Cell]) -> str:
             cells = [
-                f'<td class="{classes.get(column.is_better(cell), column.kind)}">{escape(cell_text(cell)).replace("_", "_<wbr>")}</td>'
+                f'<td class="{classes.get(column.is_better(cell), column.kind)}">{_breaking(cell_text(cell))}</td>'
                 for column, cell in zip(self.columns, row, strict=True)
             ]
             return f"<tr>{''.join(cells)}</tr>"
@@ -193,6 +193,11 @@ class ScoreTable:
                     is_bold = rows is self.summary or column.is_better(cell)
                     texts.append(bold.format(text) if is_bold and text else text)
                 yield texts
+
+
+def _breaking(text: str) -> str:
+    """HTML that may go on in a new line after the strokes of a name."""
+    return escape(text).replace("_", "_<wbr>")
 
 
 def parse_form(text: str | None) -> Form | None:

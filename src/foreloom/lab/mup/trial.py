@@ -14,7 +14,7 @@ from foreloom.config.loader import Recipe
 from foreloom.data.loader import BatchLoader, StepBatch
 from foreloom.distributed.mesh import ParallelConfig
 from foreloom.distributed.parallelize import ParallelModel, parallelize
-from foreloom.distributed.process import Process, start, stop
+from foreloom.distributed.process import Process, among_ranks, start
 from foreloom.models import registry
 from foreloom.models.common.parametrization import ParametrizationConfig
 from foreloom.models.family import ModelFamily
@@ -173,10 +173,8 @@ def standing(path: Path, overrides: Sequence[str], widths: Sequence[int] | None)
     """A recipe's bench on its device, and the widths to compare: those given, or the base width times 1, 2, 4 and 8."""
     recipe = load(path, overrides)
     base = recipe.sections["parametrization"].base_width or (widths[0] if widths else DEFAULT_BASE)
-    process = start(recipe.sections["training"].device)
-    try:
+    with among_ranks():
+        process = start(recipe.sections["training"].device)
         if process.world_size > 1:
             raise ValueError("foreloom lab mup works in one process; start it without torchrun.")
         yield Bench(recipe, process, default_base=base), list(widths or [base, 2 * base, 4 * base, 8 * base])
-    finally:
-        stop()
