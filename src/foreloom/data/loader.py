@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -146,7 +146,7 @@ class BatchLoader:
             return self.dataset.num_epoch_samples / -(-self._batch_size // num_rows)
         return _count_batches(self.dataset, self.dataset.num_epoch_samples, self._batch_size)
 
-    def __iter__(self) -> Iterator[StepBatch]:
+    def __iter__(self) -> Generator[StepBatch, None, None]:
         batches = self._batches(self._next_sample)
         ahead = ReadAhead(batches, self.num_prefetch) if self.num_prefetch else None
         if ahead is not None:

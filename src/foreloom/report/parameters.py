@@ -79,7 +79,8 @@ def parameters(what: str, overrides: Sequence[str] = ()) -> ScoreTable:
 def size_of_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> ModelSize:
     """The model a recipe would train, at the recipe's lengths. Needs neither its data nor memory for the model."""
     read = run.load(recipe, overrides, need_data=False)
-    family, data, module = registry.get(read.sections["model"].family), run.data_of(read), run.shapes_of(read)
+    family, module = registry.get(read.sections["model"].family), run.shapes_of(read)
+    data: Any = run.data_of(read)
     lengths = (data.max_seq_length, 0) if family.generator else (data.context_length, data.prediction_length)
     return ModelSize(tuple(family.parts(module)), *lengths, family.flops_per_row(module, data))
 

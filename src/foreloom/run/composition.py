@@ -108,14 +108,14 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
     loader = BatchLoader(
         dataset,
         batch_size=training.batch_size,
-        micro_batch_size=training.micro_batch_size,
+        micro_batch_size=training.num_micro_rows,
         num_prefetch=data.num_prefetch,
         **ranks,
     )
     training = training.in_steps(loader.num_epoch_batches)
     learning_rate = functools.partial(optimizer_config.learning_rate_of, num_updates=training.num_steps)
     learning_rate(1)  # a schedule that does not fit is told before any work
-    share = training.micro_batch_size or -(-training.batch_size // process.world_size)
+    share = training.num_micro_rows or -(-training.batch_size // process.world_size)
     held_out = data.held_out(validation, dataset, micro_batch_size=share, **ranks)
     monitor = Monitor(run_dir, training.num_steps, recipe.sections["monitoring"], process.is_main)
     scaled = parametrize(family, model_config, data, recipe.sections["parametrization"], optimizer_config)

@@ -109,7 +109,8 @@ def count_memory(
         optimizer = build_optimizer(
             recipe.sections["optimizer"], parallel.named_parameters(), kinds, max_grad_norm=training.max_grad_norm
         )
-        carry = family.carry and LaneCarry(family.carry(parallel.model, training.batch_size, process.device), process)
+        lanes = family.carry(parallel.model, training.batch_size, process.device) if family.carry else None
+        carry = LaneCarry(lanes, process) if lanes else None
         family = dataclasses.replace(family, batch=lambda *_: labels.inputs(arguments, mode))
         step = OptimizerStep(parallel, family, optimizer, process, Stopwatch(process.device), carry)
         make_moments(optimizer, step.parameters)

@@ -76,6 +76,12 @@ class TrainingConfig:
         return dataclasses.replace(self, micro_batch_size=num_rows, target_memory_usage=TARGET_MEMORY_USAGE)
 
     @property
+    def num_micro_rows(self) -> int:
+        """`micro_batch_size`, where it is a number or `with_micro_batches` has made it one."""
+        assert self.micro_batch_size != "auto"
+        return self.micro_batch_size
+
+    @property
     def num_steps(self) -> int:
         """`steps`, where `in_steps` or the recipe has given them."""
         assert self.steps is not None
