@@ -8,71 +8,68 @@ from types import SimpleNamespace
 import pytest
 from safetensors.torch import load_file
 
-from foreloom.lab.ladder import climb, plan_ladder
-from foreloom.lab.runs import execute, plan
+from foreloom.lab import create_ladder_experiments, gen_experim, runs
+from foreloom.lab.study.execution import execute
+from foreloom.lab.study.experiments import flat
+from foreloom.lab.study.resolve import Planned, resolve
+from foreloom.lab.study.results import read_outcome
+from foreloom.lab.study.table import table_of
 
-RECIPE = f"""
-model:
-  {{family: time_moe, size: test, use_dense: true, horizon_lengths: [8], hidden_size: 16, intermediate_size: 32}}
-data:
-  sources: [{{path: {Path(__file__).resolve().parents[2]}/examples/data/us_births.parquet, holdout: 16}}]
-  context_length: 24
-  prediction_length: 8
-  normalization: zero
-training: {{steps: 3, batch_size: 4, device: cpu, seed: 5}}
-optimizer: {{learning_rate: 0.01, warmup_ratio: 0.3}}
-validation: {{steps: 4}}
-monitoring: {{log_steps: 2, trackers: [none]}}
+TEXT = "The rung of a ladder is the run of its length. "
+RECIPE = """
+model: {family: decoder, size: tiny, d_model: 16, num_layers: 1, num_heads: 2}
+data: {sources: [{path: text.txt}], tokenizer: bytes, max_seq_length: 16, packing: blocks}
+training: {steps: 3, batch_size: 4, device: cpu, seed: 5}
+optimizer: {learning_rate: 0.01, warmup_ratio: 0.3}
+monitoring: {log_steps: 2, trackers: [none]}
 """
-TWELVE = ["training.steps=12", "optimizer.warmup_ratio=0", "optimizer.warmup_steps=2"]
+A_STEP = 4 * 16
 GO_ON = SimpleNamespace(signal_number=0)
 
 
 @pytest.fixture
 def recipe(tmp_path) -> Path:
+    (tmp_path / "text.txt").write_text(TEXT * 40)
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     return tmp_path / "recipe.yaml"
 
 
+def rungs(recipe: Path, lengths: list[int], cooldown: float = 0.25, **overrides) -> list[Planned]:
+    one = gen_experim(16, "a", recipe=str(recipe), depth_rule="fixed", **{"warmup_steps": 2, **overrides})
+    ladder = create_ladder_experiments(one, [A_STEP * length for length in lengths], cooldown=cooldown)
+    return [resolve(*run) for run in flat(ladder, "ladder")]
+
+
 def test_a_rung_is_the_run_of_its_length_bit_for_bit(recipe, tmp_path) -> None:
-    ladder = plan_ladder(recipe, [12, 6], tmp_path / "ladder", cooldown=0.25)
-    assert [(rung.num_steps, rung.num_cooldown, rung.first_cooldown_step) for rung in ladder.rungs] == [
-        (6, 2, 4),
-        (12, 3, 9),
-    ]
-    assert (ladder.num_steps, ladder.num_steps_alone) == (14, 18)
-    outcomes = climb(ladder, tmp_path / "ladder", GO_ON)
-    assert [(one.name, one.status, one.num_steps) for one in outcomes] == [
-        ("rung-6", "finished", 6),
-        ("rung-12", "finished", 12),
+    planned = rungs(recipe, [12, 6])
+    facts = [(one.facts["num_steps"], one.facts["num_cooldown_steps"]) for one in planned]
+    assert facts == [(6, 2), (12, 3)]
+    assert "14 are trained, not 18 (-22%)" in " ".join(table_of(planned, "").notes)
+    assert execute(planned, tmp_path, GO_ON) == 0
+    folder = tmp_path / "ladder"
+    pieces = sorted(one.name.partition("-")[2].partition("-")[2] for one in folder.glob("runs/trunk-*[0-9]"))
+    assert pieces == ["4", "9"] and sorted(one.name for one in folder.glob("*.csv")) == [
+        "a_384_tokens.csv",
+        "a_768_tokens.csv",
     ]
 
-    alone = plan(
-        recipe,
-        [*TWELVE, "optimizer.schedule=wsd", "optimizer.decay_steps=3"],
-        tmp_path / "alone",
-    )
-    (outcome,) = execute([alone], tmp_path, GO_ON)
-    weights = [load_file(run.folder / "checkpoints/final/hf/model.safetensors") for run in (alone, ladder.rungs[1].run)]
+    alone = runs.plan(recipe, planned[1].overrides, tmp_path / "alone")
+    (outcome,) = runs.execute([alone], tmp_path, GO_ON)
+    weights = [load_file(at / "checkpoints/final/hf/model.safetensors")
+               for at in (alone.folder, folder / "runs" / "a_768_tokens")]  # fmt: skip
     assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
-    assert outcome.loss == outcomes[1].loss and outcome.flops == outcomes[1].flops
-
-    again = climb(ladder, tmp_path / "ladder", GO_ON)
-    assert [one.seconds for one in again] == [one.seconds for one in outcomes]  # nothing was trained twice
+    rung = read_outcome(folder, "a_768_tokens")
+    assert rung is not None and (rung.flops, rung.training_loss) == (outcome.flops, outcome.training_loss)
 
 
 @pytest.mark.parametrize(
-    ("lengths", "overrides", "expected"),
+    ("settings", "expected"),
     [
-        ([6, 6], [], r"the rungs \[6, 6\] are to be different"),
-        (
-            [3, 9],
-            ["optimizer.warmup_ratio=0", "optimizer.warmup_steps=3"],
-            "a rung of 3 steps has 1 of cooldown and 3 of",
-        ),
-        ([6], ["validation.patience=2"], "add validation.patience=0"),
+        ({"lengths": [3], "warmup_steps": 3}, "3 steps with 1 of cooldown and 3 of warm-up leave nothing between"),
+        ({"lengths": [9], "warmup_ratio": 0.1, "warmup_steps": 0}, "another warm-up for each; give warmup_steps"),
+        ({"lengths": [9], "cooldown": 1.5}, "cooldown"),
     ],
 )
-def test_ladders_that_cannot_be(recipe, tmp_path, lengths, overrides, expected) -> None:
+def test_ladders_that_cannot_be(recipe, settings, expected) -> None:
     with pytest.raises(ValueError, match=expected):
-        plan_ladder(recipe, lengths, tmp_path, overrides=overrides)
+        rungs(recipe, **settings)

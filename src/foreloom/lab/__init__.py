@@ -11,7 +11,7 @@ from typing import Any
 _PUBLIC = {
     "foreloom.lab.study.experiments": (
         "gen_experim", "gen_lstm_experim", "create_multi_lr_experiments", "create_multi_seed_experiments",
-        "subset_experiments", "NARROW_LR_SWEEP", "WIDE_LR_SWEEP",
+        "create_ladder_experiments", "subset_experiments", "NARROW_LR_SWEEP", "WIDE_LR_SWEEP",
     ),
     "foreloom.lab.labels": ("learning_rate_in",),
     "foreloom.lab.study.study": ("Study", "find_study", "read_study"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from foreloom.files import check_writable
-from foreloom.lab import runs
+from foreloom.lab import ladder, runs
 from foreloom.lab.runs import Outcome, Run, say
 from foreloom.lab.study.locks import Lock, holder_of, locked
 from foreloom.lab.study.resolve import Planned
@@ -97,7 +97,7 @@ def execute(planned: Sequence[Planned], results: Path, stop: StopRequest, *, wai
                 say(f"  is left to {lock}")
                 left.append(one.label)
                 continue
-            outcome = _train(one, run, results, _StopOfEither(stop, lock))
+            outcome = _train(one, run, [other for _, other in todo], results, _StopOfEither(stop, lock))
         if stop.signal_number:
             say("stopped; the same command goes on from here")
             return exit_code(stop.signal_number)
@@ -112,13 +112,14 @@ def execute(planned: Sequence[Planned], results: Path, stop: StopRequest, *, wai
     return 1 if failures else 0
 
 
-def _train(planned: Planned, run: Run, results: Path, stop: Any) -> Outcome:
+def _train(planned: Planned, run: Run, others: Sequence[Run], results: Path, stop: Any) -> Outcome:
     folder = results / planned.folder
     earlier = read_outcome(folder, planned.label)
     if earlier and earlier.status == "failed" and is_diverged(run, earlier):
         say("  has diverged before")
         return earlier
-    outcome, was_there = runs.advance(run, stop, earlier)
+    failure = ladder.climb(run, others, stop) if planned.facts.get("num_cooldown_steps") else None
+    outcome, was_there = (failure, False) if failure else runs.advance(run, stop, earlier)
     if outcome is not earlier or not csv_path(folder, planned.label).is_file():
         write_results(planned, folder, run.folder, outcome)
     if outcome.status == "finished":

@@ -104,6 +104,27 @@ def create_multi_seed_experiments(experiments: Sequence[Experiment], seeds: Sequ
     ]
 
 
+def create_ladder_experiments(
+    experiments: Sequence[Experiment], tokens: Sequence[int], *, cooldown: float = 0.2
+) -> list[Experiment]:
+    """Each run once a length, all of them for little more than the longest costs (`StudySettings.cooldown`). The
+    longest may be held out and predicted: `foreloom lab fit STUDY --hold-out largest`."""
+    return [
+        {
+            "name": experiment["name"],
+            "subexperiments": [
+                {
+                    "label": f"{run['label']}_{count}_tokens",
+                    "overrides": {**run["overrides"], "tokens": count, "cooldown": cooldown},
+                }
+                for run in experiment["subexperiments"]
+                for count in sorted(tokens)
+            ],
+        }
+        for experiment in experiments
+    ]
+
+
 def subset_experiments(experiments: Sequence[Experiment], labels: Collection[str]) -> list[Experiment]:
     """The runs of these labels. ValueError for a label that no run has."""
     known = [run["label"] for experiment in experiments for run in experiment["subexperiments"]]

@@ -98,6 +98,8 @@ def _resolve(folder: str, label: str, overrides: Mapping[str, Any]) -> Planned:
         settings.put("parametrization.kind", "mup" if rules.use_mup else "standard", "use_mup")
     for key, value in asked.items():
         settings.put(key, value, "given")
+    if "optimizer.warmup_steps" in asked and "optimizer.warmup_ratio" not in asked:
+        settings.put("optimizer.warmup_ratio", 0.0, "warmup_steps are given")
     _batch(settings, base, rules)
     rate = settings.values.pop(LEARNING_RATE, None)
     sized = load(base.path, settings.overrides, need_data=False)
@@ -105,7 +107,9 @@ def _resolve(folder: str, label: str, overrides: Mapping[str, Any]) -> Planned:
     if rate is not None:
         _learning_rate(settings, rate, facts_of(sized, rules).get("hidden_dim"), num_parameters)
     _length(settings, sized, rules, num_parameters if rules.n_convention == "total" else num_non_embedding)
-    _watch(settings, sized, settings.values.get("training.steps", sized.sections["training"].steps))
+    steps = settings.values.get("training.steps", sized.sections["training"].steps)
+    _cooldown(settings, sized, rules, steps)
+    _watch(settings, sized, steps)
     final = load(base.path, settings.overrides, need_data=False)
     facts = {"num_parameters": num_parameters, "num_non_embedding": num_non_embedding}
     facts |= facts_of(final, rules)
@@ -225,6 +229,31 @@ def _length(settings: _Settings, recipe: Recipe, rules: StudySettings, num_param
     settings.put("training.steps", steps, f"{math.ceil(tokens):,} tokens ({why}) / {a_step:g} a step")
 
 
+def _cooldown(settings: _Settings, recipe: Recipe, rules: StudySettings, num_steps: int | None) -> None:
+    """The steps of a rung in which its learning rate falls."""
+    if rules.cooldown is None:
+        return
+    optimizer = recipe.sections["optimizer"]
+    if num_steps is None:
+        raise ValueError("cooldown: the length is given in epochs; give tokens, or steps.")
+    if optimizer.warmup_ratio:
+        raise ValueError("cooldown: a share of each length is another warm-up for each; give warmup_steps.")
+    if recipe.sections["validation"].restores:
+        raise ValueError(
+            "cooldown: the recipe ends with its best weights, and a rung with its last; add validation.patience: 0 and "
+            "validation.restore_best: null."
+        )
+    steps = max(round(rules.cooldown * num_steps), 1)
+    if num_steps - steps <= optimizer.warmup_steps:
+        raise ValueError(
+            f"cooldown: {num_steps:,} steps with {steps:,} of cooldown and {optimizer.warmup_steps:,} of warm-up leave "
+            "nothing between; train longer, or warm up for less."
+        )
+    settings.put("optimizer.schedule", "wsd", "cooldown")
+    settings.put("optimizer.decay_ratio", 0.0, "cooldown")
+    settings.put("optimizer.decay_steps", steps, f"cooldown {rules.cooldown:g} of {num_steps:,} steps")
+
+
 def _given(rules: StudySettings) -> set[str]:
     """Names of the rules that are not the default."""
     return {one.name for one in dataclasses.fields(rules) if getattr(rules, one.name) != one.default}
@@ -298,6 +327,7 @@ def facts_of(recipe: Recipe, rules: StudySettings) -> dict[str, Any]:
         "num_steps": training.steps,
         "seed": training.seed,
         "n_convention": rules.n_convention,
+        "num_cooldown_steps": recipe.sections["optimizer"].decay_steps if rules.cooldown else 0,
     }
     if family.scaling is not None and model.pretrained is None:
         values = model.new_values()

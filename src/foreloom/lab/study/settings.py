@@ -51,6 +51,9 @@ class StudySettings:
     """Of a sweep: train on so many tokens only,"""
     token_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     """or on this share of the whole training's, where that is more; never on more than the whole."""
+    cooldown: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of a run in which its learning rate falls (schedule wsd). Runs that differ in nothing but their length then
+    share the steps before, the shortest first; each is bit for bit what it would be alone."""
     gradient_accumulation_steps: _Positive | None = None
     """Forwards of a step on each device. With batch_size: rows of one of them; else the step's rows are divided."""
     use_mup: bool | None = None

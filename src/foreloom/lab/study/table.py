@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from foreloom.lab.ladder import kin, num_trained
 from foreloom.lab.study.execution import Status
 from foreloom.lab.study.resolve import Planned
 from foreloom.lab.study.results import FLOPS_PER_PARAMETER_TOKEN
@@ -37,7 +38,19 @@ def table_of(planned: Sequence[Planned], title: str) -> ScoreTable:
     note = (
         f"N counts {' or '.join(sorted(conventions))} in D / N and 6ND; `Without ends` leaves out embeddings and head."
     )
-    return ScoreTable(columns, rows, [], title, (note,))
+    return ScoreTable(columns, rows, [], title, (note, *_of_ladders(planned)))
+
+
+def _of_ladders(planned: Sequence[Planned]) -> list[str]:
+    """What sharing the steps before cooldowns saves."""
+    rungs = [(one, one.facts["num_steps"], one.facts["num_cooldown_steps"]) for one in planned]
+    rungs = [rung for rung in rungs if rung[2]]
+    if not rungs:
+        return []
+    shared = num_trained([((one.folder, kin(one.recipe, one.overrides)), *length) for one, *length in rungs])
+    alone = sum(steps for _, steps, _ in rungs)
+    saved = f"{shared:,} are trained, not {alone:,} ({shared / alone - 1:.0%})"
+    return [f"Runs with a cooldown share the steps before: {saved}."]
 
 
 def table_of_status(found: Iterable[Status], title: str) -> ScoreTable:
