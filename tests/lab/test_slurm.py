@@ -13,8 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from foreloom.cli import app
-from foreloom.lab.slurm import read_profile, submission
+from foreloom.lab.slurm import submission
 from foreloom.lab.study.study import Study, read_study
+from foreloom.launch.profile import read_profile
 
 DATA = Path(__file__).resolve().parents[2] / "examples" / "data"
 RECIPE = f"""
@@ -76,8 +77,8 @@ def options_of(script: str) -> dict[str, str]:
 
 def test_scripts(study, tmp_path):
     profile = (
-        "{partition: long, account: lab, mem: 32G, time: '24:00:00', cpus_per_process: 4, options: [--exclusive], "
-        "setup: ['module load cuda', 'source env/bin/activate'], command: python -m foreloom, stop_seconds: 90}"
+        "slurm: {partition: long, account: lab, memory: 32G, time: '24:00:00', cpus: 4, directives: [--exclusive], "
+        "setup: ['module load cuda', 'source env/bin/activate'], command: python -m foreloom, save_seconds: 90}"
     )
     jobs = jobs_of(study, profile, num_tasks=50)
     found = options_of(jobs.array)
@@ -91,7 +92,7 @@ def test_scripts(study, tmp_path):
         done = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True)
         assert done.returncode == 0 and not done.stderr
     assert options_of(jobs_of(study).array)["array"] == "0-4%5"  # as many as there are runs
-    assert "gres" not in options_of(jobs_of(study, "gpus_per_process: 0").array)
+    assert "gres" not in options_of(jobs_of(study, "studies: {gpus_per_process: 0}").array)
 
 
 def test_two_gpus_a_run(study):
@@ -116,7 +117,7 @@ def test_every_run_is_trained_once_by_a_scheduler_that_starts_them(study, tmp_pa
     sbatch.write_text(SBATCH)
     sbatch.chmod(sbatch.stat().st_mode | stat.S_IXUSR)
     (tmp_path / "stand_in.py").write_text(STAND_IN)
-    study.with_name("profile.yaml").write_text(f"command: {sys.executable} {tmp_path}/stand_in.py\n")
+    study.with_name("profile.yaml").write_text(f"slurm: {{command: {sys.executable} {tmp_path}/stand_in.py}}\n")
     monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=":")
     monkeypatch.setenv("JOBS", str(jobs))
     monkeypatch.setenv("TRAINED", str(tmp_path / "trained.jsonl"))
@@ -134,7 +135,7 @@ def test_every_run_is_trained_once_by_a_scheduler_that_starts_them(study, tmp_pa
 
 def test_a_task_whose_time_is_up_stops_its_run_and_is_requeued(study, tmp_path):
     """And one that is cancelled is not."""
-    script = jobs_of(study, "{command: bash stand_in.sh}").array.replace(f"cd {Path.cwd()}", f"cd {tmp_path}")
+    script = jobs_of(study, "slurm: {command: bash stand_in.sh}").array.replace(f"cd {Path.cwd()}", f"cd {tmp_path}")
     (tmp_path / "stand_in.sh").write_text(
         "trap 'sleep 0.3; echo saved; exit 143' TERM\necho ready\nfor i in $(seq 200); do sleep 0.05; done\n"
     )
@@ -150,8 +151,10 @@ def test_a_task_whose_time_is_up_stops_its_run_and_is_requeued(study, tmp_path):
 
 
 def test_a_profile_that_is_wrong_and_a_machine_without_slurm(study, tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match=r"profile\.yaml:1: partitoin: unknown setting\. Did you mean partition"):
-        jobs_of(study, "partitoin: x")
+    with pytest.raises(
+        ValueError, match=r"profile\.yaml:1: slurm\.partitoin: unknown setting\. Did you mean partition"
+    ):
+        jobs_of(study, "slurm: {partitoin: x}")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     told = CliRunner().invoke(app, ["lab", "submit", str(study)])

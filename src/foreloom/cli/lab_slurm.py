@@ -33,7 +33,7 @@ def submit(
         typer.Option("--at-once", "-c", min=1, help="Tasks at a time (default: by gpus_at_once of the profile, 8)."),
     ] = None,
     profile: Annotated[
-        Path | None, typer.Option(help="YAML of the cluster: partition, account, mem, time, setup, ...")
+        Path | None, typer.Option(help="YAML of the cluster, as of `foreloom launch`: slurm, studies, environment.")
     ] = None,
     results: ResultsOption = Path("results"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print both scripts, and submit nothing.")] = False,
@@ -41,6 +41,7 @@ def submit(
     """Submit a study to SLURM: an array job that shares its runs out, and the analysis behind it."""
     from foreloom.lab import slurm
     from foreloom.lab.study.study import find_study
+    from foreloom.launch.profile import read_profile
 
     planned = find_study(study, overrides_of(common)).resolve()
     jobs = slurm.submission(
@@ -48,7 +49,7 @@ def submit(
         common or [],
         planned,
         results,
-        slurm.read_profile(profile),
+        read_profile(profile),
         num_tasks=tasks,
         num_at_once=at_once,
     )

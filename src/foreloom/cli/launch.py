@@ -195,7 +195,6 @@ def slurm(
         folder=Path.cwd(),
         code=code,
         port=port or site.port,
-        python=sys.executable,
     )
     if dry_run:
         typer.echo(text, nl=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
 import subprocess
@@ -9,49 +10,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import Field
-
-from foreloom.config.loader import validate
-from foreloom.config.located import Located, RecipeError, read_yaml
-from foreloom.config.section import section
 from foreloom.lab.study.experiments import SWEEP_SUFFIX
 from foreloom.lab.study.resolve import Planned
+from foreloom.launch.profile import Profile
+from foreloom.launch.slurm import SlurmJob, directives
 
-_Positive = Annotated[int, Field(ge=1)]
 LOGS = "slurm"
 """In the folder of results."""
-
-
-@section
-class SlurmProfile:
-    """A cluster and what a task of it gets. Everything that is unset is left to the cluster."""
-
-    gpus_at_once: _Positive = 8
-    """Of all tasks that run at a time, together."""
-    gpus_limit: _Positive | None = None
-    """The most that an account may hold; more asked for is warned of."""
-    gpus_per_process: Annotated[int, Field(ge=0)] = 1
-    """0: none, a CPU cluster."""
-    cpus_per_process: _Positive | None = None
-    """Cores for each training process of a task."""
-    mem: str | None = None
-    """Of a task: 32G."""
-    time: str | None = None
-    """Longest duration of a task, after which it is requeued and goes on: 24:00:00."""
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    options: tuple[str, ...] = ()
-    """More of sbatch's: --exclusive, --mail-type=FAIL."""
-    setup: tuple[str, ...] = ()
-    """Shell lines before foreloom is started: module load cuda, source env/bin/activate."""
-    command: str | None = None
-    """What starts foreloom; unset: the Python that submits."""
-    stop_seconds: _Positive = 180
-    """Before the end of its time a task is told to stop: so long a step, a validation and a checkpoint may take."""
 
 
 @dataclass(frozen=True)
@@ -63,21 +29,12 @@ class Submission:
     warnings: tuple[str, ...] = ()
 
 
-def read_profile(path: Path | None) -> SlurmProfile:
-    """A YAML file of `SlurmProfile`'s settings, or what they are by default. RecipeError tells all that is wrong."""
-    located = read_yaml(path) if path else Located({})
-    profile, problems = validate(SlurmProfile, located.values or {}, located, "")
-    if problems:
-        raise RecipeError(problems)
-    return profile
-
-
 def submission(
     study: str,
     common: Sequence[str],
     planned: Sequence[Planned],
     results: Path,
-    profile: SlurmProfile,
+    profile: Profile,
     *,
     num_tasks: int | None = None,
     num_at_once: int | None = None,
@@ -98,43 +55,31 @@ def submission(
     warnings = []
     if tasks > len(planned):
         warnings.append(f"{tasks} tasks for {len(planned)} runs: {tasks - len(planned)} have nothing to do.")
-    gpus = profile.gpus_per_process * num_processes
-    at_once = min(num_at_once or max(profile.gpus_at_once // max(gpus, 1), 1), tasks)
-    if profile.gpus_limit and at_once * gpus > profile.gpus_limit:
-        warnings.append(f"{at_once} tasks at a time of {gpus} GPUs are {at_once * gpus}, above {profile.gpus_limit}.")
-    elif at_once * gpus > profile.gpus_at_once:
-        warnings.append(f"{at_once} tasks at a time of {gpus} GPUs are {at_once * gpus}, above {profile.gpus_at_once}.")
+    may, job = profile.studies, profile.slurm
+    gpus = may.gpus_per_process * num_processes
+    at_once = min(num_at_once or max(may.gpus_at_once // max(gpus, 1), 1), tasks)
+    if at_once * gpus > (most := may.gpus_limit or may.gpus_at_once):
+        warnings.append(f"{at_once} tasks at a time of {gpus} GPUs are {at_once * gpus}, above {most}.")
     name = f"foreloom-{re.sub(r'[^A-Za-z0-9_.-]', '-', Path(study).name.removesuffix('.yaml'))}"
-    foreloom = profile.command or f"{shlex.quote(sys.executable)} -m foreloom"
+    foreloom = job.command or f"{shlex.quote(sys.executable)} -m foreloom"
     place = ["--results", str(results.absolute())]
     run = f"{foreloom} {shlex.join(['lab', 'run', study, *common, *place])}"
-    head = [
-        f"--job-name={name}",
-        f"--array=0-{tasks - 1}%{at_once}",
-        *([f"--gres=gpu:{gpus}"] if gpus else []),
-        *([f"--cpus-per-task={profile.cpus_per_process * num_processes}"] if profile.cpus_per_process else []),
-        *(f"--{key}={value}" for key in ("mem", "time", "partition", "account", "qos", "constraint")
-          if (value := getattr(profile, key))),
-        f"--output={results.absolute() / LOGS / '%A_%a.log'}",
-        "--open-mode=append",
-        "--requeue",
-        f"--signal=B:USR1@{profile.stop_seconds}",
-        *profile.options,
-    ]  # fmt: skip
-    body = _ARRAY.format(directory=shlex.quote(str(Path.cwd())), setup="\n".join(profile.setup), run=run, tasks=tasks)
+    array = dataclasses.replace(
+        job, nodes=1, gpus=gpus, processes=0, cpus=job.cpus * num_processes, array=f"0-{tasks - 1}%{at_once}"
+    )
+    head = directives(array, name, str(results.absolute() / LOGS / "%A_%a.log"), num_tasks=1, is_shell_told=True)
+    environment = {**profile.environment, **job.environment}
+    setup = [*job.setup, *(f"export {key}={shlex.quote(value)}" for key, value in environment.items())]
+    body = _ARRAY.format(directory=shlex.quote(str(Path.cwd())), setup="\n".join(setup), run=run, tasks=tasks)
     folders = dict.fromkeys(one.folder for one in planned)
     steps = [f"{foreloom} {shlex.join(['lab', 'status', study, *common, *place])}"]
     for folder in folders:
         verb = "lr-fit" if folder.endswith(SWEEP_SUFFIX) else "fit"
         steps.append(f"{foreloom} {shlex.join(['lab', verb, str(results.absolute() / folder)])}")
-    analysis_head = [
-        f"--job-name={name}-analysis",
-        *(f"--{key}={value}" for key in ("partition", "account", "qos") if (value := getattr(profile, key))),
-        f"--output={results.absolute() / LOGS / 'analysis_%j.log'}",
-    ]
-    analysis = _ANALYSIS.format(
-        directory=shlex.quote(str(Path.cwd())), setup="\n".join(profile.setup), steps="\n".join(steps)
-    )
+    light = SlurmJob(partition=job.partition, account=job.account, qos=job.qos, save_seconds=0)
+    log = str(results.absolute() / LOGS / "analysis_%j.log")
+    analysis_head = directives(light, f"{name}-analysis", log, num_tasks=1)
+    analysis = _ANALYSIS.format(directory=shlex.quote(str(Path.cwd())), setup="\n".join(setup), steps="\n".join(steps))
     return Submission(_script(head, body), _script(analysis_head, analysis), tuple(warnings))
 
 
@@ -157,7 +102,7 @@ def _sbatch(script: str, *options: str) -> str:
 
 
 def _script(options: Sequence[str], body: str) -> str:
-    return "\n".join(["#!/bin/bash", *(f"#SBATCH {option}" for option in options), "", body])
+    return "\n".join(["#!/bin/bash", *options, "", body])
 
 
 _ARRAY = """\

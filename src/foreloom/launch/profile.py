@@ -16,6 +16,18 @@ from foreloom.launch.slurm import SlurmJob
 
 
 @section
+class StudiesConfig:
+    """What the studies of the lab may hold of a cluster."""
+
+    gpus_at_once: Annotated[int, Field(ge=1)] = 8
+    """GPUs of all tasks that run at a time, together."""
+    gpus_limit: Annotated[int, Field(ge=1)] | None = None
+    """The most that an account may hold; more asked for is warned of."""
+    gpus_per_process: Annotated[int, Field(ge=0)] = 1
+    """Of each process that trains; 0: none, a CPU cluster."""
+
+
+@section
 class Profile:
     """Machines and how to reach them."""
 
@@ -29,6 +41,8 @@ class Profile:
     """Variables for all ranks (NCCL_SOCKET_IFNAME: eth0)."""
     slurm: SlurmJob = Field(default_factory=SlurmJob)
     """What jobs ask for."""
+    studies: StudiesConfig = Field(default_factory=StudiesConfig)
+    """What the lab's studies may hold."""
 
 
 def read_profile(path: Path | None) -> Profile:

@@ -4,6 +4,7 @@ when it was handed in."""
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -33,8 +34,8 @@ class SlurmJob:
     """Cores of each process; 0: what SLURM gives."""
     memory: str = ""
     """Of each machine (64G); empty: what SLURM gives."""
-    time: str = "24:00:00"
-    """The most it may take, as SLURM writes it: 24:00:00, 2-00:00:00."""
+    time: str = ""
+    """The most it may take, as SLURM writes it: 24:00:00, 2-00:00:00; empty: what SLURM gives."""
     partition: str = ""
     """Empty: the site's default."""
     account: str = ""
@@ -54,6 +55,8 @@ class SlurmJob:
     """Variables for all ranks (NCCL_SOCKET_IFNAME: eth0)."""
     directives: tuple[str, ...] = ()
     """More of what #SBATCH understands: --exclusive, --reservation=x."""
+    command: str = ""
+    """What starts foreloom there; empty: the Python that submits."""
 
     @property
     def num_tasks(self) -> int:
@@ -67,12 +70,13 @@ class SlurmJob:
             )
 
 
-def directives(job: SlurmJob, name: str, log: str) -> list[str]:
-    """The #SBATCH lines of a job; `log` is a file name as SLURM writes it, %j for the job's number."""
+def directives(job: SlurmJob, name: str, log: str, *, num_tasks: int, is_shell_told: bool = False) -> list[str]:
+    """The #SBATCH lines of a job of `num_tasks` processes on each machine; `log` is a file name as SLURM writes it, %j
+    for the job's number. Who is told to save, the shell that runs the text, or the processes that srun starts?"""
     given = {
         "job-name": name,
         "nodes": str(job.nodes),
-        "ntasks-per-node": str(job.num_tasks),
+        "ntasks-per-node": str(num_tasks),
         "gres": f"gpu:{job.gpu_type}:{job.gpus}" if job.gpu_type else f"gpu:{job.gpus}" if job.gpus else "",
         "cpus-per-task": str(job.cpus or ""),
         "mem": job.memory,
@@ -86,8 +90,8 @@ def directives(job: SlurmJob, name: str, log: str) -> list[str]:
     }
     lines = [f"--{key}={value}" for key, value in given.items() if value]
     if job.save_seconds:
-        # Without B: the ranks get the signal, not this shell.
-        lines += ["--requeue", "--open-mode=append", f"--signal=USR1@{job.save_seconds}"]
+        signal = f"{'B:' if is_shell_told else ''}USR1@{job.save_seconds}"
+        lines += ["--requeue", "--open-mode=append", f"--signal={signal}"]
     return [f"#SBATCH {line}" for line in (*lines, *job.directives)]
 
 
@@ -100,16 +104,16 @@ def batch_script(
     folder: Path,
     code: Path | None = None,
     port: int = DEFAULT_PORT,
-    python: str = "python",
+    python: str = sys.executable,
 ) -> str:
     """The text for sbatch: one srun starts all ranks, which SLURM numbers. `folder`: where the verb is run. `code`: a
     folder whose foreloom is run instead of the installed one."""
-    command = shlex.join([python, "-m", "foreloom", *verb])
+    command = f"{job.command or shlex.join([python, '-m', 'foreloom'])} {shlex.join(verb)}"
     exports = {"PYTHONPATH": str(code)} if code else {}
     exports |= job.environment
     lines = [
         "#!/usr/bin/env bash",
-        *directives(job, name, log),
+        *directives(job, name, log, num_tasks=job.num_tasks),
         "",
         "set -u",
         f"cd {shlex.quote(str(folder))} || exit 1",
