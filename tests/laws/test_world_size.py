@@ -71,7 +71,7 @@ def test_one_two_and_four_ranks_train_alike_and_take_over_from_each_other(tmp_pa
     causal_lm, decoder, lstm = (
         causal_lm | shows | {"optimizer": {"epsilon": 1e-6}},
         decoder | shows,
-        lstm | {"validation": shows["validation"] | {"reads": "stream"}},
+        lstm | {"validation": shows["validation"] | {"as_stream": True}},
     )
     train_here(tmp_path / "causal_lm", **causal_lm)
     train_here(tmp_path / "decoder", **decoder)

@@ -34,6 +34,7 @@ class RecordedBatches:
         self.next_sample = 0
 
     num_prefetch = 0
+    accumulates = False
     dataset = SimpleNamespace(statistics=list)
 
     def largest(self) -> Windows:

@@ -69,10 +69,12 @@ def test_of_several_rates_the_best_stands_for_a_size(tmp_path):
     assert "Of 1 sizes with several learning rates the runs with the best one were taken." in points.notes
 
 
-def test_rates_of_unknown_dialects_are_not_guessed(tmp_path):
-    for label in ("a_lr_003", "a_lr_18e2", "a_lr_10em03"):
+def test_rates_are_read_from_labels_in_every_dialect(tmp_path):
+    meant = {"a_lr_003": 0.003, "a_lr_18e2": 0.018, "a_lr_10em03": 0.001, "a_lr_-2.5": 10**-2.5}
+    for label in (*meant, "a_rate_of_3"):
         write_run(tmp_path, label)
-    assert not any("learning_rate" in run.facts for run in read_study(tmp_path).runs)
+    found = {run.label: run.facts.get("learning_rate") for run in read_study(tmp_path).runs}
+    assert found == {**{label: pytest.approx(rate) for label, rate in meant.items()}, "a_rate_of_3": None}
 
 
 def test_sentences(tmp_path):
