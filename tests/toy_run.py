@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -333,14 +334,16 @@ def launch(world_size: int, runs: Sequence[Mapping[str, Any]], timeout_seconds: 
         port = probe.getsockname()[1]
     ranks = [start_rank(runs, rank=rank, world_size=world_size, port=port) for rank in range(world_size)]
     deadline = time.monotonic() + timeout_seconds + 10 * len(runs)
-    try:
-        while any(rank.poll() is None for rank in ranks) and not any(rank.poll() for rank in ranks):
-            assert time.monotonic() < deadline, f"still running after {timeout_seconds} s"
-            time.sleep(0.05)
-    finally:
-        for rank in ranks:
-            rank.kill()
-        outputs = [rank.communicate()[0] for rank in ranks]
+    with ThreadPoolExecutor() as pool:
+        told = [pool.submit(rank.communicate) for rank in ranks]  # a rank whose pipe is full would wait for ever
+        try:
+            while any(rank.poll() is None for rank in ranks) and not any(rank.poll() for rank in ranks):
+                assert time.monotonic() < deadline, f"still running after {timeout_seconds} s"
+                time.sleep(0.05)
+        finally:
+            for rank in ranks:
+                rank.kill()
+    outputs = [one.result()[0] for one in told]
     failed = {number: outputs[number] for number, rank in enumerate(ranks) if rank.returncode}
     assert not failed, failed
 
