@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
+from foreloom import run
+from foreloom.cli import app
 from foreloom.config.loader import Recipe
 from foreloom.config.shipped import find_recipe
 from foreloom.distributed.parallelize import parallelize
 from foreloom.distributed.process import Process
 from foreloom.models import registry
 from foreloom.models.common.cpu import standing_for_accelerator
-from foreloom.run.memory import count_memory, exact_split, most_rows
+from foreloom.run.explain import explain
+from foreloom.run.memory import count_memory, exact_split, fitting, most_rows
 from foreloom.run.recipe import data_of, load
 
 CPU = torch.device("cpu")
@@ -29,6 +35,8 @@ CASES = {
     "bolt": ("chronos-bolt-tiny", "model.d_model=64", "model.d_kv=16", "model.d_ff=256", "model.num_layers=2"),
     "mixture by series": ("chronos-t5-tiny-moe-sample", "model.d_model=64", "model.d_kv=16", "model.d_ff=128", *SMALL),
     "mixture by step": TIME_MOE,
+    "recurrent, streams": ("lstm-tiny", "data.max_seq_length=32"),
+    "decoder": ("decoder-tiny", "data.max_seq_length=32"),
     "language model": ("tiny-lm", "data.max_seq_length=48"),
     "large vocabulary": ("decoder-tiny", "data.max_seq_length=32", "data.tokenizer=WORDS", "data.packing=blocks"),
 }
@@ -105,6 +113,24 @@ def test_the_count_is_what_a_real_forward_keeps(case: str, device: Any, words: s
     assert (use.terms["gathered"], use.strategy) == (0, "ddp")
 
 
+def test_ranks_keep_gradients_and_fsdp_shares_what_it_can() -> None:
+    recipe = recipe_of(*CASES["deep"], "training.precision=fp32", "training.batch_size=64")
+    shared = recipe_of(*CASES["deep"], "training.precision=fp32", "parallel.strategy=fsdp")
+    largest = data_of(recipe).full_rows
+    alone = count_memory(recipe, largest, 6, device="cuda")
+    ddp = count_memory(recipe, largest, 6, device="cuda", world_size=4)
+    fsdp = count_memory(shared, largest, 6, device="cuda", world_size=4)
+    weights = alone.terms["weights"]
+    assert ddp.terms["weights"] == ddp.terms["gradients"] == weights > alone.terms["gradients"]
+    assert ddp.terms["optimizer"] == pytest.approx(2 * weights, rel=0.01)  # and a step count a parameter
+    assert fsdp.strategy == "fsdp"
+    for term in ("weights", "gradients", "optimizer"):
+        assert fsdp.terms[term] == pytest.approx(ddp.terms[term] / 4, rel=0.02), term
+    assert 0 < fsdp.terms["gathered"] < weights
+    assert fsdp.terms["activations"] == pytest.approx(ddp.terms["activations"], rel=0.02)
+    assert ddp.kept_bytes == pytest.approx(alone.kept_bytes, rel=0.05)
+
+
 def test_the_most_rows_and_the_exact_split() -> None:
     asked: list[int] = []
 
@@ -127,3 +153,54 @@ def test_the_most_rows_and_the_exact_split() -> None:
         exact_split(100, 8, 10)
     with pytest.raises(ValueError, match=r"nearest that are: 8\."):
         exact_split(3, 8, 10)
+
+
+def test_what_fits_grows_with_the_share_that_may_be_used() -> None:
+    """And the parts of a step are as few and as equal as that allows."""
+    recipe = recipe_of(*CASES["decoder"], "model.num_layers=1", "training.batch_size=50")
+    largest = data_of(recipe).full_rows
+    room = count_memory(recipe, largest, 20, device="cpu", accumulates=True).total
+    found = []
+    for share in (0.8, 1.02, 3.0):
+        with contextlib.suppress(ValueError):
+            rows, use_of = fitting(recipe, largest, int(room * share), device="cpu", world_size=1)
+            assert use_of(rows).total <= room * share
+            found.append(rows)
+    assert found == sorted(found) and found[-2:] == [17, 50]  # 20 would do: three parts of 17 at most, and all at once
+    with pytest.raises(ValueError, match=r"one row takes .* Most of it goes into \w+\. "):
+        fitting(recipe, largest, 1000, device="cpu", world_size=1)
+
+
+def test_a_run_with_auto_chooses_tells_and_comes_to_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = [*CHRONOS2[1:], "model.num_layers=1", "model.dropout_rate=0.0"]
+    small += ["training.steps=2", "training.batch_size=24", "training.device=cpu"]
+    recipe = load(find_recipe("chronos2-test"), small)
+    largest = data_of(recipe).open(42, batch_size=24).largest
+    room = count_memory(recipe, largest, 9, device="cpu", accumulates=True).total
+    monkeypatch.setattr("foreloom.run.memory.device_bytes", lambda *_: room * 2)
+    auto = ["training.micro_batch_size=auto", "training.target_memory_usage=0.5"]
+    plain = run.train("chronos2-test", small, out=tmp_path / "plain")
+    result = run.train("chronos2-test", [*small, *auto], out=tmp_path / "auto")
+    assert result.loss == pytest.approx(plain.loss, rel=1e-5)
+    log = (tmp_path / "auto" / "training.log").read_text()
+    assert "counted," in log and "measured" in log
+    assert "counted," not in (tmp_path / "plain" / "training.log").read_text()
+    with pytest.raises(ValueError, match="micro_batch_size: auto: one row takes"):
+        monkeypatch.setattr("foreloom.run.memory.device_bytes", lambda *_: 1000)
+        run.train("chronos2-test", [*small, *auto], out=tmp_path / "none")
+    with pytest.raises(ValueError, match="target_memory_usage has no effect without micro_batch_size: auto"):
+        load(find_recipe("chronos2-test"), ["training.target_memory_usage=0.5"])
+
+
+def test_explain_memory_for_people_and_programs() -> None:
+    small = [*CHRONOS2[1:], "model.num_layers=1", "training.batch_size=24"]
+    asked = ["lab", "explain-memory", "chronos2-test", *small, "--gpus", "2", "--memory", "1GB"]
+    printed = CliRunner().invoke(app, asked).output
+    assert "2 x cuda, ddp" in printed and "activations" in printed and "gathered" not in printed
+    assert "12 rows x 1 micro-batches x 2 devices = 24 exactly" in printed and "It fits, with" in printed
+    found = json.loads(CliRunner().invoke(app, [*asked, "--json"]).output)
+    assert found["total"] == sum(found["terms"].values()) and found["fits"] == 12
+    tight = explain(load(find_recipe("chronos2-test"), small), num_gpus=1, memory="1MB")
+    assert tight["fits"] is None and any("Nothing fits: one row takes" in one for one in tight["sentences"])
+    with pytest.raises(ValueError, match="memory 'much'"):
+        explain(load(find_recipe("chronos2-test"), small), memory="much")

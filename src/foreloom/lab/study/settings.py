@@ -69,6 +69,7 @@ OWN = tuple(field.name for field in dataclasses.fields(StudySettings))
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "seq_length": ("data.max_seq_length", "data.context_length"),
     "target_effective_batch_size": ("training.batch_size",),
+    "target_gpu_memory_usage": ("training.target_memory_usage",),
     "optimizer": ("optimizer.name",),
     "lr_schedule": ("optimizer.schedule",),
     "warmup_frac": ("optimizer.warmup_ratio",),
