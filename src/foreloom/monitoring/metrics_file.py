@@ -82,6 +82,6 @@ def read_records(run_dir: str | Path) -> Iterator[dict[str, Any]]:
             raise ValueError(f"{path}:{number}: not a record of a run; delete the line to read the rest")
         if record["kind"] == "step" and "samples" in record:
             raise ValueError(
-                f"{path}:{number}: written by an earlier foreloom, which kept other figures; read the run with that one."
+                f"{path}:{number}: written by an earlier foreloom, which kept other figures; read it with that one."
             )
         yield record
