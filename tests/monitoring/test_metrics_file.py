@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 
 import pytest
 
 from foreloom.monitoring.metrics_file import MetricsFile, read_metrics
+from foreloom.monitoring.record import StepRecord
 
 
 def step(number: int, loss: float = 1.0) -> dict:
-    return {"kind": "step", "step": number, "loss": loss}
+    record = StepRecord(number, loss, 1.0, 1e-3, num_rows=16, rows_per_step=16.0, steps_per_second=2.0, seconds=1.0)
+    return {"kind": "step", **asdict(record)}
 
 
 def test_a_broken_last_line_is_skipped_by_readers_and_dropped_by_the_next_session(tmp_path):
@@ -44,7 +47,7 @@ def test_what_a_session_did_after_the_step_that_was_gone_back_to_is_left_out(tmp
         ("validation", 20),
         ("stop", 25),
     ):
-        file.append({"kind": kind, "step": number, "loss": 1.0} | ({"from_step": 0} if kind == "start" else {}))
+        file.append(step(number) | {"kind": kind} | ({"from_step": 0} if kind == "start" else {}))
     file.append({"kind": "start", "step": 10, "from_step": 10})
     assert [record["step"] for record in read_metrics(tmp_path).steps] == [10]
     file.append(step(15))

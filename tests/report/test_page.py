@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from foreloom.evaluation.benchmark import write_record
+from foreloom.monitoring.meters import Meters
 from foreloom.monitoring.monitor import Monitor, MonitoringConfig
 from foreloom.monitoring.record import BenchmarkRecord, StepRecord, ValidationRecord
 from foreloom.report.curves import training_figures
@@ -215,3 +216,18 @@ def test_folders_that_are_no_run_or_are_damaged_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"environment\.json is damaged"):
         write_page(tmp_path)
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_run_of_another_version_is_told(tmp_path):
+    run_for(tmp_path, 10, finish=True)
+    metrics = tmp_path / "metrics.jsonl"
+    now = metrics.read_text(encoding="utf-8")
+    health = {"kind": "health", "level": "info", "sentence": "", "step": 10, "time": "2026-11-26", "total_steps": 40}
+    state = Meters().state_dict() | {"last": {"step": 10, "num_samples": 160}}
+    for old, sentence in (
+        (now.replace('"num_rows"', '"num_samples"'), "step 10 has no 'num_rows'"),
+        (f"{now}{json.dumps(health | {'meters': state})}\n", "health reports hold something else"),
+    ):
+        metrics.write_text(old, encoding="utf-8")
+        with pytest.raises(ValueError, match=f"metrics.jsonl was written by another version of foreloom: .*{sentence}"):
+            write_page(tmp_path)

@@ -6,12 +6,29 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from foreloom.files import strict_json
+from foreloom.monitoring.record import StepRecord
 
 FILE_NAME = "metrics.jsonl"
+_OF_A_STEP = [one.name for one in fields(StepRecord) if one.default is MISSING and one.default_factory is MISSING]
+
+
+class OtherMetricsError(ValueError):
+    """Metrics that another version of foreloom wrote."""
+
+    def __init__(self, run_dir: str | Path, what: str) -> None:
+        super().__init__(run_dir, what)
+
+    def __str__(self) -> str:
+        run_dir, what = self.args
+        return (
+            f"{Path(run_dir) / FILE_NAME} was written by another version of foreloom: {what}. Use the version that "
+            "trained the run, or train it again"
+        )
 
 
 class MetricsFile:
@@ -56,7 +73,8 @@ def read_metrics(run_dir: str | Path) -> Metrics:
 
     What an earlier session logged and said after the step that a later one went on from is left out. A broken last line
     (the run was killed, or is writing it now) is skipped. Raises ValueError naming file and line where another one is
-    not a JSON object, FileNotFoundError where the run has logged nothing.
+    not a JSON object, OtherMetricsError where a step lacks a figure that every step has, FileNotFoundError where the
+    run has logged nothing.
     """
     steps: list[dict[str, Any]] = []
     events: list[dict[str, Any]] = []
@@ -65,6 +83,10 @@ def read_metrics(run_dir: str | Path) -> Metrics:
             steps = [step for step in steps if step["step"] <= record["from_step"]]
             events = [event for event in events if event["step"] <= record["from_step"]]
         (steps if record["kind"] == "step" else events).append(record)
+    for step in steps:
+        lacking = [name for name in _OF_A_STEP if name not in step]
+        if lacking:
+            raise OtherMetricsError(run_dir, f"step {step.get('step', 0):,} has no {lacking[0]!r}")
     return Metrics(steps, events)
 
 

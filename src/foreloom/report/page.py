@@ -11,6 +11,7 @@ from foreloom.files import write_text
 from foreloom.monitoring.console import duration
 from foreloom.monitoring.health import lay_out
 from foreloom.monitoring.meters import Meters
+from foreloom.monitoring.metrics_file import OtherMetricsError
 from foreloom.report.curves import benchmark_figures, training_figures
 from foreloom.report.evaluation_table import table_of
 from foreloom.report.html import document, escape, fact_cards, grid, image, value_text, width_points
@@ -38,7 +39,7 @@ def write_page(run_dir: str | Path, pictures: Sequence[Path] = ()) -> Path:
     """Write `<run_dir>/report.html` from what the run has left so far, whole or not at all; its path is returned.
 
     The page needs nothing outside it. `pictures` (SVG, PNG) are shown before those found in the run folder. Raises
-    ValueError where the folder is not that of a run.
+    ValueError where the folder is not that of a run, or another version of foreloom wrote it.
     """
     run = read_run_folder(run_dir, pictures)
     path = run.path / PAGE_NAME
@@ -153,7 +154,10 @@ def _health(run: RunFolder) -> str:
     if not reports:
         return ""
     meters = Meters()
-    meters.load_state_dict(reports[-1]["meters"])
+    try:
+        meters.load_state_dict(reports[-1]["meters"])
+    except (KeyError, TypeError) as error:
+        raise OtherMetricsError(run.path, f"its health reports hold something else ({error})") from error
     return grid(fact_cards(lay_out(meters, reports[-1]["total_steps"])), "narrow")
 
 

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from foreloom.data.convert import convert
+from foreloom.data.formats import cache
 from foreloom.data.formats.cache import cached
 from foreloom.data.formats.reader import open_source
 from foreloom.data.inspect import inspect
@@ -300,6 +301,21 @@ def test_conversion_happens_once_and_again_when_the_file_changes(tmp_path, cache
     os.utime(path, ns=(1, 1))
     assert values(open_source(path), 0) == [[10, 30]]
     assert len(list(cache_folder.glob("*.arrow"))) == 2
+
+
+def test_a_long_conversion_says_how_far_it_is_where_there_is_no_terminal(tmp_path, monkeypatch, capsys) -> None:
+    seconds = iter(range(0, 10_000, 25))
+    monkeypatch.setattr(cache.time, "monotonic", lambda: next(seconds))
+    path = tmp_path / "a.jsonl"
+    path.write_text("[1.0, 2.0]\n" * 10)
+    open_source(path)
+    assert capsys.readouterr().err == "", "a small file is there at once"
+    monkeypatch.setattr(cache, "SHOWN_FROM_BYTES", 0)
+    path.write_text("[1.0, 2.5]\n" * 10)
+    os.utime(path, ns=(1, 1))
+    open_source(path)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "converting a.jsonl once: 30% of 0 MB" and len(lines) == 3, lines
 
 
 def test_fingerprint_moves_with_the_data_and_changes_with_it(tmp_path, save_to_disk) -> None:

@@ -215,7 +215,8 @@ def test_a_run_that_diverged_is_told_and_not_begun_again(trained, tmp_path, caps
         run.folder.mkdir(parents=True)
         step = {
             "kind": "step", "step": 2, "loss": None, "loss_terms": 8, "learning_rate": 9.0, "flops": 1.0,
-            "seconds": 1.0, "num_non_finite_steps": 2, "learning_rates": {},
+            "seconds": 1.0, "num_non_finite_steps": 2, "learning_rates": {}, "grad_norm": None, "num_rows": 8,
+            "rows_per_step": 4.0, "steps_per_second": 2.0,
         }  # fmt: skip
         (run.folder / "metrics.jsonl").write_text(json.dumps(step) + "\n")
         return Outcome(run.name, "", [], "", "failed", 3, "error: the loss is not finite")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from hashlib import blake2b
@@ -77,21 +78,39 @@ def locked(path: Path) -> Iterator[None]:
 
 
 SHOWN_FROM_BYTES = 64 * 2**20
+LINE_SECONDS = 60.0
 
 
 @contextmanager
 def byte_bar(what: str, num_bytes: int) -> Iterator[Callable[[int], None]]:
-    """Yields advance(num_bytes). Draws on a terminal's stderr only, and only for large inputs."""
-    if num_bytes < SHOWN_FROM_BYTES or not sys.stderr.isatty():
+    """Yields advance(num_bytes), for large inputs: draws a bar on a terminal's stderr, writes a line a minute to
+    another. Not to the log of a run: there may be none yet."""
+    if num_bytes < SHOWN_FROM_BYTES:
         yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    elif not sys.stderr.isatty():
+        yield _lines_of(what, num_bytes)
+    else:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=num_bytes)
-        yield lambda amount: progress.advance(task, amount)
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task(what, total=num_bytes)
+            yield lambda amount: progress.advance(task, amount)
+
+
+def _lines_of(what: str, num_bytes: int) -> Callable[[int], None]:
+    done, next_line = 0, time.monotonic() + LINE_SECONDS
+
+    def advance(amount: int) -> None:
+        nonlocal done, next_line
+        done += amount
+        if time.monotonic() >= next_line:
+            next_line = time.monotonic() + LINE_SECONDS
+            share = min(1.0, done / num_bytes)
+            print(f"{what}: {share:.0%} of {num_bytes / 2**20:,.0f} MB", file=sys.stderr, flush=True)
+
+    return advance
 
 
 def conversion_bar(what: str, num_bytes: int) -> AbstractContextManager[Callable[[int], None]]:
