@@ -254,7 +254,10 @@ def _blame(
     if axis == "depth":
         return "Branches add up: parametrization.depth: completep, or depth-mup, is the rule for that."
     if name == LOGITS or any(row.name == f"{name}.weight" and row.kind is ScaledKind.OUTPUT for row in rows):
-        return "All parameters follow muP: what heads say averages out at first; a higher learning rate shows more."
+        return (
+            "All parameters follow muP: what a head's initial values make of a change falls with the width and may "
+            "hide what it learns, which does not; later steps, more seeds and wider models show more."
+        )
     return "All parameters follow muP: fewer rows, a lower learning rate or a larger base width may be all it needs."
 
 
