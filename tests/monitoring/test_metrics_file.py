@@ -74,9 +74,3 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path, line):
     (tmp_path / "metrics.jsonl").write_text(f"{json.dumps(step(1))}\n{line}\n{json.dumps(step(3))}\n")
     with pytest.raises(ValueError, match=r"metrics\.jsonl:2: not a record"):
         read_metrics(tmp_path)
-
-
-def test_a_run_of_an_earlier_version_is_told_of(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"kind": "step", "step": 1, "samples": 4}\n')
-    with pytest.raises(ValueError, match=r"metrics\.jsonl:1: written by an earlier foreloom"):
-        read_metrics(tmp_path)

@@ -102,8 +102,4 @@ def read_records(run_dir: str | Path) -> Iterator[dict[str, Any]]:
             record = None
         if not isinstance(record, dict) or "kind" not in record:
             raise ValueError(f"{path}:{number}: not a record of a run; delete the line to read the rest")
-        if record["kind"] == "step" and "samples" in record:
-            raise ValueError(
-                f"{path}:{number}: written by an earlier foreloom, which kept other figures; read it with that one."
-            )
         yield record
