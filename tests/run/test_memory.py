@@ -200,7 +200,9 @@ def test_explain_memory_for_people_and_programs() -> None:
     assert "12 rows x 1 micro-batches x 2 devices = 24 exactly" in printed and "It fits, with" in printed
     found = json.loads(CliRunner().invoke(app, [*asked, "--json"]).output)
     assert found["total"] == sum(found["terms"].values()) and found["fits"] == 12
-    tight = explain(load(find_recipe("chronos2-test"), small), num_gpus=1, memory="1MB")
-    assert tight["fits"] is None and any("Nothing fits: one row takes" in one for one in tight["sentences"])
+    tight = CliRunner().invoke(app, ["lab", "explain-memory", "chronos2-test", *small, "--memory", "1MB", "--json"])
+    found = json.loads(tight.output)
+    assert tight.exit_code == 1 and found["fits"] is None
+    assert any("Nothing fits: one row takes" in one for one in found["sentences"])
     with pytest.raises(ValueError, match="memory 'much'"):
         explain(load(find_recipe("chronos2-test"), small), memory="much")

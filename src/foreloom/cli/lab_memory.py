@@ -24,7 +24,7 @@ def explain_memory(
     as_json: JsonOption = False,
 ) -> None:
     """Count the memory of a training step by what it goes into, before anything of it is taken; then the largest
-    micro-batch that fits. Needs neither a GPU nor, for new models, the data."""
+    micro-batch that fits. Needs neither a GPU nor, for new models, the data. Exits with 1 where nothing fits."""
     from foreloom.config.shipped import find_recipe
 
     path = find_recipe(recipe)
@@ -32,10 +32,9 @@ def explain_memory(
     from foreloom.run.explain import explain
 
     found = explain(run.load(path, overrides or [], need_data=False), num_gpus=gpus, memory=memory)
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-        return
-    typer.echo(_table(found))
+    typer.echo(json.dumps(found, indent=2) if as_json else _table(found))
+    if found["device_bytes"] is not None and found["fits"] is None:
+        raise typer.Exit(1)
 
 
 def _table(found: dict[str, Any]) -> str:

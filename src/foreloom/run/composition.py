@@ -26,7 +26,7 @@ from foreloom.monitoring.monitor import Monitor
 from foreloom.run.banner import banner_of, card_of, warn_of_cost
 from foreloom.run.machine import choose_threads, find_machine, ranks_on_machine, use_threads
 from foreloom.run.memory import automatic_micro_batch
-from foreloom.run.parametrize import parametrize
+from foreloom.run.parametrize import Parametrized, parametrize
 from foreloom.run.recipe import choose_trained, config_hash, data_of, found_model, load, write_recipe
 from foreloom.training.config import TrainingConfig, autocast_dtype
 from foreloom.training.optimizer import build_optimizer
@@ -119,11 +119,7 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
     held_out = data.held_out(validation, dataset, micro_batch_size=share, **ranks)
     monitor = Monitor(run_dir, training.num_steps, recipe.sections["monitoring"], process.is_main)
     scaled = parametrize(family, model_config, data, recipe.sections["parametrization"], optimizer_config)
-    model = family.build(scaled.section, data)
-    if model_config.pretrained is None:
-        family.initialize(model, training.seed)
-        scaled.scale(model)
-    choose_trained(model, recipe)
+    model = _model(recipe, family, scaled)
     frozen = None if all(p.requires_grad for p in model.parameters()) else FrozenWeights(model)
     family = _exporting(family, recipe, model, model_config.pretrained)
     benchmark = _benchmark(recipe, run_dir, process)
@@ -173,6 +169,16 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         card=card_of(recipe, run_dir, family, banner),
         on_start=lambda: _record(recipe, run_dir, process),
     )
+
+
+def _model(recipe: Recipe, family: ModelFamily, scaled: Parametrized) -> nn.Module:
+    """With its first values, on the CPU, and what is not to be trained frozen."""
+    model = family.build(scaled.section, data_of(recipe))
+    if recipe.sections["model"].pretrained is None:
+        family.initialize(model, recipe.sections["training"].seed)
+        scaled.scale(model)
+    choose_trained(model, recipe)
+    return model
 
 
 def _exporting(family: ModelFamily, recipe: Recipe, model: nn.Module, folder: str | None) -> ModelFamily:

@@ -97,7 +97,7 @@ def test_what_follows_from_a_width(recipe):
     assert found["training.steps"] == 40 == -(-10_000 // (16 * 16)) and one.facts["planned_tokens"] == 40 * 256
     assert one.reasons["model.num_layers"] == "depth_rule sqrt at width 64"
     assert one.reasons["training.steps"] == "10,000 tokens (tokens) / 256 a step"
-    assert found["validation.steps"] == 2 and found["monitoring.log_steps"] == 1
+    assert found["validation.steps"] == 10 and found["monitoring.log_steps"] == 1
     assert one.facts["hidden_dim"] == 64 and one.facts["num_parameters"] > one.facts["num_non_embedding"] > 10_000
     by_ratio = resolve("s", "64d", {"recipe": recipe, "hidden_dim": 64, "token_to_param_ratio": 0.5})
     assert by_ratio.facts["num_steps"] == -(-by_ratio.facts["num_parameters"] // (2 * 128))

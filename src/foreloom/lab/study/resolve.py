@@ -29,7 +29,9 @@ HEADS = ("num_heads", "num_attention_heads")
 """What families call their number of heads."""
 MOST_ROWS = 1000
 """Of a CSV, about: longer runs are logged every so many steps."""
-NUM_VALIDATIONS = 20
+FEWEST_VALIDATIONS, MOST_VALIDATIONS = 4, 20
+VALIDATION_SHARE = 0.25
+"""Of a training's compute, the most that its validations take where there is as much held out as they may read."""
 NUM_COUNTED_ROWS = 256
 
 
@@ -310,10 +312,13 @@ def _watch(settings: _Settings, recipe: Recipe, num_steps: int | None) -> None:
         settings.put("validation.prompts", [], "texts are for people who watch one run")
     if "validation.steps" not in settings.values:
         log_steps = settings.values["monitoring.log_steps"]
-        steps = max(num_steps // NUM_VALIDATIONS // log_steps, 1) * log_steps
+        # A row that is validated costs a forward, a third of what one that is trained on costs.
+        affordable = VALIDATION_SHARE * num_steps * recipe.sections["training"].batch_size * 3 / validation.max_windows
+        number = round(min(max(affordable, FEWEST_VALIDATIONS), MOST_VALIDATIONS))
+        steps = max(num_steps // number // log_steps, 1) * log_steps
         asked = dataclasses.replace(validation, steps=steps)
         if not any(one.key == "validation.steps" for one in recipe.sections["data"].contradictions(asked)):
-            settings.put("validation.steps", steps, f"{NUM_VALIDATIONS} times a run")
+            settings.put("validation.steps", steps, f"about {number} times a run")
 
 
 def facts_of(recipe: Recipe, rules: StudySettings) -> dict[str, Any]:

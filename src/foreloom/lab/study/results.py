@@ -15,13 +15,13 @@ from typing import Any
 
 from foreloom.config.loader import flatten, plain, read_recipe
 from foreloom.files import strict_json, write_text
+from foreloom.lab.fit.parametric import FLOPS_PER_PARAMETER_TOKEN
 from foreloom.lab.runs import Outcome
 from foreloom.lab.study.resolve import Planned
 from foreloom.monitoring.metrics_file import FILE_NAME as METRICS_NAME
 from foreloom.monitoring.metrics_file import read_metrics
 from foreloom.run.recipe import SECTIONS
 
-FLOPS_PER_PARAMETER_TOKEN = 6
 COLUMNS = (
     "optimizer_step", "loss", "validation_loss", "tokens_processed", "learning_rate", "theoretical_flops_chinchilla",
     "flops", "seconds",

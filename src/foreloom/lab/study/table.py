@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from foreloom.lab.fit.parametric import FLOPS_PER_PARAMETER_TOKEN
 from foreloom.lab.ladder import kin, num_trained
 from foreloom.lab.study.execution import Status
 from foreloom.lab.study.resolve import Planned
-from foreloom.lab.study.results import FLOPS_PER_PARAMETER_TOKEN
 from foreloom.report.tables import Cell, Column, ScoreTable
 
 
