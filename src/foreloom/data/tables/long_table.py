@@ -314,7 +314,9 @@ def _targets(rows: Rows, used: set[str]) -> tuple[str, ...]:
     if not asked:
         raise ValueError("target is an empty list: name the column to forecast.")
     if asked == (TARGET_NAMES[0],) and find(rows, asked[0]) is None:
-        likely = next((name for name in reversed(rows.names) if name not in used and _has_numbers(rows, name)), "COLUMN")
+        likely = next(
+            (name for name in reversed(rows.names) if name not in used and _has_numbers(rows, name)), "COLUMN"
+        )
         raise ValueError(
             f"{rows.name} has no column {asked[0]!r}. {rows.nearest(asked[0])} Say what is to be forecast, as in "
             f"target={likely!r} (--target {likely})."
