@@ -61,7 +61,7 @@ def gen(
     if table is not None or match_params is not None:
         asked = overrides_of([*([study] if study else []), *(common or [])])
         asked = {"recipe": {"transformer": TRANSFORMER, "lstm": LSTM}.get(arch, arch), **asked}
-        found = _of_widths(table, asked) if table is not None else _of_a_size(match_params, arch, asked)
+        found = _of_widths(table, asked) if table is not None else _of_a_size(str(match_params), arch, asked)
     elif study is None:
         raise ValueError("name a study, or widths: foreloom lab gen --table 32,48,64.")
     else:
