@@ -82,7 +82,7 @@ def test_the_lab_and_the_launchers_know_it(installed, monkeypatch):
         'study: gru\nrecipe: gru.yaml\nsettings: {steps: 3}\ngrid: {hidden_dim: [16, 32]}\nlabel: "{hidden_dim}d"\n'
     )
     assert "--array=0-1" in told("lab", "submit", "study.yaml", "--dry-run")
-    assert "torchrun" in told("launch", "slurm", "--nodes", "2", "--gpus", "1", "--dry-run", "train", "gru.yaml")
+    assert "\nsrun " in told("launch", "slurm", "--nodes", "2", "--gpus", "1", "--dry-run", "train", "gru.yaml")
 
 
 def test_its_tokens_one_by_one_are_those_at_once(installed):
