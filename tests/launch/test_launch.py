@@ -112,7 +112,7 @@ def test_bad_machines_and_profiles(tmp_path) -> None:
         check_hosts([Host(address="10.0.0.1", processes=2), Host(address="10.0.0.2", processes=4)], total=8)
     with pytest.raises(ValueError, match="is 127.0.0.1 here"):
         check_hosts([Host(address="localhost", processes=2), Host(address="b", processes=4)])
-    for text in ("10.0.0.1", "10.0.0.1:", "10.0.0.1:a", ":3"):
+    for text in ("10.0.0.1", "10.0.0.1:", "10.0.0.1:a", ":3", "a b:2"):
         with pytest.raises(ValueError):
             parse_host(text)
     profile = tmp_path / "site.yaml"
@@ -134,6 +134,8 @@ def test_bad_machines_and_profiles(tmp_path) -> None:
         (["local", "--gpus", "0,0", "train", "quickstart"], "write different numbers"),
         (["local", "--gpus", "0,1", "--processes", "3", "train", "quickstart"], "each takes one"),
         (["nodes", "train", "quickstart"], "no machine is named"),
+        (["nodes", "--node", "a:0", "train", "quickstart"], "--node a:0: a needs processes or gpus, one at least"),
+        (["nodes", "--node", "a:1,1", "train", "quickstart"], "--node a:1,1: gpus of a: [1, 1] are to be different"),
         (["nodes", "--node", "10.0.0.1:2", "--this", "1", "train", "quickstart"], "there are 1 machines"),
         (["slurm", "--gpus", "2", "--processes", "4", "--dry-run", "train", "quickstart"], "leave processes out"),
     ],
@@ -141,6 +143,7 @@ def test_bad_machines_and_profiles(tmp_path) -> None:
 def test_bad_input_gets_a_sentence(arguments, expected) -> None:
     result = CliRunner().invoke(app, ["launch", *arguments])
     assert isinstance(result.exception, ValueError) and expected in str(result.exception)
+    assert "validation error" not in str(result.exception)
 
 
 def _environment(tmp_path: Path) -> dict[str, str]:

@@ -165,6 +165,7 @@ def slurm(
 ) -> None:
     """By SLURM: writes a batch job and hands it in. A run that its time ends saves, and is queued again by itself."""
     _check_verb(verb)
+    from foreloom.config.loader import COMMAND_LINE, from_words
     from foreloom.launch.profile import read_profile
     from foreloom.launch.slurm import SlurmJob, batch_script
 
@@ -180,11 +181,12 @@ def slurm(
         "account": account,
         "array": array,
     }
-    job: SlurmJob = dataclasses.replace(
-        site.slurm,
-        environment={**site.environment, **site.slurm.environment},
+    given = {
+        **{field.name: getattr(site.slurm, field.name) for field in dataclasses.fields(site.slurm)},
+        "environment": {**site.environment, **site.slurm.environment},
         **{key: value for key, value in asked.items() if value is not None},
-    )
+    }
+    job = from_words(SlurmJob, given, COMMAND_LINE)
     folder, verb, code = _settle(verb, dry_run=dry_run)
     log = str(folder / "slurm-%j.out") if folder else "slurm-%j.out"
     text = batch_script(

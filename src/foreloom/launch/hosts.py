@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from foreloom.config.loader import from_words
 from foreloom.config.section import section
 
 DEFAULT_PORT = 29500
@@ -50,9 +51,8 @@ def parse_host(text: str) -> Host:
         raise ValueError(
             f"--node {text!r}: write ADDRESS:N for N processes, or ADDRESS:2,3 for the GPUs 2 and 3 of it."
         )
-    if "," not in devices:
-        return Host(address=address, processes=int(devices))
-    return Host(address=address, gpus=tuple(int(one) for one in devices.split(",") if one))
+    gives = {"gpus": [int(one) for one in devices.split(",") if one]} if "," in devices else {"processes": int(devices)}
+    return from_words(Host, {"address": address, **gives}, f"--node {text}")
 
 
 def check_hosts(hosts: Sequence[Host], total: int = 0) -> None:
@@ -123,7 +123,7 @@ def read_hostfile(path: Path) -> Hostfile:
                 f"{path}:{number}: {address} stands in line {line_of[address]} too; give it one line with all slots."
             )
         line_of[address] = number
-        hosts.append(Host(address=address, processes=int(slots)))
+        hosts.append(from_words(Host, {"address": address, "processes": int(slots)}, f"{path}:{number}"))
     if not hosts:
         raise ValueError(f"{path}: names no machine; a line is `host slots=N`.")
     return Hostfile(path, tuple(hosts))
