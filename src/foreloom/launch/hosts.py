@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from foreloom.config.loader import from_words
 from foreloom.config.section import section
+from foreloom.distributed.network import loopback_of
 
 DEFAULT_PORT = 29500
 """torchrun's."""
@@ -74,16 +74,6 @@ def check_hosts(hosts: Sequence[Host], total: int = 0) -> None:
             f"the first machine, {hosts[0].address}, is {loop} here, which every machine has for itself: the others "
             "would look for rank 0 at home. Give the address by which they reach it (`hostname -I` lists them)."
         )
-
-
-def loopback_of(address: str) -> str:
-    """The loopback address that a name stands for on this machine; empty where it stands for none, or is not known
-    here."""
-    try:
-        found = [str(one[4][0]) for one in socket.getaddrinfo(address, None)]
-    except OSError:
-        return ""
-    return next((one for one in found if one.startswith("127.") or one == "::1"), "")
 
 
 @dataclass(frozen=True)
