@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from fake_slurm import PREEMPT, install
 from typer.testing import CliRunner
 
 from foreloom.cli import app
+from foreloom.distributed.network import free_port
 from foreloom.launch.command import local_command, mpirun_command, node_commands
 from foreloom.launch.hosts import Host, check_hosts, parse_host, read_hostfile
 from foreloom.launch.profile import read_profile
@@ -144,6 +146,32 @@ def test_bad_input_gets_a_sentence(arguments, expected) -> None:
     result = CliRunner().invoke(app, ["launch", *arguments])
     assert isinstance(result.exception, ValueError) and expected in str(result.exception)
     assert "validation error" not in str(result.exception)
+
+
+def test_what_this_machine_cannot_do_is_told_before_it_is_tried(monkeypatch, tmp_path) -> None:
+    run = lambda *words: CliRunner().invoke(app, ["launch", *words, "train", "quickstart"])
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        refused = run("nodes", "--node", "10.0.0.1:1", "--node", "10.0.0.2:1", "--this", "0", "--port", port)
+        assert f"at port {port} of this machine, where something listens" in str(refused.exception)
+        found = run("mpirun", "--processes", "2", "--port", port, "--dry-run").output
+        assert "MASTER_PORT=" in found and f"MASTER_PORT={port}" not in found
+        (tmp_path / "hosts").write_text("127.0.0.1 slots=2\n")
+        refused = run("mpirun", "--hostfile", str(tmp_path / "hosts"), "--port", port)
+        assert "something listens already" in str(refused.exception)
+    monkeypatch.setattr("foreloom.cli.launch._num_gpus", lambda: 2)
+    refused = run("nodes", "--node", "10.0.0.1:8", "--this", "0", "--port", str(free_port()))
+    assert "10.0.0.1 is to give 8 GPUs, and torch sees 2 here" in str(refused.exception)
+    assert "torch sees 2 GPUs here" in str(run("local", "--processes", "3").exception)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert run("local", "--gpus", "1", "--dry-run").output.startswith("CUDA_VISIBLE_DEVICES=7 ")
+    profile = tmp_path / "site.yaml"
+    profile.write_text("environment: {NCCL_DEBUG: INFO}\n")
+    assert "NCCL_DEBUG=INFO" in run("local", "--profile", str(profile), "--gpus", "0", "--dry-run").output
+    shown = run("nodes", "--node", "10.0.0.1:1", "--node", "10.0.0.2:1", "--this", "1", "--dry-run").output
+    assert "--node-rank=1" in shown and "#" not in shown
 
 
 def _environment(tmp_path: Path) -> dict[str, str]:
