@@ -50,6 +50,15 @@ def test_contradictions_are_told(environment: dict[str, str], complaint: str) ->
         read_launch(environment)
 
 
+def test_a_rank_that_counts_machines_is_explained() -> None:
+    """As the old Time-MoE launcher and Kubernetes mean RANK and WORLD_SIZE."""
+    launch = read_launch({"RANK": "1", "WORLD_SIZE": "2"} | MASTER)
+    assert not launch.is_local_told and choose_device("auto", launch, has_mps=False, num_cuda=1) == "cuda:0"
+    assert choose_device("cpu", launch, has_mps=False, num_cuda=8) == "cpu"
+    with pytest.raises(ValueError, match=r"the 8 GPUs .* --nnodes=2 --node-rank=1 --nproc-per-node=8 --master-"):
+        choose_device("auto", launch, has_mps=False, num_cuda=8)
+
+
 def test_first_host() -> None:
     assert first_host("gpu[03-05,9],login1") == "gpu03"
     assert first_host("a1,b2") == "a1"

@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import re
+import socket
 import sys
 import time
 import warnings
@@ -19,6 +20,7 @@ from typing import Literal, NoReturn, TypeVar
 import torch
 import torch.distributed as dist
 
+from foreloom.distributed.network import interface_towards, loopback_of, resolve
 from foreloom.distributed.waiting import Watch
 
 T = TypeVar("T")
@@ -64,6 +66,8 @@ class Launch:
     local_rank: int = 0
     address: str = "127.0.0.1"
     port: int = _DEFAULT_PORT
+    is_local_told: bool = True
+    """Is `local_rank` what the launcher says, or assumed?"""
 
 
 def read_launch(environment: Mapping[str, str]) -> Launch:
@@ -85,7 +89,7 @@ def read_launch(environment: Mapping[str, str]) -> Launch:
         if world_size == 1:
             return Launch(launcher, local_rank=local_rank)
         address, port = _meeting_point(environment, launcher, world_size)
-        return Launch(launcher, rank, world_size, local_rank, address, port)
+        return Launch(launcher, rank, world_size, local_rank, address, port, is_local_told=bool(local_name))
     if "RANK" in environment or "WORLD_SIZE" in environment:
         raise ValueError("of RANK and WORLD_SIZE only one is set: set both (torchrun does), or neither")
     return Launch("single process")
@@ -114,6 +118,15 @@ def choose_device(setting: DeviceSetting, launch: Launch, *, has_mps: bool, num_
     if not num_cuda:
         raise ValueError(
             "device cuda was asked for, but torch sees no CUDA device; use auto or cpu, or install a CUDA build"
+        )
+    if launch.launcher == "torchrun" and launch.world_size > 1 and num_cuda > 1 and not launch.is_local_told:
+        raise ValueError(
+            f"RANK={launch.rank} and WORLD_SIZE={launch.world_size} are set without LOCAL_RANK, as where they count "
+            f"machines (Time-MoE's torch_dist_run.py, Kubernetes), and of the {num_cuda} GPUs here this process would "
+            f"take one. Start a rank for each: python -m torch.distributed.run --nnodes={launch.world_size} "
+            f"--node-rank={launch.rank} --nproc-per-node={num_cuda} --master-addr={launch.address} "
+            f"--master-port={launch.port} -m foreloom ... (`foreloom launch nodes` prints it for every machine). Where "
+            "they do count processes, set LOCAL_RANK"
         )
     if launch.local_rank >= num_cuda:
         raise ValueError(
@@ -170,6 +183,7 @@ def start(
     if process.device.type == "cuda":
         torch.cuda.set_device(process.device)
     if launch.world_size > 1 or (group_of_one and launch.launcher != "single process"):
+        _be_found_by_gloo(launch.address)
         meeting = _Meeting.of(launch, timeout_minutes)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if process.device.type == "cuda" else "gloo",
@@ -181,6 +195,16 @@ def start(
         if launch.world_size > 1:
             meeting.watch = Watch(meeting.store, launch.rank, launch.world_size)
     return process
+
+
+def _be_found_by_gloo(address: str) -> None:
+    """gloo tells its peers the address that this machine's name stands for, which on some is the loopback: name the
+    interface that leads to rank 0 instead."""
+    if "GLOO_SOCKET_IFNAME" in os.environ or not (interface := interface_towards(address)):
+        return
+    hostname = socket.gethostname()
+    if loopback_of(hostname) or not resolve(hostname):
+        os.environ["GLOO_SOCKET_IFNAME"] = interface
 
 
 def has_group() -> bool:

@@ -30,16 +30,17 @@ def local_command(
     verb: Sequence[str],
     num_processes: int,
     *,
-    gpus: Sequence[int] = (),
+    gpus: Sequence[int | str] = (),
     threads: int = 0,
     max_restarts: int = 0,
+    environment: Mapping[str, str] | None = None,
     python: str = sys.executable,
 ) -> Command:
     """`verb` (train chronos2-base ...) on this machine: in one process by itself, in several by torchrun, which finds a
-    free port. `gpus`: those that are seen, by number. `threads`: of each process, on the CPU; 0: torchrun's choice.
-    `max_restarts`: times that torchrun starts all ranks anew after one has failed; a training then goes on from its
-    newest checkpoint."""
-    environment, verb = _devices(gpus, threads), _going_on(verb, max_restarts)
+    free port. `gpus`: those that are seen, as CUDA_VISIBLE_DEVICES names them. `threads`: of each process, on the CPU;
+    0: torchrun's choice. `max_restarts`: times that torchrun starts all ranks anew after one has failed; a training
+    then goes on from its newest checkpoint."""
+    environment, verb = {**(environment or {}), **_devices(gpus, threads)}, _going_on(verb, max_restarts)
     if num_processes == 1 and not max_restarts:
         return Command([python, "-m", "foreloom", *verb], environment)
     settings = ["--standalone", f"--nproc-per-node={num_processes}", f"--max-restarts={max_restarts}"]
@@ -109,7 +110,7 @@ def _torchrun(python: str) -> list[str]:
     return [python, "-m", "torch.distributed.run"]
 
 
-def _devices(gpus: Sequence[int], threads: int = 0) -> dict[str, str]:
+def _devices(gpus: Sequence[int | str], threads: int = 0) -> dict[str, str]:
     seen = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))} if gpus else {}
     return {**seen, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
 

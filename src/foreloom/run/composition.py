@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import nn
 
 from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer, check_folder
-from foreloom.config.loader import Recipe
+from foreloom.config.loader import Recipe, flatten, plain
 from foreloom.data.loader import BatchLoader
 from foreloom.distributed.agreement import check_agreement
 from foreloom.distributed.parallelize import parallelize
@@ -97,7 +97,11 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
     model_config, data = found_model(recipe), data_of(recipe)
     family = registry.get(model_config.family)
     optimizer_config, validation = recipe.sections["optimizer"], recipe.sections["validation"]
-    check_agreement({"run folder": str(run_dir.absolute())}, process)
+    check_agreement(
+        {"recipe": config_hash(recipe), "run folder": str(run_dir.absolute())},
+        process,
+        {"recipe": lambda: {key: str(value) for key, value in flatten(plain(recipe.sections)).items()}},
+    )
     from_rank_zero(lambda: check_folder(run_dir), process)
     dataset = data.open(training.seed, batch_size=training.batch_size)
     counted = None
