@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import atexit
 import gc
+import json
 import logging
 import os
 import re
 import signal
 import sys
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -35,6 +37,7 @@ _LAUNCHERS = (
 )
 _DEFAULT_PORT = 29500
 TIMEOUT_MINUTES = 10.0
+_LOOK_SECONDS = 0.05
 _FAREWELL_SECONDS = 1.0
 """Rank 0 may keep the store, which the others ask who tells of an error."""
 _INQUIRY_SECONDS = 10.0
@@ -265,13 +268,33 @@ def leave(code: int) -> NoReturn:
 
 def is_of_peers(error: RuntimeError) -> bool:
     """Is this what torch says where another rank has gone, or does not answer in time?"""
-    has_peers = _Meeting.held is not None
-    return has_peers and (isinstance(error, dist.DistError) or "gloo" in str(error).lower())
+    return isinstance(error, dist.DistError) or (_Meeting.held is not None and "gloo" in str(error).lower())
 
 
 def absent_ranks() -> Absent:
     """Those to blame for the error of peers that this process ends by, as far as is known."""
     return _Meeting.held.absent if _Meeting.held else Absent()
+
+
+def name_of_start(store: dist.Store, rank: int, world_size: int, timeout_seconds: float) -> str:
+    """A name that the ranks of one start have in common, and no other start has. Collective.
+
+    torchrun keeps one store for all of its starts, so what lies there may be of ranks that are gone: addresses, an
+    error already told. Its count of restarts is no name either: each machine has its own. Raises DistStoreError.
+    """
+    mine, deadline = uuid.uuid4().hex, time.monotonic() + timeout_seconds
+    store.set(f"comes/{rank}", mine)
+    while time.monotonic() < deadline:
+        if rank == 0:
+            here = [store.get(f"comes/{one}").decode() for one in range(world_size)]
+            store.set("start", json.dumps(here))
+            if store.check([f"has/{mine}/{one}" for one in range(1, world_size)]):
+                return mine
+        elif (here := json.loads(store.get("start")))[rank : rank + 1] == [mine]:  # so rank 0 is of this start, too
+            store.set(f"has/{here[0]}/{rank}", "")
+            return here[0]
+        time.sleep(_LOOK_SECONDS)
+    raise dist.DistStoreError(f"{'a rank' if rank == 0 else 'rank 0'} has not come within {timeout_seconds:.0f} s")
 
 
 class _Meeting:
@@ -283,7 +306,8 @@ class _Meeting:
         url = "env://" if launch.launcher == "torchrun" else f"tcp://{launch.address}:{launch.port}"
         timeout = timedelta(minutes=timeout_minutes)
         store, self.rank, _ = next(dist.rendezvous(url, launch.rank, launch.world_size, timeout=timeout))
-        self.store = dist.PrefixStore("foreloom", store)
+        name = name_of_start(store, self.rank, launch.world_size, timeout.total_seconds())
+        self.store = dist.PrefixStore(f"foreloom/{name}", store)
         self.num_prepared = 0
         self.watch: Watch | None = None
         self.error: BaseException | None = None

@@ -86,7 +86,8 @@ class Watch(threading.Thread):
         while True:
             faulthandler.dump_traceback_later(_DEAF_SECONDS)
             if self._has_ended.wait(BEAT_SECONDS):
-                return faulthandler.cancel_dump_traceback_later()
+                faulthandler.cancel_dump_traceback_later()
+                return
             number, since = self._number, self.since
             try:
                 if (asked := self._store.add("asked", 0)) > answered:

@@ -44,7 +44,8 @@ def train(
     """Run a recipe to its end, or go on with a run that was stopped (`resume`). Collective under torchrun.
 
     `out` is the run folder (default: `training.output_dir`, else runs/<recipe's name>). A run that torchrun or SLURM
-    has started anew goes on by itself. Raises ValueError with a sentence for whatever the recipe, the data, the folder or the memory do not allow.
+    has started anew goes on by itself. Raises ValueError with a sentence for whatever the recipe, the data, the folder
+    or the memory do not allow.
     """
     try:
         with among_ranks():
@@ -91,8 +92,8 @@ def _in_words(error: RuntimeError | MemoryError) -> str | None:
             late = f"{who} did not come within parallel.timeout_minutes to what others waited for ({first_line})"
             return f"{late}. {again}. Rank {absent.ranks[0]} stands here, innermost call last:\n{absent.stands}"
         return (
-            f"{who or 'another rank'} has gone or does not answer ({first_line}). If it said nothing, it was killed, by "
-            f"the system for want of memory perhaps. {again}"
+            f"{who or 'another rank'} has gone or does not answer ({first_line}). If it said nothing, it was killed, "
+            f"by the system for want of memory perhaps. {again}"
         )
     return None
 
