@@ -1,4 +1,4 @@
-"""What accelerators can do at best: their data sheets, in accelerators.yaml, by name and by what a driver calls them."""
+"""What accelerators can do at best: their data sheets (accelerators.yaml), by name and by what a driver calls them."""
 
 from __future__ import annotations
 
