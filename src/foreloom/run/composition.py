@@ -26,7 +26,7 @@ from foreloom.models.family import ModelFamily, forecaster_of
 from foreloom.monitoring.monitor import Monitor
 from foreloom.run.banner import banner_of, card_of, warn_of_cost
 from foreloom.run.machine import choose_threads, find_machine, ranks_on_machine, use_threads
-from foreloom.run.memory import automatic_micro_batch
+from foreloom.run.micro_batch import automatic_micro_batch
 from foreloom.run.parametrize import Parametrized, parametrize
 from foreloom.run.recipe import choose_trained, config_hash, data_of, found_model, load, write_recipe
 from foreloom.training.config import TrainingConfig, autocast_dtype
