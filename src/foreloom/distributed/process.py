@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal, NoReturn, TypeVar
 
@@ -48,6 +48,8 @@ class Process:
     world_size: int
     local_rank: int
     device: torch.device
+    group: dist.ProcessGroup | None = None
+    """Where it speaks to the other ranks; None: where training does. See `apart`."""
 
     @property
     def is_main(self) -> bool:
@@ -171,16 +173,26 @@ def start(
         torch.cuda.set_device(process.device)
     if launch.world_size > 1 or (group_of_one and launch.launcher != "single process"):
         meeting = _Meeting.of(launch, timeout_minutes)
+        meeting.timeout = timedelta(minutes=timeout_minutes)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if process.device.type == "cuda" else "gloo",
             store=meeting.store,
             rank=launch.rank,
             world_size=launch.world_size,
-            timeout=timedelta(minutes=timeout_minutes),
+            timeout=meeting.timeout,
         )
         if launch.world_size > 1:
             meeting.watch = Watch(meeting.store, launch.rank, launch.world_size)
     return process
+
+
+def apart(process: Process) -> Process:
+    """The same ranks in a group of their own on the hosts, the same one at each call, for a thread beside training:
+    what it has to say does not get between what the others say. Collective."""
+    if process.world_size == 1:
+        return process
+    assert _Meeting.held
+    return replace(process, group=_Meeting.held.group_apart())
 
 
 def has_group() -> bool:
@@ -262,6 +274,8 @@ class _Meeting:
         store, self.rank, _ = next(dist.rendezvous(url, launch.rank, launch.world_size, timeout=timeout))
         self.store = dist.PrefixStore("foreloom", store)
         self.num_prepared = 0
+        self.timeout = timeout
+        self._group_apart: dist.ProcessGroup | None = None
         self.watch: Watch | None = None
         self.error: BaseException | None = None
         """That has broken the group."""
@@ -275,6 +289,14 @@ class _Meeting:
         if _Meeting.held is None:
             _Meeting.held = _Meeting(launch, timeout_minutes)
         return _Meeting.held
+
+    def group_apart(self) -> dist.ProcessGroup:
+        """See `apart`."""
+        if self._group_apart is None:
+            group = dist.new_group(backend="gloo", timeout=self.timeout)
+            assert isinstance(group, dist.ProcessGroup)
+            self._group_apart = group
+        return self._group_apart
 
     def claims_voice(self) -> bool:
         """Is this the first rank to tell of an error? One is followed by others: of ranks that have lost a peer."""
