@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer
+from foreloom.checkpoint.manifest import Manifest
 from foreloom.data.batch import Dataset
 from foreloom.data.config import GroupConfig, SourceConfig
 from foreloom.data.loader import BatchLoader
@@ -257,7 +258,21 @@ def build_trainer(process: Process, run_dir: Path, settings: Mapping[str, Any], 
     )  # fmt: skip
     if "room" in s:
         run_out_of_memory(trainer, **s["room"])
+    if "stuck_save" in s:
+        hold_up(checkpointer, s["stuck_save"])
     return trainer
+
+
+def hold_up(checkpointer: Checkpointer, step: int) -> None:
+    """The disk takes all of a checkpoint but the last, and never answers again."""
+    finish = checkpointer._finish
+
+    def stuck(unfinished: Path, target: Path, manifest: Manifest, step_to_keep: int | None) -> None:
+        while manifest.step == step:
+            time.sleep(60)
+        finish(unfinished, target, manifest, step_to_keep)
+
+    checkpointer._finish = stuck  # type: ignore[method-assign]
 
 
 def run_out_of_memory(trainer: Trainer, *, rows: int, from_step: int, rank: int = 0) -> None:

@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch.distributed as dist
 
-from foreloom.checkpoint.checkpointer import claim
+from foreloom.checkpoint.claim import claim
 from foreloom.distributed.process import Launch, choose_device, first_host, is_restart, name_of_start, read_launch
 
 MASTER = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "1234"}

@@ -16,7 +16,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal, NoReturn, TypeVar
 
@@ -56,6 +56,8 @@ class Process:
     world_size: int
     local_rank: int
     device: torch.device
+    group: dist.ProcessGroup | None = None
+    """Where it speaks to the other ranks; None: where training does. See `apart`."""
 
     @property
     def is_main(self) -> bool:
@@ -206,12 +208,13 @@ def start(
     if launch.world_size > 1 or (group_of_one and launch.launcher != "single process"):
         _be_found_by_gloo(launch.address)
         meeting = _Meeting.of(launch, timeout_minutes)
+        meeting.timeout = timedelta(minutes=timeout_minutes)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if process.device.type == "cuda" else "gloo",
             store=meeting.store,
             rank=launch.rank,
             world_size=launch.world_size,
-            timeout=timedelta(minutes=timeout_minutes),
+            timeout=meeting.timeout,
         )
         if launch.world_size > 1:
             meeting.watch = Watch(meeting.store, launch.rank, launch.world_size)
@@ -226,6 +229,15 @@ def _be_found_by_gloo(address: str) -> None:
     hostname = socket.gethostname()
     if loopback_of(hostname) or not resolve(hostname):
         os.environ["GLOO_SOCKET_IFNAME"] = interface
+
+
+def apart(process: Process) -> Process:
+    """The same ranks in a group of their own on the hosts, the same one at each call, for a thread beside training:
+    what it has to say does not get between what the others say. Collective."""
+    if process.world_size == 1:
+        return process
+    assert _Meeting.held
+    return replace(process, group=_Meeting.held.group_apart())
 
 
 def has_group() -> bool:
@@ -333,6 +345,8 @@ class _Meeting:
         name = name_of_start(store, self.rank, launch.world_size, timeout.total_seconds())
         self.store = dist.PrefixStore(f"foreloom/{name}", store)
         self.num_prepared = 0
+        self.timeout = timeout
+        self._group_apart: dist.ProcessGroup | None = None
         self.watch: Watch | None = None
         self.error: BaseException | None = None
         """That has broken the group."""
@@ -347,6 +361,14 @@ class _Meeting:
         if _Meeting.held is None:
             _Meeting.held = _Meeting(launch, timeout_minutes)
         return _Meeting.held
+
+    def group_apart(self) -> dist.ProcessGroup:
+        """See `apart`."""
+        if self._group_apart is None:
+            group = dist.new_group(backend="gloo", timeout=self.timeout)
+            assert isinstance(group, dist.ProcessGroup)
+            self._group_apart = group
+        return self._group_apart
 
     def fail(self, error: BaseException) -> None:
         """This rank ends by an error. The first to do so speaks, once it knows whom to blame: one error is followed by

@@ -29,8 +29,11 @@ _watch: Watch | None = None
 
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
-    """Surrounds what this rank cannot do without the others. All ranks enter the same ones in the same order."""
-    if _watch is None:
+    """Surrounds what this rank cannot do without the others. All ranks enter the same ones in the same order.
+
+    What a thread beside training waits for holds nothing up, and is not watched.
+    """
+    if _watch is None or threading.current_thread() is not threading.main_thread():
         yield
         return
     _watch.begin(what)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from torch import nn
 
-from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer, check_folder
+from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer
+from foreloom.checkpoint.claim import check_folder
 from foreloom.config.loader import Recipe, flatten, plain
 from foreloom.data.loader import BatchLoader
 from foreloom.distributed.agreement import check_agreement
