@@ -476,7 +476,7 @@ def test_what_the_console_shows_is_no_change_of_a_recipe(foreloom, model):
 
 
 def test_two_runs_at_once_in_one_folder(foreloom):
-    from foreloom.checkpoint.checkpointer import claim
+    from foreloom.checkpoint.claim import claim
 
     with claim(Path("run"), resume=False):
         refused(

@@ -42,7 +42,7 @@ def test_text_of_local_nodes_and_mpirun(tmp_path) -> None:
     assert run(1, gpus=[3]) == "CUDA_VISIBLE_DEVICES=3 python -m foreloom train chronos2-base training.steps=5"
     assert run(2, threads=4, max_restarts=3) == (
         "OMP_NUM_THREADS=4 python -m torch.distributed.run --standalone --nproc-per-node=2 --max-restarts=3 "
-        "-m foreloom train chronos2-base training.steps=5 --resume"
+        "-m foreloom train chronos2-base training.steps=5"
     )
     hosts = [parse_host("10.0.0.1:2,3"), parse_host("10.0.0.2:4"), parse_host("10.0.0.3:1,")]
     check_hosts(hosts, total=7)
@@ -88,7 +88,7 @@ def test_text_of_a_slurm_job(tmp_path) -> None:
     script.write_text(text)
     subprocess.run(["bash", "-n", script], check=True)
     brief = batch_script(["evaluate", "m"], SlurmJob(save_seconds=0), name="e", log="x", folder=Path("/"))
-    assert "requeue" not in brief and "--resume" not in brief and "#SBATCH --ntasks-per-node=1\n" in brief
+    assert "requeue" not in brief and "#SBATCH --ntasks-per-node=1\n" in brief
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def local_command(
     free port. `gpus`: those that are seen, as CUDA_VISIBLE_DEVICES names them. `threads`: of each process, on the CPU;
     0: torchrun's choice. `max_restarts`: times that torchrun starts all ranks anew after one has failed; a training
     then goes on from its newest checkpoint."""
-    environment, verb = {**(environment or {}), **_devices(gpus, threads)}, _going_on(verb, max_restarts)
+    environment = {**(environment or {}), **_devices(gpus, threads)}
     if num_processes == 1 and not max_restarts:
         return Command([python, "-m", "foreloom", *verb], environment)
     settings = ["--standalone", f"--nproc-per-node={num_processes}", f"--max-restarts={max_restarts}"]
@@ -58,7 +58,6 @@ def node_commands(
 ) -> list[Command]:
     """What is to be typed on each machine: torchrun, whose first machine is where ranks meet. Machines may have
     different numbers of processes; ranks are counted in their order. `max_restarts`: see `local_command`."""
-    verb = _going_on(verb, max_restarts)
     return [
         Command(
             [
@@ -100,10 +99,6 @@ def mpirun_command(
     settings = ["-np", str(total), *places, "--map-by", "slot", "--bind-to", "none", *handed_on]
     root = ["--allow-run-as-root"] if is_root else []
     return Command(["mpirun", *root, *settings, python, "-m", "foreloom", *verb])
-
-
-def _going_on(verb: Sequence[str], max_restarts: int) -> list[str]:
-    return [*verb, "--resume"] if max_restarts and verb[0] == "train" and "--resume" not in verb else list(verb)
 
 
 def _torchrun(python: str) -> list[str]:
