@@ -28,7 +28,7 @@ from foreloom.data.formats.writer import write_series
 from foreloom.data.loader import BatchLoader
 from foreloom.data.source import Series
 from foreloom.models import registry
-from foreloom.monitoring.environment import PEAK_FLOPS
+from foreloom.monitoring.environment import peak_flops
 
 MOST_WAIT = 0.02
 SYNTHETIC = ("kernel", "ets", "arma")
@@ -63,7 +63,9 @@ def measure(table: Table, name: str, path: str, asked: Any) -> float:
     model = run.shapes_of(recipe)
     family = registry.get(recipe.sections["model"].family)
     flops = family.flops_per_row(model, data) * training.batch_size / asked.ranks
-    seconds = flops / (PEAK_FLOPS["A100"] * asked.mfu)
+    peak = peak_flops("NVIDIA A100")
+    assert peak is not None
+    seconds = flops / (peak * asked.mfu)
     loader = BatchLoader(
         data.open(training.seed, batch_size=training.batch_size),
         batch_size=training.batch_size,
