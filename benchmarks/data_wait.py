@@ -28,7 +28,7 @@ from foreloom.data.formats.writer import write_series
 from foreloom.data.loader import BatchLoader
 from foreloom.data.source import Series
 from foreloom.models import registry
-from foreloom.monitoring.environment import peak_flops
+from foreloom.monitoring.accelerators import peak_flops
 
 MOST_WAIT = 0.02
 SYNTHETIC = ("kernel", "ets", "arma")

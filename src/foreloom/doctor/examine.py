@@ -18,7 +18,7 @@ from foreloom.doctor import facts, judge
 from foreloom.doctor.finding import Finding, of_machines
 from foreloom.doctor.ranks import check_ranks
 from foreloom.models import registry
-from foreloom.monitoring.environment import peak_flops
+from foreloom.monitoring.accelerators import peak_flops
 from foreloom.run.machine import find_machine, ranks_on_machine
 from foreloom.run.recipe import data_of, load, shapes_of
 
