@@ -21,6 +21,13 @@ MASTER = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "1234"}
             Launch("OpenMPI", 2, 4, 2),
         ),
         ({"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "1"} | MASTER, Launch("PMI", 1, 2, 1, "10.0.0.1", 1234)),
+        # As mpiexec of MPICH 4.0 sets them, and Accelerate, which has torchrun start its processes.
+        ({"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"}, Launch("PMI", 1, 2, 1)),
+        (
+            {"ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_USE_CPU": "true", "RANK": "1", "WORLD_SIZE": "2",
+             "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none"} | MASTER,
+            Launch("torchrun", 1, 2, 1, "10.0.0.1", 1234),
+        ),
         (
             {"SLURM_PROCID": "9", "SLURM_STEP_NUM_TASKS": "16", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "72042",
              "SLURM_STEP_NODELIST": "gpu[07-08]"},

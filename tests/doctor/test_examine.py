@@ -42,6 +42,7 @@ def test_the_doctor_tells_people_and_programs(monkeypatch, tmp_path) -> None:
     rows = {one["name"]: one for one in told["checks"]}
     assert rows["recipe"]["found"].startswith("quickstart: 1,") and rows["loader"]["value"] == 3
     assert rows["threads"]["value"] >= 1 and "force_conservative_cpu" in rows["threads"]["found"]
+    assert rows["data speed"]["value"]["num_rows"] >= 32 and rows["data speed"]["state"] == "ok"
     assert rows["cores"]["value"] >= 1 and "by 2 ranks here" in rows["cores"]["found"]
     assert rows["disk"]["value"]["bytes_per_second"] > 0 and rows["hub"]["state"] == "advice"
     assert "a token is set" in rows["hub"]["found"] and "hf_secret" not in json.dumps(told)

@@ -10,7 +10,7 @@ import torch
 
 from foreloom.distributed.process import Process
 from foreloom.doctor import judge
-from foreloom.doctor.facts import Devices, Disk, Gpu, Hub, Limits, Network, Package, Software
+from foreloom.doctor.facts import Devices, Disk, Gpu, Hub, Limits, Loading, Network, Package, Software
 from foreloom.doctor.finding import Finding, in_words, of_machines, ok, worst
 from foreloom.doctor.judge import Need
 from foreloom.doctor.ranks import (
@@ -156,6 +156,14 @@ def test_cores_memory_and_threads_of_a_recipe() -> None:
     assert states(crowded) | {"shared": "ok", "loader": "ok"} == {
         "cores": "warning", "memory": "warning", "shared": "ok", "threads": "warning", "loader": "ok"
     }  # fmt: skip
+
+
+def test_a_thread_that_cannot_feed_the_device_is_told_with_its_sources() -> None:
+    fast = Loading(1024, 0.05, 0.8, ("synth://kernel",))
+    assert judge.judge_loading(fast).state == judge.judge_loading(replace(fast, step_seconds=None)).state == "ok"
+    slow = judge.judge_loading(replace(fast, cpu_seconds=0.7))
+    assert slow.state == "warning" and "synth://kernel" in slow.found and "data convert" in slow.remedy
+    assert "the device would wait" in judge.judge_loading(replace(fast, cpu_seconds=0.7, synthetic=())).found
 
 
 def test_names_that_others_cannot_use_and_taken_ports() -> None:

@@ -11,17 +11,22 @@ import torch
 
 from foreloom.config.loader import Recipe
 from foreloom.config.located import RecipeError
+from foreloom.data.stream.series import SeriesData
 from foreloom.distributed.process import Launch, among_ranks, prepare, read_launch, start
 from foreloom.distributed.reduce import gather_objects
 from foreloom.doctor import facts, judge
 from foreloom.doctor.finding import Finding, of_machines
 from foreloom.doctor.ranks import check_ranks
+from foreloom.models import registry
+from foreloom.monitoring.accelerators import peak_flops
 from foreloom.run.machine import find_machine, ranks_on_machine
 from foreloom.run.recipe import data_of, load, shapes_of
 
 STAND_IN = "quickstart"
 """The recipe that ranks try where none is given, or its model or data are not there."""
 _TIMEOUT_MINUTES = 2.0
+_USUAL_MFU = 0.4
+"""Of a GPU's peak: what a step is taken to use."""
 
 
 def examine(
@@ -72,6 +77,8 @@ def _here(
         model = f"{path}: {size:,} parameters" if size else f"{path}: begins with {hub_id}"
         rows = [judge.judge_recipe(problems, model)]
     need = _need(recipe, ranks, size)
+    if recipe and size and rows[0].state == "ok" and isinstance(recipe.sections["data"], SeriesData):
+        rows.append(judge.judge_loading(_loading(recipe, max(ranks, read_launch(os.environ).world_size))))
     software, devices = facts.find_software(), facts.find_devices()
     folder = run_dir or Path("runs")
     if recipe and not run_dir:
@@ -107,6 +114,18 @@ def _look_at(recipe: Recipe, path: str, overrides: Sequence[str], hub_id: str) -
         return problems, sum(p.numel() for p in shapes_of(recipe).parameters())
     except ValueError as error:
         return [*problems, str(error)], None
+
+
+def _loading(recipe: Recipe, world_size: int) -> facts.Loading:
+    """Of windows of series; text is cut from one token file, which costs next to nothing."""
+    data, training = data_of(recipe), recipe.sections["training"]
+    seconds = None
+    if torch.cuda.is_available() and training.device in ("auto", "cuda"):
+        peak = peak_flops(torch.cuda.get_device_name())
+        flops = registry.get(recipe.sections["model"].family).flops_per_row(shapes_of(recipe), data)
+        seconds = peak and flops * training.batch_size / world_size / (peak * _USUAL_MFU)
+    dataset = data.open(training.seed, batch_size=training.batch_size)
+    return facts.find_loading(dataset, training.batch_size, world_size, seconds)
 
 
 def _need(recipe: Recipe | None, ranks: int, size: int | None) -> judge.Need:

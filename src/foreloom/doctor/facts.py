@@ -21,6 +21,8 @@ from typing import Any
 
 import torch
 
+from foreloom.data.batch import Dataset
+from foreloom.data.loader import BatchLoader
 from foreloom.distributed.network import interfaces, is_free, resolve
 
 HUB_SECONDS = 5.0
@@ -140,6 +142,19 @@ class Limits:
     """None where there is no limit, or no telling."""
     shared_memory_bytes: int | None
     """Of /dev/shm; None where there is none."""
+
+
+@dataclass(frozen=True)
+class Loading:
+    """What a rank's share of a global batch costs the thread that reads ahead."""
+
+    num_rows: int
+    cpu_seconds: float
+    """Of the thread, whatever else the machine is doing."""
+    step_seconds: float | None
+    """That the device takes for it, as far as its peak is known."""
+    synthetic: tuple[str, ...] = ()
+    """Sources whose series are made as they are read."""
 
 
 def find_software() -> Software:
@@ -290,6 +305,19 @@ def _filesystem(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
         _, place, kind, *_ = line.split(" ")
         kinds[place.replace("\\040", " ")] = kind
     return next((kinds[str(one)] for one in (folder.resolve(), *folder.resolve().parents) if str(one) in kinds), "")
+
+
+def find_loading(dataset: Dataset, batch_size: int, world_size: int, step_seconds: float | None) -> Loading:
+    """Make up to three global batches, as rank 0 of a world would."""
+    loader = BatchLoader(dataset, batch_size=batch_size, world_size=world_size, num_prefetch=0)
+    batch = loader.batch(0)  # opens what is opened once
+    began, cpu, num_made = time.perf_counter(), time.thread_time(), 0
+    while num_made < 3 and time.perf_counter() - began < _MOST_SECONDS:
+        batch = loader.batch(batch.next_sample)
+        num_made += 1
+    synthetic = tuple(one.name for one in dataset.statistics() if not one.num_bytes)
+    rows = sum(one.num_rows for one in batch.micro_batches)
+    return Loading(rows, (time.thread_time() - cpu) / num_made, step_seconds, synthetic)
 
 
 def find_network(port: int) -> Network:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from foreloom.doctor.facts import Devices, Disk, Gpu, Hub, Limits, Network, Package, Software
+from foreloom.doctor.facts import Devices, Disk, Gpu, Hub, Limits, Loading, Network, Package, Software
 from foreloom.doctor.finding import Finding, ok
 from foreloom.monitoring.health import bytes_in_words
 from foreloom.run.machine import Machine, choose_threads
@@ -23,6 +23,8 @@ _LEAST_SHARED = 2**30
 _BUSY_SHARE = 0.1
 """Of a GPU's memory: more of it in use is somebody else's work."""
 _OBJECT_STORES = ("s3fs", "goofys", "gcsfuse", "blobfuse", "mountpoint-s3", "rclone", "geesefs", "ossfs")
+_MOST_LOADING = 0.5
+"""Of a step: the thread that makes batches shares its core with what feeds the device."""
 _INSTALL = "pip install --upgrade '{}'"
 
 
@@ -235,6 +237,25 @@ def _judge_model(hub: Hub) -> Finding:
         return Finding(name, "failure", f"the hub has no {hub.model}", "check model.pretrained")
     remedy = f"accept its terms at {page} and set HF_TOKEN to a token of that account"
     return Finding(name, "failure", f"{hub.model} is gated or private (HTTP {hub.model_status})", remedy)
+
+
+def judge_loading(loading: Loading) -> Finding:
+    """Does one thread make batches faster than the device uses them up?"""
+    name, seconds = "data speed", loading.cpu_seconds
+    found = f"{loading.num_rows:,} rows in {seconds * 1000:,.0f} ms of one thread"
+    value = {"num_rows": loading.num_rows, "cpu_seconds": seconds, "step_seconds": loading.step_seconds}
+    if loading.step_seconds is None:
+        return ok(name, found, value)
+    found += f"; the step takes some {loading.step_seconds * 1000:,.0f} ms"
+    if seconds < _MOST_LOADING * loading.step_seconds:
+        return ok(name, found, value)
+    if loading.synthetic:
+        made = f"{found}; series are made as they are read: {', '.join(loading.synthetic)}"
+        return Finding(
+            name, "warning", made, "write them to a file once (foreloom data convert), train from that", value
+        )
+    remedy = "shorter contexts, or sources on a local disk; the health report tells what is waited for"
+    return Finding(name, "warning", f"{found}: the device would wait", remedy, value)
 
 
 def judge_disk(disk: Disk, need: Need) -> list[Finding]:
