@@ -539,6 +539,8 @@ def test_places_are_tried_before_the_work(foreloom, model, monkeypatch):
 
 def test_reports_want_a_run(foreloom):
     refused(foreloom("report", "nowhere"), "nowhere holds no metrics.jsonl", "folder of a run")
+    for verb in ("fit", "lr-fit", "frontiers", "report"):
+        refused(foreloom("lab", verb, "nowhere"), "nowhere: no such file or folder. Give a CSV of N, D and L")
 
 
 def test_a_traceback_for_those_who_ask(monkeypatch, foreloom):

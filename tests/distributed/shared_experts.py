@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from foreloom.checkpoint.export import whole_state_dict
 from foreloom.distributed.mesh import ParallelConfig
 from foreloom.distributed.parallelize import ParallelModel, parallelize
-from foreloom.distributed.process import Process, start, stop
+from foreloom.distributed.process import Process, among_ranks, start
 from foreloom.distributed.reduce import sum_over_ranks
 from foreloom.models.common.moe import MixtureOfExperts
 from foreloom.models.family import WindowLengths
@@ -73,8 +73,7 @@ def check(parallel: ParallelModel, alone: nn.Module, process: Process) -> None:
     assert not load_LE[:, -1].any() and (load_LE[:, 0] == ROWS * process.world_size * STEPS).all()
 
 
-def main() -> None:
-    process = start("cpu", timeout_minutes=1)
+def main(process: Process) -> None:
     settings = [("ddp", 0, 2), ("fsdp", 0, 2), ("fsdp", 0, 4), ("fsdp", 2, 4), ("ddp", 0, 4)]
     for strategy, replicate, ep in settings[: 2 if process.world_size == 2 else None]:
         alone = model()
@@ -95,8 +94,8 @@ def main() -> None:
         with torch.no_grad(), parallel.answering(process.device):
             for _ in range(num_forecasts):
                 torch.testing.assert_close(parallel.model(rows["input_ids"]).logits, alone(rows["input_ids"]).logits)
-    stop()
 
 
 if __name__ == "__main__":
-    main()
+    with among_ranks():
+        main(start("cpu", timeout_minutes=1))

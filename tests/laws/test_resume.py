@@ -5,27 +5,27 @@ from __future__ import annotations
 import random
 import re
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from forked import Rank
 from toy_run import FAMILIES, losses, start_rank, train_here, weights
 
 
-def kill_after(run: dict, step: int, how: signal.Signals) -> subprocess.Popen[str]:
+def kill_after(run: dict, step: int, how: signal.Signals) -> Rank:
     """Train in a subprocess and send it `how` once `step` is logged."""
     process = start_rank([run])
     log = run["run_dir"] / "metrics.jsonl"
     deadline = time.monotonic() + 150
     while not log.is_file() or f'"step", "step": {step},' not in log.read_text():
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None, process.output()
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.send_signal(how)
-    process.communicate(timeout=150)
+    process.wait(timeout=150)
     return process
 
 

@@ -8,7 +8,9 @@ import os
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
+
+from foreloom.distributed.process import launch_name
 
 LOCK_NAME = ".run.lock"
 _OTHER_FOLDER = "Give another by --out, or training.output_dir in the recipe"
@@ -26,8 +28,8 @@ def check_folder(run_dir: Path) -> None:
 def claim(run_dir: Path, *, resume: bool) -> TextIO:
     """Claim `run_dir` for this process; the claim lasts until the returned file is closed or the process dies.
 
-    Raises ValueError where another process holds it, where it holds an earlier run and `resume` is false, or where it
-    cannot be written.
+    Raises ValueError where another process holds it, where it holds an earlier run, of another launch, and `resume` is
+    false, or where it cannot be written.
     """
     refused = lambda error: ValueError(
         f"the run folder {run_dir} cannot be written ({error.strerror}). {_OTHER_FOLDER}"
@@ -43,10 +45,13 @@ def claim(run_dir: Path, *, resume: bool) -> TextIO:
         holder = _holder(lock)
         lock.close()
         raise ValueError(f"{run_dir} belongs to a run that is still going on{holder}; choose another folder") from None
+    launch = launch_name(os.environ)
+    resume |= bool(launch) and _claim_in(lock).get("launch") == launch
     if not resume and (trace := _earlier_run(run_dir)):
         lock.close()
         raise ValueError(f"{run_dir} holds an earlier run ({trace}); give --resume to go on with it, or another folder")
     claimed = {"host": socket.gethostname(), "pid": os.getpid(), "since": f"{datetime.now(UTC):%Y-%m-%d %H:%M}Z"}
+    claimed |= {"launch": launch} if launch else {}
     try:
         os.truncate(lock.fileno(), 0)
         os.write(lock.fileno(), json.dumps(claimed).encode())
@@ -57,12 +62,18 @@ def claim(run_dir: Path, *, resume: bool) -> TextIO:
 
 
 def _holder(lock: TextIO) -> str:
+    values = _claim_in(lock)
+    return f" (process {values['pid']} on {values['host']} since {values['since']})" if values else ""
+
+
+def _claim_in(lock: TextIO) -> dict[str, Any]:
+    """What the newest process to claim the folder said of itself; empty where it has not yet."""
     lock.seek(0)
     try:
         values = json.load(lock)
-        return f" (process {values['pid']} on {values['host']} since {values['since']})"
-    except (ValueError, KeyError):
-        return ""  # it has just claimed the folder and not yet said who it is
+    except ValueError:
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def _earlier_run(run_dir: Path) -> str:

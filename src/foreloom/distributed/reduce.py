@@ -62,6 +62,6 @@ def max_over_ranks(value: int, process: Process) -> int:
     if process.world_size == 1:
         return value
     shared = torch.tensor(value)
-    with waiting("whether a rank is to stop"):
+    with waiting("a word of every rank"):
         dist.all_reduce(shared, op=dist.ReduceOp.MAX, group=process.group)
     return int(shared)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from foreloom.data.tables.options import TableOptions
+    from foreloom.forecast.cross_validation import CrossValidation
 
 DEFAULT_LEVELS = (0.1, 0.5, 0.9)
 POINT_LEVELS = (0.5,)
@@ -230,6 +231,48 @@ class Model:
                     table.inputs(), length, levels, batch_size, context_length, cross_learning, unrolled_quantiles
                 )
         return table.result(forecasts, levels, len(asked))
+
+    def cross_validation(
+        self,
+        data: Any,
+        prediction_length: int | None = None,
+        windows: int = 3,
+        quantile_levels: Sequence[float] | None = None,
+        *,
+        step: int | None = None,
+        season_length: int | None = None,
+        batch_size: int = 256,
+        context_length: int | None = None,
+        progress: Callable[[str], Progress] | None = None,
+        **table: Any,
+    ) -> CrossValidation:
+        """Forecast the last `windows` windows of every series from what came before each, and score them beside
+        Seasonal Naive: by series, target, window and step of the horizon.
+
+        `data` is a long table (pandas, polars, Arrow) as `predict_df` takes it, or the path of any data set; `table`
+        are those options of `predict_df` that say what a table does not (id_column, target, known_ahead, freq ...).
+        Covariates known ahead are known over each window. Windows lie `step` apart (default: `prediction_length`), the
+        newest ends the series. `quantile_levels` get columns, as in `predict`; scores are of the deciles and of central
+        bands whatever they are. `season_length` is the season of Seasonal Naive and MASE (default: by frequency; 1 for
+        days). ValueError where no series holds a window.
+        """
+        from foreloom.forecast.cross_validation import cross_validate
+        from foreloom.forecast.table import options_of_table, refuse_unknown
+
+        refuse_unknown(table)
+        return cross_validate(
+            self.forecaster,
+            data,
+            options_of_table(table),
+            self._horizon(prediction_length, False),
+            self._levels(quantile_levels),
+            windows=_whole("windows", windows, "windows"),
+            step=None if step is None else _whole("step", step),
+            season_length=None if season_length is None else _whole("season_length", season_length),
+            batch_size=_whole("batch_size", batch_size, "rows"),
+            context_length=None if context_length is None else _whole("context_length", context_length),
+            progress=progress,
+        )
 
     def embed(self, inputs: Any, *, batch_size: int = 256, context_length: int | None = None) -> list[np.ndarray]:
         """Hidden states (rows, tokens, d_model) an input, in the forms `predict` takes, of the newest steps."""

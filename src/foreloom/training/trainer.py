@@ -19,7 +19,7 @@ from foreloom.checkpoint.export import whole_state_dict, write_folder
 from foreloom.checkpoint.manifest import Manifest, OtherVersionError, installed_versions
 from foreloom.data.batch import MicroBatch
 from foreloom.data.loader import BatchLoader, StepBatch
-from foreloom.distributed.agreement import check_agreement, check_disjoint, code_hash
+from foreloom.distributed.agreement import check_agreement, check_disjoint, code_files, code_hash
 from foreloom.distributed.parallelize import ParallelModel
 from foreloom.distributed.process import Process
 from foreloom.distributed.reduce import max_over_ranks
@@ -266,7 +266,7 @@ class Trainer:
     def _check_ranks(self) -> None:
         position = self.loader.state_dict()
         facts = {"code": code_hash(), "recipe": self.config_hash, "data": position["fingerprint"]}
-        check_agreement(facts | {"torch": torch.__version__}, self.process)
+        check_agreement(facts | {"torch": torch.__version__}, self.process, {"code": code_files})
         check_disjoint(self.loader.batch(position["next_sample"]).samples.tolist(), self.process)
 
     def _read_device(self) -> float:
