@@ -210,7 +210,7 @@ def build_trainer(process: Process, run_dir: Path, settings: Mapping[str, Any], 
         save_total_limit=s.get("save_total_limit", 0), max_skipped_steps=s.get("max_skipped_steps", 50),
     )  # fmt: skip
     optimizer = OptimizerConfig(learning_rate=3e-3, warmup_steps=2, schedule="linear", **s.get("optimizer", {}))
-    parallel = ParallelConfig(**{k: s[k] for k in ("strategy", "dp_replicate", "dp_shard") if k in s})
+    parallel = ParallelConfig(**{k: s[k] for k in ("strategy", "dp_replicate", "dp_shard", "ep") if k in s})
     checkpointing = CheckpointConfig(**s.get("checkpoint", {}))
     checkpointer = Checkpointer(
         run_dir, checkpointing, process, save_total_limit=training.save_total_limit, resume=s["resume"]
@@ -344,13 +344,15 @@ def train_here(run_dir: Path, **settings: Any) -> TrainResult:
     return build_trainer(Process(0, 1, 0, torch.device("cpu")), run_dir, settings).train()
 
 
-def launch(world_size: int, runs: Sequence[Mapping[str, Any]], timeout_seconds: float = 180) -> None:
+def launch(
+    world_size: int, runs: Sequence[Mapping[str, Any]], timeout_seconds: float = 180, script: str = __file__
+) -> None:
     """Train `runs` (settings with `run_dir`) one after another on `world_size` gloo ranks; fail if a rank does, or if
-    they take longer than so many seconds and ten more a run."""
+    they take longer than so many seconds and ten more a run. Or do what another `script` does."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    ranks = [start_rank(runs, rank=rank, world_size=world_size, port=port) for rank in range(world_size)]
+    ranks = [start_rank(runs, rank=rank, world_size=world_size, port=port, script=script) for rank in range(world_size)]
     deadline = time.monotonic() + timeout_seconds + 10 * len(runs)
     try:
         while any(rank.poll() is None for rank in ranks) and not any(rank.poll() for rank in ranks):
@@ -363,11 +365,13 @@ def launch(world_size: int, runs: Sequence[Mapping[str, Any]], timeout_seconds: 
     assert not failed, failed
 
 
-def start_rank(runs: Sequence[Mapping[str, Any]], *, rank: int = 0, world_size: int = 1, port: int = 0) -> Rank:
+def start_rank(
+    runs: Sequence[Mapping[str, Any]], *, rank: int = 0, world_size: int = 1, port: int = 0, script: str = __file__
+) -> Rank:
     own = {"RANK": rank, "WORLD_SIZE": world_size, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     environment = os.environ | {name: str(value) for name, value in own.items()} | {"OMP_NUM_THREADS": "1"}
     settings = json.dumps([dict(run, run_dir=str(run["run_dir"])) for run in runs])
-    return Rank(Path(__file__), [settings], environment)
+    return Rank(Path(script), [settings], environment)
 
 
 def losses(run_dir: Path) -> dict[int, float]:

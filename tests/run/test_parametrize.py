@@ -116,7 +116,7 @@ def train(model: nn.Module, names: list[str], scaled: dict[str, Multipliers], op
         fill_missing(parameters)
         sums = torch.stack([output.objective.sum.detach().double(), output.objective.count.double()])
         scales = [scaled[name].gradient for name in names]
-        totals, _ = global_totals(sums, parameters, 1, CPU, Stopwatch(CPU.device), scales=scales)
+        totals, _ = global_totals(sums, parameters, CPU, Stopwatch(CPU.device), scales=scales)
         assert built.update(totals, optimizer.learning_rate) == 1
         found.append(totals[:2])
     return torch.stack(found)

@@ -108,6 +108,11 @@ def count_step(
     is_sharded: bool,
 ) -> Callable[[int], MemoryUse]:
     """What `count_memory` finds, by the number of ranks that share a copy of the model: a step is made once for all."""
+    if recipe.sections["parallel"].ep > 1:
+        raise ValueError(
+            "parallel.ep: memory and time are not counted where ranks share experts. Give training.micro_batch_size a "
+            "number; to plan the run without it, set parallel.ep=1"
+        )
     training = recipe.sections["training"]
     is_bf16 = training.precision == "bf16" or (training.precision == "auto" and device == "cuda")
     dtype = torch.bfloat16 if is_bf16 else None

@@ -103,7 +103,8 @@ class Trainer:
         if family.carry:
             self.carry = LaneCarry(family.carry(parallel.model, config.batch_size, process.device), process)
         self.counted_bytes = counted_bytes
-        restartable = counted_bytes is not None and (process.world_size == 1 or parallel.mesh.strategy == "ddp")
+        is_alone = process.world_size == 1
+        restartable = counted_bytes is not None and (is_alone or not parallel.mesh.meets_in_blocks)
         self.optimizer_step = OptimizerStep(
             parallel, family, optimizer, process, self.interval.stopwatch, self.carry, restartable=restartable
         )
