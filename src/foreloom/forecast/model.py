@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from foreloom.data.tables.options import TableOptions
     from foreloom.evaluation.calibrate import Trial
     from foreloom.forecast.cross_validation import CrossValidation
+    from foreloom.tuning.fit import Fit
 
 DEFAULT_LEVELS = (0.1, 0.5, 0.9)
 POINT_LEVELS = (0.5,)
@@ -338,6 +339,55 @@ class Model:
             )
         self.calibration = trial.calibration
         return trial
+
+    def fit(
+        self,
+        data: Any,
+        prediction_length: int,
+        out: str | Path,
+        *,
+        minutes: float = 10.0,
+        season_length: int | None = None,
+        say: Callable[[str], object] | None = None,
+        **table: Any,
+    ) -> Fit:
+        """Fine-tune on `data`, and keep the result only where it is shown to be better; the answer says which, with the
+        scores of all that was tried. This model stays as it is: `from_pretrained(out)` reads what was kept.
+
+        The last windows of every series are kept from training: of them the older ones choose, the newest have the last
+        word. Whole weights and LoRA are trained at a few learning rates by the family's recipe, each ends early, and
+        weights halfway to the model as it was are tried too. What is surely better than zero-shot where it is chosen
+        (by a bootstrap interval), and better on the last windows, is written to `out`; else the weights as they were.
+        `minutes` bound it all. The same call goes on with what was stopped. `data`, `season_length` and `table` are as
+        in `cross_validation`; `say` is told how it goes. ValueError where no series holds a window, and where `out`
+        holds something else; KeyboardInterrupt where it was stopped.
+        """
+        from foreloom.forecast.cross_validation import opened
+        from foreloom.forecast.table import options_of_table, refuse_unknown
+        from foreloom.tuning.fit import fit
+
+        refuse_unknown(table)
+        if not self.folder:
+            raise ValueError("the model lies in no folder yet: save_pretrained it, and fit what from_pretrained loads.")
+        if self.calibration is not None:
+            raise ValueError(
+                f"{self.folder} is calibrated, which fine-tuning undoes: fit it without its calibration.json, and "
+                "calibrate then."
+            )
+        if minutes <= 0:
+            raise ValueError(f"minutes must be above 0, got {minutes}.")
+        with opened(data, options_of_table(table)) as source:
+            return fit(
+                self.family,
+                self.folder,
+                source,
+                _whole("prediction_length", prediction_length),
+                Path(out),
+                minutes=minutes,
+                device=next(self.module.parameters()).device.type,
+                season_length=0 if season_length is None else _whole("season_length", season_length),
+                say=say or (lambda sentence: None),
+            )
 
     def embed(self, inputs: Any, *, batch_size: int = 256, context_length: int | None = None) -> list[np.ndarray]:
         """Hidden states (rows, tokens, d_model) an input, in the forms `predict` takes, of the newest steps."""
