@@ -49,6 +49,7 @@ def test_one_two_and_four_ranks_train_alike_and_take_over_from_each_other(tmp_pa
         {"family": family, "steps": 6, "save_steps": 3} for family in families
     )
     ddp, fsdp, hsdp = {"strategy": "ddp"}, {"strategy": "fsdp"}, {"strategy": "fsdp", "dp_replicate": 2}
+    behind = {"checkpoint": {"background": True}}
     cut, recompute = {"micro_batch_size": 5}, {"activation_checkpointing": True}
     tokens, recurrent = ({"family": family, "steps": 6, "save_steps": 3} for family in ("toy_tokens", "toy_recurrent"))
     muon = chronos2 | {"optimizer": {"name": "muon"}, "parametrization": {"kind": "mup", "base_width": 16}}
@@ -86,11 +87,11 @@ def test_one_two_and_four_ranks_train_alike_and_take_over_from_each_other(tmp_pa
         decoder | fsdp | cut | recompute | {"run_dir": tmp_path / "decoder-2-fsdp"},
         lstm | ddp | cut | {"run_dir": tmp_path / "lstm-2-ddp"},
         lstm | fsdp | recompute | {"run_dir": tmp_path / "lstm-2-fsdp"},
-        toy | ddp | cut | {"run_dir": tmp_path / "toy-2-ddp"},
+        toy | ddp | cut | behind | {"run_dir": tmp_path / "toy-2-ddp"},
         tokens | fsdp | cut | {"run_dir": tmp_path / "toy_tokens-2-fsdp"},
-        recurrent | ddp | cut | {"run_dir": tmp_path / "toy_recurrent-2-ddp"},
+        recurrent | ddp | cut | behind | {"run_dir": tmp_path / "toy_recurrent-2-ddp"},
         chronos_bolt | fsdp | cut | recompute | {"run_dir": tmp_path / "chronos_bolt-2-fsdp"},
-        chronos2 | fsdp | cut | recompute | {"run_dir": tmp_path / "chronos2-2-fsdp"},
+        chronos2 | fsdp | cut | recompute | behind | {"run_dir": tmp_path / "chronos2-2-fsdp"},
         chronos_t5 | ddp | {"run_dir": tmp_path / "chronos_t5-2-ddp"},
         adapted | fsdp | cut | recompute | {"run_dir": tmp_path / "adapted-2-fsdp"},
         adapted_experts | fsdp | {"run_dir": tmp_path / "adapted_experts-2-fsdp"},
@@ -116,7 +117,7 @@ def test_one_two_and_four_ranks_train_alike_and_take_over_from_each_other(tmp_pa
 
     two_then_four = stopped_at_three(tmp_path / "toy-2-ddp", tmp_path / "toy-2-4")
     four = [
-        toy | hsdp | {"run_dir": two_then_four, "resume": True},
+        toy | hsdp | behind | {"run_dir": two_then_four, "resume": True},
         recurrent | ddp | {"run_dir": streams_on_four, "resume": True},
         chronos2 | ddp | {"run_dir": tmp_path / "chronos2-4-ddp"},
     ]

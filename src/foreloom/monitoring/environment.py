@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import resource
 import shlex
 import subprocess
@@ -19,39 +18,10 @@ import torch
 from foreloom import subnormals
 from foreloom.distributed.process import Launch, read_launch
 from foreloom.files import write_text
+from foreloom.monitoring.accelerators import peak_flops
 
 FILE_NAME = "environment.json"
 PACKAGES = ("foreloom", "torch", "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "transformers")
-PEAK_FLOPS = {
-    "B300": 2.25e15,
-    "GB300": 2.5e15,
-    "B200": 2.25e15,
-    "GB200": 2.5e15,
-    "B100": 1.75e15,
-    "GH200": 989.4e12,
-    "H200 NVL": 835.5e12,
-    "H200": 989.4e12,
-    "H100 NVL": 835.5e12,
-    "H100 PCIe": 756.0e12,
-    "H100": 989.4e12,
-    "A100": 312.0e12,
-    "A40": 149.7e12,
-    "A30": 165.0e12,
-    "A10G": 70.0e12,
-    "A10": 125.0e12,
-    "L40S": 362.1e12,
-    "L40": 181.1e12,
-    "L4": 121.0e12,
-    "RTX A6000": 154.8e12,
-    "RTX 3090": 71.0e12,
-    "RTX 4090": 165.2e12,
-    "RTX 5090": 209.5e12,
-    "MI250X": 191.5e12,  # a card is two devices
-    "MI300X": 1307.4e12,
-    "MI325X": 1307.4e12,
-}
-"""FLOPs a second of dense bf16 matrix products with fp32 sums, from the vendors' data sheets (whose headline figures
-for tensor cores often count 2:4 sparsity, twice as much)."""
 
 
 def environment() -> dict[str, Any]:
@@ -133,19 +103,6 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def peak_flops(device_name: str) -> float | None:
-    """The peak of one device by its name (`NVIDIA H100 80GB HBM3`); None where it is not in the table.
-
-    The longest entry whose words the name holds, so that an H100 NVL is not taken for an H100. Parts of a GPU (MIG) and
-    lesser or larger variants (Laptop, D, Ti) are not in the table.
-    """
-    name = " ".join(re.split(r"[\s\-_]+", device_name.lower()))
-    if re.search(r"\b(mig|laptop|d|ti)\b", name):
-        return None
-    found = [known for known in PEAK_FLOPS if re.search(rf"\b{re.escape(known.lower())}\b", name)]
-    return PEAK_FLOPS[max(found, key=len)] if found else None
 
 
 def utilisation(flops: float, seconds: float, num_devices: int, peak: float) -> float:

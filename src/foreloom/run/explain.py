@@ -12,7 +12,8 @@ from foreloom.config.loader import Recipe
 from foreloom.distributed.process import choose_device, read_launch
 from foreloom.monitoring.health import bytes_in_words
 from foreloom.run.machine import device_bytes, parse_bytes
-from foreloom.run.memory import DeviceType, MemoryUse, count_memory, exact_split, fitting, remedy
+from foreloom.run.memory import DeviceType, MemoryUse, count_memory
+from foreloom.run.micro_batch import exact_split, fitting, remedy
 from foreloom.run.recipe import data_of
 
 

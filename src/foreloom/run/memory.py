@@ -8,7 +8,6 @@ the model, so neither a GPU nor a torch that knows one is needed.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -27,16 +26,13 @@ from foreloom.data.batch import MicroBatch
 from foreloom.distributed.mesh import mesh_shape
 from foreloom.distributed.parallelize import ParallelModel, find_blocks, parallelize
 from foreloom.distributed.process import Process
-from foreloom.distributed.reduce import max_over_ranks
 from foreloom.models import registry
 from foreloom.models.common.count import ParameterKind
 from foreloom.models.common.cpu import standing_for_accelerator
 from foreloom.models.family import ModelFamily
-from foreloom.monitoring.health import bytes_in_words
-from foreloom.run.machine import device_bytes, ranks_on_machine
 from foreloom.run.parametrize import parametrize
-from foreloom.run.recipe import choose_trained, data_of, found_model
-from foreloom.training.optimizer import build_optimizer, make_moments
+from foreloom.run.recipe import choose_trained, data_of, found_model, shapes_of
+from foreloom.training.optimizer import build_optimizer, fill_missing, make_moments
 from foreloom.training.state import LaneCarry
 from foreloom.training.step import OptimizerStep
 from foreloom.training.stopwatch import Stopwatch
@@ -87,6 +83,31 @@ def count_memory(
     them. Conditions on values are taken to hold, and experts to get as many tokens each; FSDP2 is counted by its
     rules: a share of each parameter, and two blocks whole.
     """
+    num_parameters = sum(p.numel() for p in shapes_of(recipe).parameters())
+    shape = mesh_shape(recipe.sections["parallel"], world_size=world_size, num_parameters=num_parameters)
+    use_of = count_step(
+        recipe,
+        largest,
+        num_rows,
+        device=device,
+        accumulates=accumulates,
+        has_peers=world_size > 1,
+        is_sharded=shape.strategy == "fsdp",
+    )
+    return use_of(shape.dp_shard)
+
+
+def count_step(
+    recipe: Recipe,
+    largest: Callable[[int], MicroBatch],
+    num_rows: int,
+    *,
+    device: DeviceType,
+    accumulates: bool,
+    has_peers: bool,
+    is_sharded: bool,
+) -> Callable[[int], MemoryUse]:
+    """What `count_memory` finds, by the number of ranks that share a copy of the model: a step is made once for all."""
     training = recipe.sections["training"]
     is_bf16 = training.precision == "bf16" or (training.precision == "auto" and device == "cuda")
     dtype = torch.bfloat16 if is_bf16 else None
@@ -95,17 +116,15 @@ def count_memory(
         if device == "cuda":
             stack.enter_context(standing_for_accelerator())
         family, parallel, blocks, kinds = _built(recipe, live, dtype)
-        num_parameters = sum(p.numel() for p in parallel.model.parameters())
-        shape = mesh_shape(recipe.sections["parallel"], world_size=world_size, num_parameters=num_parameters)
-        if shape.strategy == "fsdp" and dtype:
+        if is_sharded and dtype:
             for block in blocks:
                 block.to(dtype)  # FSDP2 gathers them so, and nothing is left to cast
         micro_batch = largest(num_rows)
         arguments = family.batch(parallel.model, micro_batch, process.device)
         mode = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(live)
-        _without_values(parallel.module.train())
-        labels = _Labels(live, parallel, blocks)
+        without_values(parallel.module.train())
+        labels = _Labels(live, parallel, blocks, keeps_gradients=accumulates or has_peers)
         optimizer = build_optimizer(
             recipe.sections["optimizer"], parallel.named_parameters(), kinds, max_grad_norm=training.max_grad_norm
         )
@@ -116,13 +135,17 @@ def count_memory(
         make_moments(optimizer, step.parameters)
         labels.name_moments(optimizer)
         live.begin_anew()
-        step.rehearse(micro_batch, accumulates=accumulates or world_size > 1)
+        step.rehearse(micro_batch, accumulates=False)
         terms = labels.at_peak()
-        if world_size > 1:  # buckets, of what took no part too
+        if has_peers:  # buckets, of what took no part too
             terms["gradients"] = sum(p.nbytes for p in step.parameters)
-        if shape.strategy == "fsdp":
-            terms |= _of_a_shard(parallel, blocks, optimizer, shape.dp_shard)
-    return MemoryUse(num_rows, {term: terms.get(term, 0) for term in TERMS}, labels.kept_bytes, shape.strategy)
+
+    def use_of(num_shards: int) -> MemoryUse:
+        of_a_shard = _of_a_shard(parallel, blocks, optimizer, num_shards, accumulates) if is_sharded else {}
+        its = {term: (terms | of_a_shard).get(term, 0) for term in TERMS}
+        return MemoryUse(num_rows, its, labels.kept_bytes, "fsdp" if is_sharded else "ddp")
+
+    return use_of
 
 
 def _built(
@@ -148,7 +171,7 @@ def _built(
     return family, parallel, blocks, kinds
 
 
-def _without_values(module: nn.Module) -> None:
+def without_values(module: nn.Module) -> None:
     """Put tensors of this mode, of the CPU, in place of those of the meta device; what is shared stays so."""
     made: dict[int, Tensor] = {}
     for part in module.modules():
@@ -163,12 +186,17 @@ def _without_values(module: nn.Module) -> None:
 
 
 def _of_a_shard(
-    parallel: ParallelModel, blocks: Iterable[nn.Module], optimizer: torch.optim.Optimizer, num_shards: int
+    parallel: ParallelModel,
+    blocks: Iterable[nn.Module],
+    optimizer: torch.optim.Optimizer,
+    num_shards: int,
+    accumulates: bool,
 ) -> dict[str, int]:
     """The terms that FSDP2 shares, of a rank: dimension 0 in equal parts, the last filled up; float32.
 
     Whole are what stands outside the blocks, all the time, and two blocks, the second gathered while the first is
-    computed; of one their gradients too, before float32 is scattered.
+    computed; of one their gradients too, before float32 is scattered. Where a step accumulates, ranks exchange
+    gradients in its last micro-batch only, and keep them whole until then.
     """
     share = lambda p: 4 * -(-p.shape[0] // num_shards) * (p.numel() // max(p.shape[0], 1)) if p.ndim else 4
     trained = [p for p in parallel.model.parameters() if p.requires_grad]
@@ -181,7 +209,7 @@ def _of_a_shard(
     width = largest[0].element_size()
     return {
         "weights": sum(map(share, parallel.model.parameters())) + sum(b.nbytes for b in parallel.model.buffers()),
-        "gradients": sum(map(share, trained)),
+        "gradients": sum(map(share, trained)) + size(trained, 4) * accumulates,
         "optimizer": sum(share(p) * kept(p) for p in trained),
         "gathered": size(outside, 4) + size(largest, 2 * width + width + 4),
     }
@@ -254,8 +282,12 @@ def _answer(func: Any, args: Any, kwargs: Any) -> Any:
 class _Labels:
     """Tells `live` what it watches, by who makes it and when."""
 
-    def __init__(self, live: LiveBytes, parallel: ParallelModel, blocks: Iterable[nn.Module]) -> None:
+    def __init__(
+        self, live: LiveBytes, parallel: ParallelModel, blocks: Iterable[nn.Module], *, keeps_gradients: bool
+    ) -> None:
+        """`keeps_gradients`: those of an earlier micro-batch, or of other ranks, are there when a forward begins."""
         self._live = live
+        self._kept = [p for p in parallel.model.parameters() if p.requires_grad and keeps_gradients]
         self._num_left, self._is_forward = 0, False
         """Blocks that this forward has left behind."""
         self.kept_bytes = 0
@@ -296,6 +328,8 @@ class _Labels:
 
     def _begin(self, *_: Any) -> None:
         self._is_forward, self._num_left = True, 0
+        self._live.label = "gradients"
+        fill_missing(self._kept)
         self._live.label = 0
 
     def _end(self, *_: Any) -> None:
@@ -312,101 +346,3 @@ class _Labels:
         """In the backward pass: of a block that was computed again."""
         self._num_left += self._is_forward
         self._live.label = self._num_left if self._is_forward else "working"
-
-
-def automatic_micro_batch(recipe: Recipe, largest: Callable[[int], MicroBatch], process: Process) -> MemoryUse:
-    """Of the micro-batches that `training.micro_batch_size: auto` comes to. Collective; all ranks get the same.
-
-    ValueError where not one row fits, or the device does not tell how much it holds.
-    """
-    device, target = process.device, recipe.sections["training"].target_memory_usage
-    size = device_bytes(device, ranks_on_machine(world_size=process.world_size))
-    if size is None:
-        raise ValueError(f"training.micro_batch_size: auto: {device} does not tell its memory; give a number of rows.")
-    kind: DeviceType = "cpu" if device.type == "cpu" else "cuda"
-    try:
-        rows, use_of = fitting(recipe, largest, int(size * target), device=kind, world_size=process.world_size)
-    except ValueError as error:
-        raise ValueError(f"training.micro_batch_size: auto: {error}") from None
-    return use_of(-max_over_ranks(-rows, process))
-
-
-def fitting(
-    recipe: Recipe,
-    largest: Callable[[int], MicroBatch],
-    budget: int,
-    *,
-    device: DeviceType,
-    world_size: int,
-) -> tuple[int, Callable[[int], MemoryUse]]:
-    """Rows of the micro-batches of a step, as few and as equal as `budget` bytes a device allow, and what counts any
-    other number. ValueError where not one row fits, with what would."""
-    share = -(-recipe.sections["training"].batch_size // world_size)
-
-    @functools.cache
-    def use_of(num_rows: int) -> MemoryUse:
-        accumulates = num_rows < share
-        return count_memory(recipe, largest, num_rows, device=device, world_size=world_size, accumulates=accumulates)
-
-    rows = most_rows(lambda n: use_of(n).total, share, budget)
-    if not rows:
-        use = use_of(1)
-        its, allowed = bytes_in_words(use.total), bytes_in_words(budget)
-        raise ValueError(f"one row takes {its} by count, and {allowed} may be used. {remedy(use)}")
-    return -(-share // -(-share // rows)), use_of
-
-
-_SHARE = "Share the model between more devices (parallel.strategy=fsdp), take a smaller one, or train an adapter."
-_RECOMPUTE = "Set training.activation_checkpointing=true and training.precision=bf16, or shorten the rows."
-_REMEDIES = {
-    "weights": _SHARE,
-    "gradients": _SHARE,
-    "optimizer": f"{_SHARE} optimizer.name=sgd remembers half of what adamw does.",
-    "gathered": "Take a smaller model, or one of smaller blocks.",
-    "inputs": "Shorten the rows.",
-    "activations": _RECOMPUTE,
-    "logits": "Shorten the rows, or take a smaller vocabulary.",
-    "working": _RECOMPUTE,
-}
-_OF_THE_MODEL = ("weights", "gradients", "optimizer", "gathered")
-
-
-def remedy(use: MemoryUse) -> str:
-    """What would make the largest term smaller, as sentences."""
-    largest = max(use.terms, key=lambda term: use.terms[term])
-    of_rows = largest not in _OF_THE_MODEL and use.num_rows > 1
-    fewer = "Lower training.micro_batch_size (results stay the same). " if of_rows else ""
-    return f"Most of it goes into {largest}. {fewer}{_REMEDIES[largest]}"
-
-
-def most_rows(total_of: Callable[[int], int], most: int, budget: int) -> int:
-    """The largest of 1 .. `most` rows whose bytes, `total_of` them, are within `budget`; 0 where a row is too much.
-
-    The bytes grow with the rows, nearly in a straight line, so a handful of counts do.
-    """
-    low, high = (1, total_of(1)), (most, total_of(most))
-    if high[1] <= budget:
-        return most
-    if low[1] > budget:
-        return 0
-    while high[0] - low[0] > 1:
-        guess = low[0] + (budget - low[1]) * (high[0] - low[0]) // (high[1] - low[1])
-        guess = min(max(guess, low[0] + 1), high[0] - 1)
-        found = guess, total_of(guess)
-        low, high = (found, high) if found[1] <= budget else (low, found)
-    return low[0]
-
-
-def exact_split(target: int, world_size: int, most: int) -> tuple[int, int]:
-    """Rows of a micro-batch, the most up to `most`, and micro-batches a step, so that micro-batch x accumulation x
-    world size is `target`. ValueError names the nearest targets for which there are such."""
-    assert target > 0 and world_size > 0 and most > 0
-    share, rest = divmod(target, world_size)
-    if rest or not share:
-        near = [n * world_size for n in (share, share + 1) if n]
-        raise ValueError(
-            f"a global batch of {target:,} rows is not the same number of rows on each of {world_size:,} devices; the "
-            f"nearest that are: {' and '.join(f'{n:,}' for n in near)}."
-        )
-    rows = next(n for n in range(min(most, share), 0, -1) if share % n == 0)
-    return rows, share // rows

@@ -72,7 +72,7 @@ class OptimizerStep:
 
     def run(self, batch: StepBatch, learning_rate: float) -> StepFigures:
         """Gradients of the loss sum over micro-batches and ranks, then one update. Collective."""
-        totals, tally = self._gradients(batch.micro_batches, batch.first_sample)
+        totals, tally = self.gradients(batch.micro_batches, batch.first_sample)
         with self._stopwatch.part("optimizer"):
             applied = self.optimizer.update(totals, learning_rate)
             self._family.experts.after_update(self._parallel.model, tally, applied)
@@ -88,7 +88,7 @@ class OptimizerStep:
         """
         try:
             make_moments(self.optimizer, self.parameters)
-            totals, _ = self._gradients([micro_batch] * (1 + accumulates), 0)
+            totals, _ = self.gradients([micro_batch] * (1 + accumulates), 0)
             self.optimizer.update(torch.full_like(totals, torch.nan), 0.0)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -98,7 +98,7 @@ class OptimizerStep:
             self._carry.go_on(totals.new_zeros(()))
         self.optimizer.zero_grad()
 
-    def _gradients(self, micro_batches: Sequence[MicroBatch], first_sample: int) -> tuple[Tensor, Tally]:
+    def gradients(self, micro_batches: Sequence[MicroBatch], first_sample: int) -> tuple[Tensor, Tally]:
         """Fill every parameter's gradient; returns (loss, gradient norm, count) and the tally of the global batch."""
         device = self._process.device
         self.optimizer.zero_grad()
