@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -118,7 +119,7 @@ def rolling_task(
         )
     return OpenedTask(
         name=source.name,
-        path=source.name,
+        path=Path(source.name),
         data=source,
         prediction_length=prediction_length,
         num_rolls=windows,

@@ -52,7 +52,7 @@ def _interval(ratio: Ratio) -> str:
 def write_fit_page(found: Fit) -> Path:
     """`report.html` in the folder of the fit: verdict, table, forecasts of the last windows, how to do it again."""
     table = fit_table(found)
-    shown = next(name for name in reversed(found.kept.forecast_SHQ) if name != BASELINE)
+    shown = next(name for name in reversed(list(found.kept.forecast_SHQ)) if name != BASELINE)
     figures = {
         f"the last windows, by {shown}": windows_figure(found.kept, shown),
         "errors by step of the horizon": steps_figure(found.kept),
