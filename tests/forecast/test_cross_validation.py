@@ -90,6 +90,11 @@ def test_what_does_not_fit_is_said():
     short.loc[short["item_id"] == "c", "timestamp"] = DAYS[:5]
     found = model.cross_validation(short, 4, 7)
     assert found.notes[-1] == "6 of 21 windows do not fit into their series, and are left out."
+    hours = pd.DataFrame(
+        {"item_id": "h", "timestamp": pd.date_range("2024-01-01", periods=30, freq="h"), "target": 1.0}
+    )
+    mixed = model.cross_validation(pd.concat([df, hours]), 4, 2).notes
+    assert mixed[-1] == "the series are of several frequencies, D (2), h (1): a horizon is so many steps of each."
     with pytest.raises(TypeError, match="no option 'targt'. Did you mean 'target'"):
         model.cross_validation(df, 4, targt="x")
     with pytest.raises(ValueError, match="windows must be at least 1"):

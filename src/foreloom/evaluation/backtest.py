@@ -5,10 +5,12 @@ Axes: S rows (one target of one window), H horizon steps, Q quantile levels.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -24,6 +26,8 @@ from foreloom.models.family import Forecaster
 from foreloom.monitoring.progress import Progress
 
 Part = Literal["all", "series", "target", "step", "window"]
+MOST_LOOKED_AT = 1000
+"""Series whose frequencies are compared."""
 SCORED = (*METRICS, "coverage_50", "coverage_80", "coverage_90")
 """Columns of scores."""
 
@@ -115,7 +119,7 @@ def rolling_task(
         )
     return OpenedTask(
         name=source.name,
-        path=source.name,
+        path=Path(source.name),
         data=source,
         prediction_length=prediction_length,
         num_rolls=windows,
@@ -149,7 +153,7 @@ def backtest(
     num_targets = [len(one.window.label_VH) for one in first]
     of_row = lambda values: np.repeat(np.array(values), num_targets)
     (result,) = next(iter(results.values())).tasks
-    notes = [*fallback_notes(results), *data_notes([result])]
+    notes = [*fallback_notes(results), *data_notes([result]), *_frequencies(task.data)]
     if result.num_skipped:
         asked = len(task.data) * task.num_rolls
         notes.append(f"{result.num_skipped:,} of {asked:,} windows do not fit into their series, and are left out.")
@@ -165,6 +169,16 @@ def backtest(
         forecast_SHQ={name: np.concatenate([one.forecast_VHQ for one in its]) for name, its in kept.items()},
         notes=notes,
     )
+
+
+def _frequencies(source: Source) -> list[str]:
+    """A note where the series are of several: a horizon is so many steps of each."""
+    some = np.arange(min(len(source), MOST_LOOKED_AT))
+    freqs = Counter(one.freq or "none stated" for one in read_in_turn(source, some))
+    if len(freqs) == 1:
+        return []
+    listed = ", ".join(f"{freq} ({num:,})" for freq, num in freqs.most_common())
+    return [f"the series are of several frequencies, {listed}: a horizon is so many steps of each."]
 
 
 class _Kept(NamedTuple):

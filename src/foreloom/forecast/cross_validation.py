@@ -108,7 +108,8 @@ def _forecasts(kept: Backtest, source: Source, levels: Sequence[float], item_id:
     asked = kept.task.asked_levels
     found = {item: source.read(item) for item in np.unique(kept.item_S).tolist()}
     counted = any(one.timestamps is None and (one.start is None or one.freq is None) for one in found.values())
-    clocks = {item: np.arange(one.length) if counted else times_of(one, source.name) for item, one in found.items()}
+    path = Path(source.name)
+    clocks = {item: np.arange(one.length) if counted else times_of(one, path) for item, one in found.items()}
     names = {item: target_names(one) for item, one in found.items()}
     places = list(zip(kept.item_S.tolist(), kept.cut_S.tolist(), kept.target_S.tolist(), strict=True))
     times = [clocks[item][cut : cut + length] for item, cut, _ in places]
