@@ -61,7 +61,8 @@ class Watch(threading.Thread):
     def __init__(self, store: dist.Store, rank: int, world_size: int) -> None:
         super().__init__(name="foreloom-watch", daemon=True)
         self.since: float | None = None
-        self._store = store.clone()  # a main thread that waits for a key keeps others from the one it uses
+        # A main thread that waits for a key keeps others from the store it uses.
+        self._store = store.clone()  # type: ignore[attr-defined]
         self._rank, self._world_size = rank, world_size
         self._number, self._what = 0, ""
         self._watched = threading.get_ident()

@@ -210,8 +210,8 @@ def without_future(source: Source) -> Source:
         return source
     ahead_I = np.zeros(len(source), np.int64)
     for item, series in enumerate(read_in_turn(source, np.arange(len(source)))):
-        observed_T = np.isfinite(series.target_VT).any(axis=0)
-        ahead_I[item] = observed_T[::-1].argmax() if observed_T.any() else 0
+        observed_T = np.flatnonzero(np.isfinite(series.target_VT).any(axis=0))
+        ahead_I[item] = series.length - 1 - observed_T[-1] if len(observed_T) else 0
     if not (ahead_I == ahead_I[0]).all() or not ahead_I[0]:
         return source
     return Shortened(source, source.lengths - ahead_I)

@@ -44,7 +44,7 @@ def _ratio(row: Mapping[str, Any], base: Mapping[str, Any], metric: str) -> floa
 
 def steps_figure(kept: Backtest, metric: str = "MASE") -> Figure:
     """An error of each forecaster by step of the horizon."""
-    lines: dict[str, tuple[list[float], list[float]]] = {}
+    lines: dict[str, tuple[list[int], list[float]]] = {}
     for row in kept.scores("step"):
         steps, values = lines.setdefault(row["model"], ([], []))
         steps.append(int(row["name"]))
