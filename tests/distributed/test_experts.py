@@ -22,7 +22,9 @@ def test_loss_and_gradients_are_those_of_one_device(world_size: int) -> None:
 
 
 def test_what_cannot_be_shared_is_told() -> None:
-    with pytest.raises(ValueError, match="parallel.ep is 4, which does not divide the 6 experts; set it to 1, 2, 3, 6"):
+    with pytest.raises(
+        ValueError, match="parallel.ep: 4 ranks cannot share 6 experts evenly; set it to one of 1, 2, 3, 6"
+    ):
         check_share(Experts(6, 4, 4), 4)
     adapted = Experts(6, 4, 4)
     adapted.adapter = nn.Linear(2, 2)  # type: ignore[assignment]
