@@ -12,8 +12,7 @@ from foreloom.models.chronos2.family import FAMILY as CHRONOS2
 from foreloom.models.time_moe.family import FAMILY as TIME_MOE
 from foreloom.report.fit_page import fit_table, write_fit_page
 from foreloom.tuning import candidates, fit
-from foreloom.tuning.candidates import Pace
-from foreloom.tuning.weights import between
+from foreloom.tuning.candidates import Pace, between
 
 DAYS = pd.date_range("2024-01-01", periods=160)
 
@@ -115,7 +114,7 @@ def test_what_cannot_be_judged_is_said(base, tmp_path, monkeypatch, tiny_time_mo
     monkeypatch.setattr(candidates, "pace_of", lambda *_: Pace(start=1e4, step=9, validation=9))
     hasty = model.fit(seasons(2), 8, tmp_path / "d", minutes=0.5)
     assert hasty.chosen is None and "0.5 minutes are too short for one candidate here: give " in hasty.notes[0]
-    with pytest.raises(ValueError, match="minutes must be above 0"):
+    with pytest.raises(ValueError, match="minutes must be a number above 0"):
         model.fit(seasons(2), 8, tmp_path / "e", minutes=0)
     with pytest.raises(ValueError, match="lies in no folder yet"):
         Model(TIME_MOE, tiny_time_moe).fit(seasons(2), 8, tmp_path / "e")

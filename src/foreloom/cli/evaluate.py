@@ -197,7 +197,7 @@ def _score_text(
     from foreloom.data.text.config import TextSource
     from foreloom.distributed.process import among_ranks, start
     from foreloom.evaluation.text import score_text
-    from foreloom.forecast.model import find_device
+    from foreloom.forecast.asked import find_device
     from foreloom.report.scores import write_rows
 
     if out is not None and out.suffix != ".csv":
@@ -255,7 +255,7 @@ def _score_and_publish(
     from foreloom.evaluation.evaluate import evaluate_all
     from foreloom.evaluation.ranks import Ranks
     from foreloom.files import check_writable
-    from foreloom.forecast.model import find_device
+    from foreloom.forecast.asked import find_device
     from foreloom.monitoring.progress import Progress
     from foreloom.report.scores import default_csv
 

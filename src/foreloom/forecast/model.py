@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import inspect
-import os
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from foreloom.checkpoint.locate import load_newest
-from foreloom.distributed.process import DeviceSetting, choose_device, read_launch
-from foreloom.files import check_writable
+from foreloom.distributed.process import DeviceSetting
+from foreloom.forecast.asked import find_device, horizon_of, levels_of, where_counts_lie, whole
 from foreloom.forecast.inputs import as_forecast_inputs
 from foreloom.models.calibration import CalibratedForecaster, Calibration
 from foreloom.models.common.forecasting import UnivariateForecaster, telling
@@ -34,10 +32,6 @@ if TYPE_CHECKING:
     from foreloom.evaluation.calibrate import Trial
     from foreloom.forecast.cross_validation import CrossValidation
     from foreloom.tuning.fit import Fit
-
-DEFAULT_LEVELS = (0.1, 0.5, 0.9)
-POINT_LEVELS = (0.5,)
-"""Of models that forecast a single value a step."""
 
 
 def from_pretrained(
@@ -133,8 +127,8 @@ class Model:
         of Chronos-2 follows (default: the deciles). `non_negative` and `integer` bring what is forecast to where counts
         lie: nothing below 0, whole numbers. ValueError says which input is wrong and how.
         """
-        length = self._horizon(prediction_length, limit_prediction_length)
-        levels = self._levels(quantile_levels)
+        length = horizon_of(self.forecaster, prediction_length, limited=limit_prediction_length)
+        levels = levels_of(self.forecaster, quantile_levels)
         forecasts = self._quantiles(
             as_forecast_inputs(inputs, length),
             length,
@@ -144,7 +138,7 @@ class Model:
             cross_learning,
             unrolled_quantiles,
         )
-        return _where_counts_lie(forecasts, non_negative, integer)
+        return where_counts_lie(forecasts, non_negative, integer)
 
     def predict_df(
         self,
@@ -237,8 +231,8 @@ class Model:
         `progress(title)` is opened while it is forecast."""
         from foreloom.forecast.table import Table
 
-        length = self._horizon(prediction_length, limit_prediction_length)
-        asked = self._levels(quantile_levels)
+        length = horizon_of(self.forecaster, prediction_length, limited=limit_prediction_length)
+        asked = levels_of(self.forecaster, quantile_levels)
         table = Table.read(df, future_df, length, options)
         table.refuse_names(asked)
         if say is not None:
@@ -252,7 +246,7 @@ class Model:
                 forecasts = self._quantiles(
                     table.inputs(), length, levels, batch_size, context_length, cross_learning, unrolled_quantiles
                 )
-        return table.result(_where_counts_lie(forecasts, non_negative, integer), levels, len(asked))
+        return table.result(where_counts_lie(forecasts, non_negative, integer), levels, len(asked))
 
     def cross_validation(
         self,
@@ -286,13 +280,13 @@ class Model:
             self.forecaster,
             data,
             options_of_table(table),
-            self._horizon(prediction_length, False),
-            self._levels(quantile_levels),
-            windows=_whole("windows", windows, "windows"),
-            step=None if step is None else _whole("step", step),
-            season_length=None if season_length is None else _whole("season_length", season_length),
-            batch_size=_whole("batch_size", batch_size, "rows"),
-            context_length=None if context_length is None else _whole("context_length", context_length),
+            horizon_of(self.forecaster, prediction_length),
+            levels_of(self.forecaster, quantile_levels),
+            windows=whole("windows", windows, "windows"),
+            step=None if step is None else whole("step", step),
+            season_length=None if season_length is None else whole("season_length", season_length),
+            batch_size=whole("batch_size", batch_size, "rows"),
+            context_length=None if context_length is None else whole("context_length", context_length),
             progress=progress,
         )
 
@@ -330,11 +324,11 @@ class Model:
             trial = calibrate(
                 self.forecaster,
                 source,
-                self._horizon(prediction_length, False),
-                _whole("windows", windows, "windows", least=2),
-                step=None if step is None else _whole("step", step),
-                batch_size=_whole("batch_size", batch_size, "rows"),
-                context_length=0 if context_length is None else _whole("context_length", context_length),
+                horizon_of(self.forecaster, prediction_length),
+                whole("windows", windows, "windows", least=2),
+                step=None if step is None else whole("step", step),
+                batch_size=whole("batch_size", batch_size, "rows"),
+                context_length=0 if context_length is None else whole("context_length", context_length),
                 progress=progress,
             )
         self.calibration = trial.calibration
@@ -374,24 +368,24 @@ class Model:
                 f"{self.folder} is calibrated, which fine-tuning undoes: fit it without its calibration.json, and "
                 "calibrate then."
             )
-        if minutes <= 0:
-            raise ValueError(f"minutes must be above 0, got {minutes}.")
+        if not 0 < minutes < math.inf:
+            raise ValueError(f"minutes must be a number above 0, got {minutes}.")
         with opened(data, options_of_table(table)) as source:
             return fit(
                 self.family,
                 self.folder,
                 source,
-                _whole("prediction_length", prediction_length),
+                whole("prediction_length", prediction_length),
                 Path(out),
                 minutes=minutes,
                 device=next(self.module.parameters()).device.type,
-                season_length=0 if season_length is None else _whole("season_length", season_length),
+                season_length=0 if season_length is None else whole("season_length", season_length),
                 say=say or (lambda sentence: None),
             )
 
     def embed(self, inputs: Any, *, batch_size: int = 256, context_length: int | None = None) -> list[np.ndarray]:
         """Hidden states (rows, tokens, d_model) an input, in the forms `predict` takes, of the newest steps."""
-        newest = self.forecaster.context_length if context_length is None else _whole("context_length", context_length)
+        newest = self.forecaster.context_length if context_length is None else whole("context_length", context_length)
         cut = [replace(one, context_RC=one.context_RC[:, -newest:]) for one in as_forecast_inputs(inputs, 1)]
         return self.forecaster.embed(cut, batch_size=batch_size)
 
@@ -420,12 +414,12 @@ class Model:
         unrolling = {} if unrolled_quantiles is None else {"unrolled_quantiles": list(unrolled_quantiles)}
         if unrolling and "unrolled_quantiles" not in inspect.signature(self._plain.predict_quantiles).parameters:
             raise ValueError(f"unrolled_quantiles: {self.family.name} follows no paths of chosen levels; leave it out.")
-        newest = self.forecaster.context_length if context_length is None else _whole("context_length", context_length)
+        newest = self.forecaster.context_length if context_length is None else whole("context_length", context_length)
         forecasts = self.forecaster.predict_quantiles(
             inputs,
             length,
             quantile_levels,
-            batch_size=_whole("batch_size", batch_size, "rows"),
+            batch_size=whole("batch_size", batch_size, "rows"),
             context_length=newest,
             cross_learning=cross_learning,
             **unrolling,
@@ -438,95 +432,3 @@ class Model:
                 stacklevel=3,
             )
         return forecasts
-
-    def _levels(self, asked: Sequence[float] | None) -> list[float]:
-        is_point = len(self.forecaster.quantile_levels) == 1
-        if asked is None:
-            return list(POINT_LEVELS if is_point else DEFAULT_LEVELS)
-        if isinstance(asked, str) or not all(isinstance(level, Real) for level in np.atleast_1d(asked)):
-            raise TypeError(f"quantile_levels must be numbers between 0 and 1, such as [0.1, 0.5, 0.9], got {asked!r}.")
-        levels = [float(level) for level in np.atleast_1d(asked)]
-        if not levels or not all(0 < level < 1 for level in levels):
-            raise ValueError(f"quantile_levels must lie between 0 and 1, got {levels}.")
-        if is_point and levels != list(POINT_LEVELS):
-            raise ValueError(
-                f"quantile_levels {levels}: this model forecasts one value a step, not quantiles; ask for 0.5."
-            )
-        return levels
-
-    def _horizon(self, prediction_length: int | None, limited: bool) -> int:
-        trained = self.forecaster.prediction_length
-        if prediction_length is None:
-            return trained
-        prediction_length = _whole("prediction_length", prediction_length)
-        if prediction_length > trained:
-            sentence = f"prediction_length {prediction_length} is beyond the {trained} steps the model gives at once"
-            if limited:
-                raise ValueError(
-                    f"{sentence}. Ask for {trained} or less, or let it unroll (limit_prediction_length=False)."
-                )
-            if not self.forecaster.is_autoregressive:
-                warnings.warn(f"{sentence}: the forecast is unrolled and less sure.", stacklevel=3)
-        return prediction_length
-
-
-def _where_counts_lie(forecasts: list[np.ndarray], non_negative: bool, integer: bool) -> list[np.ndarray]:
-    if non_negative:
-        forecasts = [np.maximum(one, 0) for one in forecasts]
-    return [np.rint(one) + 0.0 for one in forecasts] if integer else forecasts  # no -0
-
-
-def _whole(name: str, value: Any, unit: str = "steps", least: int = 1) -> int:
-    """A number of steps or rows, `least` at least: 24.0 is one of 24."""
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    number = float(value) if is_number else float("nan")
-    if not number.is_integer():
-        raise ValueError(f"{name} must be a whole number of {unit}, got {value!r}.")
-    if number < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}.")
-    return int(number)
-
-
-def find_device(device: str) -> torch.device:
-    """The device of that name; `auto` is MPS, then CUDA, then CPU. ValueError for one that does not exist."""
-    if device in ("auto", "cpu", "cuda", "mps"):
-        launch = read_launch(os.environ)
-        has_mps, num_cuda = torch.backends.mps.is_available(), torch.cuda.device_count()
-        return torch.device(choose_device(device, launch, has_mps=has_mps, num_cuda=num_cuda))
-    try:
-        return torch.device(device)
-    except RuntimeError:
-        raise ValueError(
-            f"there is no device {device!r}; write auto, cpu, cuda, mps, or one by number: cuda:1."
-        ) from None
-
-
-def forecast_file(
-    model: Model,
-    data: str | Path,
-    out: str | Path,
-    *,
-    future: str | Path | None = None,
-    say: Callable[[str], object] | None = None,
-    progress: Callable[[str], Progress] | None = None,
-    **options: Any,
-) -> pd.DataFrame:
-    """Forecast every series of the table in `data`, of a folder of tables or of a data set, write the result to `out`
-    and return it too.
-
-    `future` is a file with the covariates known ahead; `options` are those of `Model.predict_df`, and `separator` and
-    `decimal` of a text file; `say` is told what was understood, and `progress(title)` is opened while it is
-    forecast. ValueError where `out` is one of the files that are
-    read, or takes no file.
-    """
-    from foreloom.forecast.files import rows_of_file, suffix_of, write_table
-    from foreloom.forecast.table import TABLE_OPTIONS, options_of_table
-
-    suffix_of(Path(out))  # before the forecast is paid for
-    check_writable(out, "--out", [path for path in (data, future) if path is not None])
-    asked = options_of_table(options)
-    rows = [None if path is None else rows_of_file(path, asked) for path in (data, future)]
-    rest = {name: value for name, value in options.items() if name not in TABLE_OPTIONS}
-    result = model.predict_table(rows[0], rows[1], asked, say=say, progress=progress, **rest)
-    write_table(result, out)
-    return result

@@ -296,7 +296,7 @@ _LIMITS: Mapping[TimePart, _Limit] = {
         "or give each process more cores",
     ),
     "optimizer": _Limit(
-        0.3, "updates cost much of the time: a larger training.batch_size makes fewer of them for the same data"
+        0.4, "updates cost much of the time: a larger training.batch_size makes fewer of them for the same data"
     ),
     "communication": _Limit(
         0.2,
@@ -324,7 +324,7 @@ class Advice(NamedTuple):
 def advise(seconds_by_part: Mapping[str, float]) -> Advice | None:
     """Advice on the part that is furthest above its limit, in times of the limit; None where none is.
 
-    Limits, as shares of all time: data_wait 20 %, optimizer 30 %, communication 20 %, evaluation 25 %, checkpoint 10 %,
+    Limits, as shares of all time: data_wait 20 %, optimizer 40 %, communication 20 %, evaluation 25 %, checkpoint 10 %,
     other 25 %. Forward and backward are what a run is for.
     """
     share_of = time_shares(seconds_by_part)

@@ -106,12 +106,7 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
     model_config, data = found_model(recipe), data_of(recipe)
     family = registry.get(model_config.family)
     optimizer_config, validation = recipe.sections["optimizer"], recipe.sections["validation"]
-    check_agreement(
-        {"recipe": config_hash(recipe), "run folder": str(run_dir.absolute())},
-        process,
-        {"recipe": lambda: {key: str(value) for key, value in flatten(plain(recipe.sections)).items()}},
-    )
-    from_rank_zero(lambda: check_folder(run_dir), process)
+    _agree(recipe, run_dir, process)
     dataset = data.open(training.seed, batch_size=training.batch_size)
     counted = None
     if training.micro_batch_size == "auto":
@@ -182,6 +177,16 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
         card=card_of(recipe, run_dir, family, banner),
         on_start=lambda: _record(recipe, run_dir, process),
     )
+
+
+def _agree(recipe: Recipe, run_dir: Path, process: Process) -> None:
+    """ValueError, on all ranks, where they are not of one run, or its folder takes no files."""
+    check_agreement(
+        {"recipe": config_hash(recipe), "run folder": str(run_dir.absolute())},
+        process,
+        {"recipe": lambda: {key: str(value) for key, value in flatten(plain(recipe.sections)).items()}},
+    )
+    from_rank_zero(lambda: check_folder(run_dir), process)
 
 
 def _model(recipe: Recipe, family: ModelFamily, scaled: Parametrized) -> nn.Module:

@@ -1,5 +1,5 @@
 """The candidates of a fit: the fine-tuning recipe of the model's family, whole weights and LoRA, at a few learning
-rates, each as long as the budget allows."""
+rates, each as long as the budget allows; and the models between one and the model as it was."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import torch
+from torch import nn
 
 from foreloom.config.shipped import shipped_recipes
 from foreloom.models.family import ModelFamily
@@ -23,6 +26,8 @@ VALIDATIONS = 10
 PROBE_STEPS = 4
 BATCH_SIZE = 32
 LONGEST_CONTEXT = 1024
+SHARES = (1.0, 0.5)
+"""How far from the model as it was towards the tuned one: all the way, and halfway."""
 
 
 @dataclass(frozen=True)
@@ -126,3 +131,17 @@ def in_budget(pace: Pace, seconds: float, scoring_seconds: float, num_values: in
 def settings_of(candidate: Candidate) -> dict[str, Any]:
     """For a file."""
     return {"name": candidate.name, "recipe": candidate.recipe, "overrides": list(candidate.overrides)}
+
+
+def between(family: ModelFamily, base: Path, tuned: Path, share: float) -> nn.Module:
+    """The model with the weights base + share * (tuned - base), on the CPU (Wortsman et al. 2022, "WiSE-FT"); what is
+    not floating is the tuned one's. Both folders hold models of one shape."""
+    module = family.load(tuned)
+    if share == 1:
+        return module.eval()
+    of_base = family.load(base).state_dict()
+    with torch.no_grad():
+        for name, tensor in module.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.copy_(torch.lerp(of_base[name], tensor, share))
+    return module.eval()

@@ -33,9 +33,8 @@ from foreloom.models.family import Forecaster, ModelFamily, forecaster_of
 from foreloom.monitoring.metrics_file import FILE_NAME as METRICS_NAME
 from foreloom.run import train
 from foreloom.tuning import candidates, verdict
-from foreloom.tuning.candidates import Candidate
+from foreloom.tuning.candidates import SHARES, Candidate, between
 from foreloom.tuning.verdict import Ratio, row_errors
-from foreloom.tuning.weights import SHARES, between
 from foreloom.tuning.windows import LEAST_HORIZONS, MOST_SCORED, Windows, part
 
 STATE_NAME = "fit.json"
