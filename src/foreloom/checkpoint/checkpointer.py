@@ -10,6 +10,7 @@ import math
 import os
 import shutil
 import socket
+import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -39,6 +40,8 @@ from foreloom.distributed.reduce import from_rank_zero, gather_objects
 _UNFINISHED = ".saving-"
 _REPLACED = f"{_UNFINISHED}replaced-"
 LOCK_NAME = ".run.lock"
+_FAREWELL_SECONDS = 60.0
+"""For a rank of an earlier start of the same launch to end: on another machine torchrun may not have done with it."""
 _OTHER_FOLDER = "Give another by --out, or training.output_dir in the recipe"
 
 # One process needs no group of ranks, and that is no news to the user.
@@ -370,14 +373,22 @@ def claim(run_dir: Path, *, resume: bool) -> TextIO:
         lock = (run_dir / LOCK_NAME).open("a+")
     except OSError as error:
         raise refused(error) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = _holder(lock)
-        lock.close()
-        raise ValueError(f"{run_dir} belongs to a run that is still going on{holder}; choose another folder") from None
-    launch = launch_name(os.environ)
-    resume |= bool(launch) and _claim_in(lock).get("launch") == launch
+    launch, deadline = launch_name(os.environ), time.monotonic() + _FAREWELL_SECONDS
+    is_own = lambda: bool(launch) and _claim_in(lock).get("launch") == launch
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if is_own() and time.monotonic() < deadline:
+                time.sleep(0.1)
+                continue
+            holder = _holder(lock)
+            lock.close()
+            raise ValueError(
+                f"{run_dir} belongs to a run that is still going on{holder}; choose another folder"
+            ) from None
+    resume |= is_own()
     if not resume and (trace := _earlier_run(run_dir)):
         lock.close()
         raise ValueError(f"{run_dir} holds an earlier run ({trace}); give --resume to go on with it, or another folder")
