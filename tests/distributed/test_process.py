@@ -1,3 +1,4 @@
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -97,6 +98,10 @@ def test_what_was_started_anew_goes_on(tmp_path, monkeypatch) -> None:
             with pytest.raises(ValueError, match="holds an earlier run"):
                 claim(tmp_path, resume=False)
         metrics.write_text("a line")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
+    held = claim(tmp_path, resume=False)
+    threading.Timer(0.3, held.close).start()
+    claim(tmp_path, resume=False).close()  # waits for the rank of the start before
 
 
 def test_first_host() -> None:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+<<<<<<< HEAD
+=======
+import signal
+>>>>>>> survival-next
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from fake_slurm import PREEMPT, install
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from foreloom import run
 from foreloom.cli import app
 from foreloom.distributed.network import free_port
 from foreloom.launch.command import local_command, mpirun_command, node_commands
@@ -38,9 +47,9 @@ TRAIN = ["train", "chronos2-base", "training.steps=5"]
 
 
 def test_text_of_local_nodes_and_mpirun(tmp_path) -> None:
-    run = lambda *arguments, **settings: local_command(TRAIN, *arguments, python="python", **settings).text
-    assert run(1, gpus=[3]) == "CUDA_VISIBLE_DEVICES=3 python -m foreloom train chronos2-base training.steps=5"
-    assert run(2, threads=4, max_restarts=3) == (
+    text = lambda *arguments, **settings: local_command(TRAIN, *arguments, python="python", **settings).text
+    assert text(1, gpus=[3]) == "CUDA_VISIBLE_DEVICES=3 python -m foreloom train chronos2-base training.steps=5"
+    assert text(2, threads=4, max_restarts=3) == (
         "OMP_NUM_THREADS=4 python -m torch.distributed.run --standalone --nproc-per-node=2 --max-restarts=3 "
         "-m foreloom train chronos2-base training.steps=5"
     )
@@ -199,6 +208,64 @@ def test_a_job_that_is_preempted_goes_on_from_the_queue(tmp_path) -> None:
     assert yaml.safe_load((folder / "code" / "recipe.yaml").read_text())["training"]["batch_size"] == 8
     assert f"PYTHONPATH={folder}/code" in (folder / "job.sh").read_text()
     assert (folder / "code" / "foreloom" / "launch" / "slurm.py").is_file()
+
+
+def _worker(agent: subprocess.Popen) -> int:
+    """The process that a torchrun has started."""
+    children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+    return next(int(one) for one in children if b"foreloom" in Path(f"/proc/{one}/cmdline").read_bytes())
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
+def test_a_killed_rank_and_a_lost_machine_and_the_run_goes_on(tmp_path) -> None:
+    """Two torchruns are two machines. A rank is killed, then a machine goes, its torchrun and its rank together."""
+    recipe, folder = tmp_path / "r.yaml", tmp_path / "run"
+    recipe.write_text(RECIPE)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    meet = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=two", "--max-restarts=5"]
+    patience = "last_call_timeout=3,keep_alive_interval=2,keep_alive_max_attempt=4"
+    settings = ["training.steps=120", "training.save_steps=10", "optimizer.epsilon=1e-6", "parallel.timeout_minutes=1"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1:2", "--nproc-per-node=1", *meet]
+    told = (tmp_path / "told").open("w+")
+    machines = [
+        subprocess.Popen(
+            [*command, f"--rdzv-conf={patience},is_host={is_host}", "-m", "foreloom", "train", recipe, *settings,
+             "--out", folder],
+            env=_environment(tmp_path), stdout=told, stderr=told, start_new_session=True,
+        )
+        for is_host in (True, False)
+    ]  # fmt: skip
+    log = folder / "metrics.jsonl"
+
+    def wait_for(what: str) -> None:
+        deadline = time.monotonic() + 300
+        while not log.is_file() or what not in log.read_text():
+            assert time.monotonic() < deadline and machines[0].poll() is None, Path(told.name).read_text()
+            time.sleep(0.005)
+
+    try:
+        wait_for('"step", "step": 12,')
+        os.kill(_worker(machines[1]), signal.SIGKILL)
+        wait_for('"step", "step": 33,')
+        os.kill(lost := _worker(machines[1]), signal.SIGSTOP)  # or its end is told before the machine's
+        machines[1].kill()
+        os.kill(lost, signal.SIGKILL)
+        assert machines[0].wait(200) == 0, Path(told.name).read_text()
+    finally:
+        for machine in machines:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(machine.pid, signal.SIGKILL)
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len([one for one in records if one["kind"] == "resume"]) >= 2
+    manifest = json.loads((folder / "checkpoints" / "final" / "manifest.json").read_text())
+    assert (manifest["step"], manifest["world_size"]) == (120, 1)
+    run.train(recipe, settings, out=tmp_path / "whole")
+    weights = lambda of: load_file(of / "checkpoints" / "final" / "hf" / "model.safetensors")
+    for name, tensor in weights(tmp_path / "whole").items():
+        torch.testing.assert_close(weights(folder)[name], tensor, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.timeout(300)

@@ -49,7 +49,7 @@ def stopped_at(step: int, run_dir: Path, copy: Path) -> Path:
     return copy
 
 
-def test_one_two_and_four_ranks_train_alike_and_take_over_from_each_other(tmp_path: Path) -> None:
+def test_one_to_four_ranks_train_alike_and_take_over_from_each_other(tmp_path: Path) -> None:
     families = ("toy", "chronos2", "chronos_bolt", "chronos_t5", "time_moe", "decoder", "lstm", "causal_lm")
     toy, chronos2, chronos_bolt, chronos_t5, time_moe, decoder, lstm, causal_lm = (
         {"family": family, "steps": 6, "save_steps": 3} for family in families
@@ -128,10 +128,20 @@ def test_one_two_and_four_ranks_train_alike_and_take_over_from_each_other(tmp_pa
         chronos2 | ddp | {"run_dir": tmp_path / "chronos2-4-ddp"},
     ]
     launch(4, four)
+    uneven = tokens | {"batch_size": 25}
+    train_here(tmp_path / "uneven", **uneven)
+    four_then_three = stopped_at_three(tmp_path / "chronos2-4-ddp", tmp_path / "chronos2-4-3")
+    streams_on_three = stopped_at_three(tmp_path / "toy_recurrent-2-ddp", tmp_path / "toy_recurrent-2-3")
+    three = [
+        chronos2 | fsdp | {"run_dir": four_then_three, "resume": True},
+        recurrent | ddp | {"run_dir": streams_on_three, "resume": True},
+        uneven | ddp | {"run_dir": tmp_path / "uneven-3-ddp"},
+    ]
+    launch(3, three)
     for family in ("causal_lm", "decoder", "lstm"):
         for way in ("ddp", "fsdp"):
             assert_same_text(tmp_path / family, tmp_path / f"{family}-2-{way}")
-    for run_dir in (two_then_one, streams_on_one, lstm_on_one, *(run["run_dir"] for run in (*two, *four))):
+    for run_dir in (two_then_one, streams_on_one, lstm_on_one, *(run["run_dir"] for run in (*two, *four, *three))):
         assert_same_run(tmp_path / run_dir.name.partition("-")[0], run_dir)
 
 

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -13,6 +14,8 @@ from typing import Any, TextIO
 from foreloom.distributed.process import launch_name
 
 LOCK_NAME = ".run.lock"
+_FAREWELL_SECONDS = 60.0
+"""For a rank of an earlier start of the same launch to end: on another machine torchrun may not have done with it."""
 _OTHER_FOLDER = "Give another by --out, or training.output_dir in the recipe"
 
 
@@ -39,14 +42,15 @@ def claim(run_dir: Path, *, resume: bool) -> TextIO:
         lock = (run_dir / LOCK_NAME).open("a+")
     except OSError as error:
         raise refused(error) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = _holder(lock)
-        lock.close()
-        raise ValueError(f"{run_dir} belongs to a run that is still going on{holder}; choose another folder") from None
-    launch = launch_name(os.environ)
-    resume |= bool(launch) and _claim_in(lock).get("launch") == launch
+    launch, deadline = launch_name(os.environ), time.monotonic() + _FAREWELL_SECONDS
+    is_own = lambda: bool(launch) and _claim_in(lock).get("launch") == launch
+    while not _lock(lock):
+        if not is_own() or time.monotonic() >= deadline:
+            holder = _holder(lock)
+            lock.close()
+            raise ValueError(f"{run_dir} belongs to a run that is still going on{holder}; choose another folder")
+        time.sleep(0.1)
+    resume |= is_own()
     if not resume and (trace := _earlier_run(run_dir)):
         lock.close()
         raise ValueError(f"{run_dir} holds an earlier run ({trace}); give --resume to go on with it, or another folder")
@@ -59,6 +63,15 @@ def claim(run_dir: Path, *, resume: bool) -> TextIO:
         lock.close()
         raise refused(error) from error
     return lock
+
+
+def _lock(file: TextIO) -> bool:
+    """Lock it, if no other process has."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _holder(lock: TextIO) -> str:
