@@ -6,10 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-<<<<<<< HEAD
-=======
 import signal
->>>>>>> survival-next
 import socket
 import subprocess
 import sys

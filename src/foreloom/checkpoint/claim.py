@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from foreloom.distributed.process import launch_name
 
 LOCK_NAME = ".run.lock"
-_FAREWELL_SECONDS = 60.0
+_PATIENCE_SECONDS = 60.0
 """For a rank of an earlier start of the same launch to end: on another machine torchrun may not have done with it."""
 _OTHER_FOLDER = "Give another by --out, or training.output_dir in the recipe"
 
@@ -42,7 +42,7 @@ def claim(run_dir: Path, *, resume: bool) -> TextIO:
         lock = (run_dir / LOCK_NAME).open("a+")
     except OSError as error:
         raise refused(error) from error
-    launch, deadline = launch_name(os.environ), time.monotonic() + _FAREWELL_SECONDS
+    launch, deadline = launch_name(os.environ), time.monotonic() + _PATIENCE_SECONDS
     is_own = lambda: bool(launch) and _claim_in(lock).get("launch") == launch
     while not _lock(lock):
         if not is_own() or time.monotonic() >= deadline:
