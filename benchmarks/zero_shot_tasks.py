@@ -1,16 +1,23 @@
 """Writes benchmarks/zero_shot.yaml: a task for every data set of a pack, by what its meta.yaml says.
 
     python benchmarks/zero_shot_tasks.py ../shared/data > benchmarks/zero_shot.yaml
+    python benchmarks/zero_shot_tasks.py ../shared/data development > benchmarks/zero_shot_development.yaml
+    python benchmarks/zero_shot_tasks.py ../shared/data report > benchmarks/zero_shot_report.yaml
 
 A data set is a folder with data.parquet and meta.yaml. Horizon and season are those of its meta.yaml: of the published
 protocol (Chronos, M competitions, LTSF, EPF) where there is one. One window ends each series. A set of fewer than 20
 targets gets as many windows a series as make 20, one horizon apart, unless Chronos scores it on one. Variates are
 forecast one by one, without covariates. A set whose horizons differ by frequency is a task a frequency; sets that are
 published as a pool are pooled; series that another set holds too are left out.
+
+The halves: recipes may be chosen by the scores of development, and entries are scored on report. A hash of a name's
+first word says which half a set is in, so that sets of one origin are in one.
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -23,12 +30,24 @@ WITHOUT_FREQUENCY = {"prediction_length": 8, "season_length": 1}
 """Of the series of tsdl that state no frequency, on which its meta.yaml is silent: as m3_other, which states none."""
 CHRONOS_ETTM_OFFSET = -96
 """ETTm is forecast from a day before its end; meta.yaml says so in words."""
+HALVES = ("development", "report")
 HEADING = """\
 # Every data set of the data pack, forecast by a model that has seen none of them: {num_tasks} tasks of {num_sets} data
 # sets. Written by zero_shot_tasks.py, which says how horizons, seasons and windows are chosen; --data-root is the pack.
 # Not independent of each other: ETTh and ETTm (every fourth row of the one is the other).
 tasks:
 """
+HEADING_OF_HALF = """\
+# The {half} half of zero_shot.yaml, {num_tasks} tasks, by a hash of their names; written by zero_shot_tasks.py.
+tasks:
+"""
+
+
+def half_of(name: str) -> str:
+    """The half that the data set of this name is in."""
+    origin = re.match(r"ETT|[a-z]+[0-9]*", name)
+    assert origin is not None
+    return HALVES[int(hashlib.sha256(origin[0].encode()).hexdigest(), 16) % 2]
 
 
 def metas(root: Path) -> list[dict[str, Any]]:
@@ -77,13 +96,14 @@ def _tasks_of(name: str, members: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [task]
 
 
-def write(root: Path) -> str:
-    """The text of the tasks file."""
-    listed = tasks(root)
+def write(root: Path, half: str | None = None) -> str:
+    """The text of the tasks file, or of that of one half."""
+    listed = [task for task in tasks(root) if half is None or half_of(task["name"]) == half]
     lines = [yaml.safe_dump(task, default_flow_style=True, sort_keys=False, width=10**6).strip() for task in listed]
-    heading = HEADING.format(num_tasks=len(listed), num_sets=len(metas(root)))
-    return heading + "".join(f"  - {line}\n" for line in lines)
+    heading = HEADING if half is None else HEADING_OF_HALF
+    text = heading.format(num_tasks=len(listed), num_sets=len(metas(root)), half=half)
+    return text + "".join(f"  - {line}\n" for line in lines)
 
 
 if __name__ == "__main__":
-    print(write(Path(sys.argv[1])), end="")
+    print(write(Path(sys.argv[1]), *sys.argv[2:]), end="")

@@ -476,7 +476,7 @@ def test_what_the_console_shows_is_no_change_of_a_recipe(foreloom, model):
 
 
 def test_two_runs_at_once_in_one_folder(foreloom):
-    from foreloom.checkpoint.checkpointer import claim
+    from foreloom.checkpoint.claim import claim
 
     with claim(Path("run"), resume=False):
         refused(
@@ -539,6 +539,8 @@ def test_places_are_tried_before_the_work(foreloom, model, monkeypatch):
 
 def test_reports_want_a_run(foreloom):
     refused(foreloom("report", "nowhere"), "nowhere holds no metrics.jsonl", "folder of a run")
+    for verb in ("fit", "lr-fit", "frontiers", "report"):
+        refused(foreloom("lab", verb, "nowhere"), "nowhere: no such file or folder. Give a CSV of N, D and L")
 
 
 def test_a_traceback_for_those_who_ask(monkeypatch, foreloom):

@@ -41,6 +41,7 @@ ELSEWHERE = {
     "aws": "needs an account with Amazon",
     "chmod": "of a key that the reader has and we have not",
     "curl": "needs a network",
+    "docker": "builds and starts containers",
     "git": "needs a network",
     "hf": "needs a network, or an account with Hugging Face",
     "icacls.exe": "is Windows'",

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer
+from foreloom.checkpoint.manifest import Manifest
 from foreloom.data.batch import Dataset
 from foreloom.data.config import GroupConfig, SourceConfig
 from foreloom.data.loader import BatchLoader
@@ -33,7 +31,7 @@ from foreloom.data.text.config import TextSource
 from foreloom.data.text.section import TextData
 from foreloom.distributed.mesh import ParallelConfig
 from foreloom.distributed.parallelize import parallelize
-from foreloom.distributed.process import Process, start, stop
+from foreloom.distributed.process import Process, among_ranks, start
 from foreloom.distributed.sharding import Sharding
 from foreloom.evaluation.benchmark import TrainingBenchmark
 from foreloom.evaluation.config import BenchmarkConfig
@@ -51,6 +49,7 @@ from foreloom.training.config import TrainingConfig, autocast_dtype
 from foreloom.training.optimizer import OptimizerConfig, build_optimizer
 from foreloom.training.scoring import Validation
 from foreloom.training.trainer import Trainer, TrainResult
+from forked import Rank
 from toy_text import TOY_RECURRENT, TOY_TOKENS, ToyTextData
 
 torch.set_num_threads(1)  # ranks share the machine
@@ -154,19 +153,24 @@ TEXT_FAMILIES = ("decoder", "lstm", "causal_lm")
 class ScriptedBenchmark:
     """Gives the scores of a script, by step, and notes which checkpoints lie there after each step but the last.
 
-    At `stop_at` the process is told to stop, as a cluster does. The mode the model was in is in `asked`.
+    `stop_at`: a step, a rank and a signal; that rank alone is told to stop there. The mode the model was in is in
+    `asked`.
     """
 
-    def __init__(self, run_dir: Path, scores: Mapping[int, float], rank: int = 0, stop_at: int | None = None) -> None:
+    def __init__(
+        self, run_dir: Path, scores: Mapping[int, float], rank: int = 0, stop_at: Sequence[int] | None = None
+    ) -> None:
         self.scores, self.asked = scores, list[tuple[int, bool]]()
-        self._run_dir, self._rank, self._stop_at = run_dir, rank, stop_at
+        self._run_dir, self._rank = run_dir, rank
+        self._stop_at, stop_rank, self._signal = stop_at or (None, 0, 0)
+        self._is_told = stop_rank == rank
 
     def due(self, step: int, *, is_last: bool) -> list[Tier]:
         kept = sorted(int(path.name[-8:]) for path in (self._run_dir / "checkpoints").glob("step-*[0-9]"))
         with (self._run_dir / f"kept-{self._rank}.jsonl").open("a") as file:
             file.write(json.dumps([step - 1, kept]) + "\n")
-        if step == self._stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
+        if step == self._stop_at and self._is_told:
+            os.kill(os.getpid(), self._signal)
         return ["lite"] if step in self.scores and (step, False) not in self.asked else []
 
     def run(self, step: int, tier: Tier, model: nn.Module, run_seconds: Callable[[], float]) -> BenchmarkRecord:
@@ -206,7 +210,7 @@ def build_trainer(process: Process, run_dir: Path, settings: Mapping[str, Any], 
         save_total_limit=s.get("save_total_limit", 0), max_skipped_steps=s.get("max_skipped_steps", 50),
     )  # fmt: skip
     optimizer = OptimizerConfig(learning_rate=3e-3, warmup_steps=2, schedule="linear", **s.get("optimizer", {}))
-    parallel = ParallelConfig(**{k: s[k] for k in ("strategy", "dp_replicate", "dp_shard") if k in s})
+    parallel = ParallelConfig(**{k: s[k] for k in ("strategy", "dp_replicate", "dp_shard", "ep") if k in s})
     checkpointing = CheckpointConfig(**s.get("checkpoint", {}))
     checkpointer = Checkpointer(
         run_dir, checkpointing, process, save_total_limit=training.save_total_limit, resume=s["resume"]
@@ -254,7 +258,21 @@ def build_trainer(process: Process, run_dir: Path, settings: Mapping[str, Any], 
     )  # fmt: skip
     if "room" in s:
         run_out_of_memory(trainer, **s["room"])
+    if "stuck_save" in s:
+        hold_up(checkpointer, s["stuck_save"])
     return trainer
+
+
+def hold_up(checkpointer: Checkpointer, step: int) -> None:
+    """The disk takes all of a checkpoint but the last, and never answers again."""
+    finish = checkpointer._finish
+
+    def stuck(unfinished: Path, target: Path, manifest: Manifest, step_to_keep: int | None) -> None:
+        while manifest.step == step:
+            time.sleep(60)
+        finish(unfinished, target, manifest, step_to_keep)
+
+    checkpointer._finish = stuck  # type: ignore[method-assign]
 
 
 def run_out_of_memory(trainer: Trainer, *, rows: int, from_step: int, rank: int = 0) -> None:
@@ -326,35 +344,34 @@ def train_here(run_dir: Path, **settings: Any) -> TrainResult:
     return build_trainer(Process(0, 1, 0, torch.device("cpu")), run_dir, settings).train()
 
 
-def launch(world_size: int, runs: Sequence[Mapping[str, Any]], timeout_seconds: float = 180) -> None:
+def launch(
+    world_size: int, runs: Sequence[Mapping[str, Any]], timeout_seconds: float = 180, script: str = __file__
+) -> None:
     """Train `runs` (settings with `run_dir`) one after another on `world_size` gloo ranks; fail if a rank does, or if
-    they take longer than so many seconds and ten more a run."""
+    they take longer than so many seconds and ten more a run. Or do what another `script` does."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    ranks = [start_rank(runs, rank=rank, world_size=world_size, port=port) for rank in range(world_size)]
+    ranks = [start_rank(runs, rank=rank, world_size=world_size, port=port, script=script) for rank in range(world_size)]
     deadline = time.monotonic() + timeout_seconds + 10 * len(runs)
-    with ThreadPoolExecutor() as pool:
-        told = [pool.submit(rank.communicate) for rank in ranks]  # a rank whose pipe is full would wait for ever
-        try:
-            while any(rank.poll() is None for rank in ranks) and not any(rank.poll() for rank in ranks):
-                assert time.monotonic() < deadline, f"still running after {timeout_seconds} s"
-                time.sleep(0.05)
-        finally:
-            for rank in ranks:
-                rank.kill()
-    outputs = [one.result()[0] for one in told]
-    failed = {number: outputs[number] for number, rank in enumerate(ranks) if rank.returncode}
+    try:
+        while any(rank.poll() is None for rank in ranks) and not any(rank.poll() for rank in ranks):
+            assert time.monotonic() < deadline, f"still running after {timeout_seconds} s"
+            time.sleep(0.02)
+    finally:
+        for rank in ranks:
+            rank.kill()
+    failed = {number: rank.output() for number, rank in enumerate(ranks) if rank.wait(10)}
     assert not failed, failed
 
 
 def start_rank(
-    runs: Sequence[Mapping[str, Any]], *, rank: int = 0, world_size: int = 1, port: int = 0
-) -> subprocess.Popen[str]:
+    runs: Sequence[Mapping[str, Any]], *, rank: int = 0, world_size: int = 1, port: int = 0, script: str = __file__
+) -> Rank:
     own = {"RANK": rank, "WORLD_SIZE": world_size, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     environment = os.environ | {name: str(value) for name, value in own.items()} | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, json.dumps([dict(run, run_dir=str(run["run_dir"])) for run in runs])]
-    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    settings = json.dumps([dict(run, run_dir=str(run["run_dir"])) for run in runs])
+    return Rank(Path(script), [settings], environment)
 
 
 def losses(run_dir: Path) -> dict[int, float]:
@@ -369,9 +386,9 @@ def weights(run_dir: Path) -> dict[str, Tensor]:
 
 
 if __name__ == "__main__":
-    this = start("cpu", timeout_minutes=0.5)
     code = 0
-    for run in json.loads(sys.argv[1]):
-        code = build_trainer(this, Path(run.pop("run_dir")), run).train().exit_code
-    stop()
+    with among_ranks():
+        this = start("cpu", timeout_minutes=0.5)
+        for run in json.loads(sys.argv[1]):
+            code = build_trainer(this, Path(run.pop("run_dir")), run).train().exit_code
     sys.exit(code)

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +13,16 @@ import pytest
 import torch
 from torch.distributed.checkpoint.api import CheckpointException
 
+from foreloom.checkpoint import tensors
 from foreloom.checkpoint.checkpointer import (
     Candidate,
     CheckpointConfig,
     Checkpointer,
     CheckpointError,
-    claim,
+    CheckpointFolder,
     steps_to_keep,
 )
+from foreloom.checkpoint.claim import claim
 from foreloom.checkpoint.manifest import Manifest
 from foreloom.distributed.process import Process
 
@@ -42,10 +45,11 @@ def reopen(tmp_path: Path) -> Callable[..., Checkpointer]:
     """A checkpointer on the test's run folder, as a new session opens it."""
     opened: list[Checkpointer] = []
 
-    def reopen(**settings) -> Checkpointer:
+    def reopen(background: bool = False, **settings) -> Checkpointer:
         for checkpointer in opened:
             checkpointer.close()
-        opened.append(Checkpointer(tmp_path, CheckpointConfig(keep_best=1), PROCESS, **{"resume": True} | settings))
+        config = CheckpointConfig(keep_best=1, background=background)
+        opened.append(Checkpointer(tmp_path, config, PROCESS, **{"resume": True} | settings))
         return opened[-1]
 
     return reopen
@@ -62,7 +66,7 @@ def test_round_trip_retention_and_final(tmp_path: Path, reopen) -> None:
         checkpointer.save(manifest(step, wql=score), state(step), {"trainer": {"step": step}})
     assert names(tmp_path) == ["step-00000002", "step-00000004"]
     checkpointer.save(
-        manifest(5, final=True), state(5.0), {"trainer": {"step": 5}}, export=lambda folder: folder.mkdir()
+        manifest(5, final=True), state(5.0), {"trainer": {"step": 5}}, export=lambda folder, weights: folder.mkdir()
     )
     assert names(tmp_path) == ["final", "step-00000002", "step-00000005"]
     assert (tmp_path / "checkpoints" / "final" / "hf").is_dir()
@@ -119,7 +123,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, reopen, monkeypat
 
         monkeypatch.setattr(os, "fsync", fsync)
         try:
-            checkpointer.save(manifest(2), state(2.0), {}, export=lambda folder: folder.mkdir())
+            checkpointer.save(manifest(2), state(2.0), {}, export=lambda folder, weights: folder.mkdir())
         except CheckpointError as error:
             refusals += 1
             assert "the disk is full" in str(error) and "earlier checkpoints are intact" in str(error)
@@ -142,11 +146,61 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, reopen, monkeypat
     ],
 )
 def test_a_full_disk_is_told_of_in_the_libraries_words_too(tmp_path: Path, reopen, refusal: Exception) -> None:
-    def export(folder: Path) -> None:
+    def export(folder: Path, weights: object) -> None:
         raise CheckpointException("save", {0: (refusal, None)})
 
     with pytest.raises(CheckpointError, match=r"step 1 could not be written .*\(the disk is full\)"):
         reopen(resume=False).save(manifest(1), state(1.0), {}, export=export)
+
+
+def test_written_behind_training(tmp_path: Path, reopen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is saved is the state at the time; the next save waits, and so do a failure's words."""
+    checkpointer = reopen(resume=False, background=True)
+    may_go_on, refuses = threading.Event(), False
+    real = tensors.save
+
+    def save(*arguments, **more) -> None:
+        assert may_go_on.wait(60)
+        if refuses:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(*arguments, **more)
+
+    def export(folder: Path, weights) -> None:
+        folder.mkdir()
+        torch.save(dict(weights), folder / "weights.pt")
+
+    monkeypatch.setattr(tensors, "save", save)
+    live, frozen, position = state(1.0), torch.ones(2), {"loss": [0.5]}
+    weights = {"w": live["model"]["w"], "frozen": frozen}
+    promised = checkpointer.save(manifest(1), live, position, export=export, weights=weights)
+    live["model"]["w"].fill_(2.0)
+    position["loss"].append(0.25)
+    assert promised.step == 1 and checkpointer.written is None and names(tmp_path) in ([], [".saving-step-00000001"])
+    threading.Timer(0.1, may_go_on.set).start()
+    checkpointer.save(manifest(2), live, position, export=export, weights=weights)  # waits for the one before
+    assert "step-00000001" in names(tmp_path)
+    checkpointer.wait()
+    assert checkpointer.written.step == 2 and checkpointer.written.num_bytes > 96 and not checkpointer.written.failure
+    for step, losses in ((1, [0.5]), (2, [0.5, 0.25])):
+        filled, folder = state(0.0), tmp_path / "checkpoints" / f"step-{step:08d}"
+        assert checkpointer.load(CheckpointFolder(folder, manifest(step)), filled) == {"loss": losses}
+        assert torch.equal(filled["model"]["w"], state(step)["model"]["w"])
+        exported = torch.load(folder / "hf" / "weights.pt")
+        assert torch.equal(exported["w"], state(step)["model"]["w"]) and torch.equal(exported["frozen"], frozen)
+
+    refuses = True
+    checkpointer.save(manifest(3), live, position)
+    for ask in (checkpointer.wait, lambda: checkpointer.save(manifest(5), live, position)):
+        with pytest.raises(CheckpointError, match="step [34] could not be written .*the disk is full.*are intact"):
+            ask()
+        refuses = ask == checkpointer.wait
+        if refuses:
+            checkpointer.save(manifest(4), live, position)
+    assert names(tmp_path) == ["step-00000001", "step-00000002"]
+    refuses = False
+    checkpointer.save(manifest(6), live, position)
+    checkpointer.close()  # not without what is being written
+    assert names(tmp_path) == ["step-00000001", "step-00000002", "step-00000006"]
 
 
 def test_one_run_a_folder(tmp_path: Path, reopen) -> None:
@@ -257,7 +311,7 @@ def test_the_step_to_keep_stays_until_another_is_named(tmp_path: Path, reopen) -
 
 
 def test_an_export_is_given_only_whole_and_only_as_that_step_s_own(tmp_path: Path, reopen) -> None:
-    def export(folder: Path) -> None:
+    def export(folder: Path, weights: object) -> None:
         folder.mkdir()
         (folder / "config.json").write_text("{}")
 

@@ -46,3 +46,28 @@ def test_a_full_disk_does_not_take_the_scores_along(tasks, tmp_path, monkeypatch
     with pytest.raises(ValueError, match="--out .*a.csv could not be written .No space left.* The table above is what"):
         evaluate(models=["naive"], tasks=tasks, out=tmp_path / "a.csv")
     assert "WQL" in capsys.readouterr().out
+
+
+def test_a_backtest_writes_forecasts_scores_and_pictures(tmp_path, monkeypatch, capsys):
+    import pandas as pd
+    from naive_model import naive_model
+
+    from foreloom import cli, forecast
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(forecast, "from_pretrained", lambda *_, **__: naive_model())
+    days = pd.date_range("2024-01-01", periods=40)
+    pd.DataFrame({"timestamp": days, "target": range(40)}).to_csv("sales.csv", index=False)
+
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["foreloom", "backtest", "m", "sales.csv", *arguments])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return left.value.code, *capsys.readouterr()
+
+    code, out, _ = call("--horizon", "4", "--windows", "3", "--out", "found.csv", "--plot", "--quantiles", "0.1,0.5")
+    assert not code and "seasonal-naive" in out and "wrote found-scores.csv" in out
+    assert len(pd.read_csv("found.csv")) == 12 and pd.read_csv("found-scores.csv")["by"].nunique() == 4
+    assert all((tmp_path / name).stat().st_size > 5000 for name in ("found.png", "found-steps.png"))
+    code, out, err = call("--horizon", "40", "--out", "found.csv")
+    assert code == 2 and not out and "sales.csv: the longest of its 1 series has 40 steps" in err

@@ -75,11 +75,13 @@ def test_batches_fill_up_to_the_row_budget_and_follow_one_another() -> None:
 
 
 def test_reading_ahead_changes_nothing() -> None:
-    plain, ahead = loader(num_prefetch=0, micro=8), loader(num_prefetch=3, micro=8)
-    for _, a, b in zip(range(12), plain, ahead, strict=False):
-        assert_equal(a, b)
-        assert plain.state_dict() == ahead.state_dict()
-    ahead.close()
+    plain, one, four = (loader(num_prefetch=depth, micro=8) for depth in (0, 1, 4))
+    for _, batch, *others in zip(range(12), plain, one, four, strict=False):
+        for ahead, other in zip((one, four), others, strict=True):
+            assert_equal(batch, other)
+            assert plain.state_dict() == ahead.state_dict()
+    one.close()
+    four.close()
     assert not read_ahead_threads()
 
 

@@ -1,6 +1,10 @@
-import pytest
+from concurrent.futures import ThreadPoolExecutor
 
-from foreloom.distributed.process import Launch, choose_device, first_host, read_launch
+import pytest
+import torch.distributed as dist
+
+from foreloom.checkpoint.claim import claim
+from foreloom.distributed.process import Launch, choose_device, first_host, is_restart, name_of_start, read_launch
 
 MASTER = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "1234"}
 
@@ -17,6 +21,13 @@ MASTER = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "1234"}
             Launch("OpenMPI", 2, 4, 2),
         ),
         ({"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "1"} | MASTER, Launch("PMI", 1, 2, 1, "10.0.0.1", 1234)),
+        # As mpiexec of MPICH 4.0 sets them, and Accelerate, which has torchrun start its processes.
+        ({"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"}, Launch("PMI", 1, 2, 1)),
+        (
+            {"ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_USE_CPU": "true", "RANK": "1", "WORLD_SIZE": "2",
+             "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none"} | MASTER,
+            Launch("torchrun", 1, 2, 1, "10.0.0.1", 1234),
+        ),
         (
             {"SLURM_PROCID": "9", "SLURM_STEP_NUM_TASKS": "16", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "72042",
              "SLURM_STEP_NODELIST": "gpu[07-08]"},
@@ -48,6 +59,44 @@ def test_launchers(environment: dict[str, str], expected: Launch) -> None:
 def test_contradictions_are_told(environment: dict[str, str], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         read_launch(environment)
+
+
+def test_a_rank_that_counts_machines_is_explained() -> None:
+    """As the old Time-MoE launcher and Kubernetes mean RANK and WORLD_SIZE."""
+    launch = read_launch({"RANK": "1", "WORLD_SIZE": "2"} | MASTER)
+    assert not launch.is_local_told and choose_device("auto", launch, has_mps=False, num_cuda=1) == "cuda:0"
+    assert choose_device("cpu", launch, has_mps=False, num_cuda=8) == "cpu"
+    with pytest.raises(ValueError, match=r"the 8 GPUs .* --nnodes=2 --node-rank=1 --nproc-per-node=8 --master-"):
+        choose_device("auto", launch, has_mps=False, num_cuda=8)
+
+
+def test_ranks_of_one_start_agree_on_a_name_whatever_an_earlier_one_has_left() -> None:
+    store, names = dist.HashStore(), []
+    for world_size in (3, 2, 2, 4, 1):
+        with ThreadPoolExecutor(world_size) as ranks:
+            of_ranks = list(
+                ranks.map(lambda rank, of=world_size: name_of_start(store, rank, of, 20), range(world_size))
+            )
+        assert len(set(of_ranks)) == 1
+        names.append(of_ranks[0])
+    assert len(set(names)) == 5
+    for alone, absent in ((0, "a rank"), (1, "rank 0")):
+        with pytest.raises(dist.DistStoreError, match=f"{absent} has not come"):
+            name_of_start(store, alone, 2, 0.2)
+
+
+def test_what_was_started_anew_goes_on(tmp_path, monkeypatch) -> None:
+    assert not is_restart({"TORCHELASTIC_RESTART_COUNT": "0", "SLURM_RESTART_COUNT": ""})
+    assert is_restart({"TORCHELASTIC_RESTART_COUNT": "1"}) and is_restart({"SLURM_RESTART_COUNT": "2"})
+    metrics = tmp_path / "metrics.jsonl"
+    for launch, is_taken in (("a", True), ("a", True), ("b", False), ("none", False)):
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", launch)
+        if is_taken:
+            claim(tmp_path, resume=False).close()
+        else:
+            with pytest.raises(ValueError, match="holds an earlier run"):
+                claim(tmp_path, resume=False)
+        metrics.write_text("a line")
 
 
 def test_first_host() -> None:

@@ -1,42 +1,73 @@
-"""A rank that waits says for whom, once, and one rank says it for all."""
+"""A rank that waits says for whom, once, and where that one stands; one rank says it for all."""
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
 import torch.distributed as dist
 
 from foreloom.distributed import waiting
-from foreloom.distributed.waiting import Watch
+from foreloom.distributed.waiting import Absent, Watch
 
 
-@pytest.mark.parametrize(("here", "said"), [((0,), "rank 0 has waited"), ((0, 1), ""), ((1,), "")])
-def test_it_is_said_after_a_while_whom_this_rank_waits_for(
-    monkeypatch, capfd, here: tuple[int, ...], said: str
-) -> None:
-    """One of two ranks, which waits alone, beside the other, or with the other there already."""
+@pytest.fixture
+def watches(monkeypatch):
+    """Makes the watches of two ranks, which are one thread here."""
     monkeypatch.setattr(waiting, "PATIENCE_SECONDS", 0.3)
-    store = dist.HashStore()
-    watch = Watch(store, here[0], 2)
-    for rank in here[1:]:
-        store.set(f"waits/2/{rank}", "")
-    if here == (1,):
-        store.set("waits/2/0", "")
-    err, deadline = "", time.monotonic() + (20 if said else 0.8)
+    monkeypatch.setattr(waiting, "BEAT_SECONDS", 0.05)
+    store, made = dist.HashStore(), []
+
+    def make(*ranks: int) -> list[Watch]:
+        made.extend(Watch(store, rank, 2) for rank in ranks)
+        return made
+
+    yield make
+    for watch in made:
+        watch.end()
+        watch.join()
+    with waiting.waiting("nothing is watched any more"):
+        pass
+
+
+def what_is_said(capfd, seconds: float = 20) -> str:
+    err, deadline = "", time.monotonic() + seconds
+    while time.monotonic() < deadline and "rank" not in err:
+        threading.Event().wait(0.02)
+        err += capfd.readouterr().err
+    threading.Event().wait(0.3)  # it is not said again
+    return err + capfd.readouterr().err
+
+
+def test_a_rank_that_does_not_answer(watches, capfd) -> None:
+    (watch,) = watches(0)
     with waiting.waiting("a decision"):
         pass
     with waiting.waiting("the gradients of a step"):
-        while time.monotonic() < deadline and not err:
-            time.sleep(0.02)
-            err = capfd.readouterr().err
-        time.sleep(0.2)  # it is not said again
-    watch.end()
-    watch.join()
-    err += capfd.readouterr().err
-    if said:
-        assert err.count(said) == 1 and "s for rank 1 (the gradients of a step); parallel.timeout_minutes" in err
-    else:
-        assert not err
-    with waiting.waiting("nothing is watched any more"):
-        pass
+        err = what_is_said(capfd)
+    assert err.count("rank 0 has waited") == 1 and "s for rank 1 (the gradients of a step); parallel.timeout_min" in err
+    assert "Rank 1 does not answer: it is stopped, or gone." in err
+    assert watch.who_is_absent() == Absent((1,)), "also when the wait has failed"
+
+
+def test_a_rank_that_is_late_and_where_it_stands(watches, capfd) -> None:
+    first, second = watches(0, 1)
+    for watch in (first, second):
+        watch.begin("a decision")
+        watch.since = None
+    first.begin("the gradients of a step")
+    err = what_is_said(capfd)
+    assert err.count("has waited") == 1 and "rank 0 has waited" in err and "for rank 1" in err
+    assert "Rank 1 stands here" in err and "in what_is_said" in err and "test_waiting.py" in err
+    absent = first.who_is_absent()
+    assert absent.ranks == (1,) and "who_is_absent" in absent.stands
+    second.end()
+    assert first.who_is_absent() == Absent(), "it has left after an error of its own"
+
+
+def test_ranks_that_wait_for_one_another_say_nothing(watches, capfd) -> None:
+    for watch in watches(0, 1):
+        watch.begin("the gradients of a step")
+    threading.Event().wait(1.0)
+    assert not capfd.readouterr().err

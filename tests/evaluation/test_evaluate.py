@@ -107,7 +107,7 @@ def test_split_and_joint_variates_score_the_same_targets(tmp_path):
     assert joint.scores == pytest.approx(split.scores)
     assert split.sums.num_windows == joint.sums.num_windows == 6
     assert split.examples[0].name.startswith("s0[")
-    assert joint.examples[0].forecast_VHQ.shape == (3, 2, 9)
+    assert joint.examples[0].forecast_VHQ.shape == (3, 2, 13), "deciles, and the ends of 50 and 90 %"
 
 
 def test_covariates_are_shown_only_when_asked_for(tmp_path):

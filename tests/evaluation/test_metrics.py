@@ -1,7 +1,11 @@
 """Metrics: golden numbers from GluonTS, hand calculations, missing labels, refused forecasts; fev's by window and
 target."""
 
+from statistics import NormalDist
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from metric_case import HORIZON, LEVELS, series_and_forecasts
 
@@ -91,6 +95,39 @@ def test_a_forecast_worked_by_hand():
     assert scores["MASE"] == pytest.approx(1 / 2)  # the second series has no scale
     assert scores["sMAPE"] == pytest.approx((2 / 19 + 4 / 10) / 2)  # 0 against 0 is left out
     assert scores["coverage_50"] == pytest.approx(2 / 3)
+
+
+class OfLevels(Naive):
+    """A standard normal at the levels it has, whatever it is asked; notes what that was."""
+
+    quantile_levels = (0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 0.95)
+
+    def predict_quantiles(self, inputs, prediction_length, quantile_levels, **options):
+        self.asked = quantile_levels
+        values = [NormalDist().inv_cdf(level) for level in quantile_levels]
+        return [np.tile(values, (one.num_targets, prediction_length, 1)) for one in inputs]
+
+
+def test_bands_beside_the_levels_that_are_scored(tmp_path):
+    label = np.random.default_rng(0).normal(size=(40, 60))
+    rows = {"item_id": [f"s{i}" for i in range(40)], "target": label.tolist()}
+    pq.write_table(pa.table(rows), tmp_path / "data.parquet")
+    task = EvaluationTask(name="t", path=tmp_path, prediction_length=50)
+    forecaster = OfLevels()
+    (result,) = evaluate(forecaster, [task]).tasks
+    assert forecaster.asked == (0.05, *task.quantile_levels, 0.95), "0.25 and 0.75, which it has not, are read between"
+    assert result.sums.bands == (20, 40, 50, 60, 80, 90)
+    z = {p: NormalDist().inv_cdf(p) for p in (0.2, 0.3, 0.7, 0.8, 0.9, 0.95)}
+    ends = {80: (-z[0.9], z[0.9]), 90: (-z[0.95], z[0.95]), 50: ((z[0.2] + z[0.3]) / 2, (z[0.7] + z[0.8]) / 2)}
+    for percent, (low, high) in ends.items():
+        inside = np.mean((low <= label[:, -50:]) & (label[:, -50:] <= high))
+        assert result.scores[f"coverage_{percent}"] == pytest.approx(inside)
+        assert inside == pytest.approx(percent / 100, abs=0.03)
+    deciles = metric_sums(
+        np.tile([NormalDist().inv_cdf(p) for p in task.quantile_levels], (40, 50, 1)), label[:, -50:], np.zeros(40),
+        task.quantile_levels, [""] * 40,
+    ).scores()  # fmt: skip
+    assert result.scores["WQL"] == pytest.approx(deciles["WQL"], rel=1e-12), "no band has a say in it"
 
 
 def test_nothing_to_score_is_nan_not_zero():

@@ -25,6 +25,12 @@ def tasks(shared):
 def test_the_file_is_what_the_script_makes_of_the_pack(shared):
     script = runpy.run_path(str(BENCHMARKS / "zero_shot_tasks.py"))
     assert script["write"](shared / "data") == TASKS.read_text()
+    names = set()
+    for half in script["HALVES"]:
+        text = (BENCHMARKS / f"zero_shot_{half}.yaml").read_text()
+        assert script["write"](shared / "data", half) == text
+        names |= {task["name"] for task in yaml.safe_load(text)["tasks"]}
+    assert sorted(names) == sorted(task["name"] for task in yaml.safe_load(TASKS.read_text())["tasks"])
 
 
 def test_no_data_set_and_no_series_is_left_out(shared, tasks):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from fake_slurm import PREEMPT, install
 from typer.testing import CliRunner
 
 from foreloom.cli import app
+from foreloom.distributed.network import free_port
 from foreloom.launch.command import local_command, mpirun_command, node_commands
 from foreloom.launch.hosts import Host, check_hosts, parse_host, read_hostfile
 from foreloom.launch.profile import read_profile
@@ -40,7 +42,7 @@ def test_text_of_local_nodes_and_mpirun(tmp_path) -> None:
     assert run(1, gpus=[3]) == "CUDA_VISIBLE_DEVICES=3 python -m foreloom train chronos2-base training.steps=5"
     assert run(2, threads=4, max_restarts=3) == (
         "OMP_NUM_THREADS=4 python -m torch.distributed.run --standalone --nproc-per-node=2 --max-restarts=3 "
-        "-m foreloom train chronos2-base training.steps=5 --resume"
+        "-m foreloom train chronos2-base training.steps=5"
     )
     hosts = [parse_host("10.0.0.1:2,3"), parse_host("10.0.0.2:4"), parse_host("10.0.0.3:1,")]
     check_hosts(hosts, total=7)
@@ -86,7 +88,7 @@ def test_text_of_a_slurm_job(tmp_path) -> None:
     script.write_text(text)
     subprocess.run(["bash", "-n", script], check=True)
     brief = batch_script(["evaluate", "m"], SlurmJob(save_seconds=0), name="e", log="x", folder=Path("/"))
-    assert "requeue" not in brief and "--resume" not in brief and "#SBATCH --ntasks-per-node=1\n" in brief
+    assert "requeue" not in brief and "#SBATCH --ntasks-per-node=1\n" in brief
 
 
 @pytest.mark.parametrize(
@@ -112,7 +114,7 @@ def test_bad_machines_and_profiles(tmp_path) -> None:
         check_hosts([Host(address="10.0.0.1", processes=2), Host(address="10.0.0.2", processes=4)], total=8)
     with pytest.raises(ValueError, match="is 127.0.0.1 here"):
         check_hosts([Host(address="localhost", processes=2), Host(address="b", processes=4)])
-    for text in ("10.0.0.1", "10.0.0.1:", "10.0.0.1:a", ":3"):
+    for text in ("10.0.0.1", "10.0.0.1:", "10.0.0.1:a", ":3", "a b:2"):
         with pytest.raises(ValueError):
             parse_host(text)
     profile = tmp_path / "site.yaml"
@@ -134,6 +136,8 @@ def test_bad_machines_and_profiles(tmp_path) -> None:
         (["local", "--gpus", "0,0", "train", "quickstart"], "write different numbers"),
         (["local", "--gpus", "0,1", "--processes", "3", "train", "quickstart"], "each takes one"),
         (["nodes", "train", "quickstart"], "no machine is named"),
+        (["nodes", "--node", "a:0", "train", "quickstart"], "--node a:0: a needs processes or gpus, one at least"),
+        (["nodes", "--node", "a:1,1", "train", "quickstart"], "--node a:1,1: gpus of a: [1, 1] are to be different"),
         (["nodes", "--node", "10.0.0.1:2", "--this", "1", "train", "quickstart"], "there are 1 machines"),
         (["slurm", "--gpus", "2", "--processes", "4", "--dry-run", "train", "quickstart"], "leave processes out"),
     ],
@@ -141,6 +145,33 @@ def test_bad_machines_and_profiles(tmp_path) -> None:
 def test_bad_input_gets_a_sentence(arguments, expected) -> None:
     result = CliRunner().invoke(app, ["launch", *arguments])
     assert isinstance(result.exception, ValueError) and expected in str(result.exception)
+    assert "validation error" not in str(result.exception)
+
+
+def test_what_this_machine_cannot_do_is_told_before_it_is_tried(monkeypatch, tmp_path) -> None:
+    run = lambda *words: CliRunner().invoke(app, ["launch", *words, "train", "quickstart"])
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        refused = run("nodes", "--node", "10.0.0.1:1", "--node", "10.0.0.2:1", "--this", "0", "--port", port)
+        assert f"at port {port} of this machine, where something listens" in str(refused.exception)
+        found = run("mpirun", "--processes", "2", "--port", port, "--dry-run").output
+        assert "MASTER_PORT=" in found and f"MASTER_PORT={port}" not in found
+        (tmp_path / "hosts").write_text("127.0.0.1 slots=2\n")
+        refused = run("mpirun", "--hostfile", str(tmp_path / "hosts"), "--port", port)
+        assert "something listens already" in str(refused.exception)
+    monkeypatch.setattr("foreloom.cli.launch._num_gpus", lambda: 2)
+    refused = run("nodes", "--node", "10.0.0.1:8", "--this", "0", "--port", str(free_port()))
+    assert "10.0.0.1 is to give 8 GPUs, and torch sees 2 here" in str(refused.exception)
+    assert "torch sees 2 GPUs here" in str(run("local", "--processes", "3").exception)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert run("local", "--gpus", "1", "--dry-run").output.startswith("CUDA_VISIBLE_DEVICES=7 ")
+    profile = tmp_path / "site.yaml"
+    profile.write_text("environment: {NCCL_DEBUG: INFO}\n")
+    assert "NCCL_DEBUG=INFO" in run("local", "--profile", str(profile), "--gpus", "0", "--dry-run").output
+    shown = run("nodes", "--node", "10.0.0.1:1", "--node", "10.0.0.2:1", "--this", "1", "--dry-run").output
+    assert "--node-rank=1" in shown and "#" not in shown
 
 
 def _environment(tmp_path: Path) -> dict[str, str]:

@@ -1,12 +1,13 @@
-"""Law: where one rank fails, all end, soon, and one of them says why.
+"""Law: where one rank fails, is killed or hangs, all end, soon, and one of them says why.
 
-`python test_ranks_end.py 20` tries every place on either rank and on both, 20 times each: half an hour on two cores.
+`python test_ranks_end.py 20` tries every place on either rank and on both, 20 times each.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from pathlib import Path
 
 import pytest
 from failing_rank import PLACES
+
+from forked import Rank
 
 SCRIPT = Path(__file__).with_name("failing_rank.py")
 DATA = Path(__file__).resolve().parents[2] / "examples" / "data"
@@ -28,49 +31,69 @@ SETTINGS = [
 SECONDS = 120
 
 
-def ranks_fail(phase: str, ranks: str, out: Path) -> list[subprocess.CompletedProcess[str]]:
-    """Two ranks of a run that fails; each as it ended."""
+def start(phase: str, ranks: str, out: Path, world_size: int = 2) -> list[Rank]:
+    """The ranks of a run in which `ranks` fail."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     started = []
-    for rank in range(2):
-        own = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        environment = os.environ | {name: str(value) for name, value in own.items()} | {"OMP_NUM_THREADS": "1"}
-        command = [sys.executable, str(SCRIPT), phase, ranks, "chronos2-test", *SETTINGS, "--out", str(out)]
-        started.append(
-            subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        )
+    for rank in range(world_size):
+        own = {"RANK": rank, "WORLD_SIZE": world_size, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1"}
+        own |= {"MASTER_PORT": port, "OMP_NUM_THREADS": 1}
+        environment = os.environ | {name: str(value) for name, value in own.items()}
+        started.append(Rank(SCRIPT, [phase, ranks, "chronos2-test", *SETTINGS, "--out", str(out)], environment))
+    return started
+
+
+def complaints(phase: str, ranks: str, out: Path) -> str:
+    """What is not as it should be where ranks fail."""
+    started = start(phase, ranks, out)
     deadline = time.monotonic() + SECONDS
-    ended = []
     try:
-        for one in started:
-            outputs = one.communicate(timeout=max(deadline - time.monotonic(), 1))
-            ended.append(subprocess.CompletedProcess(one.args, one.returncode, *outputs))
+        codes = [one.wait(max(deadline - time.monotonic(), 1)) for one in started]
+    except subprocess.TimeoutExpired:
+        return f"still running after {SECONDS} s: {[one.output() for one in started]}"
     finally:
         for one in started:
             one.kill()
-    return ended
-
-
-def complaints(ended: list[subprocess.CompletedProcess[str]]) -> str:
-    """What is not as it should be."""
-    said = "".join(one.stderr for one in ended)
-    codes = [one.returncode for one in ended]
-    is_right = codes == [2, 2] and said.count("planted here") == 1 and "Traceback" not in said
+    said = "".join(one.output()[1] for one in started)
+    if phase == "killed":
+        of_ranks = [-signal.SIGKILL if str(rank) in ranks else 2 for rank in range(2)]
+        cause = f"rank {ranks} has gone" if ranks in "01" else ""
+    else:
+        of_ranks, cause = [2, 2], "the disk is full" if phase == "disk" else "planted here"
+    errors = "".join(line for line in said.splitlines() if line.startswith("error: "))
+    is_right = codes == of_ranks and (not cause or errors.count(cause) == 1) and "Traceback" not in said
     return "" if is_right else f"{codes} {said}"
 
 
-@pytest.mark.parametrize(("phase", "ranks"), [("recipe", "1"), ("step", "1")])
+@pytest.mark.parametrize(("phase", "ranks"), [("recipe", "1"), ("step", "1"), ("killed", "1"), ("disk", "1")])
 def test_ranks_end_together_and_one_says_why(tmp_path: Path, phase: str, ranks: str) -> None:
-    assert not complaints(ranks_fail(phase, ranks, tmp_path))
+    assert not complaints(phase, ranks, tmp_path)
+
+
+def test_a_hung_rank_is_named_and_a_second_signal_ends_those_that_wait_for_it(tmp_path: Path) -> None:
+    ranks = start("hung", "2", tmp_path, world_size=3)
+    said = lambda: "".join(rank.output()[1] for rank in ranks[:2])
+    try:
+        deadline = time.monotonic() + SECONDS
+        while "has waited" not in said():
+            assert time.monotonic() < deadline and not any(rank.poll() for rank in ranks), said()
+            time.sleep(0.05)
+        for _ in range(2):
+            for rank in ranks[:2]:
+                rank.send_signal(signal.SIGTERM)
+            time.sleep(1.2)
+        assert [rank.wait(timeout=20) for rank in ranks[:2]] == [143, 143]
+        assert "for rank 2 (a word of every rank)" in said() and "Rank 2 stands here" in said()
+        assert said().count("has waited") == 1 and ", in fail\n" in said()
+    finally:
+        for rank in ranks:
+            rank.kill()
 
 
 if __name__ == "__main__":
-    for attempt, phase, ranks in itertools.product(range(int(sys.argv[1])), PLACES, ("0", "1", "0,1")):
+    places = [place for place in PLACES if place != "hung"]
+    for attempt, place, failing in itertools.product(range(int(sys.argv[1])), places, ("0", "1", "0,1")):
         with tempfile.TemporaryDirectory() as folder:
-            try:
-                found = complaints(ranks_fail(phase, ranks, Path(folder) / "run"))
-            except subprocess.TimeoutExpired:
-                found = f"still running after {SECONDS} s"
-        print(attempt, phase, ranks, found or "ended", flush=True)
+            print(attempt, place, failing, complaints(place, failing, Path(folder) / "run") or "ended", flush=True)

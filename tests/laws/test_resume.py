@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from forked import Rank
 from toy_run import FAMILIES, losses, start_rank, train_here, weights
 
 
-def kill_after(run: dict, step: int, how: signal.Signals) -> subprocess.Popen[str]:
+def kill_after(run: dict, step: int, how: signal.Signals) -> Rank:
     """Train in a subprocess and send it `how` once `step` is logged."""
     process = start_rank([run])
     log = run["run_dir"] / "metrics.jsonl"
     deadline = time.monotonic() + 150
     while not log.is_file() or f'"step", "step": {step},' not in log.read_text():
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None, process.output()
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.send_signal(how)
-    process.communicate(timeout=150)
+    process.wait(timeout=150)
     return process
 
 
@@ -35,6 +36,9 @@ def same_weights(one: Path, other: Path) -> bool:
 
 MORE = {"muon": {"optimizer": {"name": "muon"}}, "lora": {"adapter": {"rank": 4, "dropout": 0.1}}}
 """What else a run of Chronos-2 may be."""
+BEHIND = {"checkpoint": {"background": True}}
+WRITTEN_BEHIND = ("toy_recurrent", "chronos2", "chronos_t5", "lora")
+"""Families whose checkpoints are written while training goes on; those of the others hold it up."""
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, *MORE])
@@ -42,6 +46,7 @@ def test_killed_at_a_random_step_goes_on_bit_for_bit(tmp_path: Path, family: str
     settings = {"dropout": 0.1, "steps": 60, "save_steps": 7}
     settings |= {"family": "chronos2"} | MORE[family] if family in MORE else {"family": family}
     train_here(tmp_path / "whole", **settings)
+    settings |= BEHIND if family in WRITTEN_BEHIND else {}
     step = random.randrange(8, 40)
     killed = kill_after(settings | {"run_dir": tmp_path / "killed"}, step, signal.SIGKILL)
     assert killed.returncode == -signal.SIGKILL
@@ -52,7 +57,7 @@ def test_killed_at_a_random_step_goes_on_bit_for_bit(tmp_path: Path, family: str
 
 
 def test_sigterm_saves_and_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    settings = {"dropout": 0.1, "steps": 60}
+    settings = {"dropout": 0.1, "steps": 60} | BEHIND
     train_here(tmp_path / "whole", **settings)
     stopped = kill_after(settings | {"run_dir": tmp_path / "stopped"}, 5, signal.SIGTERM)
     assert stopped.returncode == 143
@@ -62,3 +67,18 @@ def test_sigterm_saves_and_goes_on_bit_for_bit(tmp_path: Path) -> None:
     assert train_here(tmp_path / "stopped", **settings, resume=True).exit_code == 0
     assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
     assert same_weights(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_killed_while_a_checkpoint_is_written_behind_it(tmp_path: Path) -> None:
+    """Training has gone on past the save that never ended; the checkpoint before it is whole."""
+    settings = {"dropout": 0.1, "steps": 30, "save_steps": 6} | BEHIND
+    train_here(tmp_path / "whole", **settings)
+    kill_after(settings | {"run_dir": tmp_path / "killed", "stuck_save": 12}, 15, signal.SIGKILL)
+    left = {path.name for path in (tmp_path / "killed" / "checkpoints").iterdir()}
+    assert left == {"step-00000006", ".saving-step-00000012"}
+    assert (tmp_path / "killed" / "checkpoints" / ".saving-step-00000012" / "hf" / "model.safetensors").is_file()
+    train_here(tmp_path / "killed", **settings, resume=True)
+    log = (tmp_path / "killed" / "training.log").read_text()
+    assert "its save was cut short" in log and re.search("Resumed from .*step-00000006", log)
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    assert same_weights(tmp_path / "killed", tmp_path / "whole")

@@ -37,8 +37,14 @@ def assert_same_text(one: Path, other: Path) -> None:
 
 def stopped_at_three(run_dir: Path, copy: Path) -> Path:
     """The run as it was after step 3."""
+    return stopped_at(3, run_dir, copy)
+
+
+def stopped_at(step: int, run_dir: Path, copy: Path) -> Path:
+    """The run as it was after a step."""
     shutil.copytree(run_dir, copy, symlinks=True)
-    shutil.rmtree(copy / "checkpoints" / "step-00000006")
+    for later in (path for path in (copy / "checkpoints").glob("step-*") if int(path.name[-8:]) > step):
+        shutil.rmtree(later)
     (copy / "checkpoints" / "final").unlink()
     return copy
 
@@ -49,6 +55,7 @@ def test_one_two_and_four_ranks_train_alike_and_take_over_from_each_other(tmp_pa
         {"family": family, "steps": 6, "save_steps": 3} for family in families
     )
     ddp, fsdp, hsdp = {"strategy": "ddp"}, {"strategy": "fsdp"}, {"strategy": "fsdp", "dp_replicate": 2}
+    behind = {"checkpoint": {"background": True}}
     cut, recompute = {"micro_batch_size": 5}, {"activation_checkpointing": True}
     tokens, recurrent = ({"family": family, "steps": 6, "save_steps": 3} for family in ("toy_tokens", "toy_recurrent"))
     muon = chronos2 | {"optimizer": {"name": "muon"}, "parametrization": {"kind": "mup", "base_width": 16}}
@@ -86,11 +93,11 @@ def test_one_two_and_four_ranks_train_alike_and_take_over_from_each_other(tmp_pa
         decoder | fsdp | cut | recompute | {"run_dir": tmp_path / "decoder-2-fsdp"},
         lstm | ddp | cut | {"run_dir": tmp_path / "lstm-2-ddp"},
         lstm | fsdp | recompute | {"run_dir": tmp_path / "lstm-2-fsdp"},
-        toy | ddp | cut | {"run_dir": tmp_path / "toy-2-ddp"},
+        toy | ddp | cut | behind | {"run_dir": tmp_path / "toy-2-ddp"},
         tokens | fsdp | cut | {"run_dir": tmp_path / "toy_tokens-2-fsdp"},
-        recurrent | ddp | cut | {"run_dir": tmp_path / "toy_recurrent-2-ddp"},
+        recurrent | ddp | cut | behind | {"run_dir": tmp_path / "toy_recurrent-2-ddp"},
         chronos_bolt | fsdp | cut | recompute | {"run_dir": tmp_path / "chronos_bolt-2-fsdp"},
-        chronos2 | fsdp | cut | recompute | {"run_dir": tmp_path / "chronos2-2-fsdp"},
+        chronos2 | fsdp | cut | recompute | behind | {"run_dir": tmp_path / "chronos2-2-fsdp"},
         chronos_t5 | ddp | {"run_dir": tmp_path / "chronos_t5-2-ddp"},
         adapted | fsdp | cut | recompute | {"run_dir": tmp_path / "adapted-2-fsdp"},
         adapted_experts | fsdp | {"run_dir": tmp_path / "adapted_experts-2-fsdp"},
@@ -116,7 +123,7 @@ def test_one_two_and_four_ranks_train_alike_and_take_over_from_each_other(tmp_pa
 
     two_then_four = stopped_at_three(tmp_path / "toy-2-ddp", tmp_path / "toy-2-4")
     four = [
-        toy | hsdp | {"run_dir": two_then_four, "resume": True},
+        toy | hsdp | behind | {"run_dir": two_then_four, "resume": True},
         recurrent | ddp | {"run_dir": streams_on_four, "resume": True},
         chronos2 | ddp | {"run_dir": tmp_path / "chronos2-4-ddp"},
     ]
@@ -126,3 +133,37 @@ def test_one_two_and_four_ranks_train_alike_and_take_over_from_each_other(tmp_pa
             assert_same_text(tmp_path / family, tmp_path / f"{family}-2-{way}")
     for run_dir in (two_then_one, streams_on_one, lstm_on_one, *(run["run_dir"] for run in (*two, *four))):
         assert_same_run(tmp_path / run_dir.name.partition("-")[0], run_dir)
+
+
+def test_copies_shards_and_shared_experts_train_alike_and_take_over_from_each_other(tmp_path: Path) -> None:
+    """2 x 2 ranks -> 2 that share one copy -> 1 -> 4, and experts over 2 of 4 -> over 2 -> on 1 -> over 4."""
+    chronos2, time_moe = (
+        {"family": family, "steps": 6, "save_steps": 1, "checkpoint": {"background": True}}
+        for family in ("chronos2", "time_moe")
+    )
+    fsdp, hsdp = {"strategy": "fsdp"}, {"strategy": "fsdp", "dp_replicate": 2, "dp_shard": 2}
+    four, two, one, last = (
+        [
+            run | how | {"run_dir": tmp_path / f"{run['family']}-{name}"}
+            for run, how in ((chronos2, dense), (time_moe, sparse))
+        ]
+        for name, dense, sparse in (
+            ("4", hsdp, {"ep": 2}),
+            ("2", fsdp, fsdp | {"ep": 2}),
+            ("1", {}, {}),
+            ("last", hsdp, hsdp | {"ep": 4, "micro_batch_size": 5}),
+        )
+    )
+    for run in (chronos2, time_moe):
+        train_here(tmp_path / run["family"], **run)
+    launch(4, four)
+    for family in ("chronos2", "time_moe"):
+        stopped_at(2, tmp_path / f"{family}-4", tmp_path / f"{family}-2")
+    launch(2, [run | {"resume": True} for run in two])
+    for run in one:
+        stopped_at(3, tmp_path / f"{run['family']}-2", run["run_dir"])
+        train_here(**run, resume=True)
+        stopped_at(4, run["run_dir"], tmp_path / f"{run['family']}-last")
+    launch(4, [run | {"resume": True} for run in last])
+    for run in (*four, *two, *one, *last):
+        assert_same_run(tmp_path / run["family"], run["run_dir"])

@@ -35,6 +35,6 @@ def test_a_number_and_a_width_in_steps():
     wide = match_parameters(DECODER, DECODER.config(size="tiny"), TEXT, found.totals, multiple_of=8)
     assert wide.config.d_model % 8 == 0 and abs(wide.error) < 0.02
     with pytest.raises(
-        ValueError, match=r"no width of this lstm has 100 parameters within 2%: 281 at d_model 1\. Change"
+        ValueError, match=r"no width of this lstm has 100 parameters within 2%: 281 at width 1\. Change"
     ):
         match_parameters(LSTM, LSTM.config(size="test"), TEXT, 100)

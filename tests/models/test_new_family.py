@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import foreloom
 from foreloom import run
+from foreloom.cli import app
 from foreloom.data.text.section import TextData
 from foreloom.models import registry
 from foreloom.models.common.count import parameter_totals
@@ -43,7 +45,7 @@ def installed(tmp_path, monkeypatch):
 
 def test_a_family_of_one_file_is_trained_resumed_matched_and_asked(installed):
     after_imports = block("python").split("\n\n\n", 1)[1].splitlines()
-    assert sum(bool(line.strip()) for line in after_imports) <= 65
+    assert sum(bool(line.strip()) for line in after_imports) <= 76
     log = ["monitoring.log_steps=1", "monitoring.trackers=[none]"]
     whole = run.train(installed / "gru.yaml", log, out=installed / "whole")
     run.train(installed / "gru.yaml", [*log, "training.steps=9"], out=installed / "parts")
@@ -60,6 +62,27 @@ def test_a_family_of_one_file_is_trained_resumed_matched_and_asked(installed):
     text = TextData(sources=run.load(installed / "gru.yaml").sections["data"].sources, tokenizer="bytes")
     found = match_parameters(model.family, model.family.config(size="tiny"), text, 200_000)
     assert abs(found.error) < 0.02
+
+
+def test_the_lab_and_the_launchers_know_it(installed, monkeypatch):
+    monkeypatch.chdir(installed)
+    (installed / "text.txt").write_text(GUIDE)
+
+    def told(*words: str) -> str:
+        result = CliRunner().invoke(app, [*words], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    assert re.search(r"32d +32 +2 .*128d +128 +2 ", told("lab", "gen", "--table", "32,128", "--arch", "gru.yaml",
+                     "depth_rule=fixed", "steps=5"), re.DOTALL)  # fmt: skip
+    checked = told("lab", "mup", "coord-check", "gru.yaml", "optimizer.learning_rate=0.003", "--widths", "64,128,256",
+                   "--seeds", "2", "--steps", "2", "--kinds", "mup")  # fmt: skip
+    assert "recurrent" in checked and "FAIL" not in checked
+    (installed / "study.yaml").write_text(
+        'study: gru\nrecipe: gru.yaml\nsettings: {steps: 3}\ngrid: {hidden_dim: [16, 32]}\nlabel: "{hidden_dim}d"\n'
+    )
+    assert "--array=0-1" in told("lab", "submit", "study.yaml", "--dry-run")
+    assert "\nsrun " in told("launch", "slurm", "--nodes", "2", "--gpus", "1", "--dry-run", "train", "gru.yaml")
 
 
 def test_its_tokens_one_by_one_are_those_at_once(installed):

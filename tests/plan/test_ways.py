@@ -72,6 +72,9 @@ def test_what_does_not_fit_says_what_would() -> None:
     assert printed.exit_code == 1 and "no row" in text
     assert "Nothing fits: of all ways" in text and "As many of these would do, and of larger ones: v100-16gb" in text
     assert "More of these GPUs would not do" in text
+    with pytest.raises(ValueError, match=r"parallel\.ep: .* set parallel\.ep=1"):
+        shared = load(find_recipe("time-moe-etth1"), [*RECIPES["time-moe-etth1"], "parallel.ep=2"], need_data=False)
+        plan(shared, find_cluster("auto", gpu="a10g", num_gpus=16, per_machine=8, mfu=0.3)[0], "bf16")
     with pytest.raises(ValueError, match="3 x 5, but there are 16 ranks"):
         recipe = load(find_recipe("chronos2-test"), [*RECIPES["chronos2-test"], "parallel.dp_replicate=3"])
         plan(recipe, find_cluster("auto", gpu="a10g", num_gpus=16, per_machine=8, mfu=0.3)[0], "bf16")

@@ -43,6 +43,14 @@ def test_model_beside_baseline():
     assert geometric == ["Geometric mean", None, None, pytest.approx(1.0), None, None, pytest.approx(1.0)]
 
 
+def test_coverages_stand_beside_what_is_relative():
+    table = table_of([row | {"coverage_50": 0.25, "coverage_40": 0.1} for row in ROWS], ["WQL"])
+    names = [column.name for column in table.columns]
+    assert names == ["Task", "WQL", "WQL seasonal-naive", "WQL relative", "Coverage 50", "Coverage 80"]
+    assert table.rows[0][-2:] == [0.25, 0.8] and table.rows[1][-1] is None
+    assert table.summary[0][-2:] == [0.25, 0.8] and table.summary[2][-2:] == [3, 1]
+
+
 def test_markdown():
     assert score_table(ROWS, metrics=["MASE"]).to_markdown() == (
         "| Task | MASE | MASE seasonal-naive | MASE relative |\n"

@@ -12,7 +12,7 @@ import torch
 
 import foreloom
 from foreloom import run
-from foreloom.checkpoint.checkpointer import check_folder
+from foreloom.checkpoint.claim import check_folder
 from foreloom.config.located import RecipeError
 from foreloom.data.convert import convert
 from foreloom.distributed.process import Process

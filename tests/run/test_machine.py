@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from foreloom.cli import app
 from foreloom.run.machine import (
     Machine,
     choose_threads,
@@ -136,12 +133,3 @@ def test_bytes_are_read_with_their_unit() -> None:
     for text in ("80", "GB", "0GB", "-1GB", "80 bytes", "eightyGB"):
         with pytest.raises(ValueError, match="write a number with its unit"):
             parse_bytes(text)
-
-
-def test_the_doctor_tells_people_and_programs() -> None:
-    asked = ["doctor", "chronos2-test", "training.force_conservative_cpu=true", "data.num_prefetch=3", "--ranks", "2"]
-    printed = CliRunner().invoke(app, asked).output
-    assert "may be used" in printed and "force_conservative_cpu" in printed and "3 global batches" in printed
-    found = json.loads(CliRunner().invoke(app, [*asked, "--json"]).output)
-    assert found["cores"] >= 1 and found["ranks here"] == 2 and found["threads of a rank"] >= 1
-    assert CliRunner().invoke(app, ["doctor"]).exit_code == 0

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize as torch_parametrize
 
+from foreloom.data.text.section import TextData
 from foreloom.distributed.process import Process
 from foreloom.models.common.parametrization import Multipliers, ParametrizationConfig
 from foreloom.models.family import WindowLengths
@@ -115,7 +116,7 @@ def train(model: nn.Module, names: list[str], scaled: dict[str, Multipliers], op
         fill_missing(parameters)
         sums = torch.stack([output.objective.sum.detach().double(), output.objective.count.double()])
         scales = [scaled[name].gradient for name in names]
-        totals, _ = global_totals(sums, parameters, 1, CPU, Stopwatch(CPU.device), scales=scales)
+        totals, _ = global_totals(sums, parameters, CPU, Stopwatch(CPU.device), scales=scales)
         assert built.update(totals, optimizer.learning_rate) == 1
         found.append(totals[:2])
     return torch.stack(found)
@@ -128,7 +129,7 @@ def test_a_folded_factor_trains_as_a_factor_of_the_forward(case: str, name: str)
     momentum = {} if name == "adamw" else {"nesterov": False}
     optimizer = OptimizerConfig(name=name, learning_rate=2**-8, weight_decay=0.5, **momentum)
     heads, depth = ("wider", 4 if "bolt" in case else 2) if name == "adamw" else ("more", 1)
-    scaled = of(case, optimizer, 128, heads=heads, depth="completep", base_depth=depth)
+    scaled = of(case, optimizer, 128, heads=heads, depth="completep", base_depth=depth, output_scale=2.0)
     family = get(case.split()[0])
     folded, reference = (family.build(scaled.section, LENGTHS) for _ in range(2))
     names = [key for key, _ in folded.named_parameters()]
@@ -154,11 +155,29 @@ def test_a_folded_factor_trains_as_a_factor_of_the_forward(case: str, name: str)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
     effective = {key: p * scaled.rows[key].fold for key, p in by_name.items()}
     for key, p in folded.named_parameters():
-        torch.testing.assert_close(p, effective[key], rtol=1e-3, atol=1e-6, msg=lambda m, k=key: f"{k}: {m}")
+        torch.testing.assert_close(p, effective[key], rtol=1e-3, atol=3e-6, msg=lambda m, k=key: f"{k}: {m}")
+
+
+@pytest.mark.parametrize("case", SMALL)
+def test_the_scale_of_the_output_is_the_heads_alone(case: str) -> None:
+    plain, scaled = (of(case, OptimizerConfig(), 64, output_scale=scale) for scale in (1.0, 4.0))
+    ends = ("output_patch_embedding.output_layer.weight", "output_patch_embedding.residual_layer.weight", "lm_heads.0.",
+            "lm_heads.1.", "lm_head.weight", "final_layer_norm.weight", "ln_f.", "head.weight")  # fmt: skip
+    changed = [name for name, row in scaled.rows.items() if row.fold != plain.rows[name].fold]
+    assert changed and all(any(end in name for end in ends) for name in changed), changed
+    assert {round(scaled.rows[name].fold / plain.rows[name].fold, 9) for name in changed} == {4.0}
+    for tied in (True, False):
+        decoder = get("decoder")
+        config = ParametrizationConfig(kind="mup", base_width=32, output_scale=4.0)
+        section = decoder.config(size="test", d_model=64, tie_embeddings=tied)
+        text = TextData(sources=({"path": "a"},), tokenizer="bytes")
+        assert parametrize(decoder, section, text, config, OptimizerConfig()).section.logit_scale == 2.0
 
 
 def test_what_does_not_fit_is_told() -> None:
     family = get("chronos2")
+    with pytest.raises(ValueError, match="output_scale has no effect with kind: legacy-sqrt"):
+        ParametrizationConfig(kind="legacy-sqrt", base_width=64, output_scale=2.0)
     with pytest.raises(ValueError, match="base_width has no effect with kind: standard"):
         ParametrizationConfig(base_width=64)
     with pytest.raises(ValueError, match="depth has no effect with kind: legacy-sqrt"):

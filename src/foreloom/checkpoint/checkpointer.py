@@ -1,26 +1,26 @@
-"""Checkpoints of a run: folders that are whole or absent, verified before they are used; which ones stay; and whose run
-folder it is, as long as the process lives."""
+"""Checkpoints of a run: folders that are whole or absent, verified before they are used, written behind training where
+asked; and which ones stay."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import math
-import os
 import shutil
-import socket
+import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
 
 from pydantic import Field
+from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
 from foreloom.checkpoint import tensors
+from foreloom.checkpoint.claim import claim
 from foreloom.checkpoint.manifest import (
     VALIDATION_LOSS,
     CheckpointError,
@@ -33,13 +33,12 @@ from foreloom.checkpoint.manifest import (
     write_json,
 )
 from foreloom.config.section import section
-from foreloom.distributed.process import Process
+from foreloom.distributed.process import Process, apart
 from foreloom.distributed.reduce import from_rank_zero, gather_objects
+from foreloom.distributed.waiting import waiting
 
 _UNFINISHED = ".saving-"
 _REPLACED = f"{_UNFINISHED}replaced-"
-LOCK_NAME = ".run.lock"
-_OTHER_FOLDER = "Give another by --out, or training.output_dir in the recipe"
 
 # One process needs no group of ranks, and that is no news to the user.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
@@ -47,8 +46,12 @@ warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavai
 
 @section
 class CheckpointConfig:
-    """Which checkpoints are kept beside the newest (`training.save_total_limit`) and the final one."""
+    """How checkpoints are written, and which are kept beside the newest (`training.save_total_limit`) and the final
+    one."""
 
+    background: bool = False
+    """Copy the state in memory and write the copy while training goes on; the next save, and the end, wait for it. The
+    copy takes host memory: three times the weights with AdamW, a rank's share of them with fsdp."""
     keep_best: Annotated[int, Field(ge=0)] = 3
     """Checkpoints of the best scores kept; only steps at which the benchmark or a validation ran have one."""
     best_metric: str | None = None
@@ -69,6 +72,21 @@ class CheckpointFolder:
         return self.manifest.step
 
 
+Export = Callable[[Path, Mapping[str, Tensor]], object]
+"""export(folder, weights) writes hf/."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """How the writing of a checkpoint has gone."""
+
+    step: int
+    seconds: float
+    num_bytes: int = 0
+    failure: str = ""
+    """Why there is none, in a sentence."""
+
+
 class Checkpointer:
     """Writes and finds `run_dir/checkpoints/step-00000200/` with `state/`, `hf/` and `manifest.json`.
 
@@ -77,7 +95,8 @@ class Checkpointer:
         checkpointer = Checkpointer(run_dir, recipe.checkpoint, process, save_total_limit=3, resume=False)
         folder = checkpointer.newest()              # None in a fresh run
         position = checkpointer.load(folder, state) # fills the tensors of `state` in place
-        checkpointer.save(manifest, state, position, export=lambda hf: family.save(...))
+        checkpointer.save(manifest, state, position, export=lambda hf, weights: family.save(...), weights=weights)
+        checkpointer.wait()                         # where it is written in the background
         checkpointer.close()
 
     Construct it before anything writes to the run folder: it refuses a folder that belongs to another run
@@ -100,7 +119,12 @@ class Checkpointer:
         self._process = process
         self.notices: list[str] = []
         """On rank 0: what the user should know of missing and damaged checkpoints and of saves cut short."""
+        self.written: Written | None = None
+        """The newest save that has come to an end, on this rank."""
         self._lock: TextIO | None = None
+        self._writing: Future[CheckpointFolder] | None = None
+        self._staging, self._writer = tensors.Staging(), ThreadPoolExecutor(1, "foreloom-checkpoint")
+        self._behind = apart(process) if config.background else process
         from_rank_zero(lambda: self._open(resume), process)
 
     def save(
@@ -109,31 +133,65 @@ class Checkpointer:
         state: Mapping[str, Any],
         position: Mapping[str, Any],
         *,
-        export: Callable[[Path], object] | None = None,
+        export: Export | None = None,
+        weights: Mapping[str, Tensor] | None = None,
         step_to_keep: int | None = None,
     ) -> CheckpointFolder:
         """Write a checkpoint beside the others, rename it when it is whole, then delete those that need not stay.
 
-        `state` holds (possibly sharded) tensors, `position` plain JSON values equal on all ranks; `export(folder)`
-        writes hf/ and is called on rank 0. The manifest's `files` are filled in here. The checkpoint of `step_to_keep`
-        stays whatever its age and score. Raises CheckpointError on every rank where the disk refuses; the checkpoints
-        already there are then untouched.
+        `state` holds (possibly sharded) tensors, `position` plain JSON values equal on all ranks; `export(folder,
+        weights)` writes hf/ and is called on rank 0. The manifest's `files` are filled in here. The checkpoint of
+        `step_to_keep` stays whatever its age and score. Raises CheckpointError on every rank where the disk refuses;
+        the checkpoints already there are then untouched.
+
+        With `background` this gives back what will be, once all is copied: `wait` tells of its end. It waits for the
+        save before, whose error it raises.
         """
+        self.wait()
+        weights = weights or {}
+        if not self.config.background:
+            return self._write(manifest, state, position, export, weights, step_to_keep)
+        state, weights = self._staging.copy(state), self._staging.copied(weights)
+        position = json.loads(json.dumps(position))  # its parts go on, too
+        self._writing = self._writer.submit(self._write, manifest, state, position, export, weights, step_to_keep)
+        return CheckpointFolder(self._folder_of(manifest.step), manifest)
+
+    def wait(self) -> None:
+        """Until nothing is being written. Collective; raises what `save` raises, without `background`."""
+        writing, self._writing = self._writing, None
+        if writing:
+            with waiting("the checkpoint that is being written"):
+                writing.result()
+
+    def _write(
+        self,
+        manifest: Manifest,
+        state: Mapping[str, Any],
+        position: Mapping[str, Any],
+        export: Export | None,
+        weights: Mapping[str, Tensor],
+        step_to_keep: int | None,
+    ) -> CheckpointFolder:
+        """All of `save` that the disk has a say in."""
+        process, began = self._behind, time.perf_counter()
         target = self._folder_of(manifest.step)
         unfinished = self.folder / (_UNFINISHED + target.name)
         try:
-            from_rank_zero(lambda: _make_empty(unfinished), self._process)
-            tensors.save(state, unfinished / "state", is_alone=self._process.world_size == 1)
-            from_rank_zero(lambda: self._write_rest(unfinished, position, export), self._process)
-            files = self._record_files(unfinished)
-            manifest = replace(manifest, files=files)
-            from_rank_zero(lambda: self._finish(unfinished, target, manifest, step_to_keep), self._process)
+            from_rank_zero(lambda: _make_empty(unfinished), process)
+            tensors.save(state, unfinished / "state", is_alone=process.world_size == 1, group=process.group)
+            from_rank_zero(lambda: _write_rest(unfinished, position, export, weights), process)
+            manifest = replace(manifest, files=_record_files(unfinished, process))
+            from_rank_zero(lambda: self._finish(unfinished, target, manifest, step_to_keep), process)
         except (OSError, CheckpointException) as error:
-            from_rank_zero(lambda: self._take_back(unfinished), self._process)
-            raise CheckpointError(
+            from_rank_zero(lambda: self._take_back(unfinished), process)
+            sentence = (
                 f"the checkpoint of step {manifest.step:,} could not be written to {self.folder} ({_reason(error)}); "
                 "the earlier checkpoints are intact"
-            ) from error
+            )
+            self.written = Written(manifest.step, time.perf_counter() - began, failure=sentence)
+            raise CheckpointError(sentence) from error
+        num_bytes = sum(record.size_bytes for record in manifest.files.values())
+        self.written = Written(manifest.step, time.perf_counter() - began, num_bytes)
         return CheckpointFolder(target, manifest)
 
     def newest(self) -> CheckpointFolder | None:
@@ -193,7 +251,8 @@ class Checkpointer:
         return from_rank_zero(find, self._process)
 
     def close(self) -> None:
-        """Give up the claim on the run folder."""
+        """Give up the claim on the run folder, once nothing is being written to it."""
+        self._writer.shutdown()
         if self._lock:
             self._lock.close()
             self._lock = None
@@ -220,30 +279,6 @@ class Checkpointer:
     def _take_back(self, unfinished: Path) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
         self._put_back_replaced()
-
-    def _write_rest(
-        self, unfinished: Path, position: Mapping[str, Any], export: Callable[[Path], object] | None
-    ) -> None:
-        write_json(unfinished / "state" / "position.json", position)
-        if export:
-            export(unfinished / "hf")
-
-    def _record_files(self, unfinished: Path) -> dict[str, FileRecord]:
-        """Every file's record; the ranks share the reading."""
-        paths = from_rank_zero(lambda: sorted(p for p in unfinished.rglob("*") if p.is_file()), self._process)
-        records: dict[str, FileRecord] | OSError
-        try:
-            mine = paths[self._process.rank :: self._process.world_size]
-            records = {path.relative_to(unfinished).as_posix(): file_record(path) for path in mine}
-        except OSError as error:
-            records = error
-        of_ranks = gather_objects(records, self._process)
-        found: dict[str, FileRecord] = {}
-        for of_rank in of_ranks:
-            if isinstance(of_rank, OSError):
-                raise of_rank
-            found |= of_rank
-        return dict(sorted(found.items()))
 
     def _finish(self, unfinished: Path, target: Path, manifest: Manifest, step_to_keep: int | None) -> None:
         manifest.write(unfinished)
@@ -312,6 +347,32 @@ def _read_folder(path: Path) -> CheckpointFolder | str:
         return str(error)
 
 
+def _write_rest(
+    unfinished: Path, position: Mapping[str, Any], export: Export | None, weights: Mapping[str, Tensor]
+) -> None:
+    write_json(unfinished / "state" / "position.json", position)
+    if export:
+        export(unfinished / "hf", weights)
+
+
+def _record_files(unfinished: Path, process: Process) -> dict[str, FileRecord]:
+    """Every file's record; the ranks share the reading."""
+    paths = from_rank_zero(lambda: sorted(p for p in unfinished.rglob("*") if p.is_file()), process)
+    records: dict[str, FileRecord] | OSError
+    try:
+        mine = paths[process.rank :: process.world_size]
+        records = {path.relative_to(unfinished).as_posix(): file_record(path) for path in mine}
+    except OSError as error:
+        records = error
+    of_ranks = gather_objects(records, process)
+    found: dict[str, FileRecord] = {}
+    for of_rank in of_ranks:
+        if isinstance(of_rank, OSError):
+            raise of_rank
+        found |= of_rank
+    return dict(sorted(found.items()))
+
+
 def _make_empty(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -345,62 +406,3 @@ def steps_to_keep(checkpoints: Iterable[Candidate], *, num_latest: int, num_best
     scored = [(c.score, -c.step) for c in newest_first if c.score is not None and not math.isnan(c.score)]
     best = {-negative for _, negative in sorted(scored)[:num_best]}
     return {c.step for c in latest} | best | {c.step for c in newest_first if c.needed}
-
-
-def check_folder(run_dir: Path) -> None:
-    """Raise ValueError where nothing can be written below `run_dir`; before any work, and leaving no trace."""
-    there = next(folder for folder in (run_dir, *run_dir.absolute().parents) if folder.exists())
-    if not there.is_dir():
-        raise ValueError(f"the run folder {run_dir} cannot be made: {there} is a file. {_OTHER_FOLDER}")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"the run folder {run_dir} cannot be written: {there} is read-only for you. {_OTHER_FOLDER}")
-
-
-def claim(run_dir: Path, *, resume: bool) -> TextIO:
-    """Claim `run_dir` for this process; the claim lasts until the returned file is closed or the process dies.
-
-    Raises ValueError where another process holds it, where it holds an earlier run and `resume` is false, or where it
-    cannot be written.
-    """
-    refused = lambda error: ValueError(
-        f"the run folder {run_dir} cannot be written ({error.strerror}). {_OTHER_FOLDER}"
-    )
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        lock = (run_dir / LOCK_NAME).open("a+")
-    except OSError as error:
-        raise refused(error) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = _holder(lock)
-        lock.close()
-        raise ValueError(f"{run_dir} belongs to a run that is still going on{holder}; choose another folder") from None
-    if not resume and (trace := _earlier_run(run_dir)):
-        lock.close()
-        raise ValueError(f"{run_dir} holds an earlier run ({trace}); give --resume to go on with it, or another folder")
-    claimed = {"host": socket.gethostname(), "pid": os.getpid(), "since": f"{datetime.now(UTC):%Y-%m-%d %H:%M}Z"}
-    try:
-        os.truncate(lock.fileno(), 0)
-        os.write(lock.fileno(), json.dumps(claimed).encode())
-    except OSError as error:  # a full disk
-        lock.close()
-        raise refused(error) from error
-    return lock
-
-
-def _holder(lock: TextIO) -> str:
-    lock.seek(0)
-    try:
-        values = json.load(lock)
-        return f" (process {values['pid']} on {values['host']} since {values['since']})"
-    except (ValueError, KeyError):
-        return ""  # it has just claimed the folder and not yet said who it is
-
-
-def _earlier_run(run_dir: Path) -> str:
-    steps = sorted(path.name for path in (run_dir / "checkpoints").glob("step-*"))
-    if steps:
-        return f"its newest checkpoint is {steps[-1]}"
-    metrics = run_dir / "metrics.jsonl"
-    return "metrics.jsonl, no checkpoint" if metrics.is_file() and metrics.stat().st_size else ""

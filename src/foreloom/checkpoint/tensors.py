@@ -13,14 +13,18 @@ from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed import ProcessGroup
 from torch.distributed.checkpoint import metadata as dcp_metadata
 from torch.distributed.checkpoint._nested_dict import flatten_state_dict
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.filesystem import FileSystemReader, _StorageInfo
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, StorageMeta
+from torch.distributed.tensor import DTensor
 
 from foreloom.checkpoint.manifest import CheckpointError
 from foreloom.data.formats.restricted_pickle import DAMAGED, refuse_numbers
+from foreloom.distributed.parallelize import local_part
 from foreloom.distributed.waiting import waiting
 
 _NAME = ".metadata"
@@ -31,10 +35,11 @@ _RECORDS = (
 )
 
 
-def save(state: Mapping[str, Any], folder: Path, *, is_alone: bool) -> None:
-    """Write the tensors of `state`, nested dictionaries of them. Collective, but where the process `is_alone`."""
+def save(state: Mapping[str, Any], folder: Path, *, is_alone: bool, group: ProcessGroup | None = None) -> None:
+    """Write the tensors of `state`, nested dictionaries of them. Collective (in `group`), but where the process
+    `is_alone`."""
     with waiting("the tensors of a checkpoint"):
-        dcp.save(dict(state), checkpoint_id=folder, no_dist=is_alone)
+        dcp.save(dict(state), checkpoint_id=folder, no_dist=is_alone, process_group=group)
 
 
 def load(state: dict[str, Any], folder: Path, *, is_alone: bool) -> None:
@@ -49,6 +54,51 @@ def load(state: dict[str, Any], folder: Path, *, is_alone: bool) -> None:
         raise ValueError(f"it holds {left_out[0]}, which this run does not train")
     with waiting("the tensors of a checkpoint"):
         dcp.load(state, storage_reader=reader, planner=_TensorsOnly(), no_dist=is_alone)
+
+
+class Staging:
+    """Copies in host memory of what training goes on to change, made once and written over at each save."""
+
+    def __init__(self) -> None:
+        self._copies: dict[tuple[Any, ...], Tensor] = {}
+
+    def copy(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Nested dictionaries of tensors as they are now. What an earlier call gave is overwritten."""
+        earlier, self._copies = self._copies, {}
+        copied = self._copy(state, earlier)
+        if torch.cuda.is_initialized():
+            torch.cuda.current_stream().synchronize()
+        return copied
+
+    def copied(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`tensors`, but for those that `copy` was given their copies: nothing changes the others."""
+        return {name: local_part(self._copies.get(_memory(tensor), tensor)) for name, tensor in tensors.items()}
+
+    def _copy(self, state: Mapping[str, Any], earlier: Mapping[tuple[Any, ...], Tensor]) -> dict[str, Any]:
+        copied: dict[str, Any] = {}
+        for name, value in state.items():
+            if isinstance(value, Mapping):
+                copied[name] = self._copy(value, earlier)
+                continue
+            memory = _memory(value)
+            if memory not in self._copies:
+                copy = self._copies[memory] = earlier[memory] if memory in earlier else _on_host(value)
+                local_part(copy).copy_(local_part(value), non_blocking=True)
+            copied[name] = self._copies[memory]
+        return copied
+
+
+def _memory(tensor: Tensor) -> tuple[Any, ...]:
+    """Where a tensor, or this rank's share of it, is, and how it is read there."""
+    local = local_part(tensor)
+    return local.device, local.data_ptr(), local.dtype, local.shape, local.stride(), tensor.shape
+
+
+def _on_host(tensor: Tensor) -> Tensor:
+    """Room for one like it, pinned for a CUDA device to write to."""
+    local = local_part(tensor)
+    room = torch.empty_like(local, device="cpu", requires_grad=False, pin_memory=local.device.type == "cuda")
+    return DTensor(room, tensor._spec, requires_grad=False) if isinstance(tensor, DTensor) else room
 
 
 class _Reader(FileSystemReader):

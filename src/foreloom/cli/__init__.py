@@ -1,5 +1,5 @@
-"""The verbs: `foreloom train | evaluate | forecast | generate | show | doctor | plan | report | lab | launch | data`.
-Parses, calls, prints; does nothing itself.
+"""The verbs: `foreloom train | fit | evaluate | backtest | calibrate | forecast | generate | show | doctor | plan |
+report | lab | launch | data`. Parses, calls, prints; does nothing itself.
 
 Heavy imports stand inside the verbs, so that `foreloom --help` answers at once.
 """
@@ -19,9 +19,12 @@ import typer
 from foreloom import __version__
 from foreloom.cli import lab_fit, lab_memory, lab_mup, lab_slurm, lab_study  # noqa: F401, they add verbs to lab_app
 from foreloom.cli.arguments import command_with_hints
+from foreloom.cli.backtest import backtest
+from foreloom.cli.calibrate import calibrate
 from foreloom.cli.data import data_app
 from foreloom.cli.doctor import doctor
 from foreloom.cli.evaluate import FLAGS_OF_EVALUATORS, evaluate
+from foreloom.cli.fit import fit
 from foreloom.cli.forecast import forecast
 from foreloom.cli.generate import generate
 from foreloom.cli.lab import lab_app
@@ -61,7 +64,10 @@ def _add(verb: Callable[..., None], example: str, flags_elsewhere: Mapping[str, 
 
 _add(train, "train quickstart training.steps=200 --out runs/first", FLAGS_OF_TRAINERS)
 _add(show, "show chronos2-finetune")
+_add(fit, "fit runs/quickstart examples/births.csv --horizon 28 --season 7 --minutes 5 --out my-model")
 _add(evaluate, "evaluate runs/quickstart amazon/chronos-2 --tasks examples/tasks.yaml", FLAGS_OF_EVALUATORS)
+_add(backtest, "backtest runs/quickstart examples/births.csv --horizon 28 --windows 6 --season 7 --plot")
+_add(calibrate, "calibrate runs/quickstart examples/births.csv --horizon 28 --windows 12 --out births-model")
 _add(forecast, "forecast runs/quickstart examples/births.csv --horizon 28 --out births.csv --plot")
 _add(generate, 'generate runs/tiny "The recipe "')
 _add(doctor, "doctor chronos2-synthetic-cpu --ranks 2")

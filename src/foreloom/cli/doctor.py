@@ -1,8 +1,10 @@
-"""`foreloom doctor`: what this machine has, what of it a run may use, and what follows from that."""
+"""`foreloom doctor`: is this machine fit for a run, do its ranks belong together, and what is to be done?"""
 
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,27 +14,29 @@ from foreloom.cli.arguments import JsonOption, OverridesArgument
 
 def doctor(
     recipe: Annotated[
-        str | None, typer.Argument(help="A recipe file, or the name of a shipped one: for what it sets.")
+        str | None, typer.Argument(help="A recipe file, or the name of a shipped one: for what it needs.")
     ] = None,
     overrides: OverridesArgument = None,
     ranks: Annotated[
         int | None, typer.Option(min=1, help="Ranks that share this machine (default: as the launcher says, or one).")
     ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder, whose disk is tried (default: runs/).")] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where ranks would meet.")] = 29500,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell of the cores and the memory that a run may really use here, who else may use them, and the threads that
-    follow."""
-    from foreloom.config.shipped import find_recipe
+    """Examine software, GPUs, cores, disk, network and hub, with one remedy a finding. Behind `foreloom launch ...` the
+    ranks too: the same code and recipe, different data, gradients that agree, the speed between them.
 
-    path = find_recipe(recipe) if recipe else None
-    from foreloom.run import load
-    from foreloom.run.machine import examine
+    The exit code is 1 where something fails that a run needs.
+    """
+    from foreloom.distributed.process import read_launch
+    from foreloom.doctor.examine import examine
+    from foreloom.doctor.finding import in_words, worst
 
-    sections = load(path, overrides or [], need_data=False).sections if path else {}
-    findings = examine(sections.get("training"), sections.get("data"), ranks_here=ranks)
-    if as_json:
-        typer.echo(json.dumps({name: finding.value for name, finding in findings.items()}, indent=2))
-        return
-    width = max(map(len, findings))
-    for name, finding in findings.items():
-        typer.echo(f"{name:<{width}}  {finding.sentence}")
+    findings = examine(recipe, overrides or [], ranks_here=ranks, run_dir=out, port=port)
+    if read_launch(os.environ).rank == 0:
+        state = worst(findings)
+        said = {"state": state, "checks": [one.row for one in findings]}
+        typer.echo(json.dumps(said, indent=2) if as_json else in_words(findings))
+    if worst(findings) == "failure":
+        raise typer.Exit(1)

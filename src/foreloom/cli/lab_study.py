@@ -40,18 +40,28 @@ def gen(
             "--table", "--width", help="Widths, instead of a study: 32,48,64. What follows from each is shown."
         ),
     ] = None,
-    arch: Annotated[str, typer.Option(help="Of --table: transformer, lstm, or any recipe.")] = "transformer",
+    match_params: Annotated[
+        str | None,
+        typer.Option(help="Instead of a width, a number of parameters, 3.5e6, or the recipe whose model has as many."),
+    ] = None,
+    arch: Annotated[
+        str, typer.Option(help="Of --table and --match-params: transformer, lstm, or any recipe.")
+    ] = "transformer",
     as_yaml: Annotated[bool, typer.Option("--yaml", help="Write the study out as a file, run by run.")] = False,
     form: FormatOption = None,
     out: OutOption = None,
 ) -> None:
     """Show the runs of a study, each with its size and length, without training anything."""
+    from foreloom.lab.study.experiments import LSTM, TRANSFORMER
     from foreloom.lab.study.table import table_of
     from foreloom.report.tables import print_or_write
 
-    if table is not None:
-        common, study = [*([study] if study else []), *(common or [])], None
-        found = _of_widths(table, arch, overrides_of(common))
+    if table is not None and match_params is not None:
+        raise ValueError("--table and --match-params both say how wide: give one.")
+    if table is not None or match_params is not None:
+        asked = overrides_of([*([study] if study else []), *(common or [])])
+        asked = {"recipe": {"transformer": TRANSFORMER, "lstm": LSTM}.get(arch, arch), **asked}
+        found = _of_widths(table, asked) if table is not None else _of_a_size(str(match_params), arch, asked)
     elif study is None:
         raise ValueError("name a study, or widths: foreloom lab gen --table 32,48,64.")
     else:
@@ -142,14 +152,21 @@ def overrides_of(texts: list[str] | None) -> dict[str, Any]:
     return found
 
 
-def _of_widths(text: str, arch: str, common: dict[str, Any]) -> Study:
+def _of_a_size(number: str, arch: str, common: dict[str, Any]) -> Study:
+    from foreloom.lab.study.study import Study
+
+    return Study.of("matched", [{"name": "", "subexperiments": [
+        {"label": f"{arch}_{number}", "overrides": {**common, "match_params": number}}
+    ]}])  # fmt: skip
+
+
+def _of_widths(text: str, common: dict[str, Any]) -> Study:
     from foreloom.cli.arguments import split_names
-    from foreloom.lab.study.experiments import LSTM, TRANSFORMER, gen_experim
+    from foreloom.lab.study.experiments import gen_experim
     from foreloom.lab.study.study import Study
 
     widths = split_names(text)
     if not widths or not all(width.isdecimal() for width in widths):
         raise ValueError(f"--table {text!r}: expected widths, as in 32,48,64.")
-    common = {"recipe": {"transformer": TRANSFORMER, "lstm": LSTM}.get(arch, arch), **common}
     experiments = [one for width in widths for one in gen_experim(int(width), **common)]
     return Study.of("widths", experiments)

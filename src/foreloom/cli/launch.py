@@ -14,6 +14,7 @@ import typer
 
 if TYPE_CHECKING:
     from foreloom.launch.command import Command
+    from foreloom.launch.hosts import Host
 
 launch_app = typer.Typer(
     help="Start a verb on many devices: foreloom launch WHERE [how] VERB ... as it would be typed.",
@@ -36,12 +37,15 @@ def local(
     ] = None,
     gpus: Annotated[str | None, typer.Option(help="Their numbers, 0,2; default: all that are seen.")] = None,
     max_restarts: RestartsOption = 0,
+    profile: ProfileOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """On this machine: all GPUs, some of them, or several processes on the CPU."""
     _check_verb(verb)
     from foreloom.launch.command import local_command
+    from foreloom.launch.profile import read_profile
 
+    site = read_profile(profile)
     numbers = _numbers(gpus) if gpus else []
     if numbers and processes not in (None, len(numbers)):
         raise ValueError(f"--processes {processes} and --gpus {gpus} ({len(numbers)} of them): each takes one.")
@@ -52,7 +56,15 @@ def local(
     if processes and 0 < seen < processes:
         raise ValueError(f"--processes {processes}: torch sees {seen} GPUs here, and each process takes one.")
     threads = max(1, len(os.sched_getaffinity(0)) // count) if count > 1 and not (numbers or seen) else 0
-    _run(local_command(verb, count, gpus=numbers, threads=threads, max_restarts=max_restarts), dry_run)
+    command = local_command(
+        verb,
+        count,
+        gpus=_as_visible(numbers),
+        threads=threads,
+        max_restarts=max_restarts,
+        environment=site.environment,
+    )
+    _run(command, dry_run)
 
 
 @launch_app.command(context_settings=_VERB_FOLLOWS, epilog="Example: foreloom launch mpirun --hostfile hosts train x")
@@ -68,6 +80,7 @@ def mpirun(
 ) -> None:
     """By Open MPI: the machines of a hostfile, or this one."""
     _check_verb(verb)
+    from foreloom.distributed.network import free_port, is_free, is_this_machine
     from foreloom.launch.command import mpirun_command
     from foreloom.launch.hosts import check_hosts, read_hostfile
     from foreloom.launch.profile import read_profile
@@ -80,11 +93,16 @@ def mpirun(
         if processes and processes > slots:
             raise ValueError(f"--processes {processes}: {hostfile} has {slots} slots.")
     count = processes or (0 if machines else _num_gpus() or 1)
+    port = port or site.port
+    if not machines and not is_free(port):
+        port = free_port()
+    if machines and not dry_run:
+        _check_here(machines.hosts[0], port, meets=is_this_machine(machines.hosts[0].address))
     command = mpirun_command(
         verb,
         hostfile=machines,
         num_processes=count,
-        port=port or site.port,
+        port=port,
         environment=site.environment,
         is_root=os.geteuid() == 0,
     )
@@ -109,6 +127,7 @@ def nodes(
         int | None,
         typer.Option(min=0, help="Start the processes of this machine, counted from 0, instead of printing."),
     ] = None,
+    dry_run: DryRunOption = False,
 ) -> None:
     """On machines without a scheduler: prints what is to be typed on each."""
     _check_verb(verb)
@@ -140,7 +159,9 @@ def nodes(
         return
     if this >= len(hosts):
         raise ValueError(f"--this {this}: there are {len(hosts)} machines, counted from 0.")
-    _run(commands[this], dry_run=False)
+    if not dry_run:
+        _check_here(hosts[this], port or site.port, meets=this == 0)
+    _run(commands[this], dry_run)
 
 
 @launch_app.command(
@@ -165,6 +186,7 @@ def slurm(
 ) -> None:
     """By SLURM: writes a batch job and hands it in. A run that its time ends saves, and is queued again by itself."""
     _check_verb(verb)
+    from foreloom.config.loader import COMMAND_LINE, from_words
     from foreloom.launch.profile import read_profile
     from foreloom.launch.slurm import SlurmJob, batch_script
 
@@ -180,11 +202,12 @@ def slurm(
         "account": account,
         "array": array,
     }
-    job: SlurmJob = dataclasses.replace(
-        site.slurm,
-        environment={**site.environment, **site.slurm.environment},
+    given = {
+        **{field.name: getattr(site.slurm, field.name) for field in dataclasses.fields(site.slurm)},
+        "environment": {**site.environment, **site.slurm.environment},
         **{key: value for key, value in asked.items() if value is not None},
-    )
+    }
+    job = from_words(SlurmJob, given, COMMAND_LINE)
     folder, verb, code = _settle(verb, dry_run=dry_run)
     log = str(folder / "slurm-%j.out") if folder else "slurm-%j.out"
     text = batch_script(
@@ -250,11 +273,32 @@ def _check_verb(verb: Sequence[str]) -> None:
         find_recipe(verb[1])
 
 
+def _check_here(host: Host, port: int, *, meets: bool) -> None:
+    """ValueError where this machine, `host`, has too few GPUs for its processes, or ranks are to meet here (`meets`) at
+    a port that is taken."""
+    from foreloom.distributed.network import is_free
+
+    if meets and not is_free(port):
+        raise ValueError(
+            f"ranks are to meet at port {port} of this machine, where something listens already (`ss -ltnp` tells "
+            f"what): another run? Choose another for all machines: --port {port + 1}."
+        )
+    seen = _num_gpus()
+    if (host.gpus and not seen) or (seen and seen < host.num_ranks):
+        raise ValueError(f"{host.address} is to give {host.num_ranks} GPUs, and torch sees {seen} here.")
+
+
 def _numbers(text: str) -> list[int]:
     words = [word for word in text.split(",") if word.strip()]
     if not words or not all(word.strip().isdecimal() for word in words) or len(set(words)) < len(words):
         raise ValueError(f"--gpus {text}: write different numbers, 0,2,3.")
     return [int(word) for word in words]
+
+
+def _as_visible(numbers: Sequence[int]) -> list[str]:
+    """GPUs by their number among those that CUDA_VISIBLE_DEVICES leaves, as it names them itself."""
+    visible = [word.strip() for word in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if word.strip()]
+    return [visible[number] if number < len(visible) else str(number) for number in numbers]
 
 
 def _num_gpus() -> int:

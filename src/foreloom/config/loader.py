@@ -12,13 +12,15 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from foreloom.config.located import Located, RecipeError, merge, read_yaml
 from foreloom.config.shipped import find_recipe
+
+T = TypeVar("T")
 
 COMMAND_LINE = "command line"
 """Where a setting was written that is in no file."""
@@ -125,6 +127,15 @@ def validate(cls: type, raw: Any, located: Located, prefix: str) -> tuple[Any, l
         return None, [_explain(cls, one, located, prefix) for one in problems if not _follows(one, problems)]
 
 
+def from_words(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Section `cls` from values that stand in no file. `RecipeError` says what is wrong with them, `where` (an option
+    of the command line, a file:line) in front."""
+    made, problems = validate(cls, values, Located(values, {"": where}), "")
+    if problems:
+        raise RecipeError(problems)
+    return made
+
+
 def apply_overrides(located: Located, overrides: Iterable[str]) -> Located:
     """Values with `a.b.c=value` settings put in; a number reaches into a list (`data.sources.0.path`)."""
     values, origins = copy.deepcopy(located.values), dict(located.origins)
@@ -218,7 +229,7 @@ def _explain(cls: type, problem: Any, located: Located, prefix: str) -> str:
     else:
         expected = _EXPECTED[kind].format_map(context) if kind in _EXPECTED else problem["msg"]
         sentence = f"expected {expected}, got {problem['input']!r}."
-    return f"{where}: {key}: {sentence}" if where else f"{key}: {sentence}"
+    return ": ".join(part for part in (where, key, sentence) if part)
 
 
 def line_of(problem: str) -> int:

@@ -6,7 +6,7 @@ Axes: V target variates, T time steps, R rows (targets, past covariates, known-f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -133,6 +133,35 @@ class MemorySource:
 
     def fill_window(self, item: int, cut: int, context_RC: np.ndarray, future_RH: np.ndarray) -> RowCounts:
         return fill_from_series(self._series[item], cut, context_RC, future_RH)
+
+
+class Shortened:
+    """A source whose series end earlier, after `lengths` steps."""
+
+    def __init__(self, source: Source, lengths: np.ndarray) -> None:
+        self.name, self.files, self.num_bytes = source.name, source.files, source.num_bytes
+        self.num_rows, self.num_targets, self.lengths = source.num_rows, source.num_targets, lengths
+        self.fingerprint = blake2b(source.fingerprint.encode() + lengths.tobytes(), digest_size=16).hexdigest()
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def prepare(self, items: np.ndarray) -> None:
+        if isinstance(self._source, Prepares):
+            self._source.prepare(items)
+
+    def read(self, item: int) -> Series:
+        one, end = self._source.read(item), slice(int(self.lengths[item]))
+        cut = lambda values: {name: of_T[end] for name, of_T in values.items()}
+        stamps = None if one.timestamps is None else one.timestamps[end]
+        return replace(
+            one, target_VT=one.target_VT[:, end], past=cut(one.past), future=cut(one.future), timestamps=stamps
+        )
+
+    def fill_window(self, item: int, cut: int, context_RC: np.ndarray, future_RH: np.ndarray) -> RowCounts:
+        known = max(int(self.lengths[item]) - cut, 0)
+        return self._source.fill_window(item, cut, context_RC, future_RH[:, :known])
 
 
 def fill_from_series(series: Series, cut: int, context_RC: np.ndarray, future_RH: np.ndarray) -> RowCounts:

@@ -1,4 +1,4 @@
-"""How ranks share a model: the recipe's `parallel` section and the mesh (dp_replicate, dp_shard) it leads to."""
+"""How ranks share a model: the recipe's `parallel` section and the mesh (dp_replicate, dp_shard; ep) it leads to."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ class ParallelConfig:
     """Copies of the model under fsdp, each shared by dp_shard ranks; 0: as many as dp_shard leaves."""
     dp_shard: Annotated[int, Field(ge=0)] = 0
     """Ranks that share one copy under fsdp; 0: all that dp_replicate leaves."""
+    ep: Annotated[int, Field(ge=1)] = 1
+    """Neighbouring ranks that share the experts of a mixture: each holds its part, and tokens are sent to the rank that
+    has their expert, and back. It divides the ranks and the experts. The rest of the model is as `strategy` says."""
     timeout_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = TIMEOUT_MINUTES
     """A rank that waits longer for another gives up, and the run ends. It says whom it waits for after 30 seconds."""
 
@@ -40,6 +43,12 @@ class MeshShape:
     strategy: Literal["ddp", "fsdp"]
     dp_replicate: int
     dp_shard: int
+    ep: int = 1
+
+    @property
+    def meets_in_blocks(self) -> bool:
+        """Do ranks wait for each other within forward and backward?"""
+        return self.strategy == "fsdp" or self.ep > 1
 
 
 def mesh_shape(config: ParallelConfig, *, world_size: int, num_parameters: int) -> MeshShape:
@@ -48,8 +57,10 @@ def mesh_shape(config: ParallelConfig, *, world_size: int, num_parameters: int) 
     if strategy == "auto":
         axes_given = config.dp_replicate or config.dp_shard
         strategy = "fsdp" if axes_given or num_parameters >= SHARD_FROM_PARAMETERS else "ddp"
+    if world_size % config.ep:
+        raise ValueError(f"parallel.ep is {config.ep}, which does not divide the number of ranks, {world_size}")
     if strategy == "ddp":
-        return MeshShape("ddp", world_size, 1)
+        return MeshShape("ddp", world_size, 1, config.ep)
     replicate, shard = config.dp_replicate, config.dp_shard
     if not replicate:
         replicate = max(1, world_size // shard) if shard else 1
@@ -60,4 +71,4 @@ def mesh_shape(config: ParallelConfig, *, world_size: int, num_parameters: int) 
             f"parallel: dp_replicate x dp_shard is {replicate} x {shard}, but there are {world_size} ranks; "
             "leave one of the two at 0 or make the product fit"
         )
-    return MeshShape("fsdp", replicate, shard)
+    return MeshShape("fsdp", replicate, shard, config.ep)

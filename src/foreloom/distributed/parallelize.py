@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import math
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from foreloom.distributed.experts import SharedExperts
 from foreloom.distributed.mesh import MeshShape, ParallelConfig, mesh_shape
 from foreloom.distributed.process import Process, has_group
 from foreloom.distributed.sharding import Sharding
@@ -35,6 +37,8 @@ class ParallelModel:
     """To be called. Its state dict goes through `torch.distributed.checkpoint.state_dict`, which knows the wrappers."""
     mesh: MeshShape
     autocast_dtype: torch.dtype | None
+    experts: SharedExperts | None = None
+    """Those that ranks share."""
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The model's, sharded where they are, named as before anything was wrapped."""
@@ -47,12 +51,14 @@ class ParallelModel:
         if isinstance(self.module, FSDPModule):
             self.module.set_requires_gradient_sync(is_last)
             self.module.set_is_last_backward(is_last)
-        if isinstance(self.module, DistributedDataParallel) and not is_last:
-            with self.module.no_sync():
-                yield
-        else:
-            with waiting("the gradients of a step"):
-                yield
+        with contextlib.ExitStack() as stack:
+            if is_last or self.experts:
+                stack.enter_context(waiting("the gradients of a step"))
+            if isinstance(self.module, DistributedDataParallel) and not is_last:
+                stack.enter_context(self.module.no_sync())
+            yield
+            if is_last and self.experts:
+                self.experts.sum_gradients()
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Add the gradients over the ranks of DDP, where no micro-batch has been the last. Collective; all parameters
@@ -79,6 +85,8 @@ class ParallelModel:
                 stack.enter_context(self.autocast(device))
                 self.module.unshard()  # parts of the model may be called by themselves
                 stack.callback(self.module.reshard)
+            for exchange in self.experts.exchanges if self.experts else []:
+                stack.enter_context(exchange.gathered())
             yield
 
 
@@ -92,7 +100,8 @@ def parallelize(
     compile_blocks: bool = False,
     autocast_dtype: torch.dtype | None = None,
 ) -> ParallelModel:
-    """Move `model` to the process's device and prepare it: activation checkpointing -> compile -> FSDP2 or DDP.
+    """Move `model` to the process's device and prepare it: experts shared -> activation checkpointing -> compile ->
+    FSDP2 or DDP.
 
     The values of the parameters must be equal on all ranks. They stay fp32; `autocast_dtype` is for compute. Raises
     ValueError for a mesh that does not fit the ranks, and where a setting that works by block finds none.
@@ -107,6 +116,7 @@ def parallelize(
             "this model names no blocks, so training.activation_checkpointing, training.compile and parallel.strategy: "
             "fsdp have nothing to work on; turn them off"
         )
+    experts = SharedExperts(model, sharding, shape, process) if shape.ep > 1 else None
     if activation_checkpointing:
         blocks = [_replace(model, name, checkpoint_wrapper(block)) for name, block in blocks]
     if compile_blocks:
@@ -114,14 +124,25 @@ def parallelize(
             block.compile()
     if not has_group():
         return ParallelModel(model, model, shape, autocast_dtype)
+    ignored = set(experts.parameters) if experts else set()
     if shape.strategy == "fsdp":
-        return ParallelModel(model, _shard(model, blocks, shape, process, autocast_dtype), shape, autocast_dtype)
-    return ParallelModel(model, _replicate(model, process), shape, autocast_dtype)
+        module = _shard(model, blocks, shape, process, autocast_dtype, ignored)
+    else:
+        module = _replicate(model, process, ignored)
+    return ParallelModel(model, module, shape, autocast_dtype, experts)
 
 
 def local_part(tensor: Tensor) -> Tensor:
     """This rank's share of a sharded tensor; any other tensor as it is."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def num_copies(parameter: Tensor, process: Process) -> int:
+    """How many ranks hold the same share of a parameter: all of them, where it is not sharded."""
+    if not isinstance(parameter, DTensor):
+        return process.world_size
+    sizes = zip(parameter.device_mesh.shape, parameter.placements, strict=True)
+    return math.prod(size for size, placement in sizes if placement.is_replicate())
 
 
 def find_blocks(model: nn.Module, sharding: Sharding) -> list[tuple[str, nn.Module]]:
@@ -141,10 +162,13 @@ def _replace(model: nn.Module, name: str, wrapped: nn.Module) -> tuple[str, nn.M
     return name, wrapped
 
 
-def _replicate(model: nn.Module, process: Process) -> nn.Module:
+def _replicate(model: nn.Module, process: Process, ignored: set[nn.Parameter]) -> nn.Module:
     # Which parameters take part differs by micro-batch (a batch of singletons skips the group attention's q and k).
     warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")  # its successor is not in torch 2.11
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+        model, [name for name, parameter in model.named_parameters() if parameter in ignored]
+    )
     devices = [process.device] if process.device.type == "cuda" else None
     replicated = DistributedDataParallel(
         model, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=True
@@ -165,6 +189,7 @@ def _shard(
     shape: MeshShape,
     process: Process,
     autocast_dtype: torch.dtype | None,
+    ignored: set[nn.Parameter],
 ) -> nn.Module:
     # Where a model returns a view, as of its quantiles, nobody writes into it.
     warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module .* returned a view tensor")
@@ -175,9 +200,10 @@ def _shard(
     compute = MixedPrecisionPolicy(param_dtype=autocast_dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for _, block in blocks:
         block.register_forward_hook(_reach_every_parameter)
-        fully_shard(block, mesh=mesh, mp_policy=compute)
+        fully_shard(block, mesh=mesh, mp_policy=compute, ignored_params=ignored)
     model.register_forward_hook(_reach_every_parameter)
-    fully_shard(model, mesh=mesh, mp_policy=MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False))
+    ends = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
+    fully_shard(model, mesh=mesh, mp_policy=ends, ignored_params=ignored)
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import atexit
 import gc
+import json
 import logging
 import os
 import re
+import signal
+import socket
 import sys
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
 
-from foreloom.distributed.waiting import Watch
+from foreloom.distributed.network import interface_towards, loopback_of, resolve
+from foreloom.distributed.waiting import Absent, Watch
 
 T = TypeVar("T")
 DeviceSetting = Literal["auto", "cpu", "cuda", "mps"]
@@ -34,8 +39,11 @@ _LAUNCHERS = (
 )
 _DEFAULT_PORT = 29500
 TIMEOUT_MINUTES = 10.0
+_LOOK_SECONDS = 0.05
 _FAREWELL_SECONDS = 1.0
 """Rank 0 may keep the store, which the others ask who tells of an error."""
+_INQUIRY_SECONDS = 10.0
+"""The most that rank 0 waits for another to find out who has gone."""
 RAISED_ON_EVERY_RANK = "raised_on_every_rank"
 """Attribute of an error that all ranks have, so that none is to be named."""
 
@@ -48,6 +56,8 @@ class Process:
     world_size: int
     local_rank: int
     device: torch.device
+    group: dist.ProcessGroup | None = None
+    """Where it speaks to the other ranks; None: where training does. See `apart`."""
 
     @property
     def is_main(self) -> bool:
@@ -64,6 +74,8 @@ class Launch:
     local_rank: int = 0
     address: str = "127.0.0.1"
     port: int = _DEFAULT_PORT
+    is_local_told: bool = True
+    """Is `local_rank` what the launcher says, or assumed?"""
 
 
 def read_launch(environment: Mapping[str, str]) -> Launch:
@@ -85,10 +97,25 @@ def read_launch(environment: Mapping[str, str]) -> Launch:
         if world_size == 1:
             return Launch(launcher, local_rank=local_rank)
         address, port = _meeting_point(environment, launcher, world_size)
-        return Launch(launcher, rank, world_size, local_rank, address, port)
+        return Launch(launcher, rank, world_size, local_rank, address, port, is_local_told=bool(local_name))
     if "RANK" in environment or "WORLD_SIZE" in environment:
         raise ValueError("of RANK and WORLD_SIZE only one is set: set both (torchrun does), or neither")
     return Launch("single process")
+
+
+def is_restart(environment: Mapping[str, str]) -> bool:
+    """Has torchrun started this process anew, a rank or a machine having gone, or SLURM its job, from the queue?"""
+    counts = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+    return any(_integer(environment, name) > 0 for name in counts if environment.get(name))
+
+
+def launch_name(environment: Mapping[str, str]) -> str:
+    """What every start of one launch has in common, and no other launch: torchrun's run id; empty where there is none.
+
+    Where a machine comes back, the others' ranks are started anew and their count of restarts stays as it was.
+    """
+    name = environment.get("TORCHELASTIC_RUN_ID", "")
+    return "" if name == "none" else name
 
 
 def first_host(node_list: str) -> str:
@@ -114,6 +141,15 @@ def choose_device(setting: DeviceSetting, launch: Launch, *, has_mps: bool, num_
     if not num_cuda:
         raise ValueError(
             "device cuda was asked for, but torch sees no CUDA device; use auto or cpu, or install a CUDA build"
+        )
+    if launch.launcher == "torchrun" and launch.world_size > 1 and num_cuda > 1 and not launch.is_local_told:
+        raise ValueError(
+            f"RANK={launch.rank} and WORLD_SIZE={launch.world_size} are set without LOCAL_RANK, as where they count "
+            f"machines (Time-MoE's torch_dist_run.py, Kubernetes), and of the {num_cuda} GPUs here this process would "
+            f"take one. Start a rank for each: python -m torch.distributed.run --nnodes={launch.world_size} "
+            f"--node-rank={launch.rank} --nproc-per-node={num_cuda} --master-addr={launch.address} "
+            f"--master-port={launch.port} -m foreloom ... (`foreloom launch nodes` prints it for every machine). Where "
+            "they do count processes, set LOCAL_RANK"
         )
     if launch.local_rank >= num_cuda:
         raise ValueError(
@@ -170,17 +206,38 @@ def start(
     if process.device.type == "cuda":
         torch.cuda.set_device(process.device)
     if launch.world_size > 1 or (group_of_one and launch.launcher != "single process"):
+        _be_found_by_gloo(launch.address)
         meeting = _Meeting.of(launch, timeout_minutes)
+        meeting.timeout = timedelta(minutes=timeout_minutes)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if process.device.type == "cuda" else "gloo",
             store=meeting.store,
             rank=launch.rank,
             world_size=launch.world_size,
-            timeout=timedelta(minutes=timeout_minutes),
+            timeout=meeting.timeout,
         )
         if launch.world_size > 1:
             meeting.watch = Watch(meeting.store, launch.rank, launch.world_size)
     return process
+
+
+def _be_found_by_gloo(address: str) -> None:
+    """gloo tells its peers the address that this machine's name stands for, which on some is the loopback: name the
+    interface that leads to rank 0 instead."""
+    if "GLOO_SOCKET_IFNAME" in os.environ or not (interface := interface_towards(address)):
+        return
+    hostname = socket.gethostname()
+    if loopback_of(hostname) or not resolve(hostname):
+        os.environ["GLOO_SOCKET_IFNAME"] = interface
+
+
+def apart(process: Process) -> Process:
+    """The same ranks in a group of their own on the hosts, the same one at each call, for a thread beside training:
+    what it has to say does not get between what the others say. Collective."""
+    if process.world_size == 1:
+        return process
+    assert _Meeting.held
+    return replace(process, group=_Meeting.held.group_apart())
 
 
 def has_group() -> bool:
@@ -208,12 +265,11 @@ def stop(error: BaseException | None = None) -> None:
     held = _Meeting.held
     if held is None:
         return
+    if error is not None:
+        held.fail(error)
     if held.watch:
         held.watch.end()
     if error is not None:
-        held.error = error  # and with it the frames that hold the model, so that nothing of it is destroyed
-        held.is_speaker = held.claims_voice()
-        atexit.register(leave, 1)
         return
     if dist.is_initialized():
         dist.barrier()  # a rank that leaves before the others may take their threads of communication down with it
@@ -238,6 +294,7 @@ def leave(code: int) -> NoReturn:
     if _Meeting.held is None or _Meeting.held.error is None:
         sys.exit(code)
     if _Meeting.held.rank == 0:
+        _Meeting.held.wait_until_told()
         time.sleep(_FAREWELL_SECONDS)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
@@ -247,8 +304,33 @@ def leave(code: int) -> NoReturn:
 
 def is_of_peers(error: RuntimeError) -> bool:
     """Is this what torch says where another rank has gone, or does not answer in time?"""
-    has_peers = _Meeting.held is not None
-    return has_peers and (isinstance(error, dist.DistError) or "gloo" in str(error).lower())
+    return isinstance(error, dist.DistError) or (_Meeting.held is not None and "gloo" in str(error).lower())
+
+
+def absent_ranks() -> Absent:
+    """Those to blame for the error of peers that this process ends by, as far as is known."""
+    return _Meeting.held.absent if _Meeting.held else Absent()
+
+
+def name_of_start(store: dist.Store, rank: int, world_size: int, timeout_seconds: float) -> str:
+    """A name that the ranks of one start have in common, and no other start has. Collective.
+
+    torchrun keeps one store for all of its starts, so what lies there may be of ranks that are gone: addresses, an
+    error already told. Its count of restarts is no name either: each machine has its own. Raises DistStoreError.
+    """
+    mine, deadline = uuid.uuid4().hex, time.monotonic() + timeout_seconds
+    store.set(f"comes/{rank}", mine)
+    while time.monotonic() < deadline:
+        if rank == 0:
+            here = [store.get(f"comes/{one}").decode() for one in range(world_size)]
+            store.set("start", json.dumps(here))
+            if store.check([f"has/{mine}/{one}" for one in range(1, world_size)]):
+                return mine
+        elif (here := json.loads(store.get("start")))[rank : rank + 1] == [mine]:  # so rank 0 is of this start, too
+            store.set(f"has/{here[0]}/{rank}", "")
+            return here[0]
+        time.sleep(_LOOK_SECONDS)
+    raise dist.DistStoreError(f"{'a rank' if rank == 0 else 'rank 0'} has not come within {timeout_seconds:.0f} s")
 
 
 class _Meeting:
@@ -260,12 +342,16 @@ class _Meeting:
         url = "env://" if launch.launcher == "torchrun" else f"tcp://{launch.address}:{launch.port}"
         timeout = timedelta(minutes=timeout_minutes)
         store, self.rank, _ = next(dist.rendezvous(url, launch.rank, launch.world_size, timeout=timeout))
-        self.store = dist.PrefixStore("foreloom", store)
+        name = name_of_start(store, self.rank, launch.world_size, timeout.total_seconds())
+        self.store = dist.PrefixStore(f"foreloom/{name}", store)
         self.num_prepared = 0
+        self.timeout = timeout
+        self._group_apart: dist.ProcessGroup | None = None
         self.watch: Watch | None = None
         self.error: BaseException | None = None
         """That has broken the group."""
         self.is_speaker = True
+        self.absent = Absent()
         if self.rank:  # what is to be said of recipes and data is the same on all
             warnings.simplefilter("ignore", UserWarning)
             logging.getLogger("foreloom").setLevel(logging.ERROR)
@@ -276,12 +362,34 @@ class _Meeting:
             _Meeting.held = _Meeting(launch, timeout_minutes)
         return _Meeting.held
 
-    def claims_voice(self) -> bool:
-        """Is this the first rank to tell of an error? One is followed by others: of ranks that have lost a peer."""
+    def group_apart(self) -> dist.ProcessGroup:
+        """See `apart`."""
+        if self._group_apart is None:
+            group = dist.new_group(backend="gloo", timeout=self.timeout)
+            assert isinstance(group, dist.ProcessGroup)
+            self._group_apart = group
+        return self._group_apart
+
+    def fail(self, error: BaseException) -> None:
+        """This rank ends by an error. The first to do so speaks, once it knows whom to blame: one error is followed by
+        others, of ranks that have lost a peer."""
+        atexit.register(leave, 1)
+        with suppress(ValueError):  # outside the main thread
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a launcher is not to cut off what is to be said
+        self.error = error  # and with it the frames that hold the model, so that nothing of it is destroyed
         try:
-            return self.store.compare_set("voice", "", str(self.rank)).decode() == str(self.rank)
+            self.is_speaker = self.store.compare_set("voice", "", str(self.rank)).decode() == str(self.rank)
+            if self.is_speaker and self.watch and isinstance(error, RuntimeError) and is_of_peers(error):
+                self.absent = self.watch.who_is_absent()
+            if self.is_speaker:
+                self.store.set("told", "")
         except RuntimeError:  # the rank that kept the store is gone
-            return True
+            self.is_speaker, self.absent = True, Absent((0,))
+
+    def wait_until_told(self) -> None:
+        """The speaker has nothing more to ask."""
+        with suppress(RuntimeError):
+            self.store.wait(["told"], timedelta(seconds=_INQUIRY_SECONDS))
 
 
 def _meeting_point(environment: Mapping[str, str], launcher: str, world_size: int) -> tuple[str, int]:

@@ -22,7 +22,7 @@ def sum_over_ranks(tensor: Tensor, process: Process) -> Tensor:
     """Add `tensor` over all ranks, in place, on its own device; every rank gets the same bits."""
     if process.world_size > 1:
         with waiting("a sum over all ranks"):
-            dist.all_reduce(tensor)
+            dist.all_reduce(tensor, group=process.group)
     return tensor
 
 
@@ -32,7 +32,7 @@ def gather_objects(value: T, process: Process) -> list[T]:
         return [value]
     values: list[T | None] = [None] * process.world_size
     with waiting("what every rank has to say"):
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=process.group)
     return values  # type: ignore[return-value]
 
 
@@ -50,7 +50,7 @@ def from_rank_zero(decide: Callable[[], T], process: Process) -> T:
         except (ValueError, OSError) as error:
             answer = [error]
     with waiting("a decision of rank 0"):
-        dist.broadcast_object_list(answer, src=0, device=torch.device("cpu"))
+        dist.broadcast_object_list(answer, src=0, group=process.group, device=torch.device("cpu"))
     if isinstance(answer[0], ValueError | OSError):
         setattr(answer[0], RAISED_ON_EVERY_RANK, True)
         raise answer[0]
@@ -62,6 +62,6 @@ def max_over_ranks(value: int, process: Process) -> int:
     if process.world_size == 1:
         return value
     shared = torch.tensor(value)
-    with waiting("whether a rank is to stop"):
-        dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+    with waiting("a word of every rank"):
+        dist.all_reduce(shared, op=dist.ReduceOp.MAX, group=process.group)
     return int(shared)

@@ -14,6 +14,7 @@ from foreloom.evaluation.adapters.chronos import ChronosPipeline, is_pipeline
 from foreloom.evaluation.adapters.statistical import StatisticalForecaster
 from foreloom.evaluation.baselines import Drift, Naive, SeasonalNaive
 from foreloom.evaluation.skill import BASELINE
+from foreloom.models.calibration import calibrated
 from foreloom.models.common.hub_folder import CONFIG_FILE, read_json
 from foreloom.models.family import Forecaster, forecaster_of
 from foreloom.models.registry import family_of, recognise
@@ -78,4 +79,4 @@ def _of_folder(folder: Path, device: torch.device) -> Forecaster:
         if is_pipeline(config) and not family_of(config):
             return ChronosPipeline.load(folder, device)
     family = recognise(folder)
-    return forecaster_of(family, family.load(folder).to(device).eval())
+    return calibrated(forecaster_of(family, family.load(folder).to(device).eval()), folder)

@@ -54,6 +54,9 @@ EXAMPLE_CONTEXT_LENGTH = 512
 
 FLAWS: tuple[Float32Flaw, ...] = get_args(Float32Flaw)
 
+Keep = Callable[[Plan, range, Sequence[EvaluationWindow], Sequence[np.ndarray]], None]
+"""keep(plan, the windows of a batch, these windows, a forecast (V, H, Q) at the task's `asked_levels` each)."""
+
 
 def evaluate_all(
     forecasters: Mapping[str, Forecaster],
@@ -97,8 +100,10 @@ def evaluate(
     batch_size: int | None = None,
     ranks: Ranks = ALONE,
     progress: Progress | None = None,
+    keep: Keep | None = None,
 ) -> EvaluationResult:
-    """Score `forecaster` on `tasks`; every rank gets the whole result.
+    """Score `forecaster` on `tasks`; every rank gets the whole result. `keep` is handed each batch that this rank
+    scored.
 
     `batch_size` counts rows (targets and covariates of one forward; default: the task's). Every rank calls this with
     the same arguments but `ranks`. All ask for equally many forecasts of the same length, so a sharded module's
@@ -112,7 +117,7 @@ def evaluate(
         tell = partial(_tell, progress, number, tasks)
         rows = batch_size or task.batch_size
         plan = plan_windows(task, task.open(), forecaster.context_length, rows)
-        run = _TaskRun(forecaster, task, plan, window_reader(plan), ranks, tell)
+        run = _TaskRun(forecaster, task, plan, window_reader(plan), ranks, tell, keep)
         tell(0, plan.num_windows)
         with _naming(task, rows):
             sums, errors_N, fallbacks, flaws_FN = run.score()
@@ -170,6 +175,7 @@ class _TaskRun:
     ranks: Ranks
     tell: Callable[[int, int], None]
     """tell(windows done, of so many)."""
+    keep: Keep | None = None
 
     def score(self) -> tuple[Sums, np.ndarray, int, np.ndarray]:
         """Sums over all ranks, the error that each window is ranked by (its mean over targets), the fallbacks, and
@@ -196,6 +202,8 @@ class _TaskRun:
                     for n, window in zip(batch, windows, strict=True):
                         flaws = float32_flaws(window.input.context_RC[: window.input.num_targets])
                         flaws_FN[:, n] = [flaw in flaws for flaw in FLAWS]
+                    if self.keep:
+                        self.keep(self.plan, batch, windows, forecasts)
                 except BrokenForecastError as error:
                     broken = error  # raised below, on all ranks together: none may wait for one that gave up
             self.tell(self.plan.batch(max(taken)).stop, self.plan.num_windows)
@@ -217,11 +225,11 @@ class _TaskRun:
         return {flaw: findings(len(n_N), named(n_N)) for flaw, n_N in found.items()}
 
     def _zero(self) -> Sums:
-        levels, plan = self.task.quantile_levels, self.plan
+        levels, asked, plan = self.task.quantile_levels, self.task.asked_levels, self.plan
         if self.task.average_over == "points":
-            return MetricSums.zero(levels)
+            return MetricSums.zero(levels, asked)
         kinds = np.unique(np.stack([plan.roll_N, plan.variate_N, plan.num_targets_N]), axis=1).T.tolist()
-        return GroupedSums.zero(((roll, first + v) for roll, first, num in kinds for v in range(num)), levels)
+        return GroupedSums.zero(((roll, first + v) for roll, first, num in kinds for v in range(num)), levels, asked)
 
     def _keep_in_step(self, taken: Sequence[int], mine: int, window: EvaluationWindow) -> None:
         """Make the forwards that another rank's batch of this round takes beyond those of `mine`."""
@@ -240,13 +248,19 @@ class _TaskRun:
         return forecasts
 
     def _ask(self, forecaster: Forecaster, inputs: list[Any], batch_size: int = 256) -> list[np.ndarray]:
-        return forecaster.predict_quantiles(
+        """At the task's `asked_levels`. A forecaster is asked for those to score, which no other level may change, and
+        for ends of bands that it was made for; the rest are read between those, flat beyond them."""
+        wanted = self.task.asked_levels
+        own = {*self.task.quantile_levels, *forecaster.quantile_levels}
+        asked = tuple(level for level in wanted if level in own)
+        forecasts = forecaster.predict_quantiles(
             inputs,
             self.task.prediction_length,
-            self.task.quantile_levels,
+            asked,
             batch_size=batch_size,
             context_length=self.task.context_length or None,  # so that a model which cannot use it all says so
         )
+        return forecasts if asked == wanted else [_at_levels(forecast, asked, wanted) for forecast in forecasts]
 
     def examples(self, errors_N: np.ndarray) -> tuple[ForecastExample, ...]:
         """The windows with the smallest, the median and the largest error, forecast once more on every rank."""
@@ -265,10 +279,19 @@ class _TaskRun:
                     context_VL=window.input.context_RC[: window.input.num_targets, -newest:].copy(),
                     label_VH=window.label_VH.copy(),
                     forecast_VHQ=forecast_VHQ,
-                    quantile_levels=self.task.quantile_levels,
+                    quantile_levels=self.task.asked_levels,
                 )
             )
         return tuple(examples)
+
+
+def _at_levels(forecast_VHQ: np.ndarray, levels: Sequence[float], wanted: Sequence[float]) -> np.ndarray:
+    """Linear between the levels and flat beyond them; those that are there stay as they are."""
+    place_W = np.interp(wanted, levels, np.arange(len(levels)))
+    lower_W = np.floor(place_W).astype(int)
+    upper_W, share_W = np.ceil(place_W).astype(int), (place_W - lower_W).astype(forecast_VHQ.dtype)
+    low, high = forecast_VHQ[..., lower_W], forecast_VHQ[..., upper_W]
+    return np.where(share_W > 0, low + share_W * (high - low), low)
 
 
 def _pick_examples(errors_N: np.ndarray) -> dict[ExampleKind, int]:
@@ -286,27 +309,26 @@ def _score_batch(
     windows: Sequence[EvaluationWindow], forecasts: Sequence[np.ndarray], task: EvaluationTask
 ) -> tuple[Sums, np.ndarray]:
     """The sums of a batch, and the error that each window is ranked by."""
-    levels = task.quantile_levels
+    levels = task.asked_levels
     forecast_SHQ = np.concatenate(forecasts)
     label_SH = np.concatenate([window.label_VH for window in windows])
     scale_S = np.concatenate([window.seasonal_error_V for window in windows])
     owner_S = np.repeat(np.arange(len(windows)), [len(window.label_VH) for window in windows])
     names = [task.describe(window.name, window.roll, window.cut) for window in windows]
     names_S = [names[owner] for owner in owner_S.tolist()]
+    scored = task.quantile_levels
     try:
         if task.average_over == "points":
-            sums: Sums = metric_sums(forecast_SHQ, label_SH, scale_S, levels, names_S)
+            sums: Sums = metric_sums(forecast_SHQ, label_SH, scale_S, levels, names_S, scored)
         else:
             rows_of: dict[Group, list[int]] = {}
+            sums_of = lambda r: metric_sums(
+                forecast_SHQ[r], label_SH[r], scale_S[r], levels, [names_S[s] for s in r], scored
+            )
             groups = ((w.roll, w.variate + v) for w in windows for v in range(len(w.label_VH)))
             for s, group in enumerate(groups):
                 rows_of.setdefault(group, []).append(s)
-            sums = GroupedSums(
-                {
-                    group: metric_sums(forecast_SHQ[r], label_SH[r], scale_S[r], levels, [names_S[s] for s in r])
-                    for group, r in rows_of.items()
-                }
-            )
+            sums = GroupedSums({group: sums_of(r) for group, r in rows_of.items()})
     except BrokenForecastError as error:
         broken = next(n for n, forecast in enumerate(forecasts) if not np.isfinite(forecast).all())
         if not np.isfinite(windows[broken].input.context_RC[: windows[broken].input.num_targets]).any():

@@ -9,7 +9,7 @@ for suites that average over those (fev).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import reduce
 from operator import add
 from typing import Any, Protocol, Self
@@ -18,6 +18,8 @@ import numpy as np
 
 METRICS = ("WQL", "MASE", "MAE", "MSE", "RMSE", "sMAPE", "SQL", "CRPS", "WAPE")
 """Every metric but coverage; lower is better for all of them."""
+BAND_ENDS = (0.05, 0.1, 0.25, 0.75, 0.9, 0.95)
+"""Levels between which the central 50, 80 and 90 % of a calibrated forecast lie."""
 LEAST_SCALE = 1.0
 """fev-bench's epsilon: WAPE and WQL divide by at least this mean |label|, so that targets near zero do not explode."""
 
@@ -58,6 +60,9 @@ class MetricSums:
     """What a set of windows adds up to, float64. `a + b` is the sums of both sets; `scores()` divides."""
 
     quantile_levels: tuple[float, ...]
+    """Whose loss is scored."""
+    bands: tuple[int, ...]
+    """The central intervals whose coverage is counted, in percent."""
     num_windows: np.ndarray
     num_points: np.ndarray
     """Observed labels."""
@@ -77,17 +82,19 @@ class MetricSums:
     """Labels inside each central interval, its ends included."""
 
     @classmethod
-    def zero(cls, quantile_levels: Sequence[float]) -> MetricSums:
-        """The sums of no windows: where every accumulation starts. The levels must hold 0.5."""
+    def zero(cls, quantile_levels: Sequence[float], asked: Sequence[float] | None = None) -> MetricSums:
+        """The sums of no windows: where every accumulation starts. The levels must hold 0.5; `asked` are those that
+        forecasts hold, where these are more."""
         levels = tuple(quantile_levels)
         if 0.5 not in levels:
             raise ValueError(f"quantile_levels {list(levels)} lack 0.5: MASE, MAE, MSE and sMAPE score the median.")
-        sizes = {"Q": len(levels), "I": len(central_intervals(levels))}
-        return cls(levels, *(np.zeros(sizes.get(name[-1], ())) for name in _SUMMED))
+        bands = tuple(percent for percent, *_ in central_intervals(asked or levels))
+        sizes = {"Q": len(levels), "I": len(bands)}
+        return cls(levels, bands, *(np.zeros(sizes.get(name[-1], ())) for name in _SUMMED))
 
     def __add__(self, other: MetricSums) -> Self:
-        assert self.quantile_levels == other.quantile_levels
-        return type(self)(self.quantile_levels, *(getattr(self, n) + getattr(other, n) for n in _SUMMED))
+        assert (self.quantile_levels, self.bands) == (other.quantile_levels, other.bands)
+        return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in _SUMMED})
 
     @property
     def pooled(self) -> MetricSums:
@@ -103,7 +110,7 @@ class MetricSums:
         shapes = [getattr(self, name).shape for name in _SUMMED]
         ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
         pieces = np.split(np.asarray(vector, dtype=np.float64), ends[:-1])
-        return type(self)(self.quantile_levels, *(p.reshape(s) for p, s in zip(pieces, shapes, strict=True)))
+        return replace(self, **{n: p.reshape(s) for n, p, s in zip(_SUMMED, pieces, shapes, strict=True)})
 
     def scores(self) -> dict[str, float]:
         """WQL, MASE, MAE, MSE, RMSE, sMAPE, SQL, CRPS, WAPE and coverage_<percent>; NaN where nothing can be scored.
@@ -126,11 +133,11 @@ class MetricSums:
             "WAPE": _ratio(self.abs_error, self.abs_label),
         } | {
             f"coverage_{percent}": _ratio(covered, self.num_points)
-            for (percent, *_), covered in zip(central_intervals(self.quantile_levels), self.covered_I, strict=True)
+            for percent, covered in zip(self.bands, self.covered_I, strict=True)
         }
 
 
-_SUMMED = [field.name for field in fields(MetricSums) if field.name != "quantile_levels"]
+_SUMMED = [field.name for field in fields(MetricSums) if field.name not in ("quantile_levels", "bands")]
 
 
 class Sums(Protocol):
@@ -164,9 +171,11 @@ class GroupedSums:
     groups: Mapping[Group, MetricSums]
 
     @classmethod
-    def zero(cls, groups: Iterable[Group], quantile_levels: Sequence[float]) -> Self:
+    def zero(
+        cls, groups: Iterable[Group], quantile_levels: Sequence[float], asked: Sequence[float] | None = None
+    ) -> Self:
         """The sums of no windows, with a place for every group."""
-        return cls({group: MetricSums.zero(quantile_levels) for group in sorted(set(groups))})
+        return cls({group: MetricSums.zero(quantile_levels, asked) for group in sorted(set(groups))})
 
     def __add__(self, other: GroupedSums) -> Self:
         """`self` with the groups of `other` added, all of which it must have."""
@@ -217,14 +226,17 @@ def metric_sums(
     seasonal_error_S: np.ndarray,
     quantile_levels: Sequence[float],
     names_S: Sequence[str],
+    scored: Sequence[float] | None = None,
 ) -> MetricSums:
     """The sums of S windows, computed in float64.
 
+    `scored` are those of the `quantile_levels` whose loss counts (default: all); the rest say what bands cover.
     `seasonal_error_S` is of each window's whole past. `names_S` say which series each window is of, for the
     `BrokenForecastError` (a ValueError) raised when a forecast holds NaN or infinity.
     """
-    zero = MetricSums.zero(quantile_levels)
-    levels_Q = np.asarray(quantile_levels, dtype=np.float64)
+    asked = tuple(quantile_levels)
+    zero = MetricSums.zero(asked if scored is None else scored, asked)
+    levels_Q = np.asarray(zero.quantile_levels, dtype=np.float64)
     forecast_SHQ = np.asarray(forecast_SHQ, dtype=np.float64)
     broken_SH = ~np.isfinite(forecast_SHQ).all(axis=-1)
     if broken_SH.any():
@@ -236,20 +248,22 @@ def metric_sums(
     label_SH = np.asarray(label_SH, dtype=np.float64)
     observed_SH = np.isfinite(label_SH)
     label_SH = np.where(observed_SH, label_SH, 0.0)
-    median_SH = forecast_SHQ[..., zero.quantile_levels.index(0.5)]
+    median_SH = forecast_SHQ[..., asked.index(0.5)]
     error_SH = np.where(observed_SH, np.abs(label_SH - median_SH), 0.0)
     size_SH = np.where(observed_SH, np.abs(label_SH) + np.abs(median_SH), 0.0)
     scale_S1 = _scale(seasonal_error_S)[:, None]
     inverse_S1 = np.divide(1.0, scale_S1, out=np.zeros_like(scale_S1), where=scale_S1 > 0)
 
-    below_SHQ = label_SH[..., None] <= forecast_SHQ
-    loss_SHQ = 2 * np.abs((label_SH[..., None] - forecast_SHQ) * (below_SHQ - levels_Q)) * observed_SH[..., None]
     covered = [
         ((forecast_SHQ[..., lower] <= label_SH) & (label_SH <= forecast_SHQ[..., upper]) & observed_SH).sum()
-        for _, lower, upper in central_intervals(zero.quantile_levels)
+        for _, lower, upper in central_intervals(asked)
     ]
-    return MetricSums(
-        zero.quantile_levels,
+    if zero.quantile_levels != asked:
+        forecast_SHQ = forecast_SHQ[..., [asked.index(level) for level in zero.quantile_levels]]
+    below_SHQ = label_SH[..., None] <= forecast_SHQ
+    loss_SHQ = 2 * np.abs((label_SH[..., None] - forecast_SHQ) * (below_SHQ - levels_Q)) * observed_SH[..., None]
+    return replace(
+        zero,
         num_windows=np.array(float(len(label_SH))),
         num_points=observed_SH.sum(dtype=np.float64),
         abs_label=np.abs(label_SH).sum(),

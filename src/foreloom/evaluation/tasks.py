@@ -23,6 +23,7 @@ from foreloom.data.formats.reader import open_source
 from foreloom.data.source import Source
 from foreloom.data.synthetic.address import locate, missing_data
 from foreloom.data.tables.options import TableOptions
+from foreloom.evaluation.metrics import BAND_ENDS
 
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 STEPS_OF_A_BATCH = 256 * 512
@@ -113,6 +114,12 @@ class EvaluationTask:
         return -(self.prediction_length + (self.num_rolls - 1) * self.roll_stride)
 
     @property
+    def asked_levels(self) -> tuple[float, ...]:
+        """Levels that forecasts hold, ascending: those to score and the ends of the bands whose coverage is counted."""
+        levels = self.quantile_levels
+        return levels if levels == (0.5,) else tuple(sorted({*levels, *BAND_ENDS}))
+
+    @property
     def batch_size(self) -> int:
         """Rows of one forward where nobody says how many."""
         return 256
@@ -150,14 +157,32 @@ class EvaluationTask:
 
 
 @section
-class SlidingTask(EvaluationTask):
+class OpenedTask(EvaluationTask):
+    """A task on data that are open already; `path` says where they come from."""
+
+    data: Any
+    """The `Source`."""
+    context_length: Annotated[int, Field(ge=0)] = 0
+    """Steps before each window that the forecaster sees (0: as many as it uses)."""
+    extra_levels: tuple[float, ...] = ()
+    """Quantile levels that forecasts hold besides those to score and the ends of bands."""
+
+    @property
+    def asked_levels(self) -> tuple[float, ...]:
+        return tuple(sorted({*super().asked_levels, *self.extra_levels}))
+
+    def open(self) -> Sequence[Source]:
+        return [self.data]
+
+
+@section
+class SlidingTask(OpenedTask):
     """Every window of a data set at one horizon, one step apart, the context of each as long as the others'.
 
     Its windows are scored and compared by squared and absolute errors of the median; MASE and SQL are not defined.
+    `data` is scaled where the protocol scales it.
     """
 
-    data: Any
-    """The `Source` that `path` stands for, scaled where the protocol scales it."""
     context_length: Annotated[int, Field(ge=1)]
     """Steps before each window that the forecaster sees. `min_past` is no less."""
     stride: int = 1
@@ -168,9 +193,6 @@ class SlidingTask(EvaluationTask):
     @property
     def batch_size(self) -> int:
         return max(STEPS_OF_A_BATCH // self.context_length, 1)
-
-    def open(self) -> Sequence[Source]:
-        return [self.data]
 
     def describe(self, name: str, roll: int, cut: int) -> str:
         return f"{name!r} for window {roll:,} (context from its step {cut - self.context_length:,} on)"

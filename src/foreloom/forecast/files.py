@@ -45,7 +45,7 @@ def _are_tables(layout: str, files: Any, options: TableOptions) -> bool:
 def _rows_of_series(source: Source, path: Path) -> Rows:
     """A row a series and step."""
     all_series = list(read_in_turn(source, np.arange(len(source))))
-    names = _target_names(all_series[0])
+    names = target_names(all_series[0])
     columns: dict[str, list[Any]] = {"item_id": [], "timestamp": [], **{name: [] for name in names}}
     roles = {"past": "past", "future": "future"}
     covariates = {
@@ -58,7 +58,7 @@ def _rows_of_series(source: Source, path: Path) -> Rows:
                 "Forecast those of one kind together."
             )
         columns["item_id"].append(np.full(one.length, one.item_id, dtype=object))
-        columns["timestamp"].append(_times_of(one, path))
+        columns["timestamp"].append(times_of(one, path))
         for name, row_T in zip(names, one.target_VT, strict=True):
             columns[name].append(row_T)
         for column, (role, name) in covariates.items():
@@ -68,8 +68,8 @@ def _rows_of_series(source: Source, path: Path) -> Rows:
     return Rows(table, Origin((str(path),), (len(table),)), options=TableOptions(target=tuple(names)))
 
 
-def _target_names(series: Series) -> list[str]:
-    """As a table had them that became this series, or numbered."""
+def target_names(series: Series) -> list[str]:
+    """Of each target: as a table had them that became this series, or numbered."""
     num_targets = len(series.target_VT)
     stated = str(series.static.get("variates", "")).split(", ")
     if num_targets == 1 or len(stated) != num_targets:
@@ -77,7 +77,7 @@ def _target_names(series: Series) -> list[str]:
     return stated
 
 
-def _times_of(series: Series, path: Path) -> np.ndarray:
+def times_of(series: Series, path: Path) -> np.ndarray:
     if series.timestamps is not None:
         return np.asarray(series.timestamps, "datetime64[us]")
     if series.start is None or series.freq is None:

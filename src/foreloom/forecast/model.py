@@ -21,6 +21,7 @@ from foreloom.checkpoint.locate import load_newest
 from foreloom.distributed.process import DeviceSetting, choose_device, read_launch
 from foreloom.files import check_writable
 from foreloom.forecast.inputs import as_forecast_inputs
+from foreloom.models.calibration import CalibratedForecaster, Calibration
 from foreloom.models.common.forecasting import UnivariateForecaster, telling
 from foreloom.models.family import Forecaster, ModelFamily, forecaster_of, generator_of
 from foreloom.models.registry import recognise
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from foreloom.data.tables.options import TableOptions
+    from foreloom.evaluation.calibrate import Trial
+    from foreloom.forecast.cross_validation import CrossValidation
+    from foreloom.tuning.fit import Fit
 
 DEFAULT_LEVELS = (0.1, 0.5, 0.9)
 POINT_LEVELS = (0.5,)
@@ -53,7 +57,8 @@ def from_pretrained(
         said = {} if protocol is None else {"protocol": protocol}
         if said and "protocol" not in inspect.signature(family.load).parameters:
             raise ValueError(f"protocol: {family.name} has one only; leave it out.")
-        return Model(family, family.load(folder, **said).to(find_device(device)).eval(), str(folder))
+        module = family.load(folder, **said).to(find_device(device)).eval()
+        return Model(family, module, str(folder), Calibration.read(folder))
 
     return load_newest(path_or_hub_id, load)
 
@@ -61,16 +66,24 @@ def from_pretrained(
 class Model:
     """A module with what it does: forecasts of series, or text."""
 
-    def __init__(self, family: ModelFamily, module: nn.Module, folder: str = "") -> None:
+    def __init__(
+        self, family: ModelFamily, module: nn.Module, folder: str = "", calibration: Calibration | None = None
+    ) -> None:
         self.family = family
+        self.calibration = calibration
+        """What its quantiles are moved by, see `calibrate`."""
         self.folder = folder
         """Where it was loaded from."""
         self.module = module
         """The network itself, a `torch.nn.Module`."""
 
-    @cached_property
+    @property
     def forecaster(self) -> Forecaster:
-        """ValueError for a family that does not forecast."""
+        """Calibrated, where the model is. ValueError for a family that does not forecast."""
+        return self._plain if self.calibration is None else CalibratedForecaster(self._plain, self.calibration)
+
+    @cached_property
+    def _plain(self) -> Forecaster:
         return forecaster_of(self.family, self.module)
 
     def generate(self, prompts: str | Sequence[Any], **options: Any) -> list[str]:
@@ -101,6 +114,8 @@ class Model:
         cross_learning: bool = False,
         limit_prediction_length: bool = False,
         unrolled_quantiles: Sequence[float] | None = None,
+        non_negative: bool = False,
+        integer: bool = False,
     ) -> list[np.ndarray]:
         """One array (targets, prediction_length, levels) an input, in the data's units: float32, or float64 where
         float32 would lose the moves of a series in its level.
@@ -115,11 +130,12 @@ class Model:
         counts rows, covariates included. `quantile_levels` default to 0.1, 0.5 and 0.9; a model of single values gives
         0.5 only. `context_length` keeps only the newest steps (default: as many as the model uses). `cross_learning`
         lets the series of a batch inform each other. `unrolled_quantiles`: the levels whose paths an unrolled horizon
-        of Chronos-2 follows (default: the deciles). ValueError says which input is wrong and how.
+        of Chronos-2 follows (default: the deciles). `non_negative` and `integer` bring what is forecast to where counts
+        lie: nothing below 0, whole numbers. ValueError says which input is wrong and how.
         """
         length = self._horizon(prediction_length, limit_prediction_length)
         levels = self._levels(quantile_levels)
-        return self._quantiles(
+        forecasts = self._quantiles(
             as_forecast_inputs(inputs, length),
             length,
             levels,
@@ -128,6 +144,7 @@ class Model:
             cross_learning,
             unrolled_quantiles,
         )
+        return _where_counts_lie(forecasts, non_negative, integer)
 
     def predict_df(
         self,
@@ -151,6 +168,8 @@ class Model:
         cross_learning: bool = False,
         limit_prediction_length: bool = False,
         unrolled_quantiles: Sequence[float] | None = None,
+        non_negative: bool = False,
+        integer: bool = False,
     ) -> pd.DataFrame:
         """Forecast every series of a long table (pandas, polars, Arrow); other columns are covariates.
 
@@ -161,11 +180,11 @@ class Model:
         ahead is in `future_df`, or in the last `prediction_length` rows of each series, without a target. Without the
         default column names, other usual ones (Nixtla's unique_id, ds and y) are taken; a table without any ids is one
         series; several columns may name the series together. `date_format` (%d/%m/%Y) says how times are written where
-        more than one reading fits. `quantile_levels` are as in `predict`; `freq` (a pandas alias) is inferred when not
-        given. Steps that are absent at a plain frequency are missing values, with a warning that counts them;
-        `fill_gaps` True has them so at any, False takes rows as consecutive. Returns the columns id, timestamp,
-        target_name, predictions (the median) and one a level ("0.1"), rows ordered by series (as first met), target,
-        time. ValueError names the column, series or row that is wrong.
+        more than one reading fits. `quantile_levels`, `non_negative` and `integer` are as in `predict`; `freq` (a
+        pandas alias) is inferred when not given. Steps that are absent at a plain frequency are missing values, with a
+        warning that counts them; `fill_gaps` True has them so at any, False takes rows as consecutive. Returns the
+        columns id, timestamp, target_name, predictions (the median) and one a level ("0.1"), rows ordered by series (as
+        first met), target, time. ValueError names the column, series or row that is wrong.
         """
         from foreloom.forecast.table import options_of_table
 
@@ -192,6 +211,8 @@ class Model:
             cross_learning=cross_learning,
             limit_prediction_length=limit_prediction_length,
             unrolled_quantiles=unrolled_quantiles,
+            non_negative=non_negative,
+            integer=integer,
         )
 
     def predict_table(
@@ -207,6 +228,8 @@ class Model:
         cross_learning: bool = False,
         limit_prediction_length: bool = False,
         unrolled_quantiles: Sequence[float] | None = None,
+        non_negative: bool = False,
+        integer: bool = False,
         say: Callable[[str], object] | None = None,
         progress: Callable[[str], Progress] | None = None,
     ) -> pd.DataFrame:
@@ -219,7 +242,7 @@ class Model:
         table = Table.read(df, future_df, length, options)
         table.refuse_names(asked)
         if say is not None:
-            alone = isinstance(self.forecaster, UnivariateForecaster) and table.past_covariates
+            alone = isinstance(self._plain, UnivariateForecaster) and table.past_covariates
             passed_over = " (covariates passed over: the model sees one series at a time)" if alone else ""
             say(f"understood: {table.understood()}{passed_over}; {self.family.name} of {self.folder}")
         levels = [*asked, *([] if 0.5 in asked else [0.5])]
@@ -229,7 +252,142 @@ class Model:
                 forecasts = self._quantiles(
                     table.inputs(), length, levels, batch_size, context_length, cross_learning, unrolled_quantiles
                 )
-        return table.result(forecasts, levels, len(asked))
+        return table.result(_where_counts_lie(forecasts, non_negative, integer), levels, len(asked))
+
+    def cross_validation(
+        self,
+        data: Any,
+        prediction_length: int | None = None,
+        windows: int = 3,
+        quantile_levels: Sequence[float] | None = None,
+        *,
+        step: int | None = None,
+        season_length: int | None = None,
+        batch_size: int = 256,
+        context_length: int | None = None,
+        progress: Callable[[str], Progress] | None = None,
+        **table: Any,
+    ) -> CrossValidation:
+        """Forecast the last `windows` windows of every series from what came before each, and score them beside
+        Seasonal Naive: by series, target, window and step of the horizon.
+
+        `data` is a long table (pandas, polars, Arrow) as `predict_df` takes it, or the path of any data set; `table`
+        are those options of `predict_df` that say what a table does not (id_column, target, known_ahead, freq ...).
+        Covariates known ahead are known over each window. Windows lie `step` apart (default: `prediction_length`), the
+        newest ends the series. `quantile_levels` get columns, as in `predict`; scores are of the deciles and of central
+        bands whatever they are. `season_length` is the season of Seasonal Naive and MASE (default: by frequency; 1 for
+        days). ValueError where no series holds a window.
+        """
+        from foreloom.forecast.cross_validation import cross_validate
+        from foreloom.forecast.table import options_of_table, refuse_unknown
+
+        refuse_unknown(table)
+        return cross_validate(
+            self.forecaster,
+            data,
+            options_of_table(table),
+            self._horizon(prediction_length, False),
+            self._levels(quantile_levels),
+            windows=_whole("windows", windows, "windows"),
+            step=None if step is None else _whole("step", step),
+            season_length=None if season_length is None else _whole("season_length", season_length),
+            batch_size=_whole("batch_size", batch_size, "rows"),
+            context_length=None if context_length is None else _whole("context_length", context_length),
+            progress=progress,
+        )
+
+    def calibrate(
+        self,
+        data: Any,
+        prediction_length: int | None = None,
+        windows: int = 8,
+        *,
+        step: int | None = None,
+        batch_size: int = 256,
+        context_length: int | None = None,
+        progress: Callable[[str], Progress] | None = None,
+        **table: Any,
+    ) -> Trial:
+        """Move the quantiles so that they hold what they say on `data`; from then on every forecast is calibrated, and
+        `save_pretrained` writes calibration.json beside the weights, which `from_pretrained` reads.
+
+        Arguments are those of `cross_validation`. The calibration is made of the older of the last `windows` windows of
+        every series and tried on the newest quarter, whose coverage and width, before and after, the answer holds. The
+        median stays where it can; a model of single values has quantiles by it. ValueError for a model that is
+        calibrated already, and where the windows hold too few values.
+        """
+        from foreloom.evaluation.calibrate import calibrate
+        from foreloom.forecast.cross_validation import opened
+        from foreloom.forecast.table import options_of_table, refuse_unknown
+
+        if self.calibration is not None:
+            raise ValueError(
+                f"{self.folder or 'this model'} is calibrated already, on {self.calibration.facts.get('data')}: a "
+                "calibration is of the model's own quantiles. Calibrate the model without its calibration.json."
+            )
+        refuse_unknown(table)
+        with opened(data, options_of_table(table)) as source:
+            trial = calibrate(
+                self.forecaster,
+                source,
+                self._horizon(prediction_length, False),
+                _whole("windows", windows, "windows", least=2),
+                step=None if step is None else _whole("step", step),
+                batch_size=_whole("batch_size", batch_size, "rows"),
+                context_length=0 if context_length is None else _whole("context_length", context_length),
+                progress=progress,
+            )
+        self.calibration = trial.calibration
+        return trial
+
+    def fit(
+        self,
+        data: Any,
+        prediction_length: int,
+        out: str | Path,
+        *,
+        minutes: float = 10.0,
+        season_length: int | None = None,
+        say: Callable[[str], object] | None = None,
+        **table: Any,
+    ) -> Fit:
+        """Fine-tune on `data`, and keep the result only where it is shown to be better; the answer says which, with the
+        scores of all that was tried. This model stays as it is: `from_pretrained(out)` reads what was kept.
+
+        The last windows of every series are kept from training: of them the older ones choose, the newest have the last
+        word. Whole weights and LoRA are trained at a few learning rates by the family's recipe, each ends early, and
+        weights halfway to the model as it was are tried too. What is surely better than zero-shot where it is chosen
+        (by a bootstrap interval), and better on the last windows, is written to `out`; else the weights as they were.
+        `minutes` bound it all. The same call goes on with what was stopped. `data`, `season_length` and `table` are as
+        in `cross_validation`; `say` is told how it goes. ValueError where no series holds a window, and where `out`
+        holds something else; KeyboardInterrupt where it was stopped.
+        """
+        from foreloom.forecast.cross_validation import opened
+        from foreloom.forecast.table import options_of_table, refuse_unknown
+        from foreloom.tuning.fit import fit
+
+        refuse_unknown(table)
+        if not self.folder:
+            raise ValueError("the model lies in no folder yet: save_pretrained it, and fit what from_pretrained loads.")
+        if self.calibration is not None:
+            raise ValueError(
+                f"{self.folder} is calibrated, which fine-tuning undoes: fit it without its calibration.json, and "
+                "calibrate then."
+            )
+        if minutes <= 0:
+            raise ValueError(f"minutes must be above 0, got {minutes}.")
+        with opened(data, options_of_table(table)) as source:
+            return fit(
+                self.family,
+                self.folder,
+                source,
+                _whole("prediction_length", prediction_length),
+                Path(out),
+                minutes=minutes,
+                device=next(self.module.parameters()).device.type,
+                season_length=0 if season_length is None else _whole("season_length", season_length),
+                say=say or (lambda sentence: None),
+            )
 
     def embed(self, inputs: Any, *, batch_size: int = 256, context_length: int | None = None) -> list[np.ndarray]:
         """Hidden states (rows, tokens, d_model) an input, in the forms `predict` takes, of the newest steps."""
@@ -246,6 +404,8 @@ class Model:
             if place.is_file():
                 raise ValueError(f"{place} is a file; save_pretrained writes a folder. Name another.")
         self.family.save(self.module, self.module.state_dict(), Path(folder))
+        if self.calibration is not None:
+            self.calibration.write(Path(folder))
 
     def _quantiles(
         self,
@@ -258,7 +418,7 @@ class Model:
         unrolled_quantiles: Sequence[float] | None,
     ) -> list[np.ndarray]:
         unrolling = {} if unrolled_quantiles is None else {"unrolled_quantiles": list(unrolled_quantiles)}
-        if unrolling and "unrolled_quantiles" not in inspect.signature(self.forecaster.predict_quantiles).parameters:
+        if unrolling and "unrolled_quantiles" not in inspect.signature(self._plain.predict_quantiles).parameters:
             raise ValueError(f"unrolled_quantiles: {self.family.name} follows no paths of chosen levels; leave it out.")
         newest = self.forecaster.context_length if context_length is None else _whole("context_length", context_length)
         forecasts = self.forecaster.predict_quantiles(
@@ -310,14 +470,20 @@ class Model:
         return prediction_length
 
 
-def _whole(name: str, value: Any, unit: str = "steps") -> int:
-    """A number of steps or rows, 1 at least: 24.0 is one of 24."""
+def _where_counts_lie(forecasts: list[np.ndarray], non_negative: bool, integer: bool) -> list[np.ndarray]:
+    if non_negative:
+        forecasts = [np.maximum(one, 0) for one in forecasts]
+    return [np.rint(one) + 0.0 for one in forecasts] if integer else forecasts  # no -0
+
+
+def _whole(name: str, value: Any, unit: str = "steps", least: int = 1) -> int:
+    """A number of steps or rows, `least` at least: 24.0 is one of 24."""
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     number = float(value) if is_number else float("nan")
     if not number.is_integer():
         raise ValueError(f"{name} must be a whole number of {unit}, got {value!r}.")
-    if number < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}.")
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}.")
     return int(number)
 
 

@@ -177,6 +177,14 @@ def options_of_table(said: Mapping[str, Any]) -> TableOptions:
     return table_options(names)
 
 
+def refuse_unknown(said: Mapping[str, Any]) -> None:
+    """TypeError, with the nearest, for an option that there is not."""
+    for name in said:
+        if name not in TABLE_OPTIONS:
+            hint = nearest(name, TABLE_OPTIONS).replace("Its columns", "Options of a table")
+            raise TypeError(f"there is no option {name!r}. {hint}")
+
+
 def _finite(table: LongTable, name: str) -> np.ndarray:
     """A column as float64 (T,); what float32 cannot hold is refused with its row."""
     column = table.numbers(name)

@@ -30,16 +30,17 @@ def local_command(
     verb: Sequence[str],
     num_processes: int,
     *,
-    gpus: Sequence[int] = (),
+    gpus: Sequence[int | str] = (),
     threads: int = 0,
     max_restarts: int = 0,
+    environment: Mapping[str, str] | None = None,
     python: str = sys.executable,
 ) -> Command:
     """`verb` (train chronos2-base ...) on this machine: in one process by itself, in several by torchrun, which finds a
-    free port. `gpus`: those that are seen, by number. `threads`: of each process, on the CPU; 0: torchrun's choice.
-    `max_restarts`: times that torchrun starts all ranks anew after one has failed; a training then goes on from its
-    newest checkpoint."""
-    environment, verb = _devices(gpus, threads), _going_on(verb, max_restarts)
+    free port. `gpus`: those that are seen, as CUDA_VISIBLE_DEVICES names them. `threads`: of each process, on the CPU;
+    0: torchrun's choice. `max_restarts`: times that torchrun starts all ranks anew after one has failed; a training
+    then goes on from its newest checkpoint."""
+    environment = {**(environment or {}), **_devices(gpus, threads)}
     if num_processes == 1 and not max_restarts:
         return Command([python, "-m", "foreloom", *verb], environment)
     settings = ["--standalone", f"--nproc-per-node={num_processes}", f"--max-restarts={max_restarts}"]
@@ -57,7 +58,6 @@ def node_commands(
 ) -> list[Command]:
     """What is to be typed on each machine: torchrun, whose first machine is where ranks meet. Machines may have
     different numbers of processes; ranks are counted in their order. `max_restarts`: see `local_command`."""
-    verb = _going_on(verb, max_restarts)
     return [
         Command(
             [
@@ -101,15 +101,11 @@ def mpirun_command(
     return Command(["mpirun", *root, *settings, python, "-m", "foreloom", *verb])
 
 
-def _going_on(verb: Sequence[str], max_restarts: int) -> list[str]:
-    return [*verb, "--resume"] if max_restarts and verb[0] == "train" and "--resume" not in verb else list(verb)
-
-
 def _torchrun(python: str) -> list[str]:
     return [python, "-m", "torch.distributed.run"]
 
 
-def _devices(gpus: Sequence[int], threads: int = 0) -> dict[str, str]:
+def _devices(gpus: Sequence[int | str], threads: int = 0) -> dict[str, str]:
     seen = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))} if gpus else {}
     return {**seen, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from foreloom.config.loader import from_words
 from foreloom.config.section import section
+from foreloom.distributed.network import loopback_of
 
 DEFAULT_PORT = 29500
 """torchrun's."""
@@ -50,9 +51,8 @@ def parse_host(text: str) -> Host:
         raise ValueError(
             f"--node {text!r}: write ADDRESS:N for N processes, or ADDRESS:2,3 for the GPUs 2 and 3 of it."
         )
-    if "," not in devices:
-        return Host(address=address, processes=int(devices))
-    return Host(address=address, gpus=tuple(int(one) for one in devices.split(",") if one))
+    gives = {"gpus": [int(one) for one in devices.split(",") if one]} if "," in devices else {"processes": int(devices)}
+    return from_words(Host, {"address": address, **gives}, f"--node {text}")
 
 
 def check_hosts(hosts: Sequence[Host], total: int = 0) -> None:
@@ -74,16 +74,6 @@ def check_hosts(hosts: Sequence[Host], total: int = 0) -> None:
             f"the first machine, {hosts[0].address}, is {loop} here, which every machine has for itself: the others "
             "would look for rank 0 at home. Give the address by which they reach it (`hostname -I` lists them)."
         )
-
-
-def loopback_of(address: str) -> str:
-    """The loopback address that a name stands for on this machine; empty where it stands for none, or is not known
-    here."""
-    try:
-        found = [str(one[4][0]) for one in socket.getaddrinfo(address, None)]
-    except OSError:
-        return ""
-    return next((one for one in found if one.startswith("127.") or one == "::1"), "")
 
 
 @dataclass(frozen=True)
@@ -123,7 +113,7 @@ def read_hostfile(path: Path) -> Hostfile:
                 f"{path}:{number}: {address} stands in line {line_of[address]} too; give it one line with all slots."
             )
         line_of[address] = number
-        hosts.append(Host(address=address, processes=int(slots)))
+        hosts.append(from_words(Host, {"address": address, "processes": int(slots)}, f"{path}:{number}"))
     if not hosts:
         raise ValueError(f"{path}: names no machine; a line is `host slots=N`.")
     return Hostfile(path, tuple(hosts))

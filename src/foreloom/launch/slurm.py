@@ -125,10 +125,6 @@ def batch_script(
         'OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"',
         "export MASTER_ADDR MASTER_PORT OMP_NUM_THREADS",
     ]
-    can_resume = job.save_seconds and verb[0] == "train" and "--resume" not in verb
-    if can_resume:
-        lines += ["again=()", 'if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then again=(--resume); fi']
-        command += ' "${again[@]}"'
     # A rank that leaves a moment before the others must not have them killed.
     lines += [f"srun --kill-on-bad-exit=0 {command}", "code=$?"]
     if job.save_seconds:

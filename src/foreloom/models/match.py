@@ -15,7 +15,8 @@ class Matched(NamedTuple):
     """A model as large as asked for."""
 
     config: Any
-    """Its `model` section, `d_model` set."""
+    """Its `model` section, the width set."""
+    width: int
     totals: ParameterTotals
     target: ParameterTotals | int
     """What it is as large as: where a model was given, its non-embedding parameters may well differ."""
@@ -41,16 +42,17 @@ def match_parameters(
     tolerance: float = 0.02,
     multiple_of: int = 1,
 ) -> Matched:
-    """The section with the `d_model`, a multiple of `multiple_of`, at which the model's total is nearest to the target.
+    """The section with the width, a multiple of `multiple_of`, at which the model's total is nearest to the target.
 
-    All else of the section stays as it is. ValueError where even the nearest is off by more than `tolerance`.
+    Heads and feed-forward go with the width as the family has it, all else of the section stays as it is. ValueError
+    where even the nearest is off by more than `tolerance`.
     """
     wanted = _total(target)
     its: dict[int, ParameterTotals] = {}
 
     def total(number: int) -> int:
         if number not in its:
-            its[number] = totals_of(family, dataclasses.replace(config, d_model=number * multiple_of), data)
+            its[number] = totals_of(family, _at(family, config, number * multiple_of), data)
         return its[number].total
 
     above = 1
@@ -61,14 +63,21 @@ def match_parameters(
         middle = (above + below) // 2
         below, above = (middle, above) if total(middle) < wanted else (below, middle)
     number = min((n for n in (below, above) if n), key=lambda n: abs(total(n) - wanted))
-    found = Matched(dataclasses.replace(config, d_model=number * multiple_of), its[number], target)
+    width = number * multiple_of
+    found = Matched(_at(family, config, width), width, its[number], target)
     if abs(found.error) > tolerance:
-        near = " and ".join(f"{total(n):,} at d_model {n * multiple_of}" for n in (below, above) if n)
+        near = " and ".join(f"{total(n):,} at width {n * multiple_of}" for n in (below, above) if n)
         raise ValueError(
             f"no width of this {family.name} has {wanted:,} parameters within {tolerance:.0%}: {near}. Change its "
             "num_layers, or ask for another number."
         )
     return found
+
+
+def _at(family: ModelFamily, config: Any, width: int) -> Any:
+    if family.scaling is None:
+        return dataclasses.replace(config, d_model=width)
+    return family.scaling.resized(config, width, "more")
 
 
 def _total(target: ParameterTotals | int) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from foreloom.monitoring.record import BenchmarkRecord, StepRecord, ValidationRecord
+from foreloom.monitoring.record import BenchmarkRecord, SaveRecord, StepRecord, ValidationRecord
 
 NUM_RECENT = 40
 """Logged values that a sparkline is drawn from."""
@@ -167,6 +167,7 @@ class Meters:
         self.validation: ValidationRecord | None = None
         self.benchmarks: dict[str, BenchmarkRecord] = {}
         """By tier."""
+        self.save: SaveRecord | None = None
         self.peak_memory_bytes: int | None = None
 
     @property
@@ -194,6 +195,7 @@ class Meters:
             "last": asdict(self.last) if self.last else None,
             "validation": asdict(self.validation) if self.validation else None,
             "benchmarks": [asdict(record) for record in self.benchmarks.values()],
+            "save": asdict(self.save) if self.save else None,
             "peak_memory_bytes": self.peak_memory_bytes,
         }
 
@@ -203,4 +205,5 @@ class Meters:
         self.last = StepRecord.from_dict(state["last"]) if state["last"] else None
         self.validation = ValidationRecord(**state["validation"]) if state["validation"] else None
         self.benchmarks = {values["tier"]: BenchmarkRecord(**values) for values in state["benchmarks"]}
+        self.save = SaveRecord(**state["save"]) if state.get("save") else None
         self.peak_memory_bytes = state["peak_memory_bytes"]

@@ -15,12 +15,12 @@ from pydantic import Field
 
 from foreloom.config.section import section
 from foreloom.monitoring import console, environment
-from foreloom.monitoring.health import advise, headline, lay_out
+from foreloom.monitoring.health import advise, headline, lay_out, save_line
 from foreloom.monitoring.log import EarlyLines, close_log, logger, open_log
 from foreloom.monitoring.meters import Meters, TimeMeter
 from foreloom.monitoring.metrics_file import FILE_NAME as METRICS_NAME
 from foreloom.monitoring.metrics_file import MetricsFile
-from foreloom.monitoring.record import BenchmarkRecord, StepRecord, ValidationRecord
+from foreloom.monitoring.record import BenchmarkRecord, SaveRecord, StepRecord, ValidationRecord
 from foreloom.monitoring.trackers import (
     TRACKERS,
     Session,
@@ -175,6 +175,11 @@ class Monitor:
         if record.figures and self.is_main:
             logger.info(console.figures_line(record.figures))
         self._track(record.step, validation_scalars(record))
+
+    def log_save(self, record: SaveRecord) -> None:
+        """Take in a checkpoint and, on the main rank, print and write it: an event of the kind `save`."""
+        self._meters.save = record
+        self.event("save", save_line(record), **dataclasses.asdict(record))
 
     def log_benchmark(self, record: BenchmarkRecord) -> None:
         """Take in a benchmark and, on the main rank, print and write it: an event of the kind `benchmark`."""

@@ -100,6 +100,18 @@ class StepRecord:
 
 
 @dataclass(frozen=True)
+class SaveRecord:
+    """One checkpoint that is whole."""
+
+    step: int
+    stall_seconds: float
+    """For which training stood still."""
+    write_seconds: float
+    """Until the disk had it, the checks of what was written included."""
+    num_bytes: int
+
+
+@dataclass(frozen=True)
 class ValidationRecord:
     """One validation, already reduced over ranks."""
 

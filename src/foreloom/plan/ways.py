@@ -149,7 +149,13 @@ def _with(recipe: Recipe, section: str, **changed: Any) -> Recipe:
 
 
 def tensors_of(recipe: Recipe, model: nn.Module) -> list[TensorSize]:
-    """Of a model that is to be trained as the recipe says; on any device, the meta device too."""
+    """Of a model that is to be trained as the recipe says; on any device, the meta device too. ValueError where ranks
+    share experts."""
+    if recipe.sections["parallel"].ep > 1:
+        raise ValueError(
+            "parallel.ep: what ranks hold and exchange where they share experts is not counted; to plan the run "
+            "without it, set parallel.ep=1."
+        )
     family = registry.get(recipe.sections["model"].family)
     inside = {id(p) for _, block in find_blocks(model, family.sharding) for p in block.parameters()}
     kinds = family.kinds(model) if recipe.sections["optimizer"].name == "muon" else {}

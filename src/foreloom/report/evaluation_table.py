@@ -11,6 +11,8 @@ from foreloom.report.tables import Cell, Column, ScoreTable
 
 METRICS = ("WQL", "MASE")
 SLIDING_METRICS = ("MSE", "MAE")
+COVERAGES = {f"coverage_{percent}": f"Coverage {percent}" for percent in (50, 80, 90)}
+"""Of tables, where the rows have them: of a calibrated forecast 0.5, 0.8 and 0.9."""
 
 
 def score_table(
@@ -19,8 +21,8 @@ def score_table(
     """Lay out evaluation rows, each a mapping with `task`, `model` and scores by metric name (lower is better).
 
     Every metric fills a column, and where the baseline is among the models two more: its score, and the model's
-    relative to it. Averages and geometric means leave out tasks without a finite score, and the row below them says
-    how many tasks each is over. A single model goes unnamed.
+    relative to it; coverages are relative to nothing. Averages and geometric means leave out tasks without a finite
+    score, and the row below them says how many tasks each is over. A single model goes unnamed.
     Raises ValueError for a row without task or model, and for a task scored twice by one model.
     """
     scores = _by_model_and_task(rows)
@@ -33,8 +35,8 @@ def score_table(
         labels.append(Column("Model", "text"))
     columns: list[Column] = []
     for metric in metrics:
-        columns.append(Column(metric, "score", metric))
-        if is_relative:
+        columns.append(Column(COVERAGES.get(metric, metric), "score", metric))
+        if is_relative and metric not in COVERAGES:
             columns.append(Column(f"{metric} {baseline}", "baseline", metric))
             columns.append(Column(f"{metric} relative", "relative", metric))
 
@@ -102,12 +104,13 @@ def relative_mean(values: Iterable[Cell]) -> float | None:
 def table_of(rows: Iterable[Mapping[str, Any]], metrics: Sequence[str] | None = None) -> ScoreTable:
     """The layout that belongs to the rows of an evaluation: those of sliding windows state their context.
 
-    `metrics` are the columns of other rows (default: WQL and MASE).
+    `metrics` are the columns of other rows (default: WQL and MASE), and then come the coverages that they have.
     """
     rows = list(rows)
     if any("context" in row for row in rows):
         return sliding_table(rows)
-    return score_table(rows, metrics=metrics or METRICS)
+    covered = [name for name in COVERAGES if any(name in row for row in rows)]
+    return score_table(rows, metrics=[*(metrics or METRICS), *covered])
 
 
 def sliding_table(rows: Iterable[Mapping[str, Any]]) -> ScoreTable:

@@ -31,6 +31,7 @@ NARROW_POINTS = 360
 METRIC_WORDS = {
     "WQL": "WQL: the error of the forecast's quantiles over the size of what came.",
     "MASE": "MASE: the error of the median over that of a seasonal naive forecast in the series' own past.",
+    "coverage_80": "Coverage: the share of what came that lies in the central 50, 80 and 90 % of the forecast.",
 }
 """What a reader of a table of scores may not know."""
 
@@ -163,9 +164,10 @@ def _health(run: RunFolder) -> str:
 
 def _scores(title: str, table: ScoreTable) -> str:
     note = f" Relative: divided by the score of {BASELINE}; below 1 is better." if table.is_relative else ""
+    words = _in_words(column.metric for column in table.columns)
     return (
         f'<div class="card"><h3>{escape(_title(title))}</h3><div class="scroll">{table.to_html()}</div>'
-        f'<p class="note">Lower is better.{note} {_in_words(column.metric for column in table.columns)}</p></div>'
+        f'<p class="note">Lower scores are better.{note} {words}</p></div>'
     )
 
 

@@ -93,7 +93,8 @@ def _strategy(parallel: ParallelConfig, process: Process, num_parameters: int) -
     if not has_group():
         return "single process"
     shape = mesh_shape(parallel, world_size=process.world_size, num_parameters=num_parameters)
-    return "ddp" if shape.strategy == "ddp" else f"fsdp, {shape.dp_replicate} x {shape.dp_shard}"
+    strategy = "ddp" if shape.strategy == "ddp" else f"fsdp, {shape.dp_replicate} x {shape.dp_shard}"
+    return f"{strategy}, experts over {shape.ep}" if shape.ep > 1 else strategy
 
 
 def card_of(

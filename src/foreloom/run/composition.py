@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
 
-from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer, check_folder
-from foreloom.config.loader import Recipe
+from foreloom.checkpoint.checkpointer import CheckpointConfig, Checkpointer
+from foreloom.checkpoint.claim import check_folder
+from foreloom.config.loader import Recipe, flatten, plain
 from foreloom.data.loader import BatchLoader
 from foreloom.distributed.agreement import check_agreement
 from foreloom.distributed.parallelize import parallelize
-from foreloom.distributed.process import Process, among_ranks, is_of_peers, prepare, start
-from foreloom.distributed.reduce import from_rank_zero
+from foreloom.distributed.process import Process, absent_ranks, among_ranks, is_of_peers, is_restart, prepare, start
+from foreloom.distributed.reduce import from_rank_zero, max_over_ranks
 from foreloom.evaluation.benchmark import TrainingBenchmark
 from foreloom.evaluation.config import tier_tasks
 from foreloom.models import registry
@@ -42,8 +44,9 @@ def train(
 ) -> TrainResult:
     """Run a recipe to its end, or go on with a run that was stopped (`resume`). Collective under torchrun.
 
-    `out` is the run folder (default: `training.output_dir`, else runs/<recipe's name>). Raises ValueError with a
-    sentence for whatever the recipe, the data, the folder or the memory do not allow.
+    `out` is the run folder (default: `training.output_dir`, else runs/<recipe's name>). A run that torchrun or SLURM
+    has started anew goes on by itself. Raises ValueError with a sentence for whatever the recipe, the data, the folder
+    or the memory do not allow.
     """
     try:
         with among_ranks():
@@ -55,6 +58,8 @@ def train(
                 training.device, group_of_one=parallel.strategy != "auto", timeout_minutes=parallel.timeout_minutes
             )
             _use_threads(training, process)
+            # A machine that has come anew has not been restarted; the others have.
+            resume = bool(max_over_ranks(resume or is_restart(os.environ), process))
             return build(recipe, run_dir, process, resume=resume).train()
     except (RuntimeError, MemoryError) as error:
         if (sentence := _in_words(error)) is None:
@@ -82,10 +87,14 @@ def _in_words(error: RuntimeError | MemoryError) -> str | None:
             "data.context_length or data.num_prefetch, or end what else runs on this machine"
         )
     if isinstance(error, RuntimeError) and is_of_peers(error):
+        absent = absent_ranks()
+        who, again = absent.in_words, "--resume goes on from the newest checkpoint"
+        if absent.stands:
+            late = f"{who} did not come within parallel.timeout_minutes to what others waited for ({first_line})"
+            return f"{late}. {again}. Rank {absent.ranks[0]} stands here, innermost call last:\n{absent.stands}"
         return (
-            f"another rank has gone or did not answer within parallel.timeout_minutes ({first_line}). If it said "
-            "nothing, it was killed, by the system for want of memory perhaps. --resume goes on from the newest "
-            "checkpoint"
+            f"{who or 'another rank'} has gone or does not answer ({first_line}). If it said nothing, it was killed, "
+            f"by the system for want of memory perhaps. {again}"
         )
     return None
 
@@ -97,7 +106,11 @@ def build(recipe: Recipe, run_dir: Path, process: Process, *, resume: bool = Fal
     model_config, data = found_model(recipe), data_of(recipe)
     family = registry.get(model_config.family)
     optimizer_config, validation = recipe.sections["optimizer"], recipe.sections["validation"]
-    check_agreement({"run folder": str(run_dir.absolute())}, process)
+    check_agreement(
+        {"recipe": config_hash(recipe), "run folder": str(run_dir.absolute())},
+        process,
+        {"recipe": lambda: {key: str(value) for key, value in flatten(plain(recipe.sections)).items()}},
+    )
     from_rank_zero(lambda: check_folder(run_dir), process)
     dataset = data.open(training.seed, batch_size=training.batch_size)
     counted = None

@@ -10,12 +10,8 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
-
-from foreloom.distributed.process import read_launch
-from foreloom.monitoring.health import bytes_in_words
 
 _LOGIN_WORDS = ("login", "head", "master")
 _CLUSTER_WORDS = ("compute", "node", "gpu", "supercloud", "cluster", "hpc", "slurm")
@@ -116,49 +112,6 @@ def choose_threads(
         return Threads(conservative, f"a login node ({machine.hostname}): a quarter of {cores} cores")
     of_ranks = f" for each of {ranks_here} ranks" if ranks_here > 1 else ""
     return Threads(share, f"{cores} cores allowed, {share}{of_ranks}")
-
-
-class Finding(NamedTuple):
-    """One thing that the doctor found."""
-
-    value: Any
-    """Ready for JSON."""
-    sentence: str
-
-
-def examine(training: Any = None, data: Any = None, *, ranks_here: int | None = None) -> dict[str, Finding]:
-    """This machine, and what a recipe's `training` and `data` sections come to on it, for people and programs."""
-    machine, ranks = find_machine(), ranks_here or ranks_on_machine(world_size=read_launch(os.environ).world_size)
-    threads = choose_threads(
-        machine,
-        ranks_here=ranks,
-        force_conservative_cpu=bool(training and training.force_conservative_cpu),
-    )
-    limits = ", ".join(f"{number} by {who}" for who, number in machine.limits.items())
-    memory = bytes_in_words(machine.memory_bytes) if machine.memory_bytes else "not told by the system"
-    free = f", {bytes_in_words(machine.free_bytes)} free" if machine.free_bytes is not None else ""
-    ahead = getattr(data, "num_prefetch", 2)
-    loading = f"{ahead} global batches, by one thread of each rank" if ahead else "none: each is made when it is needed"
-    return {
-        "machine": Finding(machine.hostname, machine.hostname),
-        "cores": Finding(
-            machine.cores_allowed,
-            f"{machine.cores_allowed} of {machine.num_cores} may be used ({limits or 'no limit'})",
-        ),
-        "memory": Finding({"bytes": machine.memory_bytes, "free_bytes": machine.free_bytes}, f"{memory}{free}"),
-        "shared": Finding(machine.shared_because, _shared_in_words(machine)),
-        "ranks here": Finding(ranks, str(ranks)),
-        "threads of a rank": Finding(threads.num_threads, f"{threads.num_threads} ({threads.reason})"),
-        "read ahead": Finding(ahead, loading),
-        "torch has": Finding(torch.get_num_threads(), f"{torch.get_num_threads()} threads before a run changes that"),
-    }
-
-
-def _shared_in_words(machine: Machine) -> str:
-    if not machine.shared_because:
-        return "no sign that others use it"
-    own = "; it has given us a part of our own" if machine.is_allotted else ""
-    return f"others may use it too: {machine.shared_because}{own}"
 
 
 def use_threads(threads: Threads) -> bool:

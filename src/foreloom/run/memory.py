@@ -108,7 +108,13 @@ def count_step(
     """Make a step once, for f(ranks that share a copy of the model, does it accumulate?): what `count_memory` finds.
 
     `keeps_gradients`: all are there, of other ranks or an earlier micro-batch, when a forward begins.
+    ValueError where ranks share experts.
     """
+    if recipe.sections["parallel"].ep > 1:
+        raise ValueError(
+            "parallel.ep: memory and time are not counted where ranks share experts. Give training.micro_batch_size a "
+            "number; to plan the run without it, set parallel.ep=1"
+        )
     training = recipe.sections["training"]
     is_bf16 = training.precision == "bf16" or (training.precision == "auto" and device == "cuda")
     dtype = torch.bfloat16 if is_bf16 else None

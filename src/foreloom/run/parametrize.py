@@ -173,6 +173,8 @@ def _rows(
         if update == "muon" and kinds[name] is not ParameterKind.HIDDEN:
             update = "adamw"
         rule = _rule(config, kind, growth, update, width, depth if block else 1.0)
+        if kind is ScaledKind.OUTPUT and not block:  # a router is in one
+            rule = rule._replace(forward=rule.forward * config.output_scale)
         fold = _fold(hooks, name, rule, factors, is_tied=tied is not None)
         std, init_scale = own_stds.get(name), fold
         if std is not None and config.kind != "legacy-sqrt":
@@ -200,9 +202,9 @@ def _factors(
         return Factors(logits=width if has_tied or hooks.with_factors else 1.0)
     logits = 1.0
     if has_tied:
-        logits = at_base.logits / width / at.logits
+        logits = config.output_scale * at_base.logits / width / at.logits
     elif hooks.with_factors is not None:
-        logits = 1 / width
+        logits = config.output_scale / width
     return Factors(
         attention=at_base.attention * at_base.head_width / at.head_width / at.attention,
         logits=logits,

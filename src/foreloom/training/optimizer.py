@@ -227,7 +227,7 @@ def build_optimizer(
 ) -> FusedAdamW:
     """The optimizer of the trainable ones of `parameters`, in groups by what the recipe does to their `kinds` and by
     their `multipliers`, where a parametrization gives them."""
-    groups: dict[tuple[str, bool, Multipliers], dict[str, nn.Parameter]] = {}
+    groups: dict[tuple[str, bool, Multipliers, tuple[str, ...]], dict[str, nn.Parameter]] = {}
     for name, parameter in parameters:
         if parameter.requires_grad:
             kind = kinds[name]
@@ -235,7 +235,9 @@ def build_optimizer(
             decays = "bias" not in name if config.weight_decay_on == "all_but_biases" else is_matrix
             rule = "adamw" if config.name == "muon" and kind is not ParameterKind.HIDDEN else config.name
             scale = multipliers[name]._replace(init=1.0) if multipliers else Multipliers()
-            groups.setdefault((rule, decays, scale), {})[name] = parameter
+            # A fused update is of parameters that are sharded alike.
+            axes = parameter.device_mesh.mesh_dim_names or () if isinstance(parameter, DTensor) else ()
+            groups.setdefault((rule, decays, scale, axes), {})[name] = parameter
     ordered = sorted(groups.items(), key=lambda group: group[0], reverse=True)
     names = [" and ".join(sorted({kinds[name] for name in members})) for _, members in ordered]
     of_rule = {} if config.name == "adamw" else {"momentum": config.momentum, "nesterov": config.nesterov}
@@ -253,7 +255,7 @@ def build_optimizer(
                 "gradient_scale": scale.gradient,
             }
             | of_rule
-            for i, (name, ((rule, decays, scale), members)) in enumerate(zip(names, ordered, strict=True))
+            for i, (name, ((rule, decays, scale, _), members)) in enumerate(zip(names, ordered, strict=True))
         ],
         max_grad_norm=max_grad_norm,
         lr=config.learning_rate,

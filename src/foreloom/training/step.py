@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from foreloom.data.batch import MicroBatch
 from foreloom.data.loader import StepBatch
-from foreloom.distributed.parallelize import ParallelModel, local_part
+from foreloom.distributed.parallelize import ParallelModel, local_part, num_copies
 from foreloom.distributed.process import Process
 from foreloom.distributed.reduce import max_over_ranks, sum_over_ranks
 from foreloom.models.family import Carry, ModelFamily, ModelOutput, Tally
@@ -65,13 +65,13 @@ class OptimizerStep:
         self._parallel, self._family, self._process = parallel, family, process
         self._stopwatch, self._carry = stopwatch, carry
         self._restartable = restartable
-        assert not restartable or parallel.mesh.strategy == "ddp", "fsdp has ranks meet in every block"
+        assert not (restartable and parallel.mesh.meets_in_blocks), "none can leave the others waiting there"
         self._needs_survey = family.experts.needs_survey(parallel.model)
         assert not (self._needs_survey and carry), "a survey runs forward twice, and a stream goes on but once"
 
     def run(self, batch: StepBatch, learning_rate: float) -> StepFigures:
         """Gradients of the loss sum over micro-batches and ranks, then one update. Collective."""
-        totals, tally = self._gradients(batch.micro_batches, batch.first_sample)
+        totals, tally = self.gradients(batch.micro_batches, batch.first_sample)
         with self._stopwatch.part("optimizer"):
             applied = self.optimizer.update(totals, learning_rate)
             self._family.experts.after_update(self._parallel.model, tally, applied)
@@ -87,7 +87,7 @@ class OptimizerStep:
         """
         try:
             make_moments(self.optimizer, self.parameters)
-            totals, _ = self._gradients([micro_batch] * (1 + accumulates), 0)
+            totals, _ = self.gradients([micro_batch] * (1 + accumulates), 0)
             self.optimizer.update(torch.full_like(totals, torch.nan), 0.0)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -97,7 +97,7 @@ class OptimizerStep:
             self._carry.go_on(totals.new_zeros(()))
         self.optimizer.zero_grad()
 
-    def _gradients(self, micro_batches: Sequence[MicroBatch], first_sample: int) -> tuple[Tensor, Tally]:
+    def gradients(self, micro_batches: Sequence[MicroBatch], first_sample: int) -> tuple[Tensor, Tally]:
         """Fill every parameter's gradient; returns (loss, gradient norm, count) and the tally of the global batch."""
         device = self._process.device
         self.optimizer.zero_grad()
@@ -114,9 +114,8 @@ class OptimizerStep:
             self._agree(failure)
         with self._stopwatch.part("optimizer"):
             fill_missing(self.parameters)
-            num_copies = self._parallel.mesh.dp_replicate
             totals, entries = global_totals(
-                sums.vector, self.parameters, num_copies, self._process, self._stopwatch, scales=self._gradient_scales
+                sums.vector, self.parameters, self._process, self._stopwatch, scales=self._gradient_scales
             )
         return totals, sums.tally(entries)
 
@@ -185,7 +184,6 @@ class OptimizerStep:
 def global_totals(
     sums: Tensor,
     parameters: Sequence[nn.Parameter],
-    num_copies: int,
     process: Process,
     stopwatch: Stopwatch,
     *,
@@ -194,16 +192,15 @@ def global_totals(
     """(loss, gradient norm, count) of the global batch, and what it tallied, in one small all-reduce. Collective.
 
     `sums` holds this rank's loss sum, its count and the entries of its tally. `parameters` hold gradients of the loss
-    *sum*, already added over ranks; `num_copies` ranks hold the same ones. `scales`: of each one's gradient, in
-    the norm.
+    *sum*, already added over ranks. `scales`: of each one's gradient, in the norm.
     """
-    found = [
-        local_part(p.grad) if scale == 1 else local_part(p.grad) * scale
-        for p, scale in zip(parameters, scales or [1.0] * len(parameters), strict=True)
-        if p.grad is not None
-    ]
-    norm = torch.nn.utils.get_total_norm(found)
-    squared = (norm.to(sums.dtype) ** 2 / num_copies).reshape(1)
+    held: dict[int, list[Tensor]] = {}
+    for p, scale in zip(parameters, scales or [1.0] * len(parameters), strict=True):
+        if p.grad is not None:
+            gradient = local_part(p.grad)
+            held.setdefault(num_copies(p, process), []).append(gradient if scale == 1 else gradient * scale)
+    norms = {copies: torch.nn.utils.get_total_norm(found) for copies, found in held.items()}
+    squared = torch.stack([norm.to(sums.dtype) ** 2 / copies for copies, norm in norms.items()]).sum().reshape(1)
     with stopwatch.part("communication"):
         everything = sum_over_ranks(torch.cat([sums, squared]), process)
     loss_sum, count, squared = everything[0], everything[1], everything[-1]

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from foreloom import subnormals
-from foreloom.checkpoint.checkpointer import Checkpointer, CheckpointError, CheckpointFolder
+from foreloom.checkpoint.checkpointer import Checkpointer, CheckpointError, CheckpointFolder, Export
 from foreloom.checkpoint.export import whole_state_dict, write_folder
 from foreloom.checkpoint.manifest import Manifest, OtherVersionError, installed_versions
 from foreloom.data.batch import MicroBatch
 from foreloom.data.loader import BatchLoader, StepBatch
-from foreloom.distributed.agreement import check_agreement, check_disjoint, code_hash
+from foreloom.distributed.agreement import check_agreement, check_disjoint, code_files, code_hash
 from foreloom.distributed.parallelize import ParallelModel
 from foreloom.distributed.process import Process
 from foreloom.distributed.reduce import max_over_ranks
@@ -26,6 +27,7 @@ from foreloom.models.family import ModelFamily
 from foreloom.monitoring.environment import find_peak, peak_bytes
 from foreloom.monitoring.health import bytes_in_words
 from foreloom.monitoring.monitor import Monitor
+from foreloom.monitoring.record import SaveRecord
 from foreloom.training.config import TrainingConfig
 from foreloom.training.incidents import Incidents
 from foreloom.training.log_interval import DataWatch, LogInterval
@@ -102,7 +104,8 @@ class Trainer:
         if family.carry:
             self.carry = LaneCarry(family.carry(parallel.model, config.batch_size, process.device), process)
         self.counted_bytes = counted_bytes
-        restartable = parallel.mesh.strategy == "ddp" and (process.world_size == 1 or counted_bytes is not None)
+        is_alone = process.world_size == 1
+        restartable = not parallel.mesh.meets_in_blocks and (is_alone or counted_bytes is not None)
         self.optimizer_step = OptimizerStep(
             parallel, family, optimizer, process, self.interval.stopwatch, self.carry, restartable=restartable
         )
@@ -111,6 +114,9 @@ class Trainer:
         self.incidents = Incidents(checkpointer.run_dir)
         self.progress = RunProgress()
         self.saved: CheckpointFolder | None = None
+        """The newest, whole or being written."""
+        self._saved_before: CheckpointFolder | None = None
+        self._stall_seconds = 0.0
 
     @property
     def parts(self) -> dict[str, Stateful]:
@@ -175,6 +181,8 @@ class Trainer:
                 self._log()  # the run has ended early, between two log lines
             self.monitor.report_health()
             with part("checkpoint"):
+                if self._is_over or stopped_by:
+                    self._settle()
                 if self._is_save_due(loss, scores, is_stopped=bool(stopped_by)):
                     self._save({**loss, **scores}, must_succeed=self._is_over or bool(stopped_by))
             if self._is_over or stopped_by:
@@ -259,7 +267,7 @@ class Trainer:
     def _check_ranks(self) -> None:
         position = self.loader.state_dict()
         facts = {"code": code_hash(), "recipe": self.config_hash, "data": position["fingerprint"]}
-        check_agreement(facts | {"torch": torch.__version__}, self.process)
+        check_agreement(facts | {"torch": torch.__version__}, self.process, {"code": code_files})
         check_disjoint(self.loader.batch(position["next_sample"]).samples.tolist(), self.process)
 
     def _read_device(self) -> float:
@@ -289,6 +297,7 @@ class Trainer:
         return time.perf_counter() - self._began
 
     def _log(self) -> None:
+        self._tell_of_save()
         grad_norm = self._read_device()
         tally = self.interval.tally.take()
         if not self.progress.num_unlogged:
@@ -316,9 +325,11 @@ class Trainer:
         return self.scoring.step_to_restore == self.progress.step
 
     def _save(self, scores: Mapping[str, float], *, must_succeed: bool = True) -> None:
+        began = time.perf_counter()
+        self._settle()
         self._read_device()
         position = {name: part.state_dict() for name, part in self.parts.items()}
-        export, export_step = self._export()
+        weights, export, export_step = self._export()
         manifest = Manifest(
             step=self.progress.step,
             num_rows=self.progress.num_rows,
@@ -332,28 +343,53 @@ class Trainer:
             export_step=export_step,
         )
         tensors = read_tensors(self.parallel.module, self.optimizer, self.carry)
+        step_to_keep = self.scoring.step_to_restore
         try:
-            self.saved = self.checkpointer.save(
-                manifest, tensors, position, export=export, step_to_keep=self.scoring.step_to_restore
+            saved = self.checkpointer.save(
+                manifest, tensors, position, export=export, weights=weights, step_to_keep=step_to_keep
             )
-        except CheckpointError as error:
+            if must_succeed:
+                self.checkpointer.wait()
+        except CheckpointError:
             if must_succeed:
                 raise
-            self.monitor.warn("checkpoint_failed", f"{error}. The run goes on.")
+        else:
+            self._saved_before, self.saved = self.saved, saved
+        self._stall_seconds = time.perf_counter() - began
+        self._tell_of_save()
 
-    def _export(self) -> tuple[Callable[[Path], object] | None, int | None]:
-        """What writes hf/ into the checkpoint to be saved, and the step whose weights it writes."""
+    def _settle(self) -> None:
+        """Wait for the checkpoint that is being written behind training. Collective."""
+        try:
+            self.checkpointer.wait()
+        except CheckpointError:
+            self.saved = self._saved_before
+        self._tell_of_save()
+
+    def _tell_of_save(self) -> None:
+        """How the newest save has gone, once it has come to an end."""
+        if (written := self.checkpointer.written) is None:
+            return
+        self.checkpointer.written = None
+        if written.failure:
+            self.monitor.warn("checkpoint_failed", f"{written.failure}. The run goes on.", step=written.step)
+        else:
+            self.monitor.log_save(SaveRecord(written.step, self._stall_seconds, written.seconds, written.num_bytes))
+
+    def _export(self) -> tuple[Mapping[str, Tensor], Export | None, int | None]:
+        """The weights for hf/ of the checkpoint to be saved, what writes it, and the step whose weights it has."""
         step = self.progress.step
         best_step = self.scoring.step_to_restore
         if self._is_over and best_step is not None and best_step != step:
             if folder := self.checkpointer.export_of(best_step):
-                return lambda target: shutil.copytree(folder, target), best_step
+                return {}, lambda target, _: shutil.copytree(folder, target), best_step
             missing = f"The best validated weights, of step {best_step:,}, are not in the run folder"
             self.monitor.warn("best_missing", f"{missing}: hf/ holds the last ones.")
         if self._is_over or self._is_to_restore or self.checkpointer.config.export == "all":
-            weights = whole_state_dict(self.parallel.module)
-            return lambda folder: write_folder(self.family, self.parallel.model, weights, folder, self.card(step)), step
-        return None, None
+            card = self.card(step)
+            write = lambda folder, weights: write_folder(self.family, self.parallel.model, weights, folder, card)
+            return whole_state_dict(self.parallel.module), write, step
+        return {}, None, None
 
     def _check_length(self) -> None:
         done, wanted = self.progress.step, self.config.num_steps

@@ -183,6 +183,8 @@ def test_several_series_without_an_id(cases, forecast, tmp_path):
             door(path)
     with pytest.raises(ValueError, match=sentence):
         forecast(path, target="sales")
+    with pytest.raises(ValueError, match=r"no column 'target'.* target='sales' \(--target sales\)"):
+        forecast(path)
     table = TableOptions(id_column=("store", "item"), target=("sales",))
     source = open_source(path, table=table)
     assert [source.read(item).item_id for item in range(4)] == ["1/1", "1/2", "2/1", "2/2"]

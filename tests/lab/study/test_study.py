@@ -255,3 +255,20 @@ def test_data_that_are_not_there(recipe):
     assert one.facts["num_steps"] == 3 and "planned_tokens" not in one.facts
     with pytest.raises(ValueError, match=r"a: .*nowhere\.parquet(.|\n)*a: Only the data say .* give steps"):
         resolve("s", "a", {"recipe": recipe, "hidden_dim": 16})
+
+
+def test_an_lstm_as_large_as_a_transformer():
+    decoder = resolve("a", "decoder", {"recipe": "decoder-tiny", "steps": 3})
+    for asked in (decoder.facts["num_parameters"], "decoder-tiny"):
+        lstm = resolve("a", "lstm", {"recipe": "lstm-tiny", "steps": 3, "match_params": asked})
+        assert abs(lstm.facts["num_parameters"] / decoder.facts["num_parameters"] - 1) < 0.02
+        assert lstm.facts["num_layers"] == 2 and "parameters for" in lstm.reasons["model.d_model"]
+    deep = resolve("a", "deep", {"recipe": "lstm-tiny", "match_params": "3.5e6", "num_layers": 1, "tokens": 4096})
+    assert abs(deep.facts["num_parameters"] / 3.5e6 - 1) < 0.02 and deep.facts["num_layers"] == 1
+    for asked, sentence in (
+        ({"match_params": 3}, "no width of this lstm has 3 parameters within 2%"),
+        ({"match_params": 1e6, "hidden_dim": 32}, "leave hidden_dim and depth_rule out"),
+        ({"match_params": "nothere"}, "nothere: no such file"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            resolve("a", "lstm", {"recipe": "lstm-tiny", "steps": 3, **asked})

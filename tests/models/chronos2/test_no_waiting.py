@@ -51,7 +51,7 @@ def test_forward_backward_and_totals_do_not_wait():
     parameters = list(model.parameters())
     fill_missing(parameters)
     process = Process(rank=0, world_size=1, local_rank=0, device=META)
-    totals, entries = global_totals(sums.vector, parameters, 1, process, Stopwatch(process.device))
+    totals, entries = global_totals(sums.vector, parameters, process, Stopwatch(process.device))
     assert totals.device == META and totals.shape == (3,)
     assert entries.shape == (0,) and sums.tally(entries) == {}
 

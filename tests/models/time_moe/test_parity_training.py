@@ -43,7 +43,7 @@ def test_trainer_trace(shared):
             assert objective.sum.item() == pytest.approx(trace["micro_losses"][i], abs=1e-5)
             objective.sum.backward()
             sums += torch.stack([objective.sum.detach().double(), objective.count.double()])
-        totals, _ = global_totals(sums, parameters, 1, process, Stopwatch(process.device))
+        totals, _ = global_totals(sums, parameters, process, Stopwatch(process.device))
         assert totals[1].item() == pytest.approx(trace["log_history"][step]["grad_norm"], rel=1e-4)
         assert optimizer.update(totals, rates[step]).item() == 1
     ours, theirs = official_views(model.state_dict()), load_file(folder / "final" / "model.safetensors")

@@ -57,12 +57,20 @@ def write_series_of(paths: Sequence[Path], out: Path, options: TableOptions = Ta
     """
     rows, is_long = read_tables(paths, options)
     if is_long:
-        whole = join(rows)
-        table, notes = _from_long(LongTable.read(whole)), whole.notes
+        write_series_of_rows(join(rows), out)
     else:
         series = [_from_wide(one) for one in rows]
-        table = pa.concat_tables(series, promote_options="permissive")
         notes = [note for one in rows for note in one.notes]
+        _write(pa.concat_tables(series, promote_options="permissive"), notes, out)
+
+
+def write_series_of_rows(rows: Rows, out: Path) -> None:
+    """The same of a long table. What its owner should know is in `rows.notes` too."""
+    table = _from_long(LongTable.read(rows))
+    _write(table, rows.notes, out)
+
+
+def _write(table: pa.Table, notes: Sequence[str], out: Path) -> None:
     if notes:
         table = table.replace_schema_metadata({_NOTES: json.dumps(notes)})
     with pa.OSFile(str(out), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:

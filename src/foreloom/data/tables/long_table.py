@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from foreloom.data.columns import ID_NAMES
+from foreloom.data.columns import ID_NAMES, TARGET_NAMES
 from foreloom.data.tables import values
 from foreloom.data.tables.read import Rows
 from foreloom.data.tables.roles import Covariate, Role, columns_said, covariates_of, find, needed
@@ -59,10 +59,8 @@ class LongTable:
         if not len(rows):
             raise ValueError(f"{rows.name} has no rows.")
         time_column = needed(rows, rows.options.timestamp_column)
-        targets = tuple(needed(rows, name) for name in rows.options.target)
-        if not targets:
-            raise ValueError("target is an empty list: name the column to forecast.")
         id_columns = _id_columns(rows)
+        targets = _targets(rows, {time_column, *id_columns})
         covariates = covariates_of(rows, {*id_columns, time_column, *targets})
         _check_distinct([*id_columns, time_column, *targets, *columns_said(rows.options)])
         times = read_times(rows, time_column)
@@ -309,6 +307,28 @@ def _id_columns(rows: Rows) -> tuple[str, ...]:
         found = find(rows, asked[0])
         return () if found is None else (found,)
     return tuple(needed(rows, name) for name in asked)
+
+
+def _targets(rows: Rows, used: set[str]) -> tuple[str, ...]:
+    asked = rows.options.target
+    if not asked:
+        raise ValueError("target is an empty list: name the column to forecast.")
+    if asked == (TARGET_NAMES[0],) and find(rows, asked[0]) is None:
+        likely = next(
+            (name for name in reversed(rows.names) if name not in used and _has_numbers(rows, name)), "COLUMN"
+        )
+        raise ValueError(
+            f"{rows.name} has no column {asked[0]!r}. {rows.nearest(asked[0])} Say what is to be forecast, as in "
+            f"target={likely!r} (--target {likely})."
+        )
+    return tuple(needed(rows, name) for name in asked)
+
+
+def _has_numbers(rows: Rows, name: str) -> bool:
+    try:
+        return values.is_numeric(rows, name)
+    except ValueError:  # times, lists
+        return False
 
 
 def _check_one_series(rows: Rows, time: str, times: pd.Index) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from foreloom.data.forecast_input import ForecastInput
 from foreloom.evaluation.adapters.adapter import Adapter, past_of
 from foreloom.evaluation.baselines import Fallbacks, SeasonalNaive, fill_missing
+from foreloom.evaluation.metrics import BAND_ENDS
 
 MOST_CONTEXT = 1024
 """Newest steps that are fitted: AutoARIMA takes minutes a series on longer ones."""
@@ -33,6 +34,7 @@ class StatisticalForecaster(Adapter):
     season_length: int = 1
     context_length: int = MOST_CONTEXT
     fallbacks: Fallbacks = field(default_factory=Fallbacks)
+    quantile_levels: tuple[float, ...] = tuple(sorted({*Adapter.quantile_levels, *BAND_ENDS}))
 
     def __post_init__(self) -> None:
         if not importlib.util.find_spec("statsforecast"):

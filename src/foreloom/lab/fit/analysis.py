@@ -28,7 +28,7 @@ from foreloom.lab.fit.frontier import ASSUMED_SHARES, PowerLaw, fit_power
 from foreloom.lab.fit.parametric import DELTA, FEWEST_POINTS, Loss, ParametricFit, bootstrap, fit_parametric
 from foreloom.lab.fit.points import Points, read_points
 from foreloom.lab.fit.prediction import Prediction, predict_held_out, split_held_out
-from foreloom.lab.fit.runs import Study, read_study
+from foreloom.lab.fit.runs import Study, check_there, read_study
 
 T = TypeVar("T")
 
@@ -116,8 +116,7 @@ def read(
         if non_embedding and (unknown := [r.label for r in study.runs if "num_non_embedding" not in r.facts]):
             raise ValueError(f"{path}: {unknown[0]} does not say how many parameters are no embeddings.")
         return study.points(non_embedding=non_embedding), study
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file or folder. Give a CSV of N, D and L, or a folder of a study's CSVs.")
+    check_there(path)
     return read_points(path, columns), None
 
 

@@ -18,7 +18,7 @@ from foreloom.lab.fit.comparison import Course, courses_of, exponents, gain_of
 from foreloom.lab.fit.frontier import fit_power
 from foreloom.lab.fit.learning_rate import fit_rates
 from foreloom.lab.fit.points import COLUMN_NAMES
-from foreloom.lab.fit.runs import Study, read_study
+from foreloom.lab.fit.runs import Study, check_there, read_study
 from foreloom.report.html import MEDIA_TYPES, document, escape, grid, image, width_points
 from foreloom.report.style import figure_svg, save_figure
 from foreloom.report.tables import ScoreTable
@@ -61,6 +61,8 @@ def write_report(
     allow; the page's path is returned. Several folders, or one with several architectures, are compared, the first
     being the base. ValueError for a path without runs, points or variants.
     """
+    for path in paths:
+        check_there(path)
     options, assumed = options or Options(), assumed or Assumed()
     first = paths[0]
     out = out or (first if first.is_dir() else first.parent)

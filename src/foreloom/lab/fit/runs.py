@@ -125,12 +125,19 @@ class Study:
         )
 
 
+def check_there(path: Path) -> None:
+    """ValueError where there is neither a file nor a folder."""
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or folder. Give a CSV of N, D and L, or a folder of a study's CSVs.")
+
+
 def read_study(folder: Path, parameters: Mapping[str, float] | None = None) -> Study:
     """The runs of a folder. `parameters` gives N by label where the files do not.
 
     ValueError for a folder without runs, a CSV whose columns are others or whose cell is no number, and for the runs of
     two studies.
     """
+    check_there(folder)
     paths = sorted(path for path in folder.glob("*.csv") if not path.name.startswith("."))
     if not paths:
         inside = sorted({path.parent.name for path in folder.glob("*/*.csv")})

@@ -19,6 +19,7 @@ from foreloom.lab.fit.learning_rate import value_from
 from foreloom.lab.study.settings import FROM_FILE, StudySettings, base_recipe, split
 from foreloom.models import registry
 from foreloom.models.common.count import ParameterKind
+from foreloom.models.match import match_parameters, totals_of
 from foreloom.run.parametrize import depth_of, redepthed, scaling_of, width_of
 from foreloom.run.recipe import find_files, load, shapes_of
 
@@ -124,13 +125,16 @@ def _resolve(folder: str, label: str, overrides: Mapping[str, Any]) -> Planned:
 
 def _shape(settings: _Settings, base: Recipe, rules: StudySettings) -> None:
     """Width, depth and heads, as settings of the model section."""
-    names = ("hidden_dim", "depth_rule", "num_layers", "num_heads", "head_dim")
+    names = ("hidden_dim", "match_params", "depth_rule", "num_layers", "num_heads", "head_dim")
     if not any(getattr(rules, name) for name in names):
         return
     section = base.sections["model"]
     family = registry.get(section.family)
     hooks = scaling_of(family, section)
     was, width = section.new_values(), rules.hidden_dim or width_of(family, section)
+    width_why = "hidden_dim"
+    if rules.match_params:
+        width, width_why = _matched_width(base, rules)
     changed = section
     if width != was[hooks.width]:
         changed = hooks.resized(section, width, "more")
@@ -143,12 +147,30 @@ def _shape(settings: _Settings, base: Recipe, rules: StudySettings) -> None:
         values[heads] = rules.num_heads or fitting_heads(width, rules.head_dim or width)
         if "d_kv" in values:
             values["d_kv"] = rules.head_dim or width // values[heads]
-    why = f"follows from hidden_dim {width}"
+    why = f"follows from the width {width}"
     deep = f"num_layers {depth}" if rules.num_layers else f"depth_rule {rule} at width {width}"
-    reasons = dict.fromkeys(hooks.depths, deep) | {hooks.width: "hidden_dim"}
+    reasons = dict.fromkeys(hooks.depths, deep) | {hooks.width: width_why}
     for name, value in values.items():
         if value != was.get(name):
             settings.put(f"model.{name}", value, reasons.get(name, why))
+
+
+def _matched_width(base: Recipe, rules: StudySettings) -> tuple[int, str]:
+    """The width at which the recipe's model has as many parameters as `match_params` says, and a word on it."""
+    if rules.hidden_dim or rules.depth_rule not in (None, "fixed"):
+        raise ValueError("match_params finds the width, at the recipe's layers: leave hidden_dim and depth_rule out.")
+    section, data = base.sections["model"], base.sections["data"]
+    family = registry.get(section.family)
+    target = rules.num_matched
+    if target is None:
+        other = base_recipe(str(rules.match_params))
+        model = other.sections["model"]
+        target = totals_of(registry.get(model.family), model, other.sections["data"])
+    if rules.num_layers:
+        section = redepthed(family, section, rules.num_layers)
+    found = match_parameters(family, section, data, target, multiple_of=2)
+    of = f"{target:,}" if isinstance(target, int) else f"the {target.total:,} of {rules.match_params}"
+    return found.width, f"match_params: {found.totals.total:,} parameters for {of} ({found.error:+.2%})"
 
 
 def layers_of(rule: str, width: int, own: int, aspect_ratio: float) -> int:
@@ -215,8 +237,8 @@ def count(recipe: Recipe) -> tuple[int, int]:
 def _length(settings: _Settings, recipe: Recipe, rules: StudySettings, num_parameters: int) -> None:
     """training.steps of a budget of tokens, unless steps or epochs are given or nothing of the study says how many."""
     is_by_steps = {"training.steps", "training.epochs"} & settings.values.keys()
-    says = rules.tokens or rules.hidden_dim or "tokens_per_parameter" in _given(rules) or rules.token_fraction
-    if is_by_steps or not says:
+    lengths = {"tokens", "hidden_dim", "match_params", "tokens_per_parameter", "token_fraction"}
+    if is_by_steps or not lengths & _given(rules):
         return
     tokens = rules.tokens or num_parameters * rules.tokens_per_parameter
     why = "tokens" if rules.tokens else f"{rules.tokens_per_parameter:g} x N ({rules.n_convention})"

@@ -29,6 +29,9 @@ class StudySettings:
 
     hidden_dim: _Positive | None = None
     """Width of the residual stream; feed-forward and heads grow with it. Unset: the recipe's."""
+    match_params: Annotated[float, Field(ge=1)] | str | None = None
+    """Instead of hidden_dim: as wide as the model has so many parameters, within 2 %; or as many as that of another
+    recipe. Layers stay the recipe's, or num_layers."""
     depth_rule: DepthRule | None = None
     """Layers of a width. sqrt: 2 at 32 wide, times the square root of the width over 32; linear: a layer each 16 of
     width; aspect: a layer each `aspect_ratio`; fixed: the recipe's. Unset: sqrt where hidden_dim is given."""
@@ -62,6 +65,14 @@ class StudySettings:
     """Learning rates of muP's groups; cannot be turned off, as that would not be muP."""
     num_processes: _Positive = 1
     """Processes that train a run together (DDP), a device each."""
+
+    @property
+    def num_matched(self) -> int | None:
+        """`match_params` where it is a number; YAML takes 3.5e6 for text."""
+        try:
+            return round(float(self.match_params or ""))
+        except ValueError:
+            return None
 
 
 OWN = tuple(field.name for field in dataclasses.fields(StudySettings))

@@ -26,7 +26,8 @@ from foreloom.objectives.router import load_figures
 
 MOST_LOGITS = 2**27
 """Most numbers in the logits of one step, samples times tokens: half a gigabyte."""
-DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+LEVELS = (0.05, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 0.95)
+"""That scores ask for. Samples have them all."""
 
 
 class RoutingInfo(NamedTuple):
@@ -113,7 +114,7 @@ class ChronosT5Forecaster(UnivariateForecaster):
         super().__init__(module)
         self.architecture = Architecture.of(module)
         self.sampling = sampling or Sampling.of(self.architecture)
-        self.quantile_levels = DECILES
+        self.quantile_levels = LEVELS
         self.context_length = self.architecture.context_length
         self.prediction_length = self.architecture.prediction_length
         self.usage = ExpertUsage(self.architecture.num_experts) if self.architecture.use_moe else None

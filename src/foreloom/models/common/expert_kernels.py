@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from foreloom.distributed.sharding import Exchange
 from foreloom.models.common.cpu import is_for_cuda
 
 _ALIGNMENT = 8
@@ -38,12 +39,31 @@ def run_experts(x_ND: Tensor, expert_NK: Tensor, weight_NK: Tensor, gate_up_EGD:
     The result has the dtype of a matrix product: that of autocast where it is on. The gradients of both parameters
     cover all experts, 0 for those without tokens.
     """
-    device = x_ND.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_ND.dtype
+    dtype = _product_dtype(x_ND)
     x_ND, weight_NK, gate_up_EGD, down_EDF = (y.to(dtype) for y in (x_ND, weight_NK, gate_up_EGD, down_EDF))
     order = order_by_expert(expert_NK)
     run = _run_grouped if _has_grouped_kernel(x_ND, down_EDF) else _run_slices
     return run(x_ND, weight_NK, gate_up_EGD, down_EDF, order)
+
+
+@torch.compiler.disable  # the sizes of the messages are data
+def run_shared_experts(
+    x_ND: Tensor, expert_NK: Tensor, weight_NK: Tensor, gate_up_EGD: Tensor, down_EDF: Tensor, exchange: Exchange
+) -> Tensor:
+    """As `run_experts` where ranks share the experts: the parameters are of those held here, E of them; `expert_NK`
+    counts all. Collective, backward too."""
+    order = order_by_expert(expert_NK)
+    x_MD = _Dispatch.apply(x_ND.to(_product_dtype(x_ND)), order.token_M, order.position_NK)
+    route = exchange.route(order.expert_M)
+    x_RD, weight_R1 = route.there(x_MD), route.there(weight_NK.flatten()[order.pair_M, None])
+    y_RD = run_experts(x_RD, route.expert_R[:, None], weight_R1, gate_up_EGD, down_EDF)
+    return _Combine.apply(route.back(y_RD), order.token_M, order.position_NK)
+
+
+def _product_dtype(x: Tensor) -> torch.dtype:
+    """Of matrix products."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def order_by_expert(expert_NK: Tensor) -> Order:

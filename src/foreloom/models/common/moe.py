@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foreloom.models.common.expert_kernels import run_experts
+from foreloom.distributed.sharding import Exchange
+from foreloom.models.common.expert_kernels import run_experts, run_shared_experts
 from foreloom.models.common.layers import GatedFeedForward
 
 
@@ -25,7 +26,10 @@ class Routing(NamedTuple):
 
 
 class Experts(nn.Module):
-    """E gated feed-forwards as two stacked parameters: the dispatch seam, which expert parallelism replaces."""
+    """E gated feed-forwards as two stacked parameters: the seam of expert parallelism."""
+
+    exchange: Exchange | None = None
+    """Where ranks share the experts, of whom each holds some: how tokens reach them."""
 
     def __init__(self, num_experts: int, width: int, expert_width: int) -> None:
         super().__init__()
@@ -38,7 +42,12 @@ class Experts(nn.Module):
 
         An expert without tokens gets a gradient of zero, not none, so that weight decay and momentum act on it.
         """
-        return run_experts(x_ND, expert_NK, weight_NK, self.gate_up_proj, self.down_proj)
+        if self.exchange is None:
+            return run_experts(x_ND, expert_NK, weight_NK, self.gate_up_proj, self.down_proj)
+        if self.exchange.whole is not None:
+            return run_experts(x_ND, expert_NK, weight_NK, *self.exchange.whole)
+        own = (self.exchange.own(self.gate_up_proj), self.exchange.own(self.down_proj))
+        return run_shared_experts(x_ND, expert_NK, weight_NK, *own, self.exchange)
 
 
 class MixtureOfExperts(nn.Module):

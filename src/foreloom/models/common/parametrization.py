@@ -34,6 +34,10 @@ class ParametrizationConfig:
     """Width of the base model, which is what `standard` makes of it: settings found there hold for every width."""
     heads: HeadGrowth = "more"
     """What a wider model has. more: more attention heads of the same width; wider: as many heads, each wider."""
+    output_scale: Annotated[float, Field(gt=0)] = 1.0
+    """mup only. What the head gives is multiplied by this at every width (alpha_output of Yang et al. 2022), to be
+    tuned at the base width: a wide model begins with smaller logits than the base, and one that begins with too small
+    ones is slow to learn."""
     weight_decay: Literal["scaled", "independent"] = "scaled"
     """mup only. scaled: learning rate times weight decay is as in the base model; independent: optimizer.weight_decay
     itself is what an update at the schedule's peak takes off, whatever the learning rate (Wortsman et al. 2024)."""
@@ -45,10 +49,13 @@ class ParametrizationConfig:
 
     def __post_init__(self) -> None:
         if self.kind == "standard":
-            idle = ("base_width", "heads", "weight_decay", "depth", "base_depth")
+            idle = ("base_width", "heads", "output_scale", "weight_decay", "depth", "base_depth")
             self._refuse(idle, "with kind: standard; remove it, or choose mup")
         if self.kind.startswith("legacy"):
-            self._refuse(("weight_decay", "depth", "base_depth"), f"with kind: {self.kind}; remove it, or choose mup")
+            self._refuse(
+                ("output_scale", "weight_decay", "depth", "base_depth"),
+                f"with kind: {self.kind}; remove it, or choose mup",
+            )
         if self.kind != "standard" and self.base_width is None:
             raise ValueError(f"kind: {self.kind} needs base_width, the width whose settings hold for all (64 to 256)")
         if (self.depth == "none") != (self.base_depth is None):

@@ -186,7 +186,9 @@ FAMILY = ModelFamily(
     build=build,
     initialize=initialize,
     batch=lambda module, windows, device: batch(windows, device),
-    sharding=Sharding(blocks=("model.layers.[0-9]", "model.layers.[0-9][0-9]")),
+    sharding=Sharding(
+        blocks=("model.layers.[0-9]", "model.layers.[0-9][0-9]"), experts=("model.layers.*.ffn_layer.experts",)
+    ),
     recognises=recognises,
     load=load,
     save=FOLDER.save,

@@ -1,0 +1,131 @@
+"""How well a model forecasts a table or a data set: rolling windows of its past as frames, beside Seasonal Naive.
+
+Axes: S rows (one target of one window), H horizon steps.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from foreloom.data.formats.reader import open_source
+from foreloom.data.source import Source
+from foreloom.data.tables.as_series import write_series_of_rows
+from foreloom.data.tables.options import TableOptions
+from foreloom.data.tables.read import rows_of
+from foreloom.evaluation.backtest import Backtest, Part, backtest, rolling_task, without_future
+from foreloom.evaluation.baselines import SeasonalNaive
+from foreloom.evaluation.skill import BASELINE
+from foreloom.forecast.files import target_names, times_of
+from foreloom.models.family import Forecaster
+from foreloom.monitoring.progress import Progress
+
+MODEL = "model"
+"""What the scores call it, beside `BASELINE`."""
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """Forecasts of rolling windows, and their scores."""
+
+    forecasts: pd.DataFrame
+    """A row a series, window, target and step, ordered so: id, timestamp, cutoff (the last time before the window),
+    window (0 the oldest), target_name, target (what came), predictions (the median), a column a quantile level, and
+    seasonal-naive. Of series without times the steps are counted."""
+    scores: pd.DataFrame
+    """A row a forecaster (`model`, and seasonal-naive) and part of the windows: `by` (all, series, target, step,
+    window), `name`, the metrics of docs/evaluation.md, coverages, windows and points."""
+    notes: Sequence[str]
+    """What is not in the scores."""
+    kept: Backtest
+
+    def of(self, by: Part) -> pd.DataFrame:
+        """The scores of all windows together (`all`), or by series, target, step of the horizon, or window."""
+        return self.scores[self.scores["by"] == by].drop(columns="by").reset_index(drop=True)
+
+    def __repr__(self) -> str:
+        columns = ["model", "WQL", "MASE", "coverage_50", "coverage_80", "coverage_90", "num_windows"]
+        return self.of("all")[columns].to_string(index=False)
+
+
+@contextmanager
+def opened(data: Any, options: TableOptions) -> Iterator[Source]:
+    """The series of a path, of any layout, or of a frame; what is to be known of them is warned of."""
+    if isinstance(data, str | Path):
+        yield without_future(open_source(data, table=options))
+        return
+    rows = rows_of(data, "df", options)
+    with TemporaryDirectory() as folder:
+        written = Path(folder) / "df.arrow"
+        write_series_of_rows(rows, written)
+        for note in rows.notes:
+            warnings.warn(note, stacklevel=4)
+        yield without_future(open_source(written, "df"))
+
+
+def cross_validate(
+    forecaster: Forecaster,
+    data: Any,
+    options: TableOptions,
+    prediction_length: int,
+    levels: Sequence[float],
+    *,
+    windows: int,
+    step: int | None,
+    season_length: int | None,
+    batch_size: int,
+    context_length: int | None,
+    progress: Callable[[str], Progress] | None = None,
+) -> CrossValidation:
+    """See `Model.cross_validation`."""
+    with opened(data, options) as source:
+        task = rolling_task(
+            source,
+            prediction_length,
+            windows,
+            step=step,
+            levels=levels,
+            season_length=season_length or 0,
+            context_length=context_length or 0,
+        )
+        kept = backtest({MODEL: forecaster, BASELINE: SeasonalNaive()}, task, batch_size=batch_size, progress=progress)
+        named = (options.id_column[0] if len(options.id_column) == 1 else "item_id", options.timestamp_column)
+        return CrossValidation(
+            _forecasts(kept, source, levels, *named), pd.DataFrame(kept.scores()), list(kept.notes), kept
+        )
+
+
+def _forecasts(kept: Backtest, source: Source, levels: Sequence[float], item_id: str, timestamp: str) -> pd.DataFrame:
+    length = kept.label_SH.shape[1]
+    asked = kept.task.asked_levels
+    found = {item: source.read(item) for item in np.unique(kept.item_S).tolist()}
+    counted = any(one.timestamps is None and (one.start is None or one.freq is None) for one in found.values())
+    path = Path(source.name)
+    clocks = {item: np.arange(one.length) if counted else times_of(one, path) for item, one in found.items()}
+    names = {item: target_names(one) for item, one in found.items()}
+    places = list(zip(kept.item_S.tolist(), kept.cut_S.tolist(), kept.target_S.tolist(), strict=True))
+    times = [clocks[item][cut : cut + length] for item, cut, _ in places]
+    cutoffs = [clocks[item][cut - 1] for item, cut, _ in places]
+    targets = [names[item][target] for item, _, target in places]
+    by_step = lambda values_S: np.repeat(np.asarray(values_S), length)
+    ours_SHQ, median = kept.forecast_SHQ[MODEL], asked.index(0.5)
+    columns = {
+        item_id: by_step(kept.name_S),
+        timestamp: np.concatenate(times),
+        "cutoff": by_step(cutoffs),
+        "window": by_step(kept.window_S),
+        "target_name": by_step(np.array(targets, dtype=object)),
+        "target": kept.label_SH.ravel(),
+        "predictions": ours_SHQ[..., median].ravel(),
+        **{str(level): ours_SHQ[..., asked.index(level)].ravel() for level in levels},
+        BASELINE: kept.forecast_SHQ[BASELINE][..., median].ravel(),
+    }
+    return pd.DataFrame(columns)

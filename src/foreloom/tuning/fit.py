@@ -1,0 +1,367 @@
+"""A model fitted to a data set: contenders are scored on windows that none was trained on, and the best is written, or
+the model as it was.
+
+Everything lies in one folder, and `fit.json` there knows how far it is: the same call goes on.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foreloom.checkpoint.export import model_card, write_folder
+from foreloom.checkpoint.locate import find_model_folder
+from foreloom.config.shipped import shipped_recipes
+from foreloom.data.formats.reader import ChosenRows
+from foreloom.data.formats.writer import write_series
+from foreloom.data.source import Shortened, Source, read_in_turn
+from foreloom.data.stream.selection import fixed_choice
+from foreloom.evaluation.adapters.statistical import StatisticalForecaster
+from foreloom.evaluation.backtest import Backtest, backtest, rolling_task
+from foreloom.evaluation.baselines import SeasonalNaive
+from foreloom.evaluation.skill import BASELINE
+from foreloom.files import read_json, strict_json, whole_or_absent, write_text
+from foreloom.models.family import Forecaster, ModelFamily, forecaster_of
+from foreloom.monitoring.metrics_file import FILE_NAME as METRICS_NAME
+from foreloom.run import train
+from foreloom.tuning import candidates, verdict
+from foreloom.tuning.candidates import Candidate
+from foreloom.tuning.verdict import Ratio, row_errors
+from foreloom.tuning.weights import SHARES, between
+from foreloom.tuning.windows import LEAST_HORIZONS, MOST_SCORED, Windows, part
+
+STATE_NAME = "fit.json"
+ZERO_SHOT = "zero-shot"
+AUTO_ETS = "auto-ets"
+MOST_ETS = 200
+"""Windows that AutoETS, which is fitted to each anew, is scored on."""
+KEPT_SHARE = 0.85
+"""Of the budget that is planned for; the rest is for what takes longer than it was measured."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What was scored."""
+
+    name: str
+    selection: Ratio
+    """Over zero-shot, on the windows that candidates are chosen by."""
+    verdict: Ratio
+    """On the last windows."""
+    scores: Mapping[str, float]
+    """Of the last windows."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a fit ended."""
+
+    folder: Path
+    """`from_pretrained` reads the model there: the chosen one, or the model as it was."""
+    chosen: str | None
+    """The contender that was kept; None: zero-shot."""
+    sentence: str
+    """The verdict, for people."""
+    contenders: Sequence[Contender]
+    windows: Windows | None
+    """None where the histories are too short to part."""
+    notes: Sequence[str]
+    recipe: Path | None
+    """Of the chosen candidate: training it again gives the tuned weights."""
+    kept: Backtest
+    """The last windows, forecast by zero-shot, by what was chosen, and by Seasonal Naive."""
+
+    def __repr__(self) -> str:
+        lines = [f"{one.name}: selection {one.selection}, verdict {one.verdict}" for one in self.contenders]
+        return "\n".join([self.sentence, *lines, *(f"note: {note}" for note in self.notes)])
+
+
+def fit(
+    family: ModelFamily,
+    model: str | Path,
+    source: Source,
+    prediction_length: int,
+    out: Path,
+    *,
+    minutes: float = 10.0,
+    device: str = "cpu",
+    season_length: int = 0,
+    say: Callable[[str], object] = lambda sentence: None,
+) -> Fit:
+    """See `Model.fit`. `source` holds no steps of the future alone."""
+    base = find_model_folder(model).resolve()
+    return _Work(family, base, str(model), source, prediction_length, out, minutes, device, season_length, say).run()
+
+
+class _Work:
+    """One fit under way."""
+
+    def __init__(
+        self,
+        family: ModelFamily,
+        base: Path,
+        called: str,
+        source: Source,
+        prediction_length: int,
+        out: Path,
+        minutes: float,
+        device: str,
+        season_length: int,
+        say: Callable[[str], object],
+    ) -> None:
+        self.family, self.base, self.called, self.out = family, base, called, out
+        self.source, self.horizon, self.minutes = source, prediction_length, minutes
+        self.device, self.season_length, self.say = device, season_length, say
+        self.began = time.monotonic()
+        self.notes: list[str] = []
+        self.windows = part(source.lengths, prediction_length)
+        settings = {
+            "model": str(self.base),
+            "data": source.fingerprint,
+            "prediction_length": prediction_length,
+            "season_length": season_length,
+        }
+        self.state = self._read(settings)
+        self.earlier = float(self.state["seconds"])
+
+    def run(self) -> Fit:
+        zero_shot = self._forecaster(self.family.load(self.base))
+        num = self.windows.num if self.windows else min(max((int(self.source.lengths.max()) - 1) // self.horizon, 1), 3)
+        scored = self._scored(num)
+        self.task = rolling_task(scored, self.horizon, num, season_length=self.season_length)
+        self._score(ZERO_SHOT, lambda: zero_shot)
+        self._score(BASELINE, SeasonalNaive)
+        if importlib.util.find_spec("statsforecast") and num * len(scored) <= MOST_ETS:
+            self._score(AUTO_ETS, lambda: StatisticalForecaster("AutoETS"))
+        trained: dict[str, tuple[Candidate, float]] = {}
+        if self.windows is None:
+            self.notes.append(
+                f"a history of {LEAST_HORIZONS} horizons at least is needed to train and to judge, and most series "
+                "have less: nothing was tuned, and the scores are of the windows that there are."
+            )
+        elif not np.isfinite(np.array(self.state["contenders"][ZERO_SHOT]["errors"], dtype=float)).any():
+            self.notes.append("every target is constant before its windows: nothing can be scaled by, or learned.")
+        else:
+            trained = self._train_all(self.windows, zero_shot)
+        return self._conclude(trained)
+
+    def _scored(self, num_windows: int) -> Source:
+        """The series that contenders are scored on."""
+        rows = fixed_choice(np.arange(len(self.source)), max(MOST_SCORED // num_windows, 1))
+        if len(rows) == len(self.source):
+            return self.source
+        self.notes.append(f"contenders are scored on {len(rows):,} of the {len(self.source):,} series.")
+        return ChosenRows(self.source, rows, name=self.source.name, fingerprint=self.source.fingerprint, files={})
+
+    def _score(self, name: str, forecaster: Callable[[], Forecaster]) -> None:
+        """Once; what is known of it goes into the state."""
+        if name in self.state["contenders"]:
+            return
+        began = time.monotonic()
+        kept = backtest({name: forecaster()}, self.task)
+        self.state["window"] = kept.window_S.tolist()
+        last_S = np.flatnonzero(kept.window_S >= self.first_of_verdict)
+        own = kept.sums(name, last_S).scores() if len(last_S) else {}
+        self.state["contenders"][name] = {
+            "errors": row_errors(kept, name).tolist(),
+            "scores": {key: own.get(key) for key in ("SQL", "WQL", "MASE", "coverage_80")},
+            "seconds": time.monotonic() - began,
+        }
+        self._write()
+
+    @property
+    def first_of_verdict(self) -> int:
+        return self.windows.num_selection if self.windows else 0
+
+    def _train_all(self, windows: Windows, zero_shot: Forecaster) -> dict[str, tuple[Candidate, float]]:
+        """Train the candidates and score them; contender -> its candidate and the share of the tuned weights."""
+        data, longest, num_values = self._training_data(windows)
+        horizon = min(self.horizon, zero_shot.prediction_length)
+        if data is None:
+            self.notes.append("no series is long enough for training before the windows: nothing was tuned.")
+            return {}
+        context = min(zero_shot.context_length, max(longest - 2 * horizon, horizon), candidates.LONGEST_CONTEXT)
+        recipe = candidates.recipe_of(self.family)
+        shared = candidates.shared_overrides(
+            self.base, data.resolve(), horizon=horizon, context_length=context,
+            min_past=min(horizon, context), device=self.device,
+        )  # fmt: skip
+        if "candidates" not in self.state:
+            self._plan(recipe, shared, num_values // horizon)
+        found: dict[str, tuple[Candidate, float]] = {}
+        for one in self.state.get("candidates", []):
+            candidate = Candidate(one["name"], one["recipe"], tuple(one["overrides"]))
+            if not self._train(candidate):
+                continue
+            tuned = self._tuned(candidate)
+            for share in SHARES:
+                name = candidate.name if share == 1 else f"{candidate.name}, {share:.0%}"
+                self._score(name, partial(self._between, tuned, share))
+                found[name] = (candidate, share)
+        return found
+
+    def _training_data(self, windows: Windows) -> tuple[Path | None, int, int]:
+        """What lies before the windows as a file, its longest series, and its values; None where nothing is left."""
+        horizon = self.horizon
+        lengths = self.source.lengths - windows.num_steps
+        kept = np.flatnonzero(lengths >= 2 * horizon + 1)
+        path = self.out / "data" / "train.arrow"
+        if not len(kept):
+            return None, 0, 0
+        if not path.is_file():
+            before = Shortened(self.source, np.maximum(lengths, 0))
+            with whole_or_absent(path) as beside:
+                write_series(read_in_turn(before, kept), beside)
+        return path, int(lengths[kept].max()), int((lengths * self.source.num_targets)[kept].sum())
+
+    def _plan(self, recipe: str, shared: Sequence[str], num_values: int) -> None:
+        """How many candidates of how many steps the budget has room for, by a probe of a few steps."""
+        scoring = len(SHARES) * self.state["contenders"][ZERO_SHOT]["seconds"]
+        began = time.monotonic()
+        probe = candidates.plan(recipe, shared, 1, candidates.PROBE_STEPS)[0]
+        length = [f"validation.steps={candidates.PROBE_STEPS}", f"monitoring.log_steps={candidates.PROBE_STEPS}"]
+        folder = self.out / "probe"
+        self._run(Candidate("probe", recipe, (*probe.overrides, *length)), folder)
+        pace = candidates.pace_of(folder, time.monotonic() - began)
+        left = KEPT_SHARE * 60 * self.minutes - self._spent() - scoring
+        num, steps = candidates.in_budget(pace, left, scoring, num_values)
+        if not num:
+            least = self._spent() + pace.start + (candidates.VALIDATIONS + 2) * pace.validation
+            least += candidates.LEAST_STEPS * pace.step + 2 * scoring
+            self.notes.append(
+                f"{self.minutes:g} minutes are too short for one candidate here: give {least / KEPT_SHARE / 60:.1f} at "
+                "least (--minutes)."
+            )
+            return  # nothing is planned, so that a longer budget goes on
+        self.say(f"{num} candidates of at most {steps:,} steps fit into {self.minutes:g} minutes")
+        planned = candidates.plan(recipe, shared, num, steps)
+        self.state["candidates"] = [candidates.settings_of(one) for one in planned]
+        self._write()
+
+    def _train(self, candidate: Candidate) -> bool:
+        """Its run folder is finished, or it failed with a note."""
+        folder = self._folder(candidate)
+        if (folder / "checkpoints" / "final").exists():
+            return True
+        self.say(f"training {candidate.name}")
+        try:
+            self._run(candidate, folder)
+        except ValueError as error:
+            self.notes.append(f"{candidate.name} was not trained: {error}")
+            return False
+        self._write()
+        return True
+
+    def _run(self, candidate: Candidate, folder: Path) -> None:
+        begun = (folder / METRICS_NAME).is_file()
+        result = train(shipped_recipes()[candidate.recipe], candidate.overrides, out=folder, resume=begun)
+        if result.exit_code:
+            self._write()
+            raise KeyboardInterrupt(f"{candidate.name} was stopped; the same call goes on from here")
+
+    def _folder(self, candidate: Candidate) -> Path:
+        return self.out / "candidates" / candidate.name
+
+    def _tuned(self, candidate: Candidate) -> Path:
+        return find_model_folder(self._folder(candidate))
+
+    def _between(self, tuned: Path, share: float) -> Forecaster:
+        return self._forecaster(between(self.family, self.base, tuned, share))
+
+    def _forecaster(self, module: Any) -> Forecaster:
+        return forecaster_of(self.family, module.to(self.device).eval())
+
+    def _conclude(self, trained: Mapping[str, tuple[Candidate, float]]) -> Fit:
+        window_S = np.array(self.state["window"])
+        is_last_S = window_S >= self.first_of_verdict
+        errors = {
+            name: np.array(one["errors"], dtype=float) for name, one in self.state["contenders"].items()
+        }  # null is NaN
+        over = lambda name, rows_S: verdict.ratio(errors[name][rows_S], errors[ZERO_SHOT][rows_S])
+        contenders = [
+            Contender(name, over(name, ~is_last_S), over(name, is_last_S), _with_nan(one["scores"]))
+            for name, one in self.state["contenders"].items()
+        ]
+        best = verdict.best_of({one.name: one.selection for one in contenders if one.name in trained})
+        last = next((one.verdict for one in contenders if one.name == best), None)
+        chosen = best if last is not None and last.estimate < 1 else None
+        folder = self.out / "hf"
+        module = self.family.load(self.base)
+        if chosen is not None:
+            candidate, share = trained[chosen]
+            module = between(self.family, self.base, self._tuned(candidate), share)
+        sentence = self._sentence(best, chosen, last, trained)
+        facts = {"Fit": {"verdict": sentence, "data": self.source.name, "horizon": self.horizon}}
+        card = model_card(self.out.name, self.family, facts, base=None, step=0)
+        write_folder(self.family, module.cpu(), module.state_dict(), folder, card)
+        recipe = self._folder(trained[chosen][0]) / "recipe.yaml" if chosen is not None else None
+        num = self.windows.num_verdict if self.windows else 1
+        task = rolling_task(self.task.data, self.horizon, num, season_length=self.season_length)
+        shown: dict[str, Forecaster] = {ZERO_SHOT: self._forecaster(self.family.load(self.base))}
+        if chosen is not None:
+            shown[chosen] = self._forecaster(module)
+        kept = backtest({**shown, BASELINE: SeasonalNaive()}, task)
+        self.state["chosen"], self.state["sentence"] = chosen, sentence
+        self._write()
+        self._doubt_of_both(contenders, chosen)
+        return Fit(self.out, chosen, sentence, contenders, self.windows, [*self.notes, *kept.notes], recipe, kept)
+
+    def _doubt_of_both(self, contenders: Sequence[Contender], chosen: str | None) -> None:
+        naive = next(one for one in contenders if one.name == BASELINE)
+        ours = next((one.verdict.estimate for one in contenders if one.name == chosen), 1.0)
+        if naive.verdict.estimate < ours:
+            self.notes.append(
+                f"{BASELINE} has {naive.verdict.estimate:.3f} of the error of zero-shot on the last windows, less than "
+                "what is kept: is the season right (--season), is the frequency?"
+            )
+
+    def _sentence(
+        self,
+        best: str | None,
+        chosen: str | None,
+        last: Ratio | None,
+        trained: Mapping[str, tuple[Candidate, float]],
+    ) -> str:
+        if chosen is not None:
+            return (
+                f"keep {chosen}: {last} of the error of zero-shot on the last windows, which nothing was chosen by. "
+                f"{self.out} holds it."
+            )
+        why = "nothing was tuned" if not trained else "no candidate is surely better on the windows it is chosen by"
+        if best is not None:
+            why = f"{best}, the best on the windows it is chosen by, has {last} of its error on the last ones"
+        return f"keep zero-shot: {why}. {self.out} holds the weights of {self.called} as they were."
+
+    def _spent(self) -> float:
+        """Seconds, those of earlier calls among them."""
+        return self.earlier + time.monotonic() - self.began
+
+    def _read(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        path = self.out / STATE_NAME
+        if not path.is_file():
+            if self.out.is_dir() and any(self.out.iterdir()):
+                raise ValueError(f"{self.out} holds something else. Name a new folder (--out).")
+            return {"settings": dict(settings), "seconds": 0.0, "contenders": {}}
+        state = read_json(path, "Delete the folder to begin anew.")
+        if changed := [name for name, value in settings.items() if state["settings"].get(name) != value]:
+            raise ValueError(
+                f"{self.out} holds a fit with another {' and '.join(changed)}. Name another folder (--out), or delete "
+                "it to begin anew."
+            )
+        return state
+
+    def _write(self) -> None:
+        self.state["seconds"] = self._spent()
+        write_text(self.out / STATE_NAME, json.dumps(strict_json(self.state), indent=1) + "\n")
+
+
+def _with_nan(scores: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: float("nan") if value is None else value for name, value in scores.items()}

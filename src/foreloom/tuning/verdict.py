@@ -1,0 +1,70 @@
+"""Is a contender better than the model as it was? Ratios of paired errors, with bootstrap intervals.
+
+Axes: S rows (one target of one window).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from foreloom.evaluation.backtest import Backtest
+from foreloom.evaluation.skill import FEWEST_TASKS, bootstrap
+
+CONFIDENCE = 0.9
+METRIC = "SQL"
+"""The quantile loss over the seasonal error, so that every series counts alike; of single values it is MASE."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Mean error over that of the base on the same rows: below 1 is better. NaN where nothing can be told."""
+
+    estimate: float
+    lower: float
+    upper: float
+    num_rows: int
+
+    @property
+    def is_sure(self) -> bool:
+        """Is the whole interval on the better side?"""
+        return self.upper < 1
+
+    def __str__(self) -> str:
+        if self.num_rows < FEWEST_TASKS:
+            return f"{self.estimate:.3f} ({self.num_rows} windows, too few for an interval)"
+        return f"{self.estimate:.3f} ({self.lower:.3f} to {self.upper:.3f})"
+
+
+def row_errors(kept: Backtest, model: str) -> np.ndarray:
+    """`METRIC` of every row, (S,); NaN for one without labels or without a scale."""
+    return np.array([kept.sums(model, np.array([s])).scores()[METRIC] for s in range(len(kept.item_S))])
+
+
+def ratio(ours_S: np.ndarray, base_S: np.ndarray) -> Ratio:
+    """Of the rows that both have, drawn anew with repetition."""
+    known_S = np.isfinite(ours_S) & np.isfinite(base_S)
+    error_S2 = np.stack([ours_S[known_S], base_S[known_S]], axis=1)
+    if not len(error_S2) or not error_S2[:, 1].sum():
+        return Ratio(np.nan, np.nan, np.nan, len(error_S2))
+
+    def over_base(error: np.ndarray) -> np.ndarray:
+        mean = error.mean(axis=0)
+        return mean / mean[1:]
+
+    found = bootstrap(error_S2, over_base, confidence=CONFIDENCE)
+    return Ratio(float(found.estimate[0]), float(found.lower[0]), float(found.upper[0]), len(error_S2))
+
+
+def best_of(ratios: Mapping[str, Ratio]) -> str | None:
+    """The contender with the lowest ratio among those that are surely better than the base; None where none is."""
+    sure = {name: one.estimate for name, one in ratios.items() if one.is_sure}
+    return min(sure, key=lambda name: sure[name]) if sure else None
+
+
+def as_numbers(one: Ratio) -> dict[str, Any]:
+    """For a file."""
+    return {"estimate": one.estimate, "lower": one.lower, "upper": one.upper, "num_rows": one.num_rows}

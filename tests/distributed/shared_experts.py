@@ -1,0 +1,101 @@
+"""Time-MoE with experts shared between ranks, beside the same model on one device: `python shared_experts.py`, a rank.
+
+Loads are uneven: every token goes to the first expert, none to the last.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from foreloom.checkpoint.export import whole_state_dict
+from foreloom.distributed.mesh import ParallelConfig
+from foreloom.distributed.parallelize import ParallelModel, parallelize
+from foreloom.distributed.process import Process, among_ranks, start
+from foreloom.distributed.reduce import sum_over_ranks
+from foreloom.models.common.moe import MixtureOfExperts
+from foreloom.models.family import WindowLengths
+from foreloom.models.registry import get
+from foreloom.training.optimizer import fill_missing
+from foreloom.training.step import global_totals
+from foreloom.training.stopwatch import Stopwatch
+
+ROWS, STEPS = 3, 12
+FAMILY = get("time_moe")
+
+
+def model() -> nn.Module:
+    section = FAMILY.config(size="test", hidden_size=32, intermediate_size=64, horizon_lengths=(1, 4), balance="bias")
+    built = FAMILY.build(section, WindowLengths(STEPS, 1))
+    FAMILY.initialize(built, 3)
+    for module in built.modules():
+        if isinstance(module, MixtureOfExperts):
+            assert module.expert_bias is not None
+            module.expert_bias[0], module.expert_bias[-1] = 9.0, -9.0
+    return built
+
+
+def batch(first_row: int, num_rows: int) -> dict[str, Tensor]:
+    values = torch.randn(16, STEPS + 1, generator=torch.Generator().manual_seed(0))[first_row : first_row + num_rows]
+    return {"input_ids": values[:, :-1], "labels": values[:, 1:]}
+
+
+def check(parallel: ParallelModel, alone: nn.Module, process: Process) -> None:
+    """Loss, norm and gradients of two micro-batches on every rank are those of all their rows on one device."""
+    whole = alone(**batch(0, ROWS * process.world_size))
+    whole.objective.sum.backward()
+    sums = torch.zeros(2, dtype=torch.float64)
+    loads = torch.zeros_like(whole.tally["expert_load"])
+    for first, num_rows, is_last in ((0, 1, False), (1, ROWS - 1, True)):
+        with parallel.micro_batch(is_last=is_last):
+            output = parallel.module(**batch(process.rank * ROWS + first, num_rows))
+            output.objective.sum.backward()
+        sums += torch.stack([output.objective.sum.detach(), output.objective.count]).double()
+        loads += output.tally["expert_load"]
+    parameters = [p for p in parallel.model.parameters() if p.requires_grad]
+    fill_missing(parameters)
+    totals, _ = global_totals(sums, parameters, process, Stopwatch(process.device))
+    torch.testing.assert_close(totals[0].float(), whole.objective.mean.detach(), rtol=1e-5, atol=0)
+    theirs = dict(alone.named_parameters())
+    norm = torch.nn.utils.get_total_norm([p.grad for p in theirs.values() if p.grad is not None])
+    torch.testing.assert_close(totals[1].float(), norm / whole.objective.count, rtol=1e-5, atol=0)
+    for name, parameter in parallel.named_parameters():
+        grad = parameter.grad.full_tensor() if isinstance(parameter.grad, DTensor) else parameter.grad
+        expected = theirs[name].grad
+        torch.testing.assert_close(grad, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()), msg=name)
+        if "experts" in name:
+            assert not grad[-1].any() and grad[0].any()
+    load_LE = sum_over_ranks(loads, process)
+    assert torch.equal(load_LE, whole.tally["expert_load"])
+    assert not load_LE[:, -1].any() and (load_LE[:, 0] == ROWS * process.world_size * STEPS).all()
+
+
+def main(process: Process) -> None:
+    settings = [("ddp", 0, 2), ("fsdp", 0, 2), ("fsdp", 0, 4), ("fsdp", 2, 4), ("ddp", 0, 4)]
+    for strategy, replicate, ep in settings[: 2 if process.world_size == 2 else None]:
+        alone = model()
+        config = ParallelConfig(strategy=strategy, dp_replicate=replicate, ep=ep)
+        recomputes = ep == process.world_size
+        parallel = parallelize(
+            copy.deepcopy(alone), FAMILY.sharding, config, process, activation_checkpointing=recomputes
+        )
+        held = [p for name, p in parallel.named_parameters() if "experts" in name]
+        assert held and all(isinstance(p, DTensor) and len(p.to_local()) == len(p) // ep for p in held)
+        check(parallel, alone, process)
+        saved, own = whole_state_dict(parallel.module), alone.state_dict()
+        assert saved.keys() == (own.keys() if process.is_main else set())
+        assert all(torch.equal(saved[name], own[name]) for name in saved)
+        # Ranks that forecast differently much do not wait for each other, but where they share all of the model.
+        num_forecasts = 1 if strategy == "fsdp" else 1 + process.rank
+        rows = batch(process.rank, num_forecasts)
+        with torch.no_grad(), parallel.answering(process.device):
+            for _ in range(num_forecasts):
+                torch.testing.assert_close(parallel.model(rows["input_ids"]).logits, alone(rows["input_ids"]).logits)
+
+
+if __name__ == "__main__":
+    with among_ranks():
+        main(start("cpu", timeout_minutes=1))

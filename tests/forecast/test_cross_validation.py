@@ -1,0 +1,104 @@
+"""Rolling windows of a table: forecasts by window, scores by part, beside Seasonal Naive."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from naive_model import naive_model
+
+from foreloom.data.convert import convert
+from foreloom.evaluation.baselines import SeasonalNaive
+from foreloom.evaluation.evaluate import evaluate
+from foreloom.evaluation.tasks import DECILES, EvaluationTask
+from foreloom.forecast.files import write_table
+
+DAYS = pd.date_range("2024-01-01", periods=30)
+
+
+def frame(**columns):
+    rng = np.random.default_rng(0)
+    parts = [pd.DataFrame({"item_id": name, "timestamp": DAYS, "target": rng.normal(9, 2, 30)}) for name in "ba"]
+    return pd.concat(parts).assign(**columns).sample(frac=1, random_state=0)
+
+
+def test_windows_end_the_series_and_see_what_came_before(tmp_path):
+    df, model = frame(), naive_model()
+    found = model.cross_validation(df, 4, 3, [0.25, 0.5], step=5, season_length=7)
+    table = found.forecasts
+    assert [*table.columns] == [
+        "item_id", "timestamp", "cutoff", "window", "target_name", "target", "predictions", "0.25", "0.5",
+        "seasonal-naive",
+    ]  # fmt: skip
+    assert len(table) == 2 * 3 * 4 and table["item_id"].tolist()[:1] == [df["item_id"].iloc[0]], "as first met"
+    values = df.set_index(["item_id", "timestamp"])["target"]
+    for row in table.itertuples(index=False):
+        assert row.target == values[row.item_id, row.timestamp]
+        assert row.predictions == pytest.approx(values[row.item_id, row.cutoff] + 0.5, abs=1e-5), (
+            "the last value + level"
+        )
+        assert row[-1] == pytest.approx(values[row.item_id, row.timestamp - pd.Timedelta(days=7)])
+    assert table["cutoff"].unique().tolist() == [DAYS[n] for n in (15, 20, 25)]
+    assert table.groupby("window")["timestamp"].max().tolist() == [DAYS[n] for n in (19, 24, 29)]
+    # Scores are those of the evaluator on the same windows, whatever levels are shown.
+    write_table(df, tmp_path / "t.csv")
+    task = EvaluationTask(
+        name="t", path=tmp_path / "t.csv", prediction_length=4, num_rolls=3, stride=5, season_length=7
+    )
+    for name, forecaster in (("model", model.forecaster), ("seasonal-naive", SeasonalNaive())):
+        expected = evaluate(forecaster, [task]).tasks[0].scores
+        whole = found.of("all").set_index("model").loc[name]
+        assert whole["num_windows"] == 6 and whole["num_points"] == 24
+        for metric in ("WQL", "MASE", "coverage_50", "coverage_80", "coverage_90"):
+            assert whole[metric] == pytest.approx(expected[metric], rel=1e-6), metric
+    errors = (table["predictions"] - table["target"]).abs()
+    for by, column in (("series", "item_id"), ("window", "window")):
+        parts = found.of(by).query("model == 'model'").set_index("name")["MAE"]
+        assert parts.to_dict() == pytest.approx({str(k): v for k, v in errors.groupby(table[column]).mean().items()})
+    by_step = found.of("step").query("model == 'model'")["MAE"].tolist()
+    assert by_step == pytest.approx([errors[step::4].mean() for step in range(4)])
+    assert found.of("target").empty and "coverage_80" in repr(found)
+    assert found.kept.task.quantile_levels == DECILES
+
+
+def test_data_of_any_kind(tmp_path):
+    """A path gives what its frame gives; series without times are counted; what is known ahead is known over windows;
+    rows that hold the future alone are no window."""
+    df, model = frame(promo=np.arange(60.0)), naive_model()
+    write_table(df, tmp_path / "t.csv")
+    by_frame = model.cross_validation(df, 3, 2, known_ahead="promo").forecasts
+    by_file = model.cross_validation(tmp_path / "t.csv", 3, 2, known_ahead=["promo"]).forecasts
+    pd.testing.assert_frame_equal(by_frame, by_file, check_dtype=False)
+    assert not np.isnan(model.forecaster.inputs[0].future_RH[-1]).any() and model.forecaster.inputs[0].num_future == 1
+    later = pd.DataFrame({"timestamp": pd.date_range("2024-01-31", periods=5), "target": np.nan, "promo": 1.0})
+    longer = pd.concat([df, later.assign(item_id="a"), later.assign(item_id="b")])
+    with_future = model.cross_validation(longer, 3, 2, known_ahead="promo").forecasts
+    pd.testing.assert_frame_equal(with_future, by_frame)
+    (tmp_path / "x.jsonl").write_text('{"item_id": "x", "sequence": [1, 2, 3, 4, 5, 6]}\n')
+    convert(tmp_path / "x.jsonl", tmp_path / "x.arrow")
+    table = model.cross_validation(tmp_path / "x.arrow", 2, 2).forecasts
+    assert table[["timestamp", "cutoff", "target"]].to_numpy().tolist() == [[2, 1, 3], [3, 1, 4], [4, 3, 5], [5, 3, 6]]
+    two = pd.DataFrame({"ds": DAYS, "y": np.arange(30.0), "z": np.arange(30.0) ** 2})
+    found = model.cross_validation(two, 2, 2, target=["y", "z"], timestamp_column="ds")
+    assert found.of("target")["name"].tolist() == ["0", "0", "1", "1"]
+    assert found.forecasts["target_name"].tolist() == ["y", "y", "z", "z"] * 2 and "ds" in found.forecasts
+
+
+def test_what_does_not_fit_is_said():
+    model, df = naive_model(), frame()
+    with pytest.raises(ValueError, match=r"df: the longest of its 2 series has 30 steps, .* horizon of 30 needs 31"):
+        model.cross_validation(df, 30)
+    short = pd.concat([df, df[df["item_id"] == "a"].assign(item_id="c").iloc[:5].sort_values("timestamp")])
+    short.loc[short["item_id"] == "c", "timestamp"] = DAYS[:5]
+    found = model.cross_validation(short, 4, 7)
+    assert found.notes[-1] == "6 of 21 windows do not fit into their series, and are left out."
+    hours = pd.DataFrame(
+        {"item_id": "h", "timestamp": pd.date_range("2024-01-01", periods=30, freq="h"), "target": 1.0}
+    )
+    mixed = model.cross_validation(pd.concat([df, hours]), 4, 2).notes
+    assert mixed[-1] == "the series are of several frequencies, D (2), h (1): a horizon is so many steps of each."
+    with pytest.raises(TypeError, match="no option 'targt'. Did you mean 'target'"):
+        model.cross_validation(df, 4, targt="x")
+    with pytest.raises(ValueError, match="windows must be at least 1"):
+        model.cross_validation(df, 4, 0)
+    twice = pd.concat([df, df.iloc[:1]])
+    with pytest.raises(ValueError, match=r"has 2024-.* twice"):
+        model.cross_validation(twice, 4)

@@ -1,0 +1,129 @@
+"""A fit from end to end: what is learned is kept, what is not is left, what was stopped goes on."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from foreloom import from_pretrained
+from foreloom.forecast import Model
+from foreloom.models.chronos2.family import FAMILY as CHRONOS2
+from foreloom.models.time_moe.family import FAMILY as TIME_MOE
+from foreloom.report.fit_page import fit_table, write_fit_page
+from foreloom.tuning import candidates, fit
+from foreloom.tuning.candidates import Pace
+from foreloom.tuning.weights import between
+
+DAYS = pd.date_range("2024-01-01", periods=160)
+
+
+def seasons(num=6, noise=0.05):
+    rng = np.random.default_rng(0)
+    wave = lambda n: 10 + np.sin(2 * np.pi * (np.arange(160) + n) / 8) + rng.normal(0, noise, 160)
+    parts = [pd.DataFrame({"item_id": f"s{n}", "timestamp": DAYS, "target": wave(n)}) for n in range(num)]
+    return pd.concat(parts).assign(promo=0.0)
+
+
+@pytest.fixture
+def base(tmp_path, tiny_chronos2):
+    folder = tmp_path / "base"
+    Model(CHRONOS2, tiny_chronos2).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Two candidates of a few steps at a rate at which so small a model learns."""
+    monkeypatch.setattr(candidates, "KINDS", (("full", 300.0), ("lora", 300.0)))
+    monkeypatch.setattr(candidates, "in_budget", lambda *_: (2, 40))
+
+
+def test_what_is_better_is_kept_and_what_was_done_is_not_done_again(base, tmp_path, short, monkeypatch):
+    model, out, said = from_pretrained(base, device="cpu"), tmp_path / "fitted", []
+    before = model.predict(np.arange(60.0) % 8, 8)[0]
+    found = model.fit(seasons(), 8, out, season_length=8, say=said.append, known_ahead="promo")
+    assert found.windows.num == 8 and found.chosen is not None and found.sentence.startswith(f"keep {found.chosen}: 0.")
+    names = [one.name for one in found.contenders]
+    assert names == ["zero-shot", "seasonal-naive", "full-0.003", "full-0.003, 50%", "lora-0.003", "lora-0.003, 50%"]
+    chosen = next(one for one in found.contenders if one.name == found.chosen)
+    assert chosen.selection.is_sure and chosen.verdict.estimate < 1
+    assert found.contenders[0].selection.estimate == 1
+    np.testing.assert_array_equal(model.predict(np.arange(60.0) % 8, 8)[0], before)
+    kept = from_pretrained(out, device="cpu")
+    assert not np.allclose(kept.predict(np.arange(60.0) % 8, 8)[0], before)
+    # Nothing that judges was trained on: neither those windows, nor their covariates.
+    recipe = found.recipe.read_text()
+    assert "holdout: 8" in recipe and "train.arrow" in recipe
+    from foreloom.data.formats.reader import open_source
+
+    assert set(open_source(out / "data" / "train.arrow").lengths) == {160 - 64}
+    page = write_fit_page(found)
+    assert page.read_text().count("<svg") + page.read_text().count("image/svg") >= 2 and "zero-shot" in page.read_text()
+    assert fit_table(found).rows[0][0] == "zero-shot"
+    # The same call: nothing is trained or scored, the answer is the same.
+    monkeypatch.setattr(fit, "train", None)
+    again = model.fit(seasons(), 8, out, season_length=8, known_ahead="promo")
+    assert again.sentence == found.sentence and repr(again) == repr(found)
+    with pytest.raises(ValueError, match="holds a fit with another prediction_length"):
+        model.fit(seasons(), 9, out, season_length=8, known_ahead="promo")
+    with pytest.raises(ValueError, match="base holds something else"):
+        model.fit(seasons(), 8, base)
+
+
+def test_what_is_not_surely_better_is_left(base, tmp_path, monkeypatch):
+    """A rate of nothing at all: the candidates are the model as it was."""
+    monkeypatch.setattr(candidates, "KINDS", (("full", 1e-6),))
+    monkeypatch.setattr(candidates, "in_budget", lambda *_: (1, 2))
+    model, out = from_pretrained(base, device="cpu"), tmp_path / "fitted"
+    found = model.fit(seasons(2), 8, out)
+    assert found.chosen is None and found.recipe is None
+    assert found.sentence.startswith("keep zero-shot: no candidate is surely better")
+    kept = from_pretrained(out, device="cpu")
+    np.testing.assert_array_equal(kept.predict(np.arange(60.0), 8)[0], model.predict(np.arange(60.0), 8)[0])
+    assert write_fit_page(found).is_file()
+
+
+def test_what_was_stopped_goes_on(base, tmp_path, short, monkeypatch):
+    model, out, trained = from_pretrained(base, device="cpu"), tmp_path / "fitted", []
+    real = fit.train
+
+    def stopping(recipe, overrides, **options):
+        trained.append(options["out"].name)
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        return real(recipe, [*overrides, "training.steps=2", "validation.steps=1"], **options)
+
+    monkeypatch.setattr(fit, "train", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(seasons(2), 8, out)
+    state = json.loads((out / "fit.json").read_text())
+    assert [*state["contenders"]] == ["zero-shot", "seasonal-naive", "full-0.003", "full-0.003, 50%"]
+    found = model.fit(seasons(2), 8, out)
+    assert trained == ["probe", "full-0.003", "lora-0.003", "lora-0.003"] and len(found.contenders) == 6
+
+
+def test_what_cannot_be_judged_is_said(base, tmp_path, monkeypatch, tiny_time_moe):
+    model = from_pretrained(base, device="cpu")
+    with pytest.raises(ValueError, match="horizon of 160 steps is not shorter than the history"):
+        model.fit(seasons(2), 160, tmp_path / "a")
+    short = model.fit(seasons(2).groupby("item_id").head(30), 8, tmp_path / "b")
+    assert short.windows is None and "nothing was tuned" in short.sentence and "4 horizons" in short.notes[0]
+    assert from_pretrained(tmp_path / "b", device="cpu")
+    flat = model.fit(seasons(2).assign(target=3.0), 8, tmp_path / "c")
+    assert flat.chosen is None and any("constant" in note for note in flat.notes)
+    monkeypatch.setattr(candidates, "pace_of", lambda *_: Pace(start=1e4, step=9, validation=9))
+    hasty = model.fit(seasons(2), 8, tmp_path / "d", minutes=0.5)
+    assert hasty.chosen is None and "0.5 minutes are too short for one candidate here: give " in hasty.notes[0]
+    with pytest.raises(ValueError, match="minutes must be above 0"):
+        model.fit(seasons(2), 8, tmp_path / "e", minutes=0)
+    with pytest.raises(ValueError, match="lies in no folder yet"):
+        Model(TIME_MOE, tiny_time_moe).fit(seasons(2), 8, tmp_path / "e")
+
+
+def test_weights_in_between(base, tmp_path, tiny_chronos2):
+    values = {name: 3 * tensor for name, tensor in tiny_chronos2.state_dict().items()}
+    CHRONOS2.save(tiny_chronos2, values, tmp_path / "tuned")
+    for share, times in ((1.0, 3.0), (0.5, 2.0)):
+        for name, tensor in between(CHRONOS2, base, tmp_path / "tuned", share).state_dict().items():
+            np.testing.assert_allclose(tensor, times * tiny_chronos2.state_dict()[name], rtol=1e-6)

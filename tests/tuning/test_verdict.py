@@ -1,0 +1,41 @@
+"""How a history is parted, what counts as better, and how long candidates are."""
+
+import numpy as np
+import pytest
+
+from foreloom.tuning.candidates import Pace, in_budget
+from foreloom.tuning.verdict import Ratio, best_of, ratio
+from foreloom.tuning.windows import Windows, part
+
+
+def test_a_history_is_parted_by_its_length():
+    assert part(np.array([1000, 900, 30]), 24) == Windows(24, 8, 4)
+    assert part(np.array([200] * 9), 24) == Windows(24, 2, 1) and Windows(24, 2, 1).num_steps == 72
+    assert part(np.array([96]), 24) == Windows(24, 1, 1)
+    assert part(np.array([95]), 24) is None
+    with pytest.raises(ValueError, match=r"horizon of 24 steps is not shorter than the history: the longest of 2"):
+        part(np.array([24, 3]), 24)
+
+
+def test_better_is_what_is_surely_better():
+    rng = np.random.default_rng(0)
+    base = rng.uniform(1, 2, 60)
+    better, same = ratio(base * rng.uniform(0.7, 1.0, 60), base), ratio(base * rng.uniform(0.8, 1.2, 60), base)
+    assert better.is_sure and better.lower < better.estimate < better.upper < 1 and not same.is_sure
+    assert better.estimate == pytest.approx(0.85, abs=0.03)
+    assert best_of({"a": same, "b": better, "c": Ratio(0.5, 0.4, 1.1, 9)}) == "b" and best_of({"a": same}) is None
+    few = ratio(base[:4] * 0.5, base[:4])
+    assert few.estimate == 0.5 and not few.is_sure and "too few for an interval" in str(few)
+    missing = ratio(np.full(6, np.nan), base[:6])
+    assert missing.num_rows == 0 and np.isnan(missing.estimate) and not missing.is_sure
+    assert ratio(np.array([0.5, np.nan]), np.array([1.0, 1.0])).num_rows == 1
+
+
+def test_a_budget_is_spent_on_as_many_candidates_as_have_steps():
+    pace = Pace(start=10, step=0.5, validation=1)
+    assert pace.steps_in(72) == 100
+    assert in_budget(pace, 600, 5, 10**6) == (4, 246)
+    assert in_budget(pace, 120, 5, 10**6) == (2, 66)
+    assert in_budget(pace, 40, 5, 10**6) == (1, 26)
+    assert in_budget(pace, 30, 5, 10**6) == (0, 0), "not even one"
+    assert in_budget(pace, 6000, 5, 32) == (4, 20), "few values are not gone through for ever"
