@@ -53,7 +53,8 @@ def test_the_smaller_size_outlives_a_resume(tmp_path: Path) -> None:
     """Where as large ones are asked for as before: the run goes on as if it had not stopped, and fails no step more."""
     room = {"rows": 4, "from_step": 2}
     train_here(tmp_path / "through", **SIZES, room=room)
-    assert train_here(tmp_path / "stopped", **SIZES, room=room, script={}, stop_at=(4, 0, signal.SIGTERM)).exit_code == 143
+    stop_at = (4, 0, signal.SIGTERM)
+    assert train_here(tmp_path / "stopped", **SIZES, room=room, script={}, stop_at=stop_at).exit_code == 143
     train_here(tmp_path / "stopped", **SIZES, room=room, resume=True)
     assert told(tmp_path / "stopped") == told(tmp_path / "through") == [(2, 4)]
     assert "4 rows at most, to which they were halved" in (tmp_path / "stopped" / "training.log").read_text()
