@@ -250,7 +250,7 @@ def build_trainer(process: Process, run_dir: Path, settings: Mapping[str, Any], 
         multipliers=scaled.multipliers,
     )  # fmt: skip
     learning_rate = lambda step: optimizer.learning_rate_of(step, training.num_steps)
-    if "room" in s:
+    if "room" in s and process.world_size > 1:
         more["counted_bytes"] = 1
     trainer = Trainer(
         training, family, wrapped, built, learning_rate, loader, process, checkpointer, monitor,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,27 @@ def test_before_the_first_step_too_and_with_one_row_it_ends(tmp_path: Path) -> N
     train_here(tmp_path / "small", **SIZES, room={"rows": 5, "from_step": 1})
     assert_same(tmp_path / "small", tmp_path / "all")
     assert [rows for _, rows in told(tmp_path / "small")] == [4]
+    train_here(tmp_path / "half", **SIZES | {"micro_batch_size": 4})
+    mine, others = weights(tmp_path / "small"), weights(tmp_path / "half")
+    assert all(torch.equal(mine[name], others[name]) for name in others)
     with pytest.raises(ValueError, match=r"one micro-batch of .* does not fit on cpu .*no room for") as caught:
         train_here(tmp_path / "none", **SIZES, room={"rows": 0, "from_step": 1})
     assert "activation_checkpointing" in str(caught.value)
+
+
+def test_the_smaller_size_outlives_a_resume(tmp_path: Path) -> None:
+    """Where as large ones are asked for as before: the run goes on as if it had not stopped, and fails no step more."""
+    room = {"rows": 4, "from_step": 2}
+    train_here(tmp_path / "through", **SIZES, room=room)
+    stop_at = (4, 0, signal.SIGTERM)
+    assert train_here(tmp_path / "stopped", **SIZES, room=room, script={}, stop_at=stop_at).exit_code == 143
+    train_here(tmp_path / "stopped", **SIZES, room=room, resume=True)
+    assert told(tmp_path / "stopped") == told(tmp_path / "through") == [(2, 4)]
+    assert "4 rows at most, to which they were halved" in (tmp_path / "stopped" / "training.log").read_text()
+    mine, others = weights(tmp_path / "stopped"), weights(tmp_path / "through")
+    assert all(torch.equal(mine[name], others[name]) for name in others)
+    train_here(tmp_path / "stopped", **SIZES | {"micro_batch_size": 6}, room=room, resume=True, steps=7)
+    assert told(tmp_path / "stopped") == [(2, 4), (7, 3)]  # a size that was not asked for before is tried
 
 
 def test_ranks_agree_when_one_of_them_runs_out(tmp_path: Path) -> None:

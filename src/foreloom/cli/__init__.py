@@ -1,5 +1,5 @@
-"""The verbs: `foreloom train | fit | evaluate | backtest | calibrate | forecast | generate | show | doctor | report |
-lab | launch | data`. Parses, calls, prints; does nothing itself.
+"""The verbs: `foreloom train | fit | evaluate | backtest | calibrate | forecast | generate | show | doctor | plan |
+report | lab | launch | data`. Parses, calls, prints; does nothing itself.
 
 Heavy imports stand inside the verbs, so that `foreloom --help` answers at once.
 """
@@ -29,6 +29,7 @@ from foreloom.cli.forecast import forecast
 from foreloom.cli.generate import generate
 from foreloom.cli.lab import lab_app
 from foreloom.cli.launch import launch_app
+from foreloom.cli.plan import plan
 from foreloom.cli.report import report_app
 from foreloom.cli.train import FLAGS_OF_TRAINERS, show, train
 
@@ -70,6 +71,7 @@ _add(calibrate, "calibrate runs/quickstart examples/births.csv --horizon 28 --wi
 _add(forecast, "forecast runs/quickstart examples/births.csv --horizon 28 --out births.csv --plot")
 _add(generate, 'generate runs/tiny "The recipe "')
 _add(doctor, "doctor chronos2-synthetic-cpu --ranks 2")
+_add(plan, "plan chronos2-base --gpus 64 --gpu a100-80gb --mfu 0.35 --price 2")
 app.add_typer(report_app, name="report")
 app.add_typer(lab_app, name="lab")
 app.add_typer(launch_app, name="launch")

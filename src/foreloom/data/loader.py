@@ -81,7 +81,7 @@ class BatchLoader:
         self.dataset = dataset
         self.num_prefetch = num_prefetch
         self._batch_size = batch_size
-        self._micro_batch_size = micro_batch_size
+        self._micro_batch_size = self._asked_size = micro_batch_size
         self._rank = rank
         self._world_size = world_size
         self._next_sample = 0
@@ -129,6 +129,11 @@ class BatchLoader:
         return self._micro_batch_size if rows > 1 else 0
 
     @property
+    def halved_to(self) -> int | None:
+        """Rows of a micro-batch where they are fewer than was asked; None where they are not."""
+        return self._micro_batch_size if self._micro_batch_size != self._asked_size else None
+
+    @property
     def accumulates(self) -> bool:
         """Has a rank several micro-batches a step?"""
         return 0 < self._micro_batch_size < -(-self._batch_size // self._world_size)
@@ -164,15 +169,17 @@ class BatchLoader:
                 self._ahead.remove(ahead)
 
     def state_dict(self) -> dict[str, Any]:
-        """Position after the batch last handed out, and what the data are."""
+        """Position after the batch last handed out, what the data are, and to what micro-batches were halved."""
+        halved = {"halved": {"from": self._asked_size, "to": self.halved_to}} if self.halved_to else {}
         return {
             "next_sample": self._next_sample,
             "fingerprint": self.dataset.fingerprint,
             "made_of": dict(self.dataset.made_of),
-        }
+        } | halved
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a position; the next iterator starts there. Another world or batch size is fine."""
+        """Go on from a position; the next iterator starts there. Another world or batch size is fine. Micro-batches
+        stay halved where as large ones are asked for as then."""
         if state["fingerprint"] != self.dataset.fingerprint:
             raise ValueError(
                 "The data are not those this run was stopped with: "
@@ -180,6 +187,8 @@ class BatchLoader:
                 "Restore them to go on in the same order, or start a new run."
             )
         self._next_sample = int(state["next_sample"])
+        if (halved := state.get("halved")) and halved["from"] == self._asked_size:
+            self._micro_batch_size = halved["to"]
 
     def counts(self) -> LoaderCounts:
         """Of the iterator in use: a loader has one at a time."""

@@ -108,7 +108,8 @@ def parallelize(
     """
     num_parameters = sum(p.numel() for p in model.parameters())
     shape = mesh_shape(parallel, world_size=process.world_size, num_parameters=num_parameters)
-    model.to(process.device)
+    if any(tensor.device != process.device for tensor in (*model.parameters(), *model.buffers())):
+        model.to(process.device)  # tensors without values cannot be moved, and need not be
     blocks = find_blocks(model, sharding)
     if not blocks and (activation_checkpointing or compile_blocks or shape.strategy == "fsdp"):
         raise ValueError(

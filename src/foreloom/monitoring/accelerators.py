@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-_NETWORK = 12.5e9
+NETWORK = 12.5e9
 """Out of a machine, where its vendor builds no network with it: 100 Gb/s."""
 
 
@@ -31,7 +31,7 @@ class Accelerator:
     """To the other devices of its machine, one direction."""
     network: float
     """Out of the machine, shared by its devices, one direction."""
-    watts: float
+    watts: float | None
     source: str
 
 
@@ -45,7 +45,7 @@ def _read(name: str, sheet: dict[str, Any]) -> Accelerator:
         tf32_flops=sheet["tf32_tflops"] * 1e12,
         bandwidth=sheet["bandwidth_gbs"] * 1e9,
         link=sheet["link_gbs"] * 1e9,
-        network=sheet["network_gbs"] * 1e9 if "network_gbs" in sheet else _NETWORK,
+        network=sheet["network_gbs"] * 1e9 if "network_gbs" in sheet else NETWORK,
         watts=sheet["watts"],
         source=sheet["source"],
     )

@@ -90,11 +90,10 @@ def count_memory(
         largest,
         num_rows,
         device=device,
-        accumulates=accumulates,
-        has_peers=world_size > 1,
+        keeps_gradients=accumulates or world_size > 1,
         is_sharded=shape.strategy == "fsdp",
     )
-    return use_of(shape.dp_shard)
+    return use_of(shape.dp_shard, accumulates)
 
 
 def count_step(
@@ -103,11 +102,14 @@ def count_step(
     num_rows: int,
     *,
     device: DeviceType,
-    accumulates: bool,
-    has_peers: bool,
+    keeps_gradients: bool,
     is_sharded: bool,
-) -> Callable[[int], MemoryUse]:
-    """What `count_memory` finds, by the number of ranks that share a copy of the model: a step is made once for all."""
+) -> Callable[[int, bool], MemoryUse]:
+    """Make a step once, for f(ranks that share a copy of the model, does it accumulate?): what `count_memory` finds.
+
+    `keeps_gradients`: all are there, of other ranks or an earlier micro-batch, when a forward begins.
+    ValueError where ranks share experts.
+    """
     if recipe.sections["parallel"].ep > 1:
         raise ValueError(
             "parallel.ep: memory and time are not counted where ranks share experts. Give training.micro_batch_size a "
@@ -129,7 +131,7 @@ def count_step(
         mode = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(live)
         without_values(parallel.module.train())
-        labels = _Labels(live, parallel, blocks, keeps_gradients=accumulates or has_peers)
+        labels = _Labels(live, parallel, blocks, keeps_gradients=keeps_gradients)
         optimizer = build_optimizer(
             recipe.sections["optimizer"], parallel.named_parameters(), kinds, max_grad_norm=training.max_grad_norm
         )
@@ -142,10 +144,8 @@ def count_step(
         live.begin_anew()
         step.rehearse(micro_batch, accumulates=False)
         terms = labels.at_peak()
-        if has_peers:  # buckets, of what took no part too
-            terms["gradients"] = sum(p.nbytes for p in step.parameters)
 
-    def use_of(num_shards: int) -> MemoryUse:
+    def use_of(num_shards: int, accumulates: bool) -> MemoryUse:
         of_a_shard = _of_a_shard(parallel, blocks, optimizer, num_shards, accumulates) if is_sharded else {}
         its = {term: (terms | of_a_shard).get(term, 0) for term in TERMS}
         return MemoryUse(num_rows, its, labels.kept_bytes, "fsdp" if is_sharded else "ddp")
@@ -220,7 +220,26 @@ def _of_a_shard(
     }
 
 
-class LiveBytes(TorchDispatchMode):
+class AnswersWithoutValues(TorchDispatchMode):
+    """What operations give where values are asked for that are not there: conditions are taken to hold, and experts to
+    get as many tokens each. An LSTM's kernel keeps gates and cells in a buffer, of which its shape is not told."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, aten = kwargs or {}, torch.ops.aten
+        if func is aten._local_scalar_dense.default and (isinstance(args[0], FakeTensor) or args[0].is_meta):
+            return True
+        if func is aten.bincount.default and isinstance(args[0], FakeTensor):
+            number, num_experts = args[0].numel(), kwargs.get("minlength") or args[2]
+            with unset_fake_temporarily():
+                return torch.tensor([len(range(expert, number, num_experts)) for expert in range(num_experts)])
+        result = func(*args, **kwargs)
+        if func is aten.mkldnn_rnn_layer.default and isinstance(args[0], FakeTensor):
+            *outputs, workspace = result  # of no bytes without values; oneDNN's own takes 15.1 to 16.3 floats a unit
+            return *outputs, workspace.new_empty(64 * result[0].numel())
+        return result
+
+
+class LiveBytes(AnswersWithoutValues):
     """Watches the storages that operations make: the bytes that live, by label, now and when they were most."""
 
     def __init__(self) -> None:
@@ -233,7 +252,7 @@ class LiveBytes(TorchDispatchMode):
         self._labels: dict[int, Any] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = _answer(func, args, kwargs or {})
+        result = super().__torch_dispatch__(func, types, args, kwargs)
         for value in tree_leaves(result):
             if isinstance(value, Tensor):
                 self.watch(value)
@@ -266,31 +285,12 @@ class LiveBytes(TorchDispatchMode):
         self._add(self._labels.pop(key), -size)
 
 
-def _answer(func: Any, args: Any, kwargs: Any) -> Any:
-    """What an operation gives. Values that are not there are asked for in two places: conditions, which are taken to
-    hold, and the tokens of each expert, which are taken to be as many for each. An LSTM's kernel keeps gates and cells
-    in a buffer, of which its shape is not told."""
-    aten = torch.ops.aten
-    if func is aten._local_scalar_dense.default and (isinstance(args[0], FakeTensor) or args[0].is_meta):
-        return True
-    if func is aten.bincount.default and isinstance(args[0], FakeTensor):
-        number, num_experts = args[0].numel(), kwargs.get("minlength") or args[2]
-        with unset_fake_temporarily():
-            return torch.tensor([len(range(expert, number, num_experts)) for expert in range(num_experts)])
-    result = func(*args, **kwargs)
-    if func is aten.mkldnn_rnn_layer.default and isinstance(args[0], FakeTensor):
-        *outputs, workspace = result  # of no bytes without values; oneDNN's own takes 15.1 to 16.3 floats a unit
-        return *outputs, workspace.new_empty(64 * result[0].numel())
-    return result
-
-
 class _Labels:
     """Tells `live` what it watches, by who makes it and when."""
 
     def __init__(
         self, live: LiveBytes, parallel: ParallelModel, blocks: Iterable[nn.Module], *, keeps_gradients: bool
     ) -> None:
-        """`keeps_gradients`: those of an earlier micro-batch, or of other ranks, are there when a forward begins."""
         self._live = live
         self._kept = [p for p in parallel.model.parameters() if p.requires_grad and keeps_gradients]
         self._num_left, self._is_forward = 0, False

@@ -65,8 +65,7 @@ class OptimizerStep:
         self._parallel, self._family, self._process = parallel, family, process
         self._stopwatch, self._carry = stopwatch, carry
         self._restartable = restartable
-        shares_whole_model = restartable and process.world_size > 1
-        assert not (shares_whole_model and parallel.mesh.meets_in_blocks), "none can leave the others waiting there"
+        assert not (restartable and parallel.mesh.meets_in_blocks), "none can leave the others waiting there"
         self._needs_survey = family.experts.needs_survey(parallel.model)
         assert not (self._needs_survey and carry), "a survey runs forward twice, and a stream goes on but once"
 
@@ -278,14 +277,15 @@ class RunningTally:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Has a device, or the host, no more memory to give?"""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+    is_said = any(words in str(error) for words in ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED"))
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or is_said
 
 
 def out_of_memory_sentence(error: Exception, micro_batch: MicroBatch, process: Process) -> str:
     first_line = str(error).partition("\n")[0]
     return (
         f"one micro-batch of {micro_batch.size} does not fit on {process.device} of rank {process.rank} "
-        f"({first_line}). Set training.micro_batch_size below {micro_batch.num_rows} (results stay the "
-        "same), or training.activation_checkpointing=true, or share the model between devices with "
+        f"({first_line}). Set training.micro_batch_size below {micro_batch.num_rows}, or to auto (results "
+        "stay the same), or training.activation_checkpointing=true, or share the model between devices with "
         "parallel.strategy=fsdp"
     )

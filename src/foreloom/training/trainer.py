@@ -63,7 +63,8 @@ class Trainer:
     once; `run.build` shows how. `learning_rate(k)` is that of update k, from 1; `flops_per_row` what a row costs.
     `validation` and `benchmark` score the model as it trains; `frozen` knows what is not trained. `banner` is shown
     by the monitor; `config_hash` must agree between ranks. `counted_bytes`: what a device will hold by count, where
-    the size of micro-batches was chosen by it; they are then halved where that was too much. `card(step)` is the
+    the size of micro-batches was chosen by it. Micro-batches that do not fit are halved: on one device always, on
+    several with DDP where their size was so chosen. `card(step)` is the
     README.md of hf/ folders. `on_start()` is called on all ranks once the run may begin or go on, before its first
     line.
     """
@@ -104,7 +105,7 @@ class Trainer:
             self.carry = LaneCarry(family.carry(parallel.model, config.batch_size, process.device), process)
         self.counted_bytes = counted_bytes
         is_alone = process.world_size == 1
-        restartable = counted_bytes is not None and (is_alone or not parallel.mesh.meets_in_blocks)
+        restartable = not parallel.mesh.meets_in_blocks and (is_alone or counted_bytes is not None)
         self.optimizer_step = OptimizerStep(
             parallel, family, optimizer, process, self.interval.stopwatch, self.carry, restartable=restartable
         )
@@ -430,4 +431,6 @@ class Trainer:
         for notice in self.checkpointer.notices:
             self.monitor.warn("checkpoint", notice)
         if self.saved:
-            self.monitor.event("resume", f"Resumed from {self.saved.path}.")
+            rows = self.loader.halved_to
+            smaller = f" Micro-batches have {rows:,} rows at most, to which they were halved." if rows else ""
+            self.monitor.event("resume", f"Resumed from {self.saved.path}.{smaller}")
