@@ -105,13 +105,14 @@ def _mean_ratio(width_SH: np.ndarray, scale_S: np.ndarray) -> float:
 def _doubts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Where bands that were calibrated are farther from what they say than those that were not."""
     worse = [
-        f"{row['band']} %"
+        str(row["band"])
         for row in rows
         if abs(row["coverage_calibrated"] - row["band"] / 100) > abs(row["coverage"] - row["band"] / 100) + 0.01
     ]
     if not worse:
         return []
+    bands = f"bands of {', '.join(worse[:-1])} and {worse[-1]} % are" if len(worse) > 1 else f"{worse[0]} % band is"
     return [
-        f"on the newest windows the {' and the '.join(worse)} band is farther from what it says than without the "
-        "calibration: they are unlike the older ones, or too few to tell. More windows tell more."
+        f"on the newest windows the {bands} farther from what was said than without the calibration: these windows are "
+        "unlike the older ones, or too few to tell. More windows tell more."
     ]

@@ -9,7 +9,7 @@ from foreloom.evaluation.skill import BASELINE
 from foreloom.files import write_text
 from foreloom.report.backtest import steps_figure, windows_figure
 from foreloom.report.evaluation_table import finite
-from foreloom.report.html import document, escape, grid, image
+from foreloom.report.html import document, escape, pictures
 from foreloom.report.style import figure_svg
 from foreloom.report.tables import Cell, Column, ScoreTable
 
@@ -57,11 +57,10 @@ def write_fit_page(found: Fit) -> Path:
         f"the last windows, by {shown}": windows_figure(found.kept, shown),
         "errors by step of the horizon": steps_figure(found.kept),
     }
-    pictures = "".join(image(figure_svg(figure).encode(), ".svg", alt, "card wide") for alt, figure in figures.items())
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in table.notes)
     sections = {
         "Contenders": f'<div class="card"><div class="scroll">{table.to_html()}</div>{notes}</div>',
-        "Last windows": grid(pictures, "pictures"),
+        "Last windows": pictures((figure_svg(figure).encode(), ".svg", alt) for alt, figure in figures.items()),
         "How to reproduce": _reproduce(found),
     }
     body = "".join(f"<section><h2>{title}</h2>{content}</section>\n" for title, content in sections.items() if content)

@@ -6,7 +6,7 @@ import base64
 import html
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -19,6 +19,10 @@ MOST_HEADER_BYTES = 4096
 """Of a PNG, before its pixels begin."""
 
 escape = html.escape
+
+
+NARROW_POINTS = 360
+"""A picture up to this width holds one panel."""
 
 
 def document(title: str, header: str, body: str) -> str:
@@ -76,6 +80,17 @@ def width_points(content: bytes) -> float | None:
         return None
     pixels, pixels_a_metre = struct.unpack_from(">I", content, 16)[0], struct.unpack_from(">I", content, density + 4)[0]
     return 72 * pixels / (0.0254 * pixels_a_metre) if pixels_a_metre else None
+
+
+def pictures(named: Iterable[tuple[bytes, str, str]]) -> str:
+    """A grid of (content, suffix, what it shows): those of one panel stand beside each other; wider ones get a row, to
+    be swiped through on a phone."""
+    images = []
+    for content, suffix, alt in named:
+        width = width_points(content)
+        kind = "card" if width and width <= NARROW_POINTS else "card wide scroll"
+        images.append(image(content, suffix, alt, kind, width))
+    return grid("".join(images), "pictures")
 
 
 def value_text(value: Any) -> str:

@@ -14,7 +14,7 @@ from foreloom.monitoring.meters import Meters
 from foreloom.monitoring.metrics_file import OtherMetricsError
 from foreloom.report.curves import benchmark_figures, training_figures
 from foreloom.report.evaluation_table import table_of
-from foreloom.report.html import document, escape, fact_cards, grid, image, value_text, width_points
+from foreloom.report.html import document, escape, fact_cards, grid, image, pictures, value_text
 from foreloom.report.run_folder import RunFolder, read_run_folder
 from foreloom.report.tables import Cell, Column, ScoreTable
 
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 PAGE_NAME = "report.html"
 SHOWN_ELSEWHERE = ("validation", "benchmark", "health", "continuation")
 """Kinds of events with a section of their own."""
-
-NARROW_POINTS = 360
-"""A picture up to this width holds one panel."""
 
 METRIC_WORDS = {
     "WQL": "WQL: the error of the forecast's quantiles over the size of what came.",
@@ -57,7 +54,7 @@ def page(run: RunFolder) -> str:
         "Continuations": _continuations(run),
         "Benchmark during training": _benchmark(run),
         "Evaluation": "".join(_scores(title, table) for title, table in tables.items()),
-        "Forecasts": _pictures(run.pictures),
+        "Forecasts": pictures((path.read_bytes(), path.suffix, _title(path.stem)) for path in run.pictures),
         "Health": _health(run),
         "Set-up": _setup(run),
         "What happened": _events(run),
@@ -174,17 +171,6 @@ def _scores(title: str, table: ScoreTable) -> str:
 def _in_words(metrics: Iterable[str]) -> str:
     """What the metrics of a table are."""
     return escape(" ".join(METRIC_WORDS[metric] for metric in dict.fromkeys(metrics) if metric in METRIC_WORDS))
-
-
-def _pictures(paths: Iterable[Path]) -> str:
-    """Pictures of one panel stand beside each other; wider ones get a row, to be swiped through on a phone."""
-    images = []
-    for path in paths:
-        content = path.read_bytes()
-        width = width_points(content)
-        kind = "card" if width and width <= NARROW_POINTS else "card wide scroll"
-        images.append(image(content, path.suffix, _title(path.stem), kind, width))
-    return grid("".join(images), "pictures")
 
 
 def _setup(run: RunFolder) -> str:

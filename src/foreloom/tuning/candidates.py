@@ -21,7 +21,7 @@ KINDS = (("lora", 10.0), ("full", 1.0), ("full", 10.0), ("lora", 1.0))
 LEAST_STEPS = 10
 MOST_STEPS = 1000
 MOST_PASSES = 20
-"""Times that a candidate may see as many values as there are."""
+"""Times that a candidate may see as many windows as there are steps for one to begin at."""
 VALIDATIONS = 10
 PROBE_STEPS = 4
 BATCH_SIZE = 32

@@ -194,7 +194,7 @@ class _Work:
             min_past=min(horizon, context), device=self.device,
         )  # fmt: skip
         if "candidates" not in self.state:
-            self._plan(recipe, shared, num_values // horizon)
+            self._plan(recipe, shared, num_values)
         found: dict[str, tuple[Candidate, float]] = {}
         for one in self.state.get("candidates", []):
             candidate = Candidate(one["name"], one["recipe"], tuple(one["overrides"]))
