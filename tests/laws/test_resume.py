@@ -15,12 +15,13 @@ from forked import Rank
 from toy_run import FAMILIES, losses, start_rank, train_here, weights
 
 
-def kill_after(run: dict, step: int, how: signal.Signals) -> Rank:
-    """Train in a subprocess and send it `how` once `step` is logged."""
+def kill_after(run: dict, step: int, how: signal.Signals, written: Path | None = None) -> Rank:
+    """Train in a subprocess and send it `how` once `step` is logged and `written` is there."""
     process = start_rank([run])
     log = run["run_dir"] / "metrics.jsonl"
     deadline = time.monotonic() + 150
-    while not log.is_file() or f'"step", "step": {step},' not in log.read_text():
+    is_there = lambda: log.is_file() and f'"step", "step": {step},' in log.read_text()
+    while not is_there() or (written is not None and not written.is_file()):
         assert process.poll() is None, process.output()
         assert time.monotonic() < deadline
         time.sleep(0.002)
@@ -73,10 +74,10 @@ def test_killed_while_a_checkpoint_is_written_behind_it(tmp_path: Path) -> None:
     """Training has gone on past the save that never ended; the checkpoint before it is whole."""
     settings = {"dropout": 0.1, "steps": 30, "save_steps": 6} | BEHIND
     train_here(tmp_path / "whole", **settings)
-    kill_after(settings | {"run_dir": tmp_path / "killed", "stuck_save": 12}, 15, signal.SIGKILL)
+    in_the_making = tmp_path / "killed" / "checkpoints" / ".saving-step-00000012" / "hf" / "model.safetensors"
+    kill_after(settings | {"run_dir": tmp_path / "killed", "stuck_save": 12}, 15, signal.SIGKILL, in_the_making)
     left = {path.name for path in (tmp_path / "killed" / "checkpoints").iterdir()}
     assert left == {"step-00000006", ".saving-step-00000012"}
-    assert (tmp_path / "killed" / "checkpoints" / ".saving-step-00000012" / "hf" / "model.safetensors").is_file()
     train_here(tmp_path / "killed", **settings, resume=True)
     log = (tmp_path / "killed" / "training.log").read_text()
     assert "its save was cut short" in log and re.search("Resumed from .*step-00000006", log)

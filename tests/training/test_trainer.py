@@ -122,16 +122,21 @@ def test_dry_run_changes_no_state(tmp_path: Path) -> None:
     ],
 )
 def test_out_of_memory_in_the_dry_run_is_a_sentence(tmp_path: Path, error: Exception) -> None:
-    trainer = build_trainer(PROCESS, tmp_path, {"batch_size": 24, "micro_batch_size": 8})
+    sizes = {"batch_size": 24, "micro_batch_size": 8}
+    trainer = build_trainer(PROCESS, tmp_path, sizes)
 
     def forward(**arguments: Any) -> None:
         raise error
 
     trainer.parallel.model.forward = forward  # type: ignore[method-assign, assignment]
-    with pytest.raises(
-        ValueError, match=r"micro-batch of 8 rows with 32 context and 8 future steps.*micro_batch_size below 8"
-    ):
+    size = r"micro-batch of {} with 32 context and 8 future steps does not fit on cpu"
+    with pytest.raises(ValueError, match=size.format("1 row") + r".*Set training\.activation_checkpointing"):
         trainer.train()
+    trainer.optimizer_step._restartable = False
+    with pytest.raises(ValueError, match=size.format("8 rows") + r".*Set training\.micro_batch_size below 8"):
+        trainer.optimizer_step.rehearse(
+            build_trainer(PROCESS, tmp_path / "b", sizes).loader.largest(), accumulates=False
+        )
 
 
 def test_worst_case_has_full_lengths_and_the_batch_s_groups(tmp_path: Path) -> None:

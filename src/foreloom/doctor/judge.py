@@ -251,9 +251,7 @@ def judge_loading(loading: Loading) -> Finding:
         return ok(name, found, value)
     if loading.synthetic:
         made = f"{found}; series are made as they are read: {', '.join(loading.synthetic)}"
-        return Finding(
-            name, "warning", made, "write them to a file once (foreloom data synth), train from that", value
-        )
+        return Finding(name, "warning", made, "write them to a file once (foreloom data synth), train from that", value)
     remedy = "shorter contexts, or sources on a local disk; the health report tells what is waited for"
     return Finding(name, "warning", f"{found}: the device would wait", remedy, value)
 

@@ -283,9 +283,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def out_of_memory_sentence(error: Exception, micro_batch: MicroBatch, process: Process) -> str:
     first_line = str(error).partition("\n")[0]
+    smaller = f"training.micro_batch_size below {micro_batch.num_rows}, or to auto (results stay the same), or "
     return (
         f"one micro-batch of {micro_batch.size} does not fit on {process.device} of rank {process.rank} "
-        f"({first_line}). Set training.micro_batch_size below {micro_batch.num_rows}, or to auto (results "
-        "stay the same), or training.activation_checkpointing=true, or share the model between devices with "
-        "parallel.strategy=fsdp"
+        f"({first_line}). Set {smaller if micro_batch.num_rows > 1 else ''}training.activation_checkpointing=true, "
+        "or share the model between devices with parallel.strategy=fsdp"
     )

@@ -66,7 +66,8 @@ class Windows:
     @property
     def size(self) -> str:
         num_steps, horizon = self.context_RC.shape[1], self.future_RH.shape[1]
-        return f"{self.num_rows} rows with {num_steps} context and {horizon} future steps"
+        rows = "1 row" if self.num_rows == 1 else f"{self.num_rows} rows"
+        return f"{rows} with {num_steps} context and {horizon} future steps"
 
     def masked(self) -> Windows:
         """The same without a single value to be forecast: something to run that counts 0."""

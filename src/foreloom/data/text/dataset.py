@@ -49,7 +49,8 @@ class Tokens:
 
     @property
     def size(self) -> str:
-        return f"{self.num_rows} rows of {self.token_RT.shape[1]} tokens"
+        rows = "1 row" if self.num_rows == 1 else f"{self.num_rows} rows"
+        return f"{rows} of {self.token_RT.shape[1]} tokens"
 
     def masked(self) -> Tokens:
         nothing = {"target_RT": np.full_like(self.target_RT, NO_TARGET), "num_bytes_R": np.zeros(self.num_rows)}
