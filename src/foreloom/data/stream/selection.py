@@ -111,6 +111,11 @@ def append_quarantine(path: str | Path, entries: Iterable[Mapping[str, Any]]) ->
     return len(added)
 
 
+def write_quarantine(path: str | Path, entries: Iterable[Mapping[str, Any]]) -> None:
+    """The file of `entries`, in place of what is there."""
+    write_text(path, "".join(f"{json.dumps(dict(entry), ensure_ascii=False)}\n" for entry in entries))
+
+
 def _series_of(entry: Mapping[str, Any]) -> tuple[Any, ...]:
     return entry.get("source"), entry.get("item"), entry.get("series")
 
