@@ -12,7 +12,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
+
+from foreloom.audit.fingerprint import NUM_BLOCKS
 
 LEAST_CORRELATION = 0.99
 """Of the innovations of a copy; rounding to three digits leaves more."""
@@ -25,6 +26,9 @@ _WINDOW = 12
 _LEAST_LOCAL = 0.9
 _MOST_BITS = 20.0
 """That one innovation can tell, halved: values have some three digits, however many are written."""
+_NEAR = {1: 0.99, 3: 0.9}
+"""Order of differences -> their correlation, at least, in the window that was looked up."""
+_HALF = NUM_BLOCKS // 2
 _FEW = 60
 """Blocks from which on four lags are fitted, and not three."""
 
@@ -67,12 +71,12 @@ def align(one_T: np.ndarray, other_T: np.ndarray, seed: Seed, least_bits: float)
     common = math.gcd(seed.factor, seed.other_factor)
     finest = seed._replace(factor=seed.factor // common, other_factor=seed.other_factor // common)
     for at in dict.fromkeys((finest, seed)):
-        if (found := _align(one_T, other_T, at, least_bits)) is not None:
+        if (found := _align(one_T, other_T, at, seed.factor, least_bits)) is not None:
             return found
     return None
 
 
-def _align(one_T: np.ndarray, other_T: np.ndarray, seed: Seed, least_bits: float) -> Stretch | None:
+def _align(one_T: np.ndarray, other_T: np.ndarray, seed: Seed, reach: int, least_bits: float) -> Stretch | None:
     one_N, before = _blocks(one_T, seed.border, seed.factor)
     other_N, other_before = _blocks(other_T, seed.other_border, seed.other_factor)
     if seed.is_reversed:
@@ -81,10 +85,15 @@ def _align(one_T: np.ndarray, other_T: np.ndarray, seed: Seed, least_bits: float
     num_shared = shared + min(len(one_N) - before, len(other_N) - other_before)
     first, other_first = before - shared, other_before - shared
     one_N, other_N = one_N[first : first + num_shared], other_N[other_first : other_first + num_shared]
+    near = _HALF * reach // seed.factor
+    if not _agrees_near(one_N[max(shared - near, 0) : shared + near], other_N[max(shared - near, 0) : shared + near]):
+        return None
     run = _agreeing(one_N, other_N, shared)
     if run is None:
         return None
     scale, shift = _line(one_N[run], other_N[run])
+    if not math.isfinite(scale) or not scale:
+        return None
     run = _to_the_ends(one_N, other_N, run, scale, shift)
     scale, shift = _line(one_N[run], other_N[run])
     correlation = _correlation(one_N[run], other_N[run], least_bits)
@@ -115,13 +124,21 @@ def _blocks(values_T: np.ndarray, border: int, factor: int) -> tuple[np.ndarray,
     return values_T[first : first + num * factor].reshape(num, factor).mean(axis=1), border // factor
 
 
+def _agrees_near(one_N: np.ndarray, other_N: np.ndarray) -> bool:
+    """Of the window that was looked up: do differences agree, and what they hold besides smooth curves? Most of what
+    only looks alike ends here."""
+    for order, least in _NEAR.items():
+        one_D, other_D = np.diff(one_N, order), np.diff(other_N, order)
+        if not abs(float(one_D @ other_D)) >= least * math.sqrt(float(one_D @ one_D) * float(other_D @ other_D)):
+            return False
+    return True
+
+
 def _agreeing(one_N: np.ndarray, other_N: np.ndarray, seed: int) -> slice | None:
     """The blocks around block `seed` over which innovations agree window by window, missing ones and flat ones passed
     over."""
     one_E, other_E = _innovations(one_N, other_N)
     width = min(_WINDOW, len(one_E))
-    if width < _WINDOW // 2:
-        return None
     is_known_E = np.isfinite(one_E) & np.isfinite(other_E)
     one_E, other_E = (np.where(is_known_E, of_E, 0.0) for of_E in (one_E, other_E))
     of_windows = lambda of_E: np.convolve(of_E, np.ones(width), mode="valid")
@@ -146,17 +163,22 @@ def _agreeing(one_N: np.ndarray, other_N: np.ndarray, seed: int) -> slice | None
 
 def _innovations(one_N: np.ndarray, other_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What an autoregression on the differences of the first leaves of both; NaN where a lag is missing."""
-    one_D, other_D = np.diff(one_N), np.diff(other_N)
-    num_lags = 3 if len(one_N) < _FEW else 4
-    if len(one_D) <= 2 * num_lags:
-        return one_D[:0], other_D[:0]
-    lags_EP = sliding_window_view(one_D, num_lags + 1)
-    known_EP = lags_EP[np.isfinite(lags_EP).all(axis=1)]
-    if len(known_EP) <= num_lags:
-        return one_D[:0], other_D[:0]
-    weights_P = np.linalg.lstsq(known_EP[:, :-1], known_EP[:, -1])[0]
-    of = lambda lags_EP: lags_EP[:, -1] - lags_EP[:, :-1] @ weights_P
-    return of(lags_EP), of(sliding_window_view(other_D, num_lags + 1))
+    one_D, other_D = one_N[1:] - one_N[:-1], other_N[1:] - other_N[:-1]
+    num = len(one_D) - _num_lags(one_N)
+    lagged_PE = np.stack([one_D[lag : lag + num] for lag in range(len(one_D) - num + 1)])
+    products = lagged_PE @ lagged_PE.T
+    if not np.isfinite(products).all():
+        known_PE = lagged_PE[:, np.isfinite(lagged_PE).all(axis=0)]
+        products = known_PE @ known_PE.T
+    weights_P = np.linalg.lstsq(products[:-1, :-1], products[:-1, -1])[0]
+    other_E = other_D[-num:].copy()
+    for lag, weight in enumerate(weights_P):
+        other_E -= weight * other_D[lag : lag + num]
+    return lagged_PE[-1] - weights_P @ lagged_PE[:-1], other_E
+
+
+def _num_lags(of_N: np.ndarray) -> int:
+    return 3 if len(of_N) < _FEW else 4
 
 
 def _line(one_N: np.ndarray, other_N: np.ndarray) -> tuple[float, float]:
@@ -164,7 +186,8 @@ def _line(one_N: np.ndarray, other_N: np.ndarray) -> tuple[float, float]:
     is_known_N = np.isfinite(one_N) & np.isfinite(other_N)
     one_N, other_N = one_N[is_known_N], other_N[is_known_N]
     centred_N = one_N - one_N.mean()
-    scale = float(centred_N @ (other_N - other_N.mean()) / (centred_N @ centred_N))
+    power = float(centred_N @ centred_N)
+    scale = float(centred_N @ (other_N - other_N.mean())) / power if power else math.nan
     return scale, float(other_N.mean() - scale * one_N.mean())
 
 
@@ -199,9 +222,8 @@ def _correlation(one_N: np.ndarray, other_N: np.ndarray, least_bits: float) -> f
     correlation = abs(float(one_E @ other_E)) / math.sqrt(max(float(one_E @ one_E) * float(other_E @ other_E), 1e-300))
     if correlation < LEAST_CORRELATION or _repeats(one_E):
         return None
-    num_lags = 3 if len(one_N) < _FEW else 4
     even = float(one_E @ one_E) ** 2 / float((one_E**2) @ (one_E**2))
-    freedom = min(len(one_E) - num_lags, 3 * even)
+    freedom = min(len(one_E) - _num_lags(one_N), 3 * even)
     bits = (freedom - 2) / 2 * min(-math.log2(max(1 - correlation**2, 1e-12)), _MOST_BITS)
     return correlation if min(bits, _bits_of(step_D)) >= least_bits else None
 

@@ -22,7 +22,7 @@ from foreloom.audit.alignment import Stretch, align
 from foreloom.audit.benchmark import Benchmark, BenchmarkTask
 from foreloom.audit.fingerprint import FACTORS, NUM_BLOCKS
 from foreloom.audit.index import Candidate, Index
-from foreloom.audit.rows import Rows
+from foreloom.audit.rows import Rows, last_parts
 
 _MOST_ENTRIES = 16
 """Rows of the benchmark that one row is compared with, the likeliest first."""
@@ -46,12 +46,15 @@ class Overlap:
     item: int
     """Series of it."""
     series: str
-    """Its id, with the number of the target where it has several."""
+    """Its id."""
+    target: int
+    """Of its targets."""
     start: int
     length: int
     tasks: tuple[str, ...]
     """That score the benchmark's series."""
     benchmark_series: str
+    benchmark_target: int
     benchmark_start: int
     benchmark_length: int
     transform: str
@@ -190,14 +193,16 @@ def _covers(stretch: Stretch, candidate: Candidate) -> bool:
     return stretch.other_start <= place <= stretch.other_start + stretch.other_length
 
 
-def blocked(overlaps: Sequence[Overlap]) -> list[dict[str, str | int]]:
-    """A line for each series of the training data that overlaps, as `data.quarantine` reads them; its longest stretch
-    is the reason."""
+def blocked(overlaps: Sequence[Overlap], names: Sequence[str]) -> list[dict[str, str | int]]:
+    """A line for each series of the training data that overlaps, as `data.exclude` reads them; its longest stretch
+    is the reason. `names` are those of all sources; lines have as much of them as tells them apart."""
+    called = {name: last_parts(name, names) for name in names}
     lines: dict[tuple[str, int], dict[str, str | int]] = {}
     for one in sorted(overlaps, key=lambda one: -one.length):
         what = f"{one.tasks[0]}/{one.benchmark_series} from step {one.benchmark_start}"
         reason = f"audit: {one.length} steps from {one.start} on are {what} ({one.transform}, r {one.correlation:.4f})"
-        lines.setdefault((one.source, one.item), {"source": one.source, "item": one.item, "reason": reason})
+        line = {"source": called[one.source], "item": one.item, "series": one.series, "reason": reason}
+        lines.setdefault((one.source, one.item), line)
     return list(lines.values())
 
 
@@ -212,11 +217,13 @@ def _report(
         Overlap(
             source=training.sources[training.source_R[row]].name,
             item=int(training.item_R[row]),
-            series=training.name(row),
+            series=training.series(row),
+            target=int(training.target_R[row]),
             start=stretch.other_start,
             length=stretch.other_length,
             tasks=tuple(tasks_of[entry]),
-            benchmark_series=benchmark.rows.name(entry),
+            benchmark_series=benchmark.rows.series(entry),
+            benchmark_target=int(benchmark.rows.target_R[entry]),
             benchmark_start=stretch.start,
             benchmark_length=stretch.length,
             transform=_in_words(stretch),

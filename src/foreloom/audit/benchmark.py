@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from foreloom.audit.rows import Rows
+from foreloom.audit.rows import Rows, last_parts
 from foreloom.data.formats.reader import open_source
 from foreloom.data.source import Source
-from foreloom.data.synthetic.address import short_name
 from foreloom.data.tables.options import TableOptions
 from foreloom.evaluation.plan import Plan, plan_windows
 from foreloom.evaluation.tasks import EvaluationTask
@@ -70,11 +69,11 @@ class Benchmark:
         """Each path a task of its own, all of whose rows count. Raises ValueError as `open_source` does."""
         sources = [open_source(path, table=table) for path in paths]
         rows = Rows.of(sources, [np.arange(len(one)) for one in sources], [one.lengths for one in sources])
-        none = np.empty(0, np.int64)
+        none, names = np.empty(0, np.int64), [one.name for one in sources]
         return Benchmark(
             rows,
             [
-                BenchmarkTask(short_name(one.name), np.flatnonzero(rows.source_R == n), none, none, 0)
+                BenchmarkTask(last_parts(one.name, names), np.flatnonzero(rows.source_R == n), none, none, 0)
                 for n, one in enumerate(sources)
             ],
         )

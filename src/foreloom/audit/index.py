@@ -17,6 +17,8 @@ MOST_ENTRIES = 2**25
 """Of an index: 700 MB."""
 _MOST_OF_A_KEY = 48
 """Entries; a shape that is there more often tells nothing."""
+_MOST_OF_A_ROW = 64
+"""Candidates."""
 _ENOUGH = 512
 """Fingerprints of one row and factor; of more, every second, fourth ... is kept, chosen by its key."""
 _FILTER_BITS = 28
@@ -109,6 +111,8 @@ def _by_diagonal(theirs: Fingerprints, ours: Fingerprints) -> list[Candidate]:
     num_votes = np.diff(np.append(begin, len(order)))
     first = order[begin]
     ranked = np.lexsort((-num_votes, theirs.row[first]))
+    row_C = theirs.row[first[ranked]]
+    ranked = ranked[np.arange(len(ranked)) - np.searchsorted(row_C, row_C) < _MOST_OF_A_ROW]
     return [
         Candidate(
             int(theirs.row[m]), int(ours.row[m]),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from foreloom.data.source import Prepares, Source
+from foreloom.data.synthetic.address import is_synthetic
 
 _POINTS_AT_ONCE = 2**17
 """Fit into a core's cache with all that is made of them."""
@@ -63,11 +65,9 @@ class Rows:
         """float64 (T,)."""
         return self._targets(row)[self.target_R[row]]
 
-    def name(self, row: int) -> str:
-        """Of the series, with the number of the target where it has several."""
-        source, item = self.sources[self.source_R[row]], int(self.item_R[row])
-        name = source.read(item).item_id
-        return f"{name}[{self.target_R[row]}]" if source.num_targets[item] > 1 else name
+    def series(self, row: int) -> str:
+        """Id of the series."""
+        return self.sources[self.source_R[row]].read(int(self.item_R[row])).item_id
 
     def _prepare(self, some_R: np.ndarray) -> None:
         for number in np.unique(self.source_R[some_R]):
@@ -82,3 +82,12 @@ class Rows:
         targets_VT = rows_RT[: int(source.num_targets[item])]
         targets_VT[np.isinf(targets_VT)] = np.nan
         return list(targets_VT)
+
+
+def last_parts(name: str, names: Sequence[str]) -> str:
+    """Of a data set among others: its folder and name, more where another ends alike."""
+    parts = Path(name).parts
+    tails = (parts[-num:] for num in range(2, len(parts)))
+    others = [Path(one).parts for one in names if one != name]
+    unique = next((tail for tail in tails if not any(one[-len(tail) :] == tail for one in others)), None)
+    return name if is_synthetic(name) or unique is None else "/".join(unique)

@@ -12,7 +12,7 @@ from foreloom.config.shipped import shipped_recipes
 from foreloom.data.config import DataConfig, SourceConfig
 from foreloom.data.formats.reader import open_source
 from foreloom.data.source import Source
-from foreloom.data.stream.selection import read_quarantine, select
+from foreloom.data.stream.selection import read_excluded, select
 from foreloom.data.synthetic import registry
 from foreloom.data.synthetic.address import SOURCES, is_synthetic, read_address
 from foreloom.data.tables.options import TableOptions
@@ -22,7 +22,7 @@ from foreloom.run.recipe import RECIPE_NAME, load
 def training_rows(train: str | Path, table: TableOptions = TableOptions()) -> tuple[Rows, list[str]]:
     """Of a recipe, the name of a shipped one, a run folder, or a data set in any layout; and what has to be said.
 
-    A recipe's holdouts, `max_series` and quarantine are left out, as training leaves them out. Raises ValueError as
+    What training leaves out of a recipe (holdouts, `max_series`, `exclude`) is left out here. Raises ValueError as
     `open_source` and `load` do, and for a recipe that does not learn from series.
     """
     recipe = _recipe_of(train)
@@ -50,7 +50,7 @@ def _whole(sources: Sequence[Source]) -> Rows:
 
 def _of_recipe(data: DataConfig) -> tuple[Rows, list[str]]:
     opened = [open_source(one.path, table=one.table or TableOptions()) for one in data.sources]
-    left_out = read_quarantine(data.quarantine, opened) if data.quarantine else [np.empty(0, np.int64)] * len(opened)
+    left_out = read_excluded(data.exclude, opened)
     notes: list[str] = []
     sources: list[Source] = []
     items: list[np.ndarray] = []

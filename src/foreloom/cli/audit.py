@@ -29,7 +29,10 @@ def audit(
     ],
     data_root: Annotated[Path | None, typer.Option(help="Where the data of the tasks or the suite lie.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write the series that overlap as a list for data.quarantine.", **FILE)
+        Path | None, typer.Option(help="Write the series that overlap as a list for data.exclude.", **FILE)
+    ] = None,
+    card: Annotated[
+        Path | None, typer.Option(help="Write the overlap into the model card of this run, checkpoint or model folder.")
     ] = None,
     as_json: JsonOption = False,
     *,
@@ -41,13 +44,18 @@ def audit(
 
     from foreloom.audit.audit import audit, blocked
     from foreloom.audit.training import training_rows
-    from foreloom.data.stream.selection import write_quarantine
+    from foreloom.checkpoint.export import add_to_card
+    from foreloom.checkpoint.locate import find_model_folder
+    from foreloom.data.stream.selection import write_excluded
     from foreloom.files import strict_json
     from foreloom.monitoring.progress import Progress
-    from foreloom.report.audit import overlaps_table, tasks_table
+    from foreloom.report.audit import card_section, overlaps_table, tasks_table
     from foreloom.report.tables import print_or_write
 
-    check_places([train], files={"--out": out})
+    check_places([train, *against], files={"--out": out})
+    if card is not None and not card.is_dir():
+        raise ValueError(f"--card {card}: there is no such folder. Give a run, a checkpoint or a model folder.")
+    folder = None if card is None else find_model_folder(card)
     benchmark, said = _benchmark([or_example(one) for one in against], data_root)
     training, notes = training_rows(train, table)
     with Progress("Comparing") as progress:
@@ -56,14 +64,17 @@ def audit(
     if as_json:
         typer.echo(json.dumps(strict_json({**dataclasses.asdict(found), "notes": notes}), indent=2, ensure_ascii=False))
     else:
-        title = f"{', '.join(one.name for one in against)} in {train.name}: {len(training):,} series"
+        title = f"{', '.join(map(str, against))} in {train}: {len(training):,} series"
         print_or_write(tasks_table(found, title, notes), None, None)
         if found.overlaps:
             print_or_write(overlaps_table(found, MAX_SHOWN), None, None)
+    if folder is not None:
+        against_it = ", ".join(one.name for one in against)
+        typer.echo(f"wrote {add_to_card(folder, *card_section(found, against_it))}", err=as_json)
     if out is not None:
-        entries = blocked(found.overlaps)
-        write_quarantine(out, entries)
-        typer.echo(f"wrote {out}: {len(entries):,} series; data.quarantine={out} leaves them out", err=as_json)
+        entries = blocked(found.overlaps, [one.name for one in training.sources])
+        write_excluded(out, entries)
+        typer.echo(f"wrote {out}: {len(entries):,} series; data.exclude={out} leaves them out", err=as_json)
 
 
 def _benchmark(against: list[Path], data_root: Path | None) -> tuple[Benchmark, list[str]]:
