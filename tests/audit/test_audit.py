@@ -54,6 +54,8 @@ PLANTED = {
     "sums": (means(ONE[5:], 12) * 12, "mean of 12 steps, times 12"),
     "days": (means(ONE, 24) * -3, "mean of 24 steps, times 3, sign flipped"),
     "days of hours of sums": (means(means(ONE[7:], 12) * 12, 4), "mean of 48 steps, times 12"),
+    "every third": (ONE[2::3] * 2, "one of 3 steps, times 2"),
+    "every twelfth, reversed": (ONE[5::12][::-1], "one of 12 steps, reversed"),
     "quarters, reversed": (means(ONE[1:], 3)[::-1], "mean of 3 steps, reversed"),
 }
 
@@ -86,7 +88,7 @@ def test_a_stretch_of_a_series_is_found_where_it_lies_and_a_finer_copy_too():
     inside = found["inside"]
     assert abs(inside.start - 700) <= 2 and abs(inside.length - 200) <= 4
     assert inside.benchmark_start - 100 == inside.start - 700
-    assert found["fine"].benchmark_length == 400 and found["fine"].transform.startswith("finer: 4 steps")
+    assert found["fine"].benchmark_length == 400 and found["fine"].transform == "mean of 4 steps of it"
     assert (found["longer"].start, found["longer"].length) == (2, 20)
 
 

@@ -17,6 +17,8 @@ from foreloom.audit.fingerprint import NUM_BLOCKS
 
 LEAST_CORRELATION = 0.99
 """Of the innovations of a copy; rounding to three digits leaves more."""
+_LEAST_COARSE = 0.999
+"""The same where the two are alike in coarser steps only than both have: a copy with noise, and not a neighbour."""
 _LEAST_SHARE = 0.01
 """Innovations against differences, root mean squares: below it a curve is too simple to be told from others."""
 _MOST_REPEATED = 0.98
@@ -34,7 +36,8 @@ _FEW = 60
 
 
 class Seed(NamedTuple):
-    """Where the two may lie on each other: the step before which a block ends in either, and the steps of a block."""
+    """Where the two may lie on each other: the step before which a block ends in either, and the steps of a block, see
+    `fingerprint.FACTORS`."""
 
     border: int
     other_border: int
@@ -44,8 +47,8 @@ class Seed(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """A copy. Steps are of either series; `scale` times the first (means of `factor` steps) plus `shift` is the other
-    (means of `other_factor` steps), backwards where `is_reversed`."""
+    """A copy. Steps are of either series; `scale` times the first (blocks of `factor` steps) plus `shift` is the other
+    (blocks of `other_factor` steps), backwards where `is_reversed`. Factors as in a seed."""
 
     start: int
     length: int
@@ -69,14 +72,17 @@ def align(one_T: np.ndarray, other_T: np.ndarray, seed: Seed, least_bits: float)
     chance in 2**least_bits. Tried in the smallest steps first that both have, then in those of the seed.
     """
     common = math.gcd(seed.factor, seed.other_factor)
-    finest = seed._replace(factor=seed.factor // common, other_factor=seed.other_factor // common)
-    for at in dict.fromkeys((finest, seed)):
-        if (found := _align(one_T, other_T, at, seed.factor, least_bits)) is not None:
-            return found
-    return None
+    factor, other_factor = (1 if one == -common else one // common for one in (seed.factor, seed.other_factor))
+    finest = seed._replace(factor=factor, other_factor=other_factor)
+    found = _align(one_T, other_T, finest, abs(seed.factor), LEAST_CORRELATION, least_bits)
+    if found is None and finest != seed:
+        found = _align(one_T, other_T, seed, abs(seed.factor), _LEAST_COARSE, least_bits)
+    return found
 
 
-def _align(one_T: np.ndarray, other_T: np.ndarray, seed: Seed, reach: int, least_bits: float) -> Stretch | None:
+def _align(
+    one_T: np.ndarray, other_T: np.ndarray, seed: Seed, reach: int, least: float, least_bits: float
+) -> Stretch | None:
     one_N, before = _blocks(one_T, seed.border, seed.factor)
     other_N, other_before = _blocks(other_T, seed.other_border, seed.other_factor)
     if seed.is_reversed:
@@ -85,7 +91,7 @@ def _align(one_T: np.ndarray, other_T: np.ndarray, seed: Seed, reach: int, least
     num_shared = shared + min(len(one_N) - before, len(other_N) - other_before)
     first, other_first = before - shared, other_before - shared
     one_N, other_N = one_N[first : first + num_shared], other_N[other_first : other_first + num_shared]
-    near = _HALF * reach // seed.factor
+    near = _HALF * reach // abs(seed.factor)
     if not _agrees_near(one_N[max(shared - near, 0) : shared + near], other_N[max(shared - near, 0) : shared + near]):
         return None
     run = _agreeing(one_N, other_N, shared)
@@ -97,16 +103,17 @@ def _align(one_T: np.ndarray, other_T: np.ndarray, seed: Seed, reach: int, least
     run = _to_the_ends(one_N, other_N, run, scale, shift)
     scale, shift = _line(one_N[run], other_N[run])
     correlation = _correlation(one_N[run], other_N[run], least_bits)
-    if correlation is None:
+    if correlation is None or correlation < least:
         return None
-    length = run.stop - run.start
-    start = seed.border + (run.start - shared) * seed.factor
     begin = run.start if not seed.is_reversed else 2 * shared - run.stop
+    start = seed.border + (run.start - shared) * abs(seed.factor)
+    other_start = seed.other_border + (begin - shared) * abs(seed.other_factor)
+    length = run.stop - run.start
     return Stretch(
         start=start,
-        length=length * seed.factor,
-        other_start=seed.other_border + (begin - shared) * seed.other_factor,
-        other_length=length * seed.other_factor,
+        length=min(length * abs(seed.factor), len(one_T) - start),
+        other_start=other_start,
+        other_length=min(length * abs(seed.other_factor), len(other_T) - other_start),
         factor=seed.factor,
         other_factor=seed.other_factor,
         is_reversed=seed.is_reversed,
@@ -118,7 +125,10 @@ def _align(one_T: np.ndarray, other_T: np.ndarray, seed: Seed, reach: int, least
 
 
 def _blocks(values_T: np.ndarray, border: int, factor: int) -> tuple[np.ndarray, int]:
-    """Means over `factor` steps, so that one block ends before step `border`; and how many blocks lie before it."""
+    """Means over `factor` steps, so that one block ends before step `border`; and how many blocks lie before it. Of a
+    negative factor every first value."""
+    if factor < 0:
+        return values_T[border % -factor :: -factor], border // -factor
     first = border % factor
     num = (len(values_T) - first) // factor
     return values_T[first : first + num * factor].reshape(num, factor).mean(axis=1), border // factor
@@ -214,8 +224,7 @@ def _correlation(one_N: np.ndarray, other_N: np.ndarray, least_bits: float) -> f
     one_E, other_E = _innovations(one_N, other_N)
     is_known_E = np.isfinite(one_E) & np.isfinite(other_E)
     one_E, other_E = one_E[is_known_E], other_E[is_known_E]
-    step_D = np.diff(one_N)
-    step_D = step_D[np.isfinite(step_D)]
+    step_D, other_D = (of_D[np.isfinite(of_D)] for of_D in (np.diff(one_N), np.diff(other_N)))
     if not len(one_E) or not one_E @ one_E / len(one_E) > _LEAST_SHARE**2 * (step_D @ step_D) / len(step_D):
         return None
     one_E, other_E = _without_outliers(one_E), _without_outliers(other_E)
@@ -225,7 +234,7 @@ def _correlation(one_N: np.ndarray, other_N: np.ndarray, least_bits: float) -> f
     even = float(one_E @ one_E) ** 2 / float((one_E**2) @ (one_E**2))
     freedom = min(len(one_E) - _num_lags(one_N), 3 * even)
     bits = (freedom - 2) / 2 * min(-math.log2(max(1 - correlation**2, 1e-12)), _MOST_BITS)
-    return correlation if min(bits, _bits_of(step_D)) >= least_bits else None
+    return correlation if min(bits, _bits_of(step_D), _bits_of(other_D)) >= least_bits else None
 
 
 def _without_outliers(of_E: np.ndarray) -> np.ndarray:

@@ -252,12 +252,12 @@ def _of_task(task: BenchmarkTask, by_entry: Mapping[int, list[tuple[int, int]]])
 def _in_words(stretch: Stretch) -> str:
     """`mean of 12 steps, rescaled, sign flipped, reversed`; of the same values, `identical`."""
     words = []
-    if stretch.factor > stretch.other_factor:
-        words.append(f"mean of {_steps(stretch.factor, stretch.other_factor)}")
-    elif stretch.other_factor > stretch.factor:
-        words.append(f"finer: {_steps(stretch.other_factor, stretch.factor)} of it are one of the benchmark's")
-    elif stretch.factor > 1:
-        words.append(f"alike as means of {stretch.factor} steps")
+    many, few = sorted((abs(stretch.factor), abs(stretch.other_factor)), reverse=True)
+    block = f"{'one' if min(stretch.factor, stretch.other_factor) < 0 else 'mean'} of {many} steps"
+    if many == few > 1:
+        words.append(f"alike by {block}")
+    elif many > few:
+        words.append(f"{block}{f' for {few}' * (few > 1)}{' of it' * (abs(stretch.other_factor) == many)}")
     magnitude = abs(stretch.scale)
     if not math.isclose(magnitude, 1, rel_tol=1e-4):
         words.append(f"times {magnitude:.4g}")
@@ -268,7 +268,3 @@ def _in_words(stretch: Stretch) -> str:
     if stretch.is_reversed:
         words.append("reversed")
     return ", ".join(words) or "identical"
-
-
-def _steps(many: int, few: int) -> str:
-    return f"{many} steps" if few == 1 else f"{many} steps for {few}"

@@ -43,8 +43,8 @@ class Index:
     """
 
     def __init__(self, batches: Iterable[Sequence[np.ndarray]], num_points: int):
-        # Ten fingerprints for four steps, about: thinned so that they fit.
-        self._least_thinned = max(0, int(np.ceil(np.log2(max(2.5 * num_points / MOST_ENTRIES, 1)))))
+        # Seven fingerprints for two steps, about: thinned so that they fit.
+        self._least_thinned = max(0, int(np.ceil(np.log2(max(3.5 * num_points / MOST_ENTRIES, 1)))))
         parts: list[Fingerprints] = []
         first = 0
         for rows in batches:
@@ -73,15 +73,17 @@ class Index:
         num_P = np.searchsorted(self._entries.key, asked.key, side="right") - low_P
         which_M = np.repeat(np.arange(len(num_P)), num_P)
         entry_M = low_P[which_M] + np.arange(len(which_M)) - (np.cumsum(num_P) - num_P)[which_M]
-        if not len(which_M):
-            return []
         theirs = Fingerprints(*(column[which_M] for column in asked))
         ours = Fingerprints(*(column[entry_M] for column in self._entries))
-        return _by_diagonal(theirs, ours)
+        are_of_a_kind_M = (np.sign(theirs.factor) == np.sign(ours.factor)) | (theirs.factor == 1) | (ours.factor == 1)
+        alike = np.flatnonzero(are_of_a_kind_M)
+        if not len(alike):
+            return []
+        return _by_diagonal(*(Fingerprints(*(column[alike] for column in one)) for one in (theirs, ours)))
 
     def _thinned(self, found: Fingerprints) -> Fingerprints:
         """Without all but one of 2, 4, 8 ... of those that a long row has many of."""
-        group = found.row.astype(np.int64) * 2**16 + found.factor
+        group = found.row.astype(np.int64) * 2**16 + found.factor.astype(np.int64)
         _, which, count = np.unique(group, return_inverse=True, return_counts=True)
         bits = np.maximum(np.ceil(np.log2(count / _ENOUGH)), 0).astype(np.uint64)
         bits = np.where(count > _ENOUGH // 4, np.maximum(bits, np.uint64(self._least_thinned)), bits)[which]
@@ -99,7 +101,7 @@ def _by_diagonal(theirs: Fingerprints, ours: Fingerprints) -> list[Candidate]:
     factor_M, other_M = ours.factor.astype(np.int64), theirs.factor.astype(np.int64)
     is_reversed_M = ours.is_backwards != theirs.is_backwards
     common_M = np.gcd(factor_M, other_M)
-    ours_M, theirs_M = ours.border * other_M // common_M, theirs.border * factor_M // common_M
+    ours_M, theirs_M = ours.border * np.abs(other_M) // common_M, theirs.border * np.abs(factor_M) // common_M
     diagonal_M = np.where(is_reversed_M, ours_M + theirs_M, ours_M - theirs_M)
     columns = (diagonal_M, is_reversed_M, other_M // common_M, factor_M // common_M, ours.row, theirs.row)
     order = np.lexsort(columns)
