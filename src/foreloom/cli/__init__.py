@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from foreloom import __version__
-from foreloom.cli import lab_fit, lab_memory, lab_mup, lab_slurm, lab_study  # noqa: F401, they add verbs to lab_app
+from foreloom.cli import audit, lab_fit, lab_memory, lab_mup, lab_slurm, lab_study  # noqa: F401, they add verbs
 from foreloom.cli.arguments import command_with_hints
 from foreloom.cli.backtest import backtest
 from foreloom.cli.calibrate import calibrate

@@ -59,7 +59,7 @@ class SourceStatistics:
     unit: str = "series"
     """What `num_items` counts, in the plural."""
     left_out: Mapping[str, int] = field(default_factory=dict)
-    """Items that samples are not cut from, by reason: `too short`, `in quarantine`."""
+    """Items that samples are not cut from, by reason: `too short`, `excluded`."""
     num_epoch_samples: int | None = None
     """None where samples are drawn without end."""
     roles: str = ""

@@ -231,7 +231,7 @@ def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:
         if before.get(name) != now.get(name)
     ]
     if not before or not changed:
-        return "a file, the mixture, the quarantine, a setting of data or the seed has changed"
+        return "a file, the mixture, what is excluded, a setting of data or the seed has changed"
     more = f"; {len(changed) - _MOST_SHOWN} more" if len(changed) > _MOST_SHOWN else ""
     return "; ".join(changed[:_MOST_SHOWN]) + more
 
