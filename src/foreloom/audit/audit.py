@@ -199,7 +199,7 @@ def blocked(overlaps: Sequence[Overlap], names: Sequence[str]) -> list[dict[str,
     called = {name: last_parts(name, names) for name in names}
     lines: dict[tuple[str, int], dict[str, str | int]] = {}
     for one in sorted(overlaps, key=lambda one: -one.length):
-        what = f"{one.tasks[0]}/{one.benchmark_series} from step {one.benchmark_start}"
+        what = f"{one.tasks[0]}: {one.benchmark_series} from step {one.benchmark_start}"
         reason = f"audit: {one.length} steps from {one.start} on are {what} ({one.transform}, r {one.correlation:.4f})"
         line = {"source": called[one.source], "item": one.item, "series": one.series, "reason": reason}
         lines.setdefault((one.source, one.item), line)
