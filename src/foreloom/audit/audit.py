@@ -119,7 +119,9 @@ def audit(training: Rows, benchmark: Benchmark, watch: Watch = lambda rows, tota
             "step to step: there is nothing to look for."
         )
     comparisons = training.num_points * benchmark.rows.num_points * len(FACTORS) * _NUM_TURNS
-    compare = partial(_compare, index, lru_cache(_ROWS_KEPT)(benchmark.rows.read), math.log2(comparisons) + _SPARE_BITS)
+    compare = partial(
+        _compare, index, lru_cache(_ROWS_KEPT)(benchmark.rows.read), math.log2(max(comparisons, 1)) + _SPARE_BITS
+    )
     theirs = _Unfit()
     found: list[tuple[int, int, Stretch]] = []
 
