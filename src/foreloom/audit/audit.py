@@ -118,10 +118,9 @@ def audit(training: Rows, benchmark: Benchmark, watch: Watch = lambda rows, tota
             f"none of the benchmark's {len(benchmark.rows):,} series has {NUM_BLOCKS} values in a row that change from "
             "step to step: there is nothing to look for."
         )
-    comparisons = training.num_points * benchmark.rows.num_points * len(FACTORS) * _NUM_TURNS
-    compare = partial(
-        _compare, index, lru_cache(_ROWS_KEPT)(benchmark.rows.read), math.log2(max(comparisons, 1)) + _SPARE_BITS
-    )
+    comparisons = max(training.num_points * benchmark.rows.num_points, 1) * len(FACTORS) * _NUM_TURNS
+    least_bits = math.log2(comparisons) + _SPARE_BITS
+    compare = partial(_compare, index, lru_cache(_ROWS_KEPT)(benchmark.rows.read), least_bits)
     theirs = _Unfit()
     found: list[tuple[int, int, Stretch]] = []
 
