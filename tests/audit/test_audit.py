@@ -71,6 +71,23 @@ def test_planted_copies_are_found_with_what_was_done_to_them():
     assert found.tasks[0].num_series_found == 1 and found.tasks[0].longest == len(ONE)
 
 
+def test_five_minutes_are_found_in_hours_and_days():
+    (minutes,) = walks(1, 12_000, 8).values()
+    hours = means(minutes[7:], 12) * 12
+    training = {"hours": hours, "days": means(minutes[29:], 288), "days of hours": means(hours[3:], 24)[::-1]}
+    found = looked_for({"minutes": minutes} | BENCHMARK, training | walks(20, 500, 9)).overlaps
+    assert {one.series: one.transform for one in found} == {
+        "hours": "mean of 12 steps, times 12", "days": "mean of 288 steps",
+        "days of hours": "mean of 288 steps, times 12, reversed",
+    }  # fmt: skip
+    assert all(one.benchmark_length > 11_000 and one.start == 0 for one in found)
+    found = looked_for({"hours": hours, "slow": minutes[::6][::-1]}, {"minutes": minutes, "back": hours[::-1]}).overlaps
+    assert {(one.series, one.benchmark_series): one.transform for one in found} == {
+        ("minutes", "hours"): "mean of 12 steps of it, times 0.08333", ("back", "hours"): "reversed",
+        ("minutes", "slow"): "one of 6 steps of it, reversed",
+    }  # fmt: skip
+
+
 def test_a_stretch_of_a_series_is_found_where_it_lies_and_a_finer_copy_too():
     random = np.random.default_rng(5)
     other = random.normal(size=2000).cumsum()

@@ -73,7 +73,10 @@ def align(one_T: np.ndarray, other_T: np.ndarray, seed: Seed, least_bits: float)
     """
     common = math.gcd(seed.factor, seed.other_factor)
     factor, other_factor = (1 if one == -common else one // common for one in (seed.factor, seed.other_factor))
-    finest = seed._replace(factor=factor, other_factor=other_factor)
+    # Backwards, the value that a window's ninth block begins with is the one that its eighth began with.
+    back = abs(seed.other_factor) - abs(other_factor)
+    border = seed.other_border - back * (seed.is_reversed and min(seed.factor, seed.other_factor) < 0)
+    finest = seed._replace(factor=factor, other_factor=other_factor, other_border=border)
     found = _align(one_T, other_T, finest, abs(seed.factor), LEAST_CORRELATION, least_bits)
     if found is None and finest != seed:
         found = _align(one_T, other_T, seed, abs(seed.factor), _LEAST_COARSE, least_bits)

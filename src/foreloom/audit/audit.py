@@ -118,8 +118,9 @@ def audit(training: Rows, benchmark: Benchmark, watch: Watch = lambda rows, tota
             f"none of the benchmark's {len(benchmark.rows):,} series has {NUM_BLOCKS} values in a row that change from "
             "step to step: there is nothing to look for."
         )
-    comparisons = training.num_points * benchmark.rows.num_points * len(FACTORS) * _NUM_TURNS
-    compare = partial(_compare, index, lru_cache(_ROWS_KEPT)(benchmark.rows.read), math.log2(comparisons) + _SPARE_BITS)
+    comparisons = max(training.num_points * benchmark.rows.num_points, 1) * len(FACTORS) * _NUM_TURNS
+    least_bits = math.log2(comparisons) + _SPARE_BITS
+    compare = partial(_compare, index, lru_cache(_ROWS_KEPT)(benchmark.rows.read), least_bits)
     theirs = _Unfit()
     found: list[tuple[int, int, Stretch]] = []
 
@@ -199,7 +200,7 @@ def blocked(overlaps: Sequence[Overlap], names: Sequence[str]) -> list[dict[str,
     called = {name: last_parts(name, names) for name in names}
     lines: dict[tuple[str, int], dict[str, str | int]] = {}
     for one in sorted(overlaps, key=lambda one: -one.length):
-        what = f"{one.tasks[0]}/{one.benchmark_series} from step {one.benchmark_start}"
+        what = f"{one.tasks[0]}: {one.benchmark_series} from step {one.benchmark_start}"
         reason = f"audit: {one.length} steps from {one.start} on are {what} ({one.transform}, r {one.correlation:.4f})"
         line = {"source": called[one.source], "item": one.item, "series": one.series, "reason": reason}
         lines.setdefault((one.source, one.item), line)

@@ -80,12 +80,12 @@ def fingerprints(rows: Sequence[np.ndarray]) -> Fingerprints:
         begin_P = begin_R[row_P]
         fits_P = place_P - (_HALF - 1) * factor >= begin_P
         fits_P &= place_P + (_HALF + 1) * factor <= begin_P + length_R[row_P]
-        fits_P &= (place_P - begin_P) % phase_stride(factor) == 0
+        fits_P &= (place_P - begin_P) % _phase_stride(factor) == 0
         found.append(_of_places(values_T, kind, place_P[fits_P], row_P[fits_P], begin_P[fits_P]))
     return Fingerprints(*map(np.concatenate, zip(*found, strict=True))) if found else _NONE
 
 
-def phase_stride(factor: int) -> int:
+def _phase_stride(factor: int) -> int:
     """Steps between the places where blocks of `factor` steps may begin."""
     return -(-factor // _PHASES)
 

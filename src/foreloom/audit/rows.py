@@ -38,6 +38,8 @@ class Rows:
             item_R = np.repeat(item_I, num_I)
             target_R = np.arange(len(item_R)) - np.repeat(np.cumsum(num_I) - num_I, num_I)
             parts.append((np.full(len(item_R), number, np.int32), item_R, target_R.astype(np.int32), length_I[item_R]))
+        if not parts:
+            return Rows([], *(np.empty(0, np.int64) for _ in range(4)))
         return Rows(sources, *map(np.concatenate, zip(*parts, strict=True)))
 
     def __len__(self) -> int:

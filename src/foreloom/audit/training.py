@@ -33,7 +33,10 @@ def training_rows(train: str | Path, table: TableOptions = TableOptions()) -> tu
     data = load(recipe, need_data=False).sections["data"]
     if not isinstance(data, DataConfig):
         raise ValueError(f"{train} learns from text: there are no series to look for a benchmark in.")
-    return _of_recipe(data)
+    rows, notes = _of_recipe(data)
+    if not rows.sources:
+        raise ValueError(f"{train} trains on synthetic series alone, which are made of no data: nothing can overlap.")
+    return rows, notes
 
 
 def _recipe_of(train: str | Path) -> Path | None:
@@ -67,8 +70,6 @@ def _of_recipe(data: DataConfig) -> tuple[Rows, list[str]]:
         sources.append(source)
         items.append(chosen.items)
         lengths.append(chosen.lengths)
-    if not sources:
-        raise ValueError("the recipe trains on synthetic series alone, which are made of no data: there is no overlap.")
     return Rows.of(sources, items, lengths), notes
 
 
