@@ -532,7 +532,7 @@ def test_places_are_tried_before_the_work(foreloom, model, monkeypatch):
     refused(foreloom("data", "synth", "kernel", "--plot", "file/a.png"), "--plot /", "nothing lies below a file")
     refused(foreloom(*replay, "--out", "file/a.csv"), "--out /", "nothing lies below a file")
     refused(foreloom(*replay, "--plot", "file/a.png"), "--plot /", nothing)
-    refused(foreloom(*replay, "--quarantine", "file/a.jsonl", "--samples", "1"), "--quarantine /", "below a file")
+    refused(foreloom(*replay, "--exclude", "file/a.jsonl", "--samples", "1"), "--exclude /", "below a file")
     refused(foreloom(*forecast, "--out", "file/a.csv"), "--out /", "nothing lies below a file")
     refused(foreloom(*forecast, "--out", "a.csv/"), "--out", "a.csv/ ends in a stroke, as folders do")
     refused(foreloom("evaluate", model, "--data", BIRTHS, "--out", "a.csv/"), "--out", "ends in a stroke")
