@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import copy
 from itertools import product
+from unittest import mock
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -17,6 +19,7 @@ from foreloom.distributed.mesh import ParallelConfig
 from foreloom.distributed.parallelize import ParallelModel, parallelize
 from foreloom.distributed.process import Process, among_ranks, start
 from foreloom.distributed.reduce import sum_over_ranks
+from foreloom.distributed.simulated import Issued, leave_share
 from foreloom.models.chronos_t5.experts import SampleExperts
 from foreloom.models.common.moe import MixtureOfExperts
 from foreloom.models.family import WindowLengths
@@ -84,6 +87,21 @@ def check(name: str, parallel: ParallelModel, alone: nn.Module, process: Process
     assert not load_LE[:, -1].any() and (load_LE[:, 0] == ROWS * process.world_size * CHOICES[name]).all()
 
 
+def check_bytes(name: str, parallel: ParallelModel, alone: nn.Module, ep: int, process: Process) -> None:
+    """What ranks really send one another for a micro-batch is what is counted with ranks that are not there."""
+    rows, really, issued = batch(name, process.rank, 2), [], list[Issued]()
+    send = dist.all_to_all_single
+    noted = lambda y, x, *sizes, **group: (really.append(x.nbytes), send(y, x, *sizes, **group))
+    with mock.patch.object(dist, "all_to_all_single", noted), parallel.micro_batch(is_last=True):
+        parallel.module(**rows).objective.sum.backward()
+    counted = copy.deepcopy(alone)
+    leave_share(counted, get(name).sharding, ep, issued)
+    counted(**rows).objective.sum.backward()
+    theirs = torch.tensor([sum(really), sum(one.num_bytes for one in issued)])
+    real, told = sum_over_ranks(theirs, process).tolist()  # there and back each rank sends another number
+    assert real == told > 0 and len(really) == len(issued)
+
+
 def main(process: Process) -> None:
     settings = [("ddp", 0, 2), ("fsdp", 0, 2), ("fsdp", 0, 4), ("fsdp", 2, 4), ("ddp", 0, 4)]
     for name, (strategy, replicate, ep) in product(SECTIONS, settings[: 2 if process.world_size == 2 else None]):
@@ -97,6 +115,8 @@ def main(process: Process) -> None:
         saved, own = whole_state_dict(parallel.module), alone.state_dict()
         assert saved.keys() == (own.keys() if process.is_main else set())
         assert all(torch.equal(saved[of], own[of]) for of in saved)
+        if not recomputes:
+            check_bytes(name, parallel, alone, ep, process)
         # Ranks that forecast differently much do not wait for each other, but where they share all of the model.
         num_forecasts = 1 if strategy == "fsdp" else 1 + process.rank
         rows = batch(name, process.rank, num_forecasts)
