@@ -34,7 +34,8 @@ _ROWS_KEPT = 64
 _SPARE_BITS = 10
 """A chance agreement is reported in one audit of 2**10."""
 
-A, B = TypeVar("A"), TypeVar("B")
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ def audit(
     from foreloom.audit.training import training_rows
     from foreloom.checkpoint.export import add_to_card
     from foreloom.checkpoint.locate import find_model_folder
+    from foreloom.config.shipped import find_example
     from foreloom.data.stream.selection import write_excluded
     from foreloom.files import strict_json
     from foreloom.monitoring.progress import Progress
@@ -56,7 +57,7 @@ def audit(
     if card is not None and not card.is_dir():
         raise ValueError(f"--card {card}: there is no such folder. Give a run, a checkpoint or a model folder.")
     folder = None if card is None else find_model_folder(card)
-    benchmark, said = _benchmark([or_example(one) for one in against], data_root)
+    benchmark, said = _benchmark([find_example(one) for one in against], data_root)
     training, notes = training_rows(train, table)
     with Progress("Comparing") as progress:
         found = audit(training, benchmark, lambda rows, total: progress.over(rows, total, "series"))
