@@ -221,6 +221,8 @@ def test_data_sets(foreloom):
     refused(foreloom("data", "convert", BIRTHS, "births.txt"), "births.txt: the name should end in .arrow")
     assert foreloom("data", "convert", BIRTHS, "births.arrow").code == 0
     refused(foreloom("data", "convert", BIRTHS, "births.arrow"), "births.arrow: the file exists already")
+    endless = "synth://ets stands for 1,048,576 series, made as they are read; say how many to write: "
+    refused(foreloom("data", "convert", "synth://ets", "ets.arrow"), endless + "synth://ets?num_series=1000.")
     refused(foreloom("data", "inspect", BIRTHS, "--plot", "p.xyz")._replace(out=""), "p.xyz: a picture's name must end")
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from typer.testing import CliRunner
 from foreloom.cli import app
 from foreloom.distributed.network import free_port, interfaces, is_free, loopback_of
 from foreloom.doctor import facts
+from forked import Rank
 
 RANKS = """
 import sys
@@ -76,7 +75,8 @@ def test_file_systems_are_told_by_the_longest_mount(tmp_path) -> None:
 
 
 @pytest.mark.timeout(280)
-def test_two_ranks_examine_one_another(tmp_path) -> None:
+def test_two_ranks_examine_one_another(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
     told = {kind: start(tmp_path, kind) for kind in ("as it is", "averaged")}
     rows = {one["name"]: one for one in told["as it is"]["checks"]}
     for name in ("same code", "same recipe", "same versions", "different data", "same gradients"):
@@ -90,19 +90,12 @@ def test_two_ranks_examine_one_another(tmp_path) -> None:
 
 def start(tmp_path: Path, kind: str) -> dict:
     """What rank 0 of two says, the second one in the same code or not."""
-    source, port = Path(__file__).resolve().parents[2] / "src", free_port()
     script = tmp_path / "ranks.py"
     script.write_text(RANKS)
-    its = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, script, kind],
-            env={**os.environ, "PYTHONPATH": str(source), **its, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    outputs = [rank.communicate(timeout=130) for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [kind == "averaged"] * 2, outputs
+    its = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    ranks = [Rank(script, [kind], its | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)]
+    codes = [rank.wait(timeout=130) for rank in ranks]
+    outputs = [rank.output() for rank in ranks]
+    assert codes == [kind == "averaged"] * 2, outputs
     assert outputs[1][0] == ""
     return json.loads(outputs[0][0])

@@ -162,7 +162,7 @@ def test_a_thread_that_cannot_feed_the_device_is_told_with_its_sources() -> None
     fast = Loading(1024, 0.05, 0.8, ("synth://kernel",))
     assert judge.judge_loading(fast).state == judge.judge_loading(replace(fast, step_seconds=None)).state == "ok"
     slow = judge.judge_loading(replace(fast, cpu_seconds=0.7))
-    assert slow.state == "warning" and "synth://kernel" in slow.found and "data convert" in slow.remedy
+    assert slow.state == "warning" and "synth://kernel" in slow.found and "data synth" in slow.remedy
     assert "the device would wait" in judge.judge_loading(replace(fast, cpu_seconds=0.7, synthetic=())).found
 
 

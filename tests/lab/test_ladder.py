@@ -40,7 +40,7 @@ def rungs(recipe: Path, lengths: list[int], cooldown: float = 0.25, **overrides)
     return [resolve(*run) for run in flat(ladder, "ladder")]
 
 
-def test_a_rung_is_the_run_of_its_length_bit_for_bit(recipe, tmp_path) -> None:
+def test_a_rung_is_the_run_of_its_length_bit_for_bit(recipe, tmp_path, trainings_here) -> None:
     planned = rungs(recipe, [12, 6])
     facts = [(one.facts["num_steps"], one.facts["num_cooldown_steps"]) for one in planned]
     assert facts == [(6, 2), (12, 3)]

@@ -64,6 +64,7 @@ def test_a_model_is_calibrated_once_saved_and_loaded(walks, tmp_path, tiny_chron
     for family, module in ((CHRONOS2, tiny_chronos2), (TIME_MOE, tiny_time_moe)):
         model = Model(family, module)
         trial = model.calibrate(walks, 8, windows=4)
+        assert repr(trial).startswith(f"tried on {trial.num_windows:,} windows\n50 %: coverage ")
         assert [row["band"] for row in trial.rows] == [50, 80, 90] and trial.num_windows == 40
         for row in trial.rows:
             assert row["width_calibrated"] > 0

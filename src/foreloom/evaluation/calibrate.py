@@ -34,6 +34,14 @@ class Trial:
     """That it was tried on."""
     notes: Sequence[str]
 
+    def __repr__(self) -> str:
+        lines = [
+            f"{row['band']} %: coverage {row['coverage']:.1%} -> {row['coverage_calibrated']:.1%}, "
+            f"width {row['width']:.3g} -> {row['width_calibrated']:.3g}"
+            for row in self.rows
+        ]
+        return "\n".join([f"tried on {self.num_windows:,} windows", *lines, *(f"note: {note}" for note in self.notes)])
+
 
 def calibrate(
     forecaster: Forecaster,

@@ -231,6 +231,19 @@ def test_ids_that_are_categories_and_ids_that_are_missing(cases, forecast):
     refused_everywhere(cases / "09_null_id.parquet", forecast, "09_null_id.parquet: column 'item_id' is empty in row 1")
 
 
+def test_bytes_are_text_or_refused(forecast, tmp_path):
+    times = pa.array(np.arange("2024-01-01", "2024-01-21", dtype="datetime64[D]"))
+    path = tmp_path / "bytes.parquet"
+    columns = {"item_id": ["Köln".encode()] * 20, "timestamp": times, "target": np.ones(20), "promo": [b"y", b"n"] * 10}
+    pq.write_table(pa.table(columns), path)
+    assert ids_of(path) == ["Köln"] and set(forecast(path)["item_id"]) == {"Köln"}
+    assert list(open_source(path).read(0).past["promo"][:2]) == ["y", "n"]
+    for name in ("item_id", "promo"):
+        wrong = columns | {name: [b"K\xf6ln"] * 20}
+        pq.write_table(pa.table(wrong), path)
+        refused_everywhere(path, forecast, f"bytes.parquet: column '{name}' holds bytes in row 0 that are not UTF-8")
+
+
 def test_columns_of_other_types_are_refused_by_name(cases, forecast, tmp_path):
     refused_everywhere(
         cases / "06_date_column.csv", forecast, "06_date_column.csv: column 'delivered' holds times. Drop it"
@@ -244,7 +257,6 @@ def test_columns_of_other_types_are_refused_by_name(cases, forecast, tmp_path):
         (pa.array([1] * 20, pa.duration("s")), "durations"),
         (pa.array([{"a": 1}] * 20), "structs"),
         (pa.array([[1, 2]] * 20), "lists"),
-        (pa.array([b"x"] * 20), "bytes"),
     ):
         path = tmp_path / f"{kind}.parquet"
         for name in ("extra", "target"):

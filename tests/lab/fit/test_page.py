@@ -77,6 +77,11 @@ def test_the_page_shows_what_there_is(tmp_path):
     for name in ("lstm-curves", "lstm-residuals", "lstm-learning-rates", "transformer-held-out", "frontiers"):
         assert {f"{name}.svg", f"{name}.png"} <= written, name
     assert "lstm needs" in text and "times the compute of transformer" in text
+    assert "Learning rates side by side" not in text, "one of the two has a sweep"
+    other = write_study(tmp_path / "other_lr_sweep", ratios=(20,), rates=(0.01, 0.02, 0.05))
+    page = write_report([first, other], tmp_path / "two", Options(num_bootstrap=5))
+    assert "Learning rates side by side" in page.read_text()
+    assert (tmp_path / "two" / "figures" / "learning-rates.svg").is_file()
     more = text.partition("More figures of the study")[2]
     assert more.count("<img") == 1, "our own figures are not shown twice"
 

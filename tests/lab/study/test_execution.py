@@ -50,7 +50,7 @@ GO_ON = SimpleNamespace(signal_number=0)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, trainings_here):
     """A folder with the study, its results, and the exit code."""
     folder = tmp_path_factory.mktemp("study")
     (folder / "base.yaml").write_text(RECIPE)

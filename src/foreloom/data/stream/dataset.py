@@ -20,7 +20,7 @@ from foreloom.data.stream.draw import Samples, SampleStream, StridedStream
 from foreloom.data.stream.normalization import SeriesScales
 from foreloom.data.stream.replay import ReplayedWindow, replay
 from foreloom.data.stream.selection import read_excluded, select
-from foreloom.data.stream.windows import Dropping, Windows, gather
+from foreloom.data.stream.windows import Dropping, Windows, gather, prepare
 from foreloom.data.tables.options import TableOptions
 
 _MOST_FILES = 256
@@ -82,6 +82,10 @@ class SeriesDataset:
             series_scales=self._series_scales,
             dropping=self._dropping,
         )
+
+    def prepare(self, parts: Sequence[tuple[Samples, np.ndarray]]) -> None:
+        """See `batch.PreparesSamples`."""
+        prepare(self.sources, parts)
 
     def largest(self, num_rows: int) -> Windows:
         """At least `num_rows` rows at the full lengths, nothing missing, grouped as the first samples of the stream

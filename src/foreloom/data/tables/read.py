@@ -93,11 +93,21 @@ class Rows:
             self.notes.append(sentence)
 
     def column(self, name: str) -> pa.Array:
-        """A column in one piece, without its dictionary."""
+        """A column in one piece, without its dictionary; bytes are text. ValueError for bytes that are not UTF-8."""
         column = self.columns.column(name)
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
-        return _plain_text(column).combine_chunks()
+        column = _plain_text(column).combine_chunks()
+        if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
+            return column
+        try:
+            return column.cast(pa.large_string())
+        except pa.ArrowInvalid:
+            row = next(row for row, value in enumerate(column.to_pylist()) if value is not None and not _is_utf8(value))
+            raise ValueError(
+                f"{self.origin.file(row)}: column {name!r} holds bytes in {self.origin.row(row)} that are not UTF-8: "
+                f"{column[row].as_py()!r}. Decode them; in pandas: table[{name!r}].str.decode('latin-1')."
+            ) from None
 
     def nearest(self, name: object) -> str:
         """The columns there are, the most similar first."""
@@ -216,6 +226,14 @@ def _plain_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_string(column.type) or pa.types.is_string_view(column.type):
         return column.cast(pa.large_string())  # a piece of 2 GB and more has room
     return column
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _without_periods(table: pa.Table) -> pa.Table:

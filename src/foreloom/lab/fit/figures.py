@@ -7,7 +7,7 @@ orange.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,20 +59,31 @@ def basins_figure(fit: RateFit) -> Figure:
     figure, axes = panel_grid(2 if fit.trends else 1, 1)
     name = fit.swept.replace("_", " ")
     panel_title(axes[0], f"Loss over {name}")
-    for basin, colour in zip(fit.basins, _shades(len(fit.basins)), strict=True):
-        size = f"{basin.width:g} wide" if basin.width is not None else f"N {short(basin.num_parameters)}"
-        axes[0].plot(basin.value_P, basin.loss_P, "o", color=colour, markersize=MARKER, label=size)
-        if basin.curvature is not None and len(basin.value_P) >= 3:
-            log_x = np.log(basin.value_P)
-            over = np.linspace(log_x[0], log_x[-1], NUM_ACROSS)
-            bent = np.polyval(np.polyfit(log_x - log_x[0], basin.loss_P, 2), over - log_x[0])
-            axes[0].plot(np.exp(over), bent, color=colour, linewidth=1.0)
-        at = int(np.argmin(np.abs(np.log(np.array(basin.value_P) / basin.best))))
-        axes[0].plot(basin.best, _at_best(basin.value_P, basin.loss_P, basin.best, at), "v", color=ORANGE, markersize=5)
+    _draw_basins(axes[0], fit, _shades(len(fit.basins)))
     _log_axis(axes[0], name, "final loss, nats")
     if fit.trends:
         _draw_trend(axes[1], fit, name)
     _legend(figure, axes[0])
+    return figure
+
+
+@styled
+def sweeps_figure(fits: Mapping[str, RateFit]) -> Figure:
+    """Sweeps of several studies side by side, at one height: does the best stay where it is while size grows?"""
+    figure, axes = panel_grid(1, len(fits))
+    sizes = sorted({basin.num_parameters for fit in fits.values() for basin in fit.basins})
+    shades = dict(zip(sizes, _shades(len(sizes)), strict=True))
+    richest = max(fits.values(), key=lambda fit: len(fit.basins))
+    for ax, (title, fit) in zip(axes, fits.items(), strict=True):
+        _draw_basins(ax, fit, [shades[basin.num_parameters] for basin in fit.basins])
+        trend = fit.trends.get("width") or fit.trends.get("num_parameters")
+        law = f", best ~ {'width' if trend.over == 'width' else 'N'}^{trend.exponent:.2f}" if trend else ""
+        panel_title(ax, title + law)
+        _log_axis(ax, fit.swept.replace("_", " "), "final loss, nats")
+    lows, highs = zip(*(ax.get_ylim() for ax in axes), strict=True)
+    for ax in axes:
+        ax.set_ylim(min(lows), max(highs))
+    _legend(figure, axes[list(fits.values()).index(richest)])
     return figure
 
 
@@ -227,6 +238,19 @@ def predictions_figure(found: Findings) -> Figure:
     _log_axis(ax, "compute, FLOPs", "final loss, nats", log_loss=True)
     ax.legend(loc="upper right")
     return figure
+
+
+def _draw_basins(ax: Axes, fit: RateFit, colours: Sequence[Any]) -> None:
+    for basin, colour in zip(fit.basins, colours, strict=True):
+        size = f"{basin.width:g} wide" if basin.width is not None else f"N {short(basin.num_parameters)}"
+        ax.plot(basin.value_P, basin.loss_P, "o", color=colour, markersize=MARKER, label=size)
+        if basin.curvature is not None and len(basin.value_P) >= 3:
+            log_x = np.log(basin.value_P)
+            over = np.linspace(log_x[0], log_x[-1], NUM_ACROSS)
+            bent = np.polyval(np.polyfit(log_x - log_x[0], basin.loss_P, 2), over - log_x[0])
+            ax.plot(np.exp(over), bent, color=colour, linewidth=1.0)
+        at = int(np.argmin(np.abs(np.log(np.array(basin.value_P) / basin.best))))
+        ax.plot(basin.best, _at_best(basin.value_P, basin.loss_P, basin.best, at), "v", color=ORANGE, markersize=5)
 
 
 def _draw_trend(ax: Axes, fit: RateFit, name: str) -> None:

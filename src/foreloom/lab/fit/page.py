@@ -16,7 +16,7 @@ from foreloom.lab.fit.ablation import compare_variants, read_variants, variants_
 from foreloom.lab.fit.analysis import Findings, Options, analyse
 from foreloom.lab.fit.comparison import Course, courses_of, exponents, gain_of
 from foreloom.lab.fit.frontier import fit_power
-from foreloom.lab.fit.learning_rate import fit_rates
+from foreloom.lab.fit.learning_rate import RateFit, fit_rates
 from foreloom.lab.fit.points import COLUMN_NAMES
 from foreloom.lab.fit.runs import Study, check_there, read_study
 from foreloom.report.html import MEDIA_TYPES, document, escape, grid, image, width_points
@@ -74,7 +74,7 @@ def write_report(
     for path in csvs:
         sections += _csv_sections(path, options, assumed)
     if folders:
-        sections += _comparison(folders, assumed)
+        sections += _sweeps(folders) + _comparison(folders, assumed)
     drawn = _save(sections, out / FIGURES)
     body = "".join(_html(section) for section in sections)
     body += _others(folders, drawn)
@@ -146,8 +146,25 @@ def _held_out(found: Findings, path: Path, options: Options, suffix: str, stem: 
     return [Section(f"The largest, foretold{suffix}", {f"{stem}held-out": figure}, [tables.prediction_table(held)])]
 
 
+def _sweeps(folders: Sequence[Path]) -> list[Section]:
+    """The sweeps of several studies beside one another."""
+    found = {path.resolve().name: _fit_of_rates(read_study(path), path) for path in folders}
+    fits = {name.removesuffix(SWEEP_ENDING): fit for name, fit in found.items() if fit is not None}
+    if len(fits) < 2:
+        return []
+    return [Section("Learning rates side by side", {"learning-rates": figures.sweeps_figure(fits)})]
+
+
 def _rates(study: Study, path: Path, title: str, stem: str) -> Section | None:
-    """Of the study itself, or of the sweep beside it; nothing where no rate was swept."""
+    fit = _fit_of_rates(study, path)
+    if fit is None:
+        return None
+    sentences = [f"{doubt}." for doubt in fit.doubts]
+    return Section(title, {f"{stem}learning-rates": figures.basins_figure(fit)}, [tables.rates_table(fit)], sentences)
+
+
+def _fit_of_rates(study: Study, path: Path) -> RateFit | None:
+    """Of the study itself, or of the sweep beside it; None where no rate was swept."""
     beside = path.with_name(path.resolve().name + SWEEP_ENDING)
     for candidate in (study, read_study(beside) if beside.is_dir() else None):
         of_size: dict[float, set[float]] = {}
@@ -155,10 +172,7 @@ def _rates(study: Study, path: Path, title: str, stem: str) -> Section | None:
             if "learning_rate" in run.facts:
                 of_size.setdefault(run.width or run.num_parameters, set()).add(float(run.facts["learning_rate"]))
         if candidate and any(len(rates) >= 3 for rates in of_size.values()):
-            fit = fit_rates(candidate)
-            sentences = [f"{doubt}." for doubt in fit.doubts]
-            figure = figures.basins_figure(fit)
-            return Section(title, {f"{stem}learning-rates": figure}, [tables.rates_table(fit)], sentences)
+            return fit_rates(candidate)
     return None
 
 
