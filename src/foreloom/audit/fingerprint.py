@@ -11,7 +11,7 @@ Axes: T steps of all rows of a batch, one after the other; P places; W blocks of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +32,8 @@ _DENSE_STEPS = 64
 """Of shorter rows every window is taken."""
 _WIDTH = 0.5
 """Of the steps that differences are rounded to, in root mean squares."""
+_FINE = 32
+"""The same of their shape, parts of a root mean square: none is larger than its square root of 15 allows, 124."""
 _LEAST_MOVING = 6
 """Differences of a window that must not round to 0: fewer are a shape that many series have."""
 _ROUNDING = 1e-6
@@ -57,10 +59,17 @@ class Fingerprints(NamedTuple):
     """bool: the middle difference is negative, in the order of time."""
     is_backwards: np.ndarray
     """bool: the key is that of the reverse."""
+    shape: np.ndarray
+    """int8 (P, 15): the differences in 32nds of their root mean square, as the key was made of them."""
+
+    def at(self, which: np.ndarray) -> Fingerprints:
+        """Those of a mask, or of indices."""
+        return Fingerprints(*(column[which] for column in self))
 
 
-def fingerprints(rows: Sequence[np.ndarray]) -> Fingerprints:
-    """Of rows (T,) each, float64, NaN is missing. Windows that hold a missing value have none."""
+def fingerprints(rows: Sequence[np.ndarray], wanted: Callable[[np.ndarray], np.ndarray] | None = None) -> Fingerprints:
+    """Of rows (T,) each, float64, NaN is missing. Windows that hold a missing value have none. `wanted` says which of
+    some keys, by a mask; none: all."""
     length_R = np.array([len(row) for row in rows])
     begin_R = np.cumsum(length_R) - length_R
     row_T = np.repeat(np.arange(len(rows), dtype=np.int32), length_R)
@@ -81,7 +90,7 @@ def fingerprints(rows: Sequence[np.ndarray]) -> Fingerprints:
         fits_P = place_P - (_HALF - 1) * factor >= begin_P
         fits_P &= place_P + (_HALF + 1) * factor <= begin_P + length_R[row_P]
         fits_P &= (place_P - begin_P) % _phase_stride(factor) == 0
-        found.append(_of_places(values_T, kind, place_P[fits_P], row_P[fits_P], begin_P[fits_P]))
+        found.append(_of_places(values_T, kind, place_P[fits_P], row_P[fits_P], begin_P[fits_P], wanted))
     return Fingerprints(*map(np.concatenate, zip(*found, strict=True))) if found else _NONE
 
 
@@ -92,7 +101,7 @@ def _phase_stride(factor: int) -> int:
 
 _NONE = Fingerprints(
     np.empty(0, np.uint64), np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int16), np.empty(0, bool),
-    np.empty(0, bool),
+    np.empty(0, bool), np.empty((0, NUM_BLOCKS - 1), np.int8),
 )  # fmt: skip
 
 
@@ -130,7 +139,12 @@ def _places(values_T: np.ndarray, factor: int, length_R: np.ndarray) -> np.ndarr
 
 
 def _of_places(
-    values_T: np.ndarray, kind: int, place_P: np.ndarray, row_P: np.ndarray, begin_P: np.ndarray
+    values_T: np.ndarray,
+    kind: int,
+    place_P: np.ndarray,
+    row_P: np.ndarray,
+    begin_P: np.ndarray,
+    wanted: Callable[[np.ndarray], np.ndarray] | None,
 ) -> Fingerprints:
     """`place_P`: where the eighth block begins; whole windows only. `values_T`: what counts of a block, where it
     begins."""
@@ -144,18 +158,25 @@ def _of_places(
         size_P = np.sqrt(np.einsum("wp,wp->p", step_WP, step_WP) / len(step_WP))
         scale_P = 1 / (_WIDTH * size_P)
         step_WP *= np.where(is_falling_P, -scale_P, scale_P)
-    rounded_WP = np.rint(step_WP, out=step_WP)
+    rounded_WP = np.rint(step_WP)
     with np.errstate(invalid="ignore"):
         forwards_P, backwards_P = _DIGITS_2W @ rounded_WP
         is_good_P = np.isfinite(forwards_P) & (size_P > _ROUNDING * max(kind, 1))
         is_good_P &= np.count_nonzero(rounded_WP, axis=0) >= _LEAST_MOVING
     good = np.flatnonzero(is_good_P)
-    forwards_P, backwards_P = forwards_P[good], backwards_P[good]
+    key_P = random_bits(0, "audit", "key", np.minimum(forwards_P, backwards_P)[good].astype(np.int64))
+    if wanted is not None:
+        chosen = np.flatnonzero(wanted(key_P))
+        good, key_P = good[chosen], key_P[chosen]
+    is_backwards_P = backwards_P[good] < forwards_P[good]
+    shape_PW = np.rint(step_WP[:, good] * (_WIDTH * _FINE)).astype(np.int8).T
+    shape_PW = np.where(is_backwards_P[:, None], shape_PW[:, ::-1], shape_PW)
     return Fingerprints(
-        key=random_bits(0, "audit", "key", np.minimum(forwards_P, backwards_P).astype(np.int64)),
+        key=key_P,
         row=row_P[good],
         border=(place_P[good] + factor - begin_P[good]).astype(np.int32),
         factor=np.full(len(good), kind, np.int16),
         is_falling=is_falling_P[good],
-        is_backwards=backwards_P < forwards_P,
+        is_backwards=is_backwards_P,
+        shape=shape_PW,
     )

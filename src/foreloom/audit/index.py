@@ -13,12 +13,16 @@ import numpy as np
 from foreloom.audit.alignment import Seed
 from foreloom.audit.fingerprint import Fingerprints, fingerprints
 
-MOST_ENTRIES = 2**25
-"""Of an index: 700 MB."""
+MOST_ENTRIES = 2**24
+"""Of an index, about: 35 bytes each."""
 _MOST_OF_A_KEY = 48
 """Entries; a shape that is there more often tells nothing."""
 _MOST_OF_A_ROW = 64
 """Candidates."""
+_SHORT_STEPS = 48
+"""Rows of more must have two fingerprints in common at one place: by chance they often have one."""
+_MOST_OFF = 2.5
+"""How far shapes of one key may be apart, root mean square; by chance it is 6.5. See `Fingerprints.shape`."""
 _ENOUGH = 512
 """Fingerprints of one row and factor; of more, every second, fourth ... is kept, chosen by its key."""
 _FILTER_BITS = 28
@@ -43,20 +47,24 @@ class Index:
     """
 
     def __init__(self, batches: Iterable[Sequence[np.ndarray]], num_points: int):
-        # Seven fingerprints for two steps, about: thinned so that they fit.
-        self._least_thinned = max(0, int(np.ceil(np.log2(max(3.5 * num_points / MOST_ENTRIES, 1)))))
+        # A fingerprint a step, about: thinned so that they fit.
+        self._least_thinned = max(0, int(np.ceil(np.log2(max(num_points / MOST_ENTRIES, 1)))))
         parts: list[Fingerprints] = []
+        lengths: list[int] = []
         first = 0
         for rows in batches:
             part = self._thinned(fingerprints(rows))
             parts.append(part._replace(row=part.row + np.int32(first)))
             first += len(rows)
+            lengths += map(len, rows)
+        self._is_short = np.array(lengths) <= _SHORT_STEPS
         every = Fingerprints(*map(np.concatenate, zip(*parts, strict=True)))
+        del parts
         order = np.argsort(every.key, kind="stable")
         key_K = every.key[order]
         begin = np.flatnonzero(np.concatenate([[True], key_K[1:] != key_K[:-1]])) if len(key_K) else order
         count = np.diff(np.append(begin, len(key_K)))
-        self._entries = Fingerprints(*(column[order[np.repeat(count <= _MOST_OF_A_KEY, count)]] for column in every))
+        self._entries = every.at(order[np.repeat(count <= _MOST_OF_A_KEY, count)])
         self._filter = np.zeros(2**_FILTER_BITS // 8, np.uint8)
         byte_K, bit_K = self._places(self._entries.key)
         np.bitwise_or.at(self._filter, byte_K, bit_K)
@@ -66,20 +74,26 @@ class Index:
 
     def candidates(self, rows: Sequence[np.ndarray]) -> list[Candidate]:
         """Where rows, (T,) float64 each, may hold parts of the benchmark: row by row, the likeliest first."""
-        asked = fingerprints(rows)
-        byte_P, bit_P = self._places(asked.key)
-        asked = Fingerprints(*(column[(self._filter[byte_P] & bit_P) != 0] for column in asked))
+        asked = fingerprints(rows, self._may_hold)
         low_P = np.searchsorted(self._entries.key, asked.key, side="left")
         num_P = np.searchsorted(self._entries.key, asked.key, side="right") - low_P
         which_M = np.repeat(np.arange(len(num_P)), num_P)
         entry_M = low_P[which_M] + np.arange(len(which_M)) - (np.cumsum(num_P) - num_P)[which_M]
-        theirs = Fingerprints(*(column[which_M] for column in asked))
-        ours = Fingerprints(*(column[entry_M] for column in self._entries))
-        are_of_a_kind_M = (np.sign(theirs.factor) == np.sign(ours.factor)) | (theirs.factor == 1) | (ours.factor == 1)
-        alike = np.flatnonzero(are_of_a_kind_M)
+        theirs, ours = asked.at(which_M), self._entries.at(entry_M)
+        off_M = np.square(theirs.shape.astype(np.int32) - ours.shape).mean(axis=1)
+        is_alike_M = off_M <= _MOST_OFF**2
+        is_alike_M &= (np.sign(theirs.factor) == np.sign(ours.factor)) | (theirs.factor == 1) | (ours.factor == 1)
+        alike = np.flatnonzero(is_alike_M)
         if not len(alike):
             return []
-        return _by_diagonal(*(Fingerprints(*(column[alike] for column in one)) for one in (theirs, ours)))
+        theirs, ours = theirs.at(alike), ours.at(alike)
+        is_short = np.array([len(row) for row in rows]) <= _SHORT_STEPS
+        return _by_diagonal(theirs, ours, np.where(is_short[theirs.row] | self._is_short[ours.row], 1, 2))
+
+    def _may_hold(self, key_P: np.ndarray) -> np.ndarray:
+        """bool (P,): false where no entry has the key; true of one in some hundred of these, too."""
+        byte_P, bit_P = self._places(key_P)
+        return (self._filter[byte_P] & bit_P) != 0
 
     def _thinned(self, found: Fingerprints) -> Fingerprints:
         """Without all but one of 2, 4, 8 ... of those that a long row has many of."""
@@ -88,7 +102,7 @@ class Index:
         bits = np.maximum(np.ceil(np.log2(count / _ENOUGH)), 0).astype(np.uint64)
         bits = np.where(count > _ENOUGH // 4, np.maximum(bits, np.uint64(self._least_thinned)), bits)[which]
         is_kept = found.key & ((np.uint64(1) << bits) - np.uint64(1)) == 0
-        return Fingerprints(*(column[is_kept] for column in found))
+        return found.at(is_kept)
 
     def _places(self, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Byte and bit of the filter, by the upper bits of the key."""
@@ -96,8 +110,8 @@ class Index:
         return (place >> np.uint64(3)).astype(np.int64), (np.uint8(1) << (place & np.uint64(7)).astype(np.uint8))
 
 
-def _by_diagonal(theirs: Fingerprints, ours: Fingerprints) -> list[Candidate]:
-    """Matches that lay two rows on each other at one place are one candidate."""
+def _by_diagonal(theirs: Fingerprints, ours: Fingerprints, least_M: np.ndarray) -> list[Candidate]:
+    """Matches that lay two rows on each other at one place are one candidate; `least_M` is how many it takes."""
     factor_M, other_M = ours.factor.astype(np.int64), theirs.factor.astype(np.int64)
     is_reversed_M = ours.is_backwards != theirs.is_backwards
     common_M = np.gcd(factor_M, other_M)
@@ -112,6 +126,8 @@ def _by_diagonal(theirs: Fingerprints, ours: Fingerprints) -> list[Candidate]:
     begin = np.flatnonzero(changes)
     num_votes = np.diff(np.append(begin, len(order)))
     first = order[begin]
+    enough = num_votes >= least_M[first]
+    first, num_votes = first[enough], num_votes[enough]
     ranked = np.lexsort((-num_votes, theirs.row[first]))
     row_C = theirs.row[first[ranked]]
     ranked = ranked[np.arange(len(ranked)) - np.searchsorted(row_C, row_C) < _MOST_OF_A_ROW]
