@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,9 +19,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import foreloom
 from foreloom import cli, run
 from foreloom.data.text.config import TextSource
+from foreloom.distributed.network import free_port
 from foreloom.distributed.process import Process
 from foreloom.evaluation.text import score_text
+from forked import Rank
 
+torch.set_num_threads(1)  # as forked ranks have, whose sums must be the same
 SHAPE = "model.config={hidden_size: 32, intermediate_size: 48, num_hidden_layers: 2, max_position_embeddings: 96}"
 SETTINGS = [
     SHAPE, "training.steps=8", "training.save_steps=4", "training.batch_size=8", "validation.steps=4",
@@ -234,24 +237,29 @@ def real(shared, tmp_path_factory):
     return recipe, folder / "run"
 
 
+def begin(recipe: Path, out: Path, **environment: str) -> Rank:
+    """`foreloom train` in a process of its own."""
+    main = Path(foreloom.__file__).with_name("__main__.py")
+    return Rank(main, ["train", str(recipe), "--out", str(out)], os.environ | environment)
+
+
 WEIGHTS = Path("checkpoints") / "final" / "hf" / "model.safetensors"
 
 
 def test_a_real_model_killed_goes_on_bit_for_bit_and_two_ranks_train_it_alike(real, tmp_path, monkeypatch):
     recipe, whole = real
     monkeypatch.setenv("FORELOOM_CACHE", str(whole.parent / "cache"))
-    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
-    train = ["-m", "foreloom", "train", str(recipe), "--out"]
-    process = subprocess.Popen([sys.executable, *train, str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
+    process = begin(recipe, tmp_path / "killed")
     while not (tmp_path / "killed" / "checkpoints" / "step-00000004").is_dir() and process.poll() is None:
         time.sleep(0.005)
     process.kill()
-    assert process.wait() == -signal.SIGKILL and not (tmp_path / "killed" / WEIGHTS).exists()
+    assert process.wait(timeout=60) == -signal.SIGKILL and not (tmp_path / "killed" / WEIGHTS).exists()
     run.train(recipe, out=tmp_path / "killed", resume=True)
     assert (tmp_path / "killed" / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
 
-    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*two, *train, str(tmp_path / "two")], check=True, timeout=300, stdout=subprocess.DEVNULL)
+    its = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    ranks = [begin(recipe, tmp_path / "two", RANK=rank, LOCAL_RANK=rank, **its) for rank in "01"]
+    assert [rank.wait(timeout=250) for rank in ranks] == [0, 0], [rank.output() for rank in ranks]
     found = []
     for folder in (whole, tmp_path / "two"):
         events = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
