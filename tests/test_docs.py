@@ -5,14 +5,13 @@ Fences: `sh` and `python` blocks run in order, one folder a page (the README's h
 machines, a network, a GPU), so those of foreloom are parsed only, and the other programs must be among `ELSEWHERE`.
 
 All commands run in this process, which has torch imported, the trainings of an A/B test too. What takes long and has no
-say in what is compared is cut: trainings of which a page shows nothing that hangs on their length (`SHORTER`), and four
-of the six example tasks.
+say in what is compared is cut: trainings and models of which a page shows nothing that hangs on their length and size
+(`SHORTER`), and four of the six example tasks.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import json
 import os
@@ -27,10 +26,13 @@ from typing import Any, NamedTuple
 
 import pytest
 import typer
+from torch.distributed.run import parse_args
 
 from foreloom import cli, run
 from foreloom.config.shipped import shipped_recipes
 from foreloom.lab import runs as lab_runs
+from foreloom.run import train
+from in_process import foreloom, run_process
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = (
@@ -58,25 +60,36 @@ ELSEWHERE = {
     "tmux": "does not return",
 }
 """What `console` blocks may tell a reader to type besides foreloom, and why no test does."""
+SMALL = ["model.num_layers=1", "model.d_model=32", "model.d_kv=16", "model.d_ff=32", "training.batch_size=4"]
 SHORTER = {
-    "runs/quickstart": ["training.steps=2", "training.save_steps=2"],
-    "runs/shorter": ["training.steps=2"],
+    "runs/quickstart": [*SMALL, "training.steps=2", "training.save_steps=2"],
+    "runs/shorter": [*SMALL, "training.steps=2"],
+    "runs/from-python": [*SMALL, "training.steps=2"],
     "runs/on-births": ["training.steps=2"],
-    "runs/forecaster": ["training.steps=2"],
-    "runs/scored": ["training.steps=2"],
-    "runs/routed": ["training.steps=2"],
+    "runs/first": SMALL,
+    "runs/two": SMALL,
+    "runs/from-a-program": SMALL,
+    "runs/stage1": SMALL,
+    "runs/stage2": ["training.batch_size=4"],
+    "runs/without": [*SMALL, "training.steps=2"],
+    "runs/forecaster": ["training.steps=2", "training.batch_size=4"],
+    "runs/scored": [*SMALL, "training.steps=2"],
+    "runs/routed": [*SMALL, "training.steps=2"],
     "runs/validated": ["training.steps=10"],
-    "runs/benchmarked": ["training.steps=20"],
+    "runs/benchmarked": [*SMALL, "training.batch_size=16", "training.steps=20"],
     "runs/births": ["training.steps=2"],
+    "runs/check-cpu": SMALL,
+    "runs/aws-first": SMALL,
     "runs/aws-births": ["training.steps=2"],
     "runs/etth1-short": ["training.steps=2", "training.batch_size=4"],
-    "runs/t5": ["training.steps=2", "validation.steps=2"],
-    "runs/t5-moe": ["training.steps=2", "validation.steps=2"],
-    "runs/ab": ["training.steps=1", "validation.steps=1", "model.num_samples=2"],
+    "runs/t5": [*SMALL, "training.steps=2", "validation.steps=2"],
+    "runs/t5-moe": [*SMALL, "training.steps=2", "validation.steps=2"],
+    "runs/ab": [*SMALL, "training.steps=1", "validation.steps=1", "model.num_samples=2"],
     "runs/first-look": ["model.max_position_embeddings=128", "validation.max_windows=4"],
-    "runs/causal": ["training.steps=2", "validation.steps=2"],
+    "runs/causal": ["model.num_layers=1", "model.d_ff=32", "training.steps=2", "validation.steps=2"],
+    "runs/tiny": ["training.steps=4", "validation.steps=2", "validation.max_windows=4", "validation.prompt_tokens=5"],
 }
-"""Run folder -> what the test of its page adds to the command that trains into it."""
+"""Run folder -> what the test of its page adds to the command, or the call, that trains into it."""
 FEWER_MINUTES = ("minutes=2,", "minutes=0.3,")
 """Of a `fit` in Python."""
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")])
@@ -110,22 +123,19 @@ def statements(text: str) -> list[str]:
     return [found[0] for found in whole.finditer(text)]
 
 
-def foreloom(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """In this process: a fresh one takes seconds to import torch."""
-    monkeypatch.setattr(sys, "argv", ["foreloom", *arguments])
-    with pytest.raises(SystemExit) as left:
-        cli.main()
-    assert not left.value.code, arguments
-
-
 def shorter(words: list[str]) -> list[str]:
     """Arguments with what `SHORTER` has for their `--out`."""
     out = words[words.index("--out") + 1] if "--out" in words else ""
     return [*words, *SHORTER.get(out, ())]
 
 
-def run_statement(text: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What a statement prints. `foreloom ...` runs in this process, whatever its output goes into in a shell."""
+def run_statement(text: str) -> str:
+    """What a statement prints. `foreloom ...` runs in this process, whatever its output goes into in a shell. Behind
+    torchrun, which parses its own options, it runs as one rank: `tests/launch` starts several."""
+    if text.startswith("torchrun "):
+        given = parse_args(shlex.split(text)[1:])
+        assert given.module and given.training_script == "foreloom", text
+        text = shlex.join([given.training_script, *given.training_script_args])
     if not text.startswith("foreloom "):
         return shell(text)
     found = re.fullmatch(r"(.*?)(?: (>|\|) (.*))?", re.sub(r" +#.*", "", text), re.DOTALL)
@@ -134,7 +144,7 @@ def run_statement(text: str, monkeypatch: pytest.MonkeyPatch) -> str:
     assert not re.search(r"[<>&;|]", re.sub(r"\"[^\"]*\"|'[^']*'", "", command)), f"{text}: needs a shell"
     with contextlib.redirect_stdout(io.StringIO()) as out:
         (words,) = commands(command)
-        foreloom(shorter(words[1:]), monkeypatch)
+        assert foreloom(shorter(words[1:])) == 0, text
     printed = out.getvalue()
     return shell(f"cat > {rest}" if into == ">" else rest, printed) if into else printed
 
@@ -153,16 +163,6 @@ def shell(text: str, given: str = "") -> str:
     return done.stdout
 
 
-def train_here(
-    command: list[str], log: Path, stop: object, tell: object = None, *, monkeypatch: pytest.MonkeyPatch
-) -> dict[str, Any]:
-    """In place of `lab.runs.run_process`, whose processes are tested there."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
-        foreloom(command[command.index("foreloom") + 1 :], monkeypatch)
-    return {"exit_code": 0, "seconds": 1.0, "peak_bytes": None}
-
-
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
     """The working directory of a reader: examples (of the tasks the smallest two), an empty cache."""
@@ -177,11 +177,13 @@ def checkout(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FORELOOM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr(lab_runs, "run_process", functools.partial(train_here, monkeypatch=monkeypatch))
+    monkeypatch.setattr(lab_runs, "run_process", run_process)
+    shortened = lambda recipe, overrides=(), *, out: train(recipe, [*overrides, *SHORTER.get(out, ())], out=out)
+    monkeypatch.setattr("foreloom.train", shortened)
     return tmp_path
 
 
-def quickstart(monkeypatch: pytest.MonkeyPatch) -> None:
+def quickstart() -> None:
     """What `make quickstart` runs once foreloom is installed, of two steps."""
     rule = re.search(r"^quickstart:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert rule
@@ -189,15 +191,15 @@ def quickstart(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [line.split() for line in re.findall(r"foreloom (.*)$", plain, re.MULTILINE)]
     assert [words[0] for words in lines] == ["train", "evaluate", "forecast", "report"]
     for words in lines:
-        foreloom(shorter(words), monkeypatch)
+        assert foreloom(shorter(words)) == 0, words
 
 
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
-def test_every_block_of_a_guide_runs(page, checkout, monkeypatch, request):
+def test_every_block_of_a_guide_runs(page, checkout, request):
     if page.stem == "fine_tuning":  # what its reader downloads
         (checkout / "ETTh1.csv").symlink_to(request.getfixturevalue("shared") / "data" / "ltsf_csv" / "ETTh1.csv")
     if page.stem == "README":
-        quickstart(monkeypatch)
+        quickstart()
     before = {path.name for path in checkout.iterdir()}
     names: dict[str, object] = {}
     printed = ""
@@ -210,7 +212,7 @@ def test_every_block_of_a_guide_runs(page, checkout, monkeypatch, request):
                 exec(compile("\n" * block.line + block.text.replace(*FEWER_MINUTES), place, "exec"), names)
             printed = out.getvalue()
         elif block.kind == "sh":
-            printed = "".join(run_statement(text, monkeypatch) for text in statements(block.text))
+            printed = "".join(run_statement(text) for text in statements(block.text))
         else:
             assert block.kind in ("console", "text", "yaml", "json"), f"{place}: what is a {block.kind!r} block?"
     left = {path.name for path in checkout.iterdir()} - before
@@ -285,7 +287,12 @@ def folders(page: Path) -> set[str]:
     lines = [words for block in blocks(page) if block.kind in ("sh", "console") for words in commands(block.text)]
     written = [spoken(words) or [] for words in lines]
     trained = [words for words in written if words[:1] == ["train"] or words[:2] == ["lab", "ab"]]
-    return {words[words.index("--out") + 1] for words in trained if "--out" in words and "--resume" not in words}
+    called = re.findall(
+        r"\btrain\(.*out=\"(.*?)\"", "".join(block.text for block in blocks(page) if block.kind == "python")
+    )
+    return {words[words.index("--out") + 1] for words in trained if "--out" in words and "--resume" not in words} | {
+        *called
+    }
 
 
 def test_no_two_pages_share_a_run_folder():

@@ -14,7 +14,9 @@ from types import SimpleNamespace
 
 import pytest
 
+import in_process
 from foreloom import run as product
+from foreloom.lab import runs
 from foreloom.lab.runs import Run, execute, measure, plan, read_outcomes, run_process, size_of, state_of, train
 from foreloom.models import registry
 from foreloom.models.family import WindowLengths
@@ -188,7 +190,8 @@ def test_a_finished_run_is_not_run_again(copied, tmp_path, capsys):
     assert other.num_parameters == outcome.num_parameters and read_outcomes(tmp_path) == {"one": other}
 
 
-def test_a_run_that_was_begun_goes_on(copied, tmp_path, capsys):
+def test_a_run_that_was_begun_goes_on(copied, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(runs, "run_process", in_process.run_process)
     (copied.folder / "checkpoints" / "final").unlink()
     shutil.rmtree(copied.folder / "checkpoints" / "step-00000003")
     (outcome,) = execute([copied], tmp_path, GO_ON)

@@ -65,7 +65,7 @@ def test_sentences(tmp_path):
 
 def test_the_page_shows_what_there_is(tmp_path):
     first, second = write_study(tmp_path / "lstm", A=45.0), write_study(tmp_path / "transformer", ratios=(20,))
-    write_study(tmp_path / "lstm_lr_sweep", ratios=(20,), rates=(0.01, 0.02, 0.05, 0.1))
+    sweep = write_study(tmp_path / "lstm_lr_sweep", ratios=(20,), rates=(0.01, 0.02, 0.05, 0.1))
     (first / "coordinates.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="200pt" height="9pt"/>')
     page = write_report([first, second], options=Options(num_bootstrap=5), assumed=Assumed(E=1.2))
     text = page.read_text()
@@ -79,7 +79,7 @@ def test_the_page_shows_what_there_is(tmp_path):
     assert "lstm needs" in text and "times the compute of transformer" in text
     assert "Learning rates side by side" not in text, "one of the two has a sweep"
     other = write_study(tmp_path / "other_lr_sweep", ratios=(20,), rates=(0.01, 0.02, 0.05))
-    page = write_report([first, other], tmp_path / "two", Options(num_bootstrap=5))
+    page = write_report([sweep, other], tmp_path / "two", Options(num_bootstrap=5))
     assert "Learning rates side by side" in page.read_text()
     assert (tmp_path / "two" / "figures" / "learning-rates.svg").is_file()
     more = text.partition("More figures of the study")[2]
