@@ -168,6 +168,7 @@ def prepare(work: Callable[[], T], timeout_minutes: Callable[[T], float] = lambd
     launch = read_launch(os.environ)
     if launch.world_size == 1:
         return work()
+    _leave_words_to_rank_zero(launch.rank)
     failure: ValueError | OSError | None = None
     result, minutes = None, TIMEOUT_MINUTES
     try:
@@ -335,6 +336,13 @@ def name_of_start(store: dist.Store, rank: int, world_size: int, timeout_seconds
     raise dist.DistStoreError(f"{'a rank' if rank == 0 else 'rank 0'} has not come within {timeout_seconds:.0f} s")
 
 
+def _leave_words_to_rank_zero(rank: int) -> None:
+    """What is to be said of recipes and data is the same on all ranks."""
+    if rank:
+        warnings.simplefilter("ignore", UserWarning)
+        logging.getLogger("foreloom").setLevel(logging.ERROR)
+
+
 class _Meeting:
     """Where the ranks of a launch find each other; one at a time in a process. Only rank 0 warns then."""
 
@@ -354,9 +362,7 @@ class _Meeting:
         """That has broken the group."""
         self.is_speaker = True
         self.absent = Absent()
-        if self.rank:  # what is to be said of recipes and data is the same on all
-            warnings.simplefilter("ignore", UserWarning)
-            logging.getLogger("foreloom").setLevel(logging.ERROR)
+        _leave_words_to_rank_zero(self.rank)
 
     @staticmethod
     def of(launch: Launch, timeout_minutes: float) -> _Meeting:

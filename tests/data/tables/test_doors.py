@@ -500,7 +500,8 @@ def test_what_is_known_ahead_stands_below_the_past_or_in_a_file(promo, tmp_path)
         context, future, said = asked(**roles)
     assert (context, future) == ([[1, 2, 3, 4], [1, 0, 1, 0]], [1, 0])
     assert said.startswith(
-        "understood: 1 series of 4 steps, frequency D; target target; known ahead promo; static region; naive"
+        "understood: 1 series of 4 steps, frequency D; target target; known ahead promo; static region "
+        "(covariates passed over: the model sees one series at a time); naive"
     )
     later = tmp_path / "later.csv"
     later.write_text("item_id,timestamp,promo\na,2024-01-05,5\na,2024-01-06,6\n")
