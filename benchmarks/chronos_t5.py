@@ -87,8 +87,8 @@ def experts_pair(num_rows: int, num_experts: int, top_k: int) -> tuple[Call, Cal
 def dense_mixture(moe: SampleExperts, h_BTD: torch.Tensor, routing: SampleRouting) -> torch.Tensor:
     """Every expert on every sample, weighed by 0 where it was not chosen."""
     weight_BE = torch.zeros_like(routing.logits_BE).scatter(1, routing.expert_BK, routing.weight_BK)
-    outputs = [weight_BE[:, i, None, None] * expert(h_BTD) for i, expert in enumerate(moe.experts)]
-    return torch.stack(outputs).sum(0)
+    expert_BE = torch.arange(weight_BE.shape[1]).expand_as(weight_BE)
+    return moe.experts(h_BTD, expert_BE, weight_BE)
 
 
 def main() -> None:

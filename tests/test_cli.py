@@ -221,6 +221,8 @@ def test_data_sets(foreloom):
     refused(foreloom("data", "convert", BIRTHS, "births.txt"), "births.txt: the name should end in .arrow")
     assert foreloom("data", "convert", BIRTHS, "births.arrow").code == 0
     refused(foreloom("data", "convert", BIRTHS, "births.arrow"), "births.arrow: the file exists already")
+    endless = "synth://ets stands for 1,048,576 series, made as they are read; say how many to write: "
+    refused(foreloom("data", "convert", "synth://ets", "ets.arrow"), endless + "synth://ets?num_series=1000.")
     refused(foreloom("data", "inspect", BIRTHS, "--plot", "p.xyz")._replace(out=""), "p.xyz: a picture's name must end")
 
 
@@ -530,7 +532,7 @@ def test_places_are_tried_before_the_work(foreloom, model, monkeypatch):
     refused(foreloom("data", "synth", "kernel", "--plot", "file/a.png"), "--plot /", "nothing lies below a file")
     refused(foreloom(*replay, "--out", "file/a.csv"), "--out /", "nothing lies below a file")
     refused(foreloom(*replay, "--plot", "file/a.png"), "--plot /", nothing)
-    refused(foreloom(*replay, "--quarantine", "file/a.jsonl", "--samples", "1"), "--quarantine /", "below a file")
+    refused(foreloom(*replay, "--exclude", "file/a.jsonl", "--samples", "1"), "--exclude /", "below a file")
     refused(foreloom(*forecast, "--out", "file/a.csv"), "--out /", "nothing lies below a file")
     refused(foreloom(*forecast, "--out", "a.csv/"), "--out", "a.csv/ ends in a stroke, as folders do")
     refused(foreloom("evaluate", model, "--data", BIRTHS, "--out", "a.csv/"), "--out", "ends in a stroke")

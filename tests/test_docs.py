@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -35,7 +37,7 @@ from in_process import foreloom, run_process
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = (
     "data", "training", "forecasting", "evaluation", "fine_tuning", "aws_gpu", "monitoring", "ab", "chronos_t5",
-    "language_models", "mup", "training_at_scale", "scaling_lab", "scaling_fits", "memory", "planning",
+    "language_models", "mup", "training_at_scale", "scaling_lab", "scaling_fits", "memory", "planning", "your_own_csv",
 )  # fmt: skip
 GUIDES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES)]
 ELSEWHERE = {
@@ -88,6 +90,8 @@ SHORTER = {
     "runs/tiny": ["training.steps=4", "validation.steps=2", "validation.max_windows=4", "validation.prompt_tokens=5"],
 }
 """Run folder -> what the test of its page adds to the command, or the call, that trains into it."""
+FEWER_MINUTES = ("minutes=2,", "minutes=0.3,")
+"""Of a `fit` in Python."""
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")])
 RECIPES = set(shipped_recipes())
 
@@ -205,7 +209,7 @@ def test_every_block_of_a_guide_runs(page, checkout, request):
             assert printed.rstrip() == block.text.rstrip(), f"{place}: this is not what the block above it prints"
         elif block.kind == "python":
             with contextlib.redirect_stdout(io.StringIO()) as out:
-                exec(compile("\n" * block.line + block.text, place, "exec"), names)
+                exec(compile("\n" * block.line + block.text.replace(*FEWER_MINUTES), place, "exec"), names)
             printed = out.getvalue()
         elif block.kind == "sh":
             printed = "".join(run_statement(text) for text in statements(block.text))
@@ -213,6 +217,17 @@ def test_every_block_of_a_guide_runs(page, checkout, request):
             assert block.kind in ("console", "text", "yaml", "json"), f"{place}: what is a {block.kind!r} block?"
     left = {path.name for path in checkout.iterdir()} - before
     assert left <= {"runs", "try", "cache"}, f"{page.name} writes beside what is the reader's own"
+
+
+def test_the_notebook_is_the_guide():
+    """Its code is run as the guide's."""
+    path = ROOT / "examples" / "notebook.py"
+    module = runpy.run_path(str(path))
+    written = json.loads(module["NOTEBOOK"].read_text(encoding="utf-8"))
+    assert written == module["notebook"](module["GUIDE"].read_text(encoding="utf-8")), f"run {path.name} again"
+    words = "".join("".join(cell["source"]) for cell in written["cells"] if cell["cell_type"] == "markdown")
+    for target in re.findall(r"\]\((?!http)([^)#\s]+)", words):
+        assert (path.parent / target).exists(), target
 
 
 def parse(arguments: list[str]) -> None:

@@ -24,6 +24,7 @@ small = "training.steps=2 training.batch_size=4 model.num_layers=1 model.d_model
 for line in (
     "show --list",
     "show quickstart",
+    "forecast small examples/births.csv --horizon 28 --out first.csv",
     f"train quickstart {small} monitoring.trackers=[none] --out runs/quickstart",
     "evaluate runs/quickstart --tasks examples/tasks.yaml",
     "forecast runs/quickstart examples/births.csv --horizon 28 --out forecast.csv",
@@ -50,6 +51,7 @@ def test_the_quickstart_runs_from_a_wheel_away_from_the_checkout(tmp_path):
     offline = ["--no-deps", "--no-index"]
     run(*pip, "wheel", *offline, "--no-build-isolation", "--wheel-dir", tmp_path / "dist", ROOT, cwd=tmp_path)
     (wheel,) = (tmp_path / "dist").glob("foreloom-*.whl")
+    assert wheel.stat().st_size < 10e6, "the trained model in it included"
     fresh = tmp_path / "fresh"
     run(sys.executable, "-m", "venv", "--without-pip", fresh, cwd=tmp_path)
     python = fresh / "bin" / "python"
@@ -59,13 +61,19 @@ def test_the_quickstart_runs_from_a_wheel_away_from_the_checkout(tmp_path):
 
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    no_checkout = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    no_checkout = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
     assert run(fresh / "bin" / "foreloom", "--version", cwd=elsewhere, env=no_checkout).startswith("foreloom ")
     said = run(python, "-c", QUICKSTART, cwd=elsewhere, env=no_checkout)
     codes = [line.split()[1:] for line in said.splitlines() if line.startswith("::")]
-    assert codes[:-1] == [[verb, "0"] for verb in ("show", "show", "train", "evaluate", "forecast", "report")], said
+    assert codes[:-1] == [
+        [verb, "0"] for verb in ("show", "show", "forecast", "train", "evaluate", "forecast", "report")
+    ], said
     assert codes[-1] == ["evaluate", "2"]
     assert "quickstart " in said and "m4_hourly" in said
-    assert (elsewhere / "forecast.csv").is_file() and (elsewhere / "runs" / "quickstart" / "report.html").is_file()
+    assert (
+        (elsewhere / "first.csv").is_file()
+        and (elsewhere / "forecast.csv").is_file()
+        and (elsewhere / "runs" / "quickstart" / "report.html").is_file()
+    )
     manifest = json.loads((elsewhere / "runs/quickstart/checkpoints/final/manifest.json").read_text())
     assert manifest["step"] == 2

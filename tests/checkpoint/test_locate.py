@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from foreloom.checkpoint.locate import load_newest
+from foreloom.checkpoint.locate import find_model_folder, load_newest
 
 
 def test_a_checkpoint_deleted_meanwhile_gives_way_to_the_newest(tmp_path, monkeypatch):
@@ -32,3 +32,22 @@ def test_what_is_wrong_with_a_model_that_stays_is_told(tmp_path):
 
     with pytest.raises(ValueError, match="damaged"):
         load_newest(tmp_path, load)
+
+
+def test_a_model_that_comes_with_foreloom_is_found_by_name_where_no_folder_of_it_is(tmp_path, monkeypatch):
+    shipped, here = tmp_path / "package" / "small", tmp_path / "here"
+    for folder in (shipped, here / "small"):
+        folder.mkdir(parents=True)
+    (shipped / "config.json").touch()
+    monkeypatch.setattr("foreloom.config.shipped._shipped", lambda folder: shipped.parent)
+    monkeypatch.chdir(here)
+    assert find_model_folder("small") == shipped, "the folder of that name holds no model"
+    with pytest.raises(ValueError, match="no folder smal. Did you mean small?"):
+        find_model_folder("smal")
+    with pytest.raises(ValueError, match=r"no folder huge.* or what comes with foreloom \(small\)"):
+        find_model_folder("huge")
+    with pytest.raises(ValueError, match="small holds no model"):
+        find_model_folder(here / "small")
+    (here / "small" / "config.json").touch()
+    with pytest.warns(UserWarning, match="small is the folder here, not the model that comes with foreloom"):
+        assert find_model_folder("small").resolve() == here / "small"

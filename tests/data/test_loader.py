@@ -140,7 +140,7 @@ def test_what_differs_in_the_data_is_named(tmp_path) -> None:
     (folder / "b.jsonl").unlink()
     assert "file b.jsonl of data.sources.0 was " in refused() and ", is absent. Restore" in refused()
     del state["made_of"]  # as earlier versions wrote it
-    assert "a file, the mixture, the quarantine, a setting of data or the seed has changed" in refused()
+    assert "a file, the mixture, what is excluded, a setting of data or the seed has changed" in refused()
 
 
 class Broken(MemorySource):

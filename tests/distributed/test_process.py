@@ -1,11 +1,21 @@
+import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch.distributed as dist
 
 from foreloom.checkpoint.claim import claim
-from foreloom.distributed.process import Launch, choose_device, first_host, is_restart, name_of_start, read_launch
+from foreloom.distributed.process import (
+    Launch,
+    choose_device,
+    first_host,
+    is_restart,
+    name_of_start,
+    prepare,
+    read_launch,
+)
 
 MASTER = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "1234"}
 
@@ -84,6 +94,19 @@ def test_ranks_of_one_start_agree_on_a_name_whatever_an_earlier_one_has_left() -
     for alone, absent in ((0, "a rank"), (1, "rank 0")):
         with pytest.raises(dist.DistStoreError, match=f"{absent} has not come"):
             name_of_start(store, alone, 2, 0.2)
+
+
+def test_ranks_that_never_met_wait_as_long_as_the_recipe_says(monkeypatch) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    its = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for name, value in its.items():
+        monkeypatch.setenv(name, value)
+    began = time.monotonic()
+    with pytest.raises(dist.DistError):
+        prepare(lambda: {"timeout_minutes": 0.02}, lambda read: read["timeout_minutes"])
+    assert time.monotonic() - began < 60
 
 
 def test_what_was_started_anew_goes_on(tmp_path, monkeypatch) -> None:

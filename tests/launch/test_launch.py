@@ -223,7 +223,7 @@ def test_a_killed_rank_and_a_lost_machine_and_the_run_goes_on(tmp_path) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     meet = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=two", "--max-restarts=5"]
-    patience = "last_call_timeout=3,keep_alive_interval=2,keep_alive_max_attempt=4"
+    patience = "last_call_timeout=2,keep_alive_interval=1,keep_alive_max_attempt=5"
     settings = ["training.steps=120", "training.save_steps=10", "optimizer.epsilon=1e-6", "parallel.timeout_minutes=1"]
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1:2", "--nproc-per-node=1", *meet]
     told = (tmp_path / "told").open("w+")

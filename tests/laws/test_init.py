@@ -88,10 +88,14 @@ def test_weights_depend_on_seed_and_name_only(build) -> None:
 
 def test_experts_have_the_values_of_their_own_names() -> None:
     """So a layer's experts start alike however they are stored, and a further one changes no other."""
-    four, six = (get("time_moe").config(size="test", num_experts=number) for number in (4, 6))
-    stacks = []
-    for config in (four, six):
-        model = get("time_moe").build(config, WindowLengths(32, 8))
-        get("time_moe").initialize(model, 7)
-        stacks.append(model.state_dict()["model.layers.1.ffn_layer.experts.gate_up_proj"])
-    assert torch.equal(stacks[0], stacks[1][:4]) and not torch.equal(stacks[1][4], stacks[1][5])
+    heads = {"size": "tiny", "d_model": 32, "n_tokens": 64, "use_moe": True}
+    for name, settings, of in (
+        ("time_moe", {"size": "test"}, "model.layers.1.ffn_layer.experts.gate_up_proj"),
+        ("chronos_t5", heads, "moe.experts.head_weight"),
+    ):
+        stacks = []
+        for number in (4, 6):
+            model = get(name).build(get(name).config(**settings, num_experts=number), WindowLengths(32, 8))
+            get(name).initialize(model, 7)
+            stacks.append(model.state_dict()[of])
+        assert torch.equal(stacks[0], stacks[1][:4]) and not torch.equal(stacks[1][4], stacks[1][5])

@@ -2,9 +2,6 @@
 
 import json
 import os
-import socket
-import subprocess
-import sys
 import threading
 from itertools import pairwise
 from pathlib import Path
@@ -17,11 +14,13 @@ import sharded_evaluation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from foreloom.distributed.network import free_port
 from foreloom.evaluation.baselines import SeasonalNaive
 from foreloom.evaluation.evaluate import evaluate
 from foreloom.evaluation.metrics import MetricSums, metric_sums
 from foreloom.evaluation.ranks import Ranks
 from foreloom.evaluation.tasks import EvaluationTask
+from forked import Rank
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 
@@ -153,17 +152,12 @@ def alone_calls(task):
 def sharded(world_size, data, out):
     """Scores by rank of `sharded_evaluation.py` on so many gloo ranks."""
     out.mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
-    script = [sys.executable, str(Path(__file__).with_name("sharded_evaluation.py")), str(data), str(out)]
-    sizes = {"WORLD_SIZE": str(world_size), "OMP_NUM_THREADS": "1"}
-    ranks = [
-        subprocess.Popen(script, env=os.environ | address | sizes | {"RANK": str(r), "LOCAL_RANK": str(r)})
-        for r in range(world_size)
-    ]
+    script = Path(__file__).with_name("sharded_evaluation.py")
+    its = os.environ | {"WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    numbers = map(str, range(world_size))
+    ranks = [Rank(script, [str(data), str(out)], its | {"RANK": r, "LOCAL_RANK": r}) for r in numbers]
     try:
-        assert [rank.wait(timeout=240) for rank in ranks] == [0] * world_size
+        assert [rank.wait(240) for rank in ranks] == [0] * world_size, [rank.output() for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from forked import Rank
-from toy_run import FAMILIES, losses, start_rank, train_here, weights
+from toy_run import FAMILIES, TOYS, losses, start_rank, train_here, weights
 
 
 def kill_after(run: dict, step: int, how: signal.Signals, written: Path | None = None) -> Rank:
@@ -44,15 +44,17 @@ WRITTEN_BEHIND = ("toy_recurrent", "chronos2", "chronos_t5", "lora")
 
 @pytest.mark.parametrize("family", [*FAMILIES, *MORE])
 def test_killed_at_a_random_step_goes_on_bit_for_bit(tmp_path: Path, family: str) -> None:
-    settings = {"dropout": 0.1, "steps": 60, "save_steps": 7}
+    # A step of a toy is over before it is seen that the one before is logged.
+    num_steps, last = (60, 40) if family in TOYS else (32, 18)
+    settings = {"dropout": 0.1, "steps": num_steps, "save_steps": 7}
     settings |= {"family": "chronos2"} | MORE[family] if family in MORE else {"family": family}
     train_here(tmp_path / "whole", **settings)
     settings |= BEHIND if family in WRITTEN_BEHIND else {}
-    step = random.randrange(8, 40)
+    step = random.randrange(8, last)
     killed = kill_after(settings | {"run_dir": tmp_path / "killed"}, step, signal.SIGKILL)
     assert killed.returncode == -signal.SIGKILL
     result = train_here(tmp_path / "killed", **settings, resume=True)
-    assert result.step == 60
+    assert result.step == num_steps
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole"), f"killed after step {step}"
     assert same_weights(tmp_path / "killed", tmp_path / "whole"), f"killed after step {step}"
 

@@ -147,15 +147,15 @@ def test_one_to_four_ranks_train_alike_and_take_over_from_each_other(tmp_path: P
 
 def test_copies_shards_and_shared_experts_train_alike_and_take_over_from_each_other(tmp_path: Path) -> None:
     """2 x 2 ranks -> 2 that share one copy -> 1 -> 4, and experts over 2 of 4 -> over 2 -> on 1 -> over 4."""
-    chronos2, time_moe = (
-        {"family": family, "steps": 6, "save_steps": 1, "checkpoint": {"background": True}}
-        for family in ("chronos2", "time_moe")
-    )
+    families = ("chronos2", "time_moe", "chronos_t5")
+    runs = chronos2, time_moe, chronos_t5 = [
+        {"family": family, "steps": 6, "save_steps": 1, "checkpoint": {"background": True}} for family in families
+    ]
     fsdp, hsdp = {"strategy": "fsdp"}, {"strategy": "fsdp", "dp_replicate": 2, "dp_shard": 2}
     four, two, one, last = (
         [
             run | how | {"run_dir": tmp_path / f"{run['family']}-{name}"}
-            for run, how in ((chronos2, dense), (time_moe, sparse))
+            for run, how in ((chronos2, dense), (time_moe, sparse), (chronos_t5, sparse))
         ]
         for name, dense, sparse in (
             ("4", hsdp, {"ep": 2}),
@@ -164,10 +164,10 @@ def test_copies_shards_and_shared_experts_train_alike_and_take_over_from_each_ot
             ("last", hsdp, hsdp | {"ep": 4, "micro_batch_size": 5}),
         )
     )
-    for run in (chronos2, time_moe):
+    for run in runs:
         train_here(tmp_path / run["family"], **run)
     launch(4, four)
-    for family in ("chronos2", "time_moe"):
+    for family in families:
         stopped_at(2, tmp_path / f"{family}-4", tmp_path / f"{family}-2")
     launch(2, [run | {"resume": True} for run in two])
     for run in one:

@@ -70,7 +70,10 @@ def test_box():
         "│             something_with_a_long_name at 0.0                          │\n"
         "└────────────────────────────────────────────────────────────────────────┘"
     )
-    assert {len(line) for line in box(sections).splitlines()} == {BOX_WIDTH}
+    long = "regimes?length=768&periods=7,7,24,24,48,96,144,168,288&seasonal=1&noise=0.1"  # a label, wider than the box
+    of_address = box({"Data": {long: "6% of the samples"}})
+    assert {len(line) for line in (box(sections) + "\n" + of_address).splitlines()} == {BOX_WIDTH}
+    assert "".join(line[2:39].strip() for line in of_address.splitlines()[1:-1]) == long
 
 
 def test_a_validation_line_says_what_is_known():

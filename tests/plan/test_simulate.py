@@ -43,6 +43,28 @@ def test_what_is_sent_is_what_the_formula_says(name: str) -> None:
         assert counted.terms[term] == pytest.approx(found.held_bytes[term], rel=0.02), term
 
 
+SHARED = {
+    "time-moe-etth1": (*CASES["time-moe-etth1"][:-1], "training.precision=bf16"),
+    "chronos-t5-tiny-moe-sample": (*CHRONOS2[:3], *SMALL, "model.num_layers=1", "model.load_balancing_weight=0"),
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_shared_experts_are_held_and_sent_as_counted(name: str) -> None:
+    """Experts over 2 ranks, of which there are 4 such groups; all else over all 8."""
+    recipe = load(find_recipe(name), [*SHARED[name], "parallel.strategy=fsdp", "parallel.ep=2"], need_data=False)
+    found = simulate(recipe, 8)
+    assert found.sent_bytes["all-to-all"] == found.formula_bytes["all-to-all"] > 10_000
+    for kind in ("all-gather", "reduce-scatter"):
+        assert found.sent_bytes[kind] == pytest.approx(found.formula_bytes[kind], rel=1e-6), kind
+    assert found.sent_bytes["all-reduce"] == pytest.approx(found.formula_bytes["all-reduce"], rel=0.05)
+    counted = count_memory(recipe, data_of(recipe).full_rows, found.num_rows, device="cuda", world_size=8)
+    for term in ("weights", "gradients", "optimizer"):
+        assert counted.terms[term] == pytest.approx(found.held_bytes[term], rel=0.02), term
+    experts = {one.name: one for one in found.tensors if ".experts." in one.name}
+    assert len(experts) >= 2 and all(one.first_rows == one.last_rows == one.shape[0] // 2 for one in experts.values())
+
+
 def test_copies_add_their_shares_and_micro_batches_gather_anew() -> None:
     recipe = load(find_recipe("chronos2-test"), [*CHRONOS2, "training.batch_size=64", "parallel.dp_shard=4"])
     once = simulate(recipe, 8)

@@ -18,7 +18,7 @@ RECIPES = {
     "chronos2-test": (*SMALL, "training.batch_size=64", "model.num_layers=2"),
     "chronos-bolt-tiny": ("model.d_model=64", "model.d_kv=16", "model.d_ff=256", "model.num_layers=2"),
     "chronos-t5-tiny-moe-sample": SMALL,
-    "time-moe-etth1": (*SMALL[3:], "data.stride=null", "training.epochs=null", "training.steps=10"),
+    "time-moe-etth1": (*SMALL[3:], "data.stride=null", "training.epochs=null", "training.steps=10", "parallel.ep=2"),
     "lstm-tiny": ("data.max_seq_length=32",),
     "decoder-tiny": ("data.max_seq_length=32",),
     "tiny-lm": ("data.max_seq_length=48",),
@@ -37,14 +37,19 @@ def test_every_family_has_a_plan(name: str) -> None:
     ] * 2
     assert [way.recomputes for way in found.ways] == [False] * 3 + [True] * 3
     assert sum(way.is_recipes for way in found.ways) == 1 and found.fits and found.flops_per_row > 0
-    share = -(-found.batch_size // 16)
+    share, shares = -(-found.batch_size // 16), "parallel.ep=2" in RECIPES[name]
     for way in found.ways:
         assert way.fits == share and way.num_micro_batches == 1  # all of them are small
         assert way.memory.total == sum(way.memory.terms.values()) <= found.budget_bytes
         assert way.run is not None and way.run.seconds == pytest.approx(way.step.total * (found.num_steps or 0))
-        assert (way.moved["all-reduce"] > 0) == (way.name != "FSDP2")
+        assert (way.moved["all-reduce"] > 0) == (way.name != "FSDP2" or shares)  # experts have copies then
+        assert (way.moved["all-to-all"] > 0) == shares
     ddp, fsdp, hsdp = found.ways[:3]
-    assert fsdp.memory.terms["optimizer"] < hsdp.memory.terms["optimizer"] < ddp.memory.terms["optimizer"] / 4
+    assert (
+        fsdp.memory.terms["optimizer"]
+        < hsdp.memory.terms["optimizer"]
+        < ddp.memory.terms["optimizer"] / (1 if shares else 4)
+    )
     kept, again = ddp.memory.terms["activations"], found.ways[3].memory.terms["activations"]
     assert again < kept or name == "lstm-tiny"  # whose one block is all there is
     assert found.ways[3].step.compute == pytest.approx(ddp.step.compute * 4 / 3)
@@ -72,8 +77,10 @@ def test_what_does_not_fit_says_what_would() -> None:
     assert printed.exit_code == 1 and "no row" in text
     assert "Nothing fits: of all ways" in text and "As many of these would do, and of larger ones: v100-16gb" in text
     assert "More of these GPUs would not do" in text
-    with pytest.raises(ValueError, match=r"parallel\.ep: .* set parallel\.ep=1"):
-        shared = load(find_recipe("time-moe-etth1"), [*RECIPES["time-moe-etth1"], "parallel.ep=2"], need_data=False)
+    with pytest.raises(ValueError, match="parallel.ep: 16 ranks cannot share . experts evenly"):
+        shared = load(
+            find_recipe("time-moe-etth1"), [*RECIPES["time-moe-etth1"][:-1], "parallel.ep=16"], need_data=False
+        )
         plan(shared, find_cluster("auto", gpu="a10g", num_gpus=16, per_machine=8, mfu=0.3)[0], "bf16")
     with pytest.raises(ValueError, match="3 x 5, but there are 16 ranks"):
         recipe = load(find_recipe("chronos2-test"), [*RECIPES["chronos2-test"], "parallel.dp_replicate=3"])

@@ -1,4 +1,4 @@
-"""`foreloom data replay`: exactly the batch of any step, and the quarantine that is written from it."""
+"""`foreloom data replay`: exactly the batch of any step, and the list of series that is written from it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from foreloom import run
 from foreloom.cli.data import replay
 from foreloom.data.formats.reader import open_source
 from foreloom.data.loader import StepBatch
-from foreloom.data.stream.selection import read_quarantine
+from foreloom.data.stream.selection import read_excluded
 from foreloom.report.step_windows import batch_of_step
 from foreloom.training.trainer import Trainer
 
@@ -89,11 +89,11 @@ def test_every_step_also_after_a_change_of_batch_size(tmp_path, data, seen):
             windows_of_step(folder, step)
 
 
-def test_what_is_printed_written_and_quarantined(tmp_path, data, seen, capsys):
+def test_what_is_printed_written_and_excluded(tmp_path, data, seen, capsys):
     settings = [*SETTINGS, "training.steps=3", "training.batch_size=40"]
     source = f"data.sources=[{{path: {data}}}]"
     run.train("chronos2-test", [*settings, source], out=tmp_path / "run")
-    out, plot, listed = (tmp_path / name for name in ("windows.csv", "windows.svg", "quarantine.jsonl"))
+    out, plot, listed = (tmp_path / name for name in ("windows.csv", "windows.svg", "excluded.jsonl"))
     windows = windows_of_step(tmp_path / "run", 2)
     bad = next(window.facts for window in windows if window.facts.num_infinite)
     outlier = next(window.facts for window in windows if window.facts.series == "s7")
@@ -104,7 +104,7 @@ def test_what_is_printed_written_and_quarantined(tmp_path, data, seen, capsys):
 
     capsys.readouterr()
     chosen = f"{bad.sample},{outlier.sample}"
-    replay(tmp_path / "run", 2, out=out, plot=plot, quarantine=listed, samples=chosen)
+    replay(tmp_path / "run", 2, out=out, plot=plot, exclude=listed, samples=chosen)
     said = capsys.readouterr().out
     assert "Step 2 of run" in said and "s11" in said and "more, less suspicious" in said
     rows = list(csv.DictReader(out.open()))
@@ -113,19 +113,19 @@ def test_what_is_printed_written_and_quarantined(tmp_path, data, seen, capsys):
     entries = [json.loads(line) for line in listed.read_text().splitlines()]
     assert {"s7", "s11"} <= {entry["series"] for entry in entries}
     assert f"added {len(entries)} series" in said
-    replay(tmp_path / "run", 2, quarantine=listed, samples=chosen)
+    replay(tmp_path / "run", 2, exclude=listed, samples=chosen)
     assert "added 0 series" in capsys.readouterr().out
-    for arguments in ({"quarantine": listed}, {"samples": "3"}):
-        with pytest.raises(ValueError, match="give --quarantine FILE and --samples together"):
+    for arguments in ({"exclude": listed}, {"samples": "3"}):
+        with pytest.raises(ValueError, match="give --exclude FILE and --samples together"):
             replay(tmp_path / "run", 2, **arguments)
     with pytest.raises(ValueError, match=r"step 2 holds the samples \d+ to \d+, and not 99999"):
-        replay(tmp_path / "run", 2, quarantine=listed, samples="99999")
+        replay(tmp_path / "run", 2, exclude=listed, samples="99999")
 
-    left_out = read_quarantine(listed, [open_source(data)])[0].tolist()
-    run.train("chronos2-test", [*settings, source, f"data.quarantine={listed}"], out=tmp_path / "next")
+    left_out = read_excluded([listed], [open_source(data)])[0].tolist()
+    run.train("chronos2-test", [*settings, source, f"data.exclude={listed}"], out=tmp_path / "next")
     assert {7, 11} <= set(left_out) and not {item for rows in seen.values() for _, item in rows} & set(left_out)
-    assert f"({len(left_out)} in quarantine)" in " ".join((tmp_path / "next" / "training.log").read_text().split())
-    with pytest.raises(ValueError, match="what data.quarantine leaves out of data.sources.0"):
+    assert f"({len(left_out)} excluded)" in " ".join((tmp_path / "next" / "training.log").read_text().split())
+    with pytest.raises(ValueError, match="what data.exclude leaves out of data.sources.0"):
         run.train("chronos2-test", [*settings, source, "training.steps=5"], out=tmp_path / "next", resume=True)
 
 

@@ -99,7 +99,7 @@ def test_epochs_become_steps_and_validation_ends_the_run(tmp_path, monkeypatch):
     as_steps = run.load("chronos2-test", [*settings, f"training.steps={num_steps}"])
     assert f"(default, here {num_steps * 6 / num_windows:.3g})" in run.describe(as_steps)
 
-    absent = run.load("chronos2-test", [*settings, "training.epochs=1", "data.quarantine=no.jsonl"], need_data=False)
+    absent = run.load("chronos2-test", [*settings, "training.epochs=1", "data.exclude=no.jsonl"], need_data=False)
     assert "steps: null" in run.describe(absent), "shown without a count of what cannot be opened"
 
     validation = ["validation.steps=2", "validation.patience=1", "validation.min_delta=1000"]

@@ -143,9 +143,3 @@ def test_explain_memory_for_people_and_programs() -> None:
     assert any("Nothing fits: one row takes" in one for one in found["sentences"])
     with pytest.raises(ValueError, match="memory 'much'"):
         explain(load(find_recipe("chronos2-test"), small), memory="much")
-
-
-def test_shared_experts_are_not_counted_in_silence() -> None:
-    recipe = recipe_of(*TIME_MOE, "parallel.ep=2")
-    with pytest.raises(ValueError, match="parallel.ep: memory and time are not counted where ranks share experts"):
-        count_memory(recipe, lambda num_rows: pytest.fail("nothing was to be made"), 4, device="cpu", world_size=4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,13 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-from foreloom.checkpoint.manifest import installed_versions
-from foreloom.files import write_text
+from foreloom.checkpoint.manifest import NAME as MANIFEST_NAME
+from foreloom.checkpoint.manifest import Manifest, file_record, installed_versions, write_json
+from foreloom.files import whole_or_absent, write_text
 from foreloom.models.family import ModelFamily
 
 CARD_NAME = "README.md"
+_LAST_SECTION = "Licence"
 
 
 def whole_state_dict(module: nn.Module) -> dict[str, Tensor]:
@@ -69,11 +73,34 @@ def model_card(
         "alone, so what loads those loads this, as far as it knows such models.",
         "## Training",
         *tables,
-        "## Licence",
+        f"## {_LAST_SECTION}",
         "The run does not know the licences of its data and of the model it began with; the weights may be bound by "
         "both. Before you publish them, say `license:` in the header.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def add_to_card(folder: Path, title: str, text: str) -> Path:
+    """Put a section into the card of a model folder, in place of the one that bears the title; the card's path. The
+    manifest of a checkpoint learns of it.
+
+    Raises ValueError where the folder has no card.
+    """
+    path = folder / CARD_NAME
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no model card to write into. Give a folder that foreloom has written.")
+    begin, *sections = re.split(r"^(?=## )", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    others = [one for one in sections if one.partition("\n")[0] != f"## {title}"]
+    last = len(others) - (bool(others) and others[-1].startswith(f"## {_LAST_SECTION}\n"))
+    others.insert(last, f"## {title}\n\n{text.strip()}\n\n")
+    write_text(path, begin + "".join(others))
+    checkpoint = folder.parent
+    if folder.name == "hf" and (checkpoint / MANIFEST_NAME).is_file():
+        manifest = Manifest.read(checkpoint)
+        files = {**manifest.files, f"hf/{CARD_NAME}": file_record(path)}
+        with whole_or_absent(checkpoint / MANIFEST_NAME) as beside:
+            write_json(beside, dataclasses.asdict(dataclasses.replace(manifest, files=files)))
+    return path
 
 
 def _cell(value: Any) -> str:

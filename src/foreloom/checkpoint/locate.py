@@ -1,4 +1,4 @@
-"""Where a model's weights lie: a model folder, a checkpoint, a run folder, or the Hugging Face hub."""
+"""Where a model's weights lie: a model folder, a checkpoint, a run folder, the package, or the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from foreloom.checkpoint.manifest import Manifest, find_damage
+from foreloom.config.shipped import shipped_models
 from foreloom.models.common.hub_folder import resolve_folder
 
 T = TypeVar("T")
@@ -20,27 +21,34 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 def find_model_folder(path_or_hub_id: str | Path) -> Path:
     """The folder that holds config.json: the path itself, its `hf/`, or that of a run's newest whole checkpoint.
 
-    Something that is no path but looks like owner/name is downloaded from the hub (cached). ValueError otherwise.
+    Where no such folder holds one, a name is a model that comes with foreloom (`small`), and what looks like owner/name
+    is downloaded from the hub (cached). ValueError otherwise.
     """
-    path = Path(path_or_hub_id).expanduser()
+    path, name, shipped = Path(path_or_hub_id).expanduser(), str(path_or_hub_id), shipped_models()
     if path.is_dir():
         newest_first = sorted((path / "checkpoints").glob("step-*[0-9]"), reverse=True)
         whole = (checkpoint / "hf" for checkpoint in newest_first if _is_whole(checkpoint))
         for folder in (path, path / "hf", *whole):
-            if any((folder / name).is_file() for name in _MODEL_FILES):
+            if any((folder / file).is_file() for file in _MODEL_FILES):
+                if name in shipped:
+                    warnings.warn(f"{name} is the folder here, not the model that comes with foreloom.", stacklevel=2)
                 return folder
+    if name in shipped:
+        return shipped[name]
+    if path.is_dir():
         raise ValueError(
             f"{path} holds no model: neither config.json, nor hf/config.json, nor checkpoints/step-*/hf/config.json."
         )
     if path.is_file():
         raise ValueError(f"{path} is a file. Give the folder with config.json and model.safetensors.")
-    if not path.parent.is_dir() and _HUB_ID.fullmatch(str(path_or_hub_id)):
-        return resolve_folder(str(path_or_hub_id))
+    if not path.parent.is_dir() and _HUB_ID.fullmatch(name):
+        return resolve_folder(name)
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, beside, n=1)
-    wanted = (
-        f"Did you mean {path.parent / close[0]}?" if close else "Give a run, checkpoint or model folder, or a hub id."
-    )
+    known = [*beside, *shipped] if path.parent == Path() else beside
+    close = difflib.get_close_matches(path.name, known, n=1)
+    wanted = f"Give a run, checkpoint or model folder, a hub id, or what comes with foreloom ({', '.join(shipped)})."
+    if close:
+        wanted = f"Did you mean {path.parent / close[0]}?"
     raise ValueError(f"there is no folder {path}. {wanted}")
 
 

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from foreloom import __version__
-from foreloom.cli import lab_fit, lab_memory, lab_mup, lab_slurm, lab_study  # noqa: F401, they add verbs to lab_app
+from foreloom.cli import audit, lab_fit, lab_memory, lab_mup, lab_slurm, lab_study  # noqa: F401, they add verbs
 from foreloom.cli.arguments import command_with_hints
 from foreloom.cli.backtest import backtest
 from foreloom.cli.calibrate import calibrate
@@ -68,7 +68,7 @@ _add(fit, "fit runs/quickstart examples/births.csv --horizon 28 --season 7 --min
 _add(evaluate, "evaluate runs/quickstart amazon/chronos-2 --tasks examples/tasks.yaml", FLAGS_OF_EVALUATORS)
 _add(backtest, "backtest runs/quickstart examples/births.csv --horizon 28 --windows 6 --season 7 --plot")
 _add(calibrate, "calibrate runs/quickstart examples/births.csv --horizon 28 --windows 12 --out births-model")
-_add(forecast, "forecast runs/quickstart examples/births.csv --horizon 28 --out births.csv --plot")
+_add(forecast, "forecast small examples/births.csv --horizon 28 --out births.csv --plot")
 _add(generate, 'generate runs/tiny "The recipe "')
 _add(doctor, "doctor chronos2-synthetic-cpu --ranks 2")
 _add(plan, "plan chronos2-base --gpus 64 --gpu a100-80gb --mfu 0.35 --price 2")

@@ -107,7 +107,9 @@ RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or the name 
 OverridesArgument = Annotated[
     list[str] | None, typer.Argument(help="Settings on top: training.steps=100 optimizer.learning_rate=1e-4")
 ]
-ModelArgument = Annotated[str, typer.Argument(help="A run folder, a checkpoint, a model folder or a hub id.")]
+ModelArgument = Annotated[
+    str, typer.Argument(help="small (comes with foreloom), a run folder, a checkpoint, a model folder or a hub id.")
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 FormatOption = Annotated[
     str | None,

@@ -195,8 +195,8 @@ def replay(
     plot: Annotated[
         Path | None, typer.Option(help="Draw the most suspicious windows (.png, .svg, .pdf).", **FILE)
     ] = None,
-    quarantine: Annotated[
-        Path | None, typer.Option(help="Add the series of --samples to this file, for data.quarantine.", **FILE)
+    exclude: Annotated[
+        Path | None, typer.Option(help="Add the series of --samples to this file, for data.exclude.", **FILE)
     ] = None,
     samples: Annotated[str, typer.Option(help="Samples of the batch, comma separated, as the table shows them.")] = "",
 ) -> None:
@@ -212,12 +212,12 @@ def replay(
     numbers = split_names(samples)
     if not all(number.isdecimal() for number in numbers):
         raise ValueError(f"--samples {samples!r}: write whole numbers, comma separated: 1204,1210.")
-    if (quarantine is None) != (not numbers):
-        raise ValueError("give --quarantine FILE and --samples together: where to write, and which series.")
-    check_places([], picture=plot, files={"--out": out, "--quarantine": quarantine})
+    if (exclude is None) != (not numbers):
+        raise ValueError("give --exclude FILE and --samples together: where to write, and which series.")
+    check_places([], picture=plot, files={"--out": out, "--exclude": exclude})
     dataset, drawn = step_windows.batch_of_step(run, step)
     if not isinstance(dataset, SeriesDataset):
-        _show_facts(dataset.facts(drawn), run, step, out, unused=plot or quarantine)
+        _show_facts(dataset.facts(drawn), run, step, out, unused=plot or exclude)
         return
     windows = dataset.replay(drawn)
     suspects = by_suspicion(windows)
@@ -235,19 +235,19 @@ def replay(
         say(f"wrote {out}")
     if plot is not None:
         say(f"wrote {save_figure(replay_figure(suspects[:NUM_DRAWN]), plot)}")
-    if quarantine is not None:
-        num_added = step_windows.quarantine(chosen, quarantine, f"step {step} of {run.resolve().name}")
-        say(f"added {num_added} series to {quarantine}; a run leaves them out with data.quarantine={quarantine}")
+    if exclude is not None:
+        num_added = step_windows.exclude(chosen, exclude, f"step {step} of {run.resolve().name}")
+        say(f"added {num_added} series to {exclude}; a run leaves them out with data.exclude={exclude}")
 
 
 def _show_facts(facts: list[dict[str, Any]], run: Path, step: int, out: Path | None, *, unused: Path | None) -> None:
-    """The samples of data that are no series: there are no windows to draw or to put into quarantine."""
+    """The samples of data that are no series: there are no windows to draw or to exclude."""
     from rich.console import Console
 
     from foreloom.report import step_windows
 
     if unused is not None:
-        raise ValueError("--plot and --quarantine are for runs on series; --out FILE.csv writes what this step read.")
+        raise ValueError("--plot and --exclude are for runs on series; --out FILE.csv writes what this step read.")
     num_samples = len({one["sample"] for one in facts})
     title = f"Step {step:,} of {run.name}: {num_samples:,} samples"
     Console().print(step_windows.facts_table(facts[:MAX_SHOWN], title))

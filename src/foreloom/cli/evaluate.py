@@ -44,8 +44,8 @@ FLAGS_OF_EVALUATORS = {
 ModelsArgument = Annotated[
     list[str],
     typer.Argument(
-        help="Run folders, checkpoints, model folders, hub ids, chronos:FOLDER-OR-ID for what chronos-forecasting "
-        "loads, or seasonal-naive, naive, drift, auto-ets, auto-theta, auto-arima."
+        help="small (comes with foreloom), run folders, checkpoints, model folders, hub ids, chronos:FOLDER-OR-ID for "
+        "what chronos-forecasting loads, or seasonal-naive, naive, drift, auto-ets, auto-theta, auto-arima."
     ),
 ]
 SuiteOption = Annotated[

@@ -1,4 +1,4 @@
-"""What comes with foreloom, a checkout's or an installed package's: recipes by name, and the example data."""
+"""What comes with foreloom, a checkout's or an installed package's: recipes, models and example data."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ def _shipped(folder: str) -> Path:
 def shipped_recipes() -> dict[str, Path]:
     """The recipes that come with foreloom, by name."""
     return {path.stem: path for path in sorted(_shipped("recipes").glob("*.yaml"), key=lambda path: path.stem)}
+
+
+def shipped_models() -> dict[str, Path]:
+    """The folders of the trained models that come with foreloom, by name."""
+    return {path.parent.name: path.parent for path in sorted(_shipped("pretrained").glob("*/config.json"))}
 
 
 def find_recipe(name: str | Path) -> Path:

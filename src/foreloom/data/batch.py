@@ -59,7 +59,7 @@ class SourceStatistics:
     unit: str = "series"
     """What `num_items` counts, in the plural."""
     left_out: Mapping[str, int] = field(default_factory=dict)
-    """Items that samples are not cut from, by reason: `too short`, `in quarantine`."""
+    """Items that samples are not cut from, by reason: `too short`, `excluded`."""
     num_epoch_samples: int | None = None
     """None where samples are drawn without end."""
     roles: str = ""
@@ -98,6 +98,15 @@ class Dataset(Protocol):
 
     def statistics(self) -> list[SourceStatistics]:
         """Each source, in the recipe's order."""
+        ...
+
+
+@runtime_checkable
+class PreparesSamples(Protocol):
+    """A dataset that is faster when it knows beforehand what will be gathered: the more at once, the faster."""
+
+    def prepare(self, parts: Sequence[tuple[Any, np.ndarray]]) -> None:
+        """Make ready to gather these, each a `Drawn` and positions in it, in this thread, and forget earlier ones."""
         ...
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from foreloom.config.section import section
 from foreloom.data.tables.options import TableOptions
@@ -77,8 +77,9 @@ class DataConfig:
     drop_values: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Values of targets, before the cut and after it, made missing at random in training: each sample draws a share
     from 0 to this and loses each value with that probability (Chronos-T5: 0.2)."""
-    quarantine: str | None = None
-    """A file of JSON lines that names series to leave out; `foreloom data replay --quarantine` writes it."""
+    exclude: Annotated[tuple[str, ...], BeforeValidator(lambda one: (one,) if isinstance(one, str) else one)] = ()
+    """A file, or several, of JSON lines that name series to leave out; `foreloom data audit --out` and `foreloom data
+    replay --exclude` write them."""
     num_prefetch: Annotated[int, Field(ge=0)] = 2
     """Global batches read ahead in the background; 0 reads each when it is asked for."""
 

@@ -28,6 +28,11 @@ class ForecastInput:
     num_past: int = 0
     num_future: int = 0
 
+    def targets_alone(self) -> ForecastInput:
+        """Without its covariates."""
+        targets = slice(self.num_targets)
+        return ForecastInput(self.context_RC[targets], self.future_RH[targets], self.num_targets)
+
 
 def forecast_input(
     target_VL: np.ndarray,

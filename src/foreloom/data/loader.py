@@ -15,11 +15,13 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from foreloom.data.batch import Dataset, Drawn, MicroBatch
+from foreloom.data.batch import Dataset, Drawn, MicroBatch, PreparesSamples
 
 T = TypeVar("T")
 
 _SAMPLES_AT_ONCE = 65536
+_ROWS_PREPARED = 1024
+"""Of a rank's coming batches, together: a process steps through time in Python, whatever the number of series."""
 _MOST_SHOWN = 4
 
 
@@ -90,20 +92,16 @@ class BatchLoader:
 
     def batch(self, first_sample: int) -> StepBatch:
         """The global batch that starts at a sample: a pure function, whatever was read before."""
-        drawn, count = self._draw(first_sample)
-        num_rows_N, length_N = drawn.num_rows_N[:count], drawn.length_N[:count]
-        plan = plan_micro_batches(
-            num_rows_N, length_N, world_size=self._world_size, micro_batch_size=self._micro_batch_size
-        )
+        drawn, count, own = self._planned(first_sample)
         return StepBatch(
             first_sample=first_sample,
             next_sample=first_sample + count,
-            num_rows=int(num_rows_N.sum()),
+            num_rows=int(drawn.num_rows_N[:count].sum()),
             micro_batches=[
                 self.dataset.gather(drawn, positions)
                 if len(positions)
-                else self.dataset.gather(drawn, np.array([int(np.argmin(length_N))])).masked()
-                for positions in plan[self._rank]
+                else self.dataset.gather(drawn, np.array([int(np.argmin(drawn.length_N[:count]))])).masked()
+                for positions in own
             ],
         )
 
@@ -207,13 +205,40 @@ class BatchLoader:
             ahead.close()
 
     def _batches(self, first_sample: int) -> Iterator[StepBatch]:
+        num_prepared = 0
         while True:
             began = time.perf_counter()
+            num_prepared = (num_prepared or self._prepare(first_sample)) - 1
             batch = self.batch(first_sample)
             self._build_seconds += time.perf_counter() - began
             self._num_built += 1
             yield batch
             first_sample = batch.next_sample
+
+    def _prepare(self, first_sample: int) -> int:
+        """Tell the dataset, where it wants to know, what this rank gathers for the batches from a sample on; of how
+        many batches."""
+        if not isinstance(self.dataset, PreparesSamples):
+            return 1
+        parts = []
+        for _ in range(max(_ROWS_PREPARED * self._world_size // self._batch_size, 1)):
+            drawn, count, own = self._planned(first_sample)
+            parts.append((drawn, np.concatenate(own)))
+            first_sample += count
+        self.dataset.prepare(parts)
+        return len(parts)
+
+    def _planned(self, first_sample: int) -> tuple[Drawn, int, list[np.ndarray]]:
+        """Samples from one on, how many of them fill the global batch, and which of those each of this rank's
+        micro-batches has."""
+        drawn, count = self._draw(first_sample)
+        plan = plan_micro_batches(
+            drawn.num_rows_N[:count],
+            drawn.length_N[:count],
+            world_size=self._world_size,
+            micro_batch_size=self._micro_batch_size,
+        )
+        return drawn, count, plan[self._rank]
 
     def _draw(self, first_sample: int) -> tuple[Drawn, int]:
         """Samples from one on, and how many of them fill the global batch."""
@@ -231,7 +256,7 @@ def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:
         if before.get(name) != now.get(name)
     ]
     if not before or not changed:
-        return "a file, the mixture, the quarantine, a setting of data or the seed has changed"
+        return "a file, the mixture, what is excluded, a setting of data or the seed has changed"
     more = f"; {len(changed) - _MOST_SHOWN} more" if len(changed) > _MOST_SHOWN else ""
     return "; ".join(changed[:_MOST_SHOWN]) + more
 

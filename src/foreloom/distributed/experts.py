@@ -109,17 +109,7 @@ class SharedExperts:
 
         Ranks that share one set of experts are neighbours, so that tokens stay on a machine as far as they can.
         """
-        modules = {
-            name: module
-            for name, module in model.named_modules()
-            if any(fnmatch.fnmatchcase(name, pattern) for pattern in sharding.experts)
-        }
-        if not modules:
-            raise ValueError(
-                f"parallel.ep is {shape.ep}, and this model has no experts that ranks could share; leave it at 1"
-            )
-        for module in modules.values():
-            check_share(module, shape.ep)
+        modules = shared_modules(model, sharding, shape.ep)
         self._num_copies = process.world_size // shape.ep
         mesh = init_device_mesh(
             process.device.type, (self._num_copies, shape.ep), mesh_dim_names=("ep_replicate", "ep")
@@ -128,7 +118,7 @@ class SharedExperts:
         rank = mesh["ep"].get_local_rank()
         self.exchanges: list[GroupExchange] = []
         self.parameters: list[nn.Parameter] = []
-        for module in modules.values():
+        for module in modules:
             for name, parameter in list(module.named_parameters(recurse=False)):
                 share = parameter.detach().chunk(shape.ep)[rank].clone()
                 shared = DTensor.from_local(share, mesh, (Replicate(), Shard(0)), run_check=False)
@@ -144,6 +134,20 @@ class SharedExperts:
         for gradient in gradients if self._num_copies > 1 else []:
             assert isinstance(gradient, DTensor)  # an expert without a token has one, of zeros
             dist.all_reduce(gradient.to_local(), group=self._copies)
+
+
+def shared_modules(model: nn.Module, sharding: Sharding, ep: int) -> list[nn.Module]:
+    """Those whose experts `ep` ranks share. ValueError where the model has none, or they do not divide."""
+    found = [
+        module
+        for name, module in model.named_modules()
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in sharding.experts)
+    ]
+    if not found:
+        raise ValueError(f"parallel.ep is {ep}, and this model has no experts that ranks could share; leave it at 1")
+    for module in found:
+        check_share(module, ep)
+    return found
 
 
 def check_share(module: nn.Module, ep: int) -> None:

@@ -159,22 +159,24 @@ def choose_device(setting: DeviceSetting, launch: Launch, *, has_mps: bool, num_
     return f"cuda:{launch.local_rank}"
 
 
-def prepare(work: Callable[[], T]) -> T:
+def prepare(work: Callable[[], T], timeout_minutes: Callable[[T], float] = lambda _: TIMEOUT_MINUTES) -> T:
     """Do on every rank what must be done before the ranks can form a group, and give its result. Collective.
 
     Where it fails with a ValueError or OSError on one rank, it fails on all: none waits for one that has given up.
+    `timeout_minutes`: by the result, for how long ranks that have not met yet wait for one another.
     """
     launch = read_launch(os.environ)
     if launch.world_size == 1:
         return work()
-    meeting = _Meeting.of(launch, TIMEOUT_MINUTES)
-    meeting.num_prepared += 1
     failure: ValueError | OSError | None = None
-    result = None
+    result, minutes = None, TIMEOUT_MINUTES
     try:
         result = work()
+        minutes = timeout_minutes(result)
     except (ValueError, OSError) as error:
         failure = error
+    meeting = _Meeting.of(launch, minutes)
+    meeting.num_prepared += 1
     key = f"prepared/{meeting.num_prepared}"
     meeting.store.set(f"{key}/{launch.rank}", f"failed: {failure}" if failure else "done")
     of_ranks = [meeting.store.get(f"{key}/{rank}").decode() for rank in range(launch.world_size)]

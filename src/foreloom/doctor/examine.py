@@ -44,7 +44,7 @@ def examine(
         recipe = load(path, overrides, need_data=False) if path else None
         return _here(recipe, path, overrides, ranks_here or 1, run_dir, port)[0]
     with among_ranks():
-        recipe = prepare(lambda: load(path, overrides, need_data=False) if path else None)
+        recipe = prepare(lambda: load(path, overrides, need_data=False) if path else None, lambda _: _TIMEOUT_MINUTES)
         ranks = ranks_here or ranks_on_machine(world_size=launch.world_size)
         return _of_all(recipe, path, overrides, ranks, run_dir, launch)
 

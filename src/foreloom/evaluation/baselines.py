@@ -54,6 +54,7 @@ class _PointForecaster(ABC):
     context_length: int = NO_LIMIT
     prediction_length: int = NO_LIMIT
     is_autoregressive: bool = False
+    is_univariate: bool = True
 
     @abstractmethod
     def point_forecast(self, filled_RL: np.ndarray, prediction_length: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from foreloom.distributed.process import DeviceSetting
 from foreloom.forecast.asked import find_device, horizon_of, levels_of, where_counts_lie, whole
 from foreloom.forecast.inputs import as_forecast_inputs
 from foreloom.models.calibration import CalibratedForecaster, Calibration
-from foreloom.models.common.forecasting import UnivariateForecaster, telling
+from foreloom.models.common.forecasting import telling
 from foreloom.models.family import Forecaster, ModelFamily, forecaster_of, generator_of
 from foreloom.models.registry import recognise
 from foreloom.monitoring.progress import Progress
@@ -39,8 +39,9 @@ def from_pretrained(
 ) -> Model:
     """Load a model of any family: one that forecasts series or one that writes text.
 
-    `path_or_hub_id`: a folder with config.json and weights, a run folder or one of its checkpoints, or a Hugging Face
-    id such as amazon/chronos-2 (downloaded once). `device`: auto (MPS, then CUDA, then CPU), cpu, cuda, mps or cuda:1.
+    `path_or_hub_id`: a folder with config.json and weights, a run folder or one of its checkpoints, "small" (a model
+    that comes with foreloom), or a Hugging Face id such as amazon/chronos-2 (downloaded once). `device`: auto (MPS,
+    then CUDA, then CPU), cpu, cuda, mps or cuda:1.
     `protocol`, of Time-MoE: where context and forecast together go beyond the steps it was made for, "standard" (the
     default) uses the newest that fit, with a warning, "reference" all, as the official code does. Raises ValueError
     with a sentence for a folder that is missing, damaged or of no known family.
@@ -236,7 +237,7 @@ class Model:
         table = Table.read(df, future_df, length, options)
         table.refuse_names(asked)
         if say is not None:
-            alone = isinstance(self._plain, UnivariateForecaster) and table.past_covariates
+            alone = self._plain.is_univariate and table.past_covariates
             passed_over = " (covariates passed over: the model sees one series at a time)" if alone else ""
             say(f"understood: {table.understood()}{passed_over}; {self.family.name} of {self.folder}")
         levels = [*asked, *([] if 0.5 in asked else [0.5])]

@@ -39,7 +39,7 @@ Equal = Literal["steps", "compute", "both"]
 """What the two recipes get the same of."""
 
 SAME_DATA = (
-    "sources", "context_length", "prediction_length", "min_past", "series_choice", "stride", "quarantine",
+    "sources", "context_length", "prediction_length", "min_past", "series_choice", "stride", "exclude",
 )  # fmt: skip
 """Of `data`; the rest (normalization, groups, read-ahead) a recipe may choose with its model."""
 SAME_VALIDATION = ("sources", "max_windows", "stride")

@@ -157,7 +157,7 @@ class CalibratedForecaster:
         self.calibration = calibration
         self.quantile_levels = tuple(sorted({*base.quantile_levels, *calibration.levels}))
         self.context_length, self.prediction_length = base.context_length, base.prediction_length
-        self.is_autoregressive = base.is_autoregressive
+        self.is_autoregressive, self.is_univariate = base.is_autoregressive, base.is_univariate
 
     def predict_quantiles(
         self,

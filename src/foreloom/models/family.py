@@ -45,6 +45,8 @@ class Forecaster(Protocol):
     is_autoregressive: bool
     """Was the model made to forecast longer horizons part by part, each from the one before? Then they need no
     warning."""
+    is_univariate: bool
+    """Does it see one series at a time, and pass covariates over?"""
 
     def predict_quantiles(
         self,

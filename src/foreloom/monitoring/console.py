@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -126,16 +127,18 @@ def duration(seconds: float) -> str:
 
 
 def box(sections: Mapping[str, Mapping[str, Any]]) -> str:
-    """A box of `BOX_WIDTH` columns: titled sections, a label and its value a row, long values wrapped."""
-    label_width = max((len(label) for rows in sections.values() for label in rows), default=0)
+    """A box of `BOX_WIDTH` columns: titled sections, a label and its value a row, long ones wrapped."""
+    label_width = min(max((len(label) for rows in sections.values() for label in rows), default=0), BOX_WIDTH // 2)
     value_width = BOX_WIDTH - label_width - 6
     lines: list[str] = []
     for title, rows in sections.items():
         left, right = ("├", "┤") if lines else ("┌", "┐")
         lines.append(f"{left}─ {title} ".ljust(BOX_WIDTH - 1, "─") + right)
         for label, value in rows.items():
-            for i, part in enumerate(textwrap.wrap(text(value), value_width, break_on_hyphens=False) or [""]):
-                lines.append(f"│ {'' if i else label:<{label_width}}  {part:<{value_width}} │")
+            labels = textwrap.wrap(label, label_width, break_on_hyphens=False)
+            values = textwrap.wrap(text(value), value_width, break_on_hyphens=False) or [""]
+            for name, part in itertools.zip_longest(labels, values, fillvalue=""):
+                lines.append(f"│ {name:<{label_width}}  {part:<{value_width}} │")
     lines.append("└" + "─" * (BOX_WIDTH - 2) + "┘")
     return "\n".join(lines)
 

@@ -41,6 +41,25 @@ class TensorSize(NamedTuple):
     is_trained: bool
     is_in_block: bool
     is_orthogonalised: bool
+    is_shared: bool = False
+    """Is it of experts that ranks share, which FSDP2 leaves alone?"""
+
+
+@dataclass(frozen=True)
+class SharedExperts:
+    """The experts that ranks share."""
+
+    counts: ParameterCounts = ParameterCounts(0, 0, 0)
+    """Of all of them."""
+    exchanged_bytes: float = 0
+    """What a rank sends to them and back in a micro-batch, as `run.memory` counts it."""
+
+
+def count_shards(tensors: Iterable[TensorSize], shape: MeshShape) -> tuple[ParameterCounts, ParameterCounts]:
+    """What ranks share as the strategy says, filled up, and the experts they share."""
+    tensors = list(tensors)
+    rest, experts = ([one for one in tensors if one.is_shared == shared] for shared in (False, True))
+    return count_parameters(rest, shape.dp_shard), count_parameters(experts)
 
 
 def count_parameters(tensors: Iterable[TensorSize], num_shards: int = 1) -> ParameterCounts:
@@ -78,27 +97,50 @@ class Collective:
 
 
 def collectives_of_step(
-    counts: ParameterCounts, shape: MeshShape, *, num_micro_batches: int, compute_bytes: int, per_machine: int
+    counts: ParameterCounts,
+    shape: MeshShape,
+    *,
+    num_micro_batches: int,
+    compute_bytes: int,
+    per_machine: int,
+    experts: SharedExperts | None = None,
 ) -> list[Collective]:
     """Those that move parameters and gradients; what else ranks tell one another is a few numbers.
 
-    `counts`: filled up for the ranks that share a copy. `compute_bytes`: of a parameter in the compute precision. Ranks
-    that follow one another share a copy of the model, and `per_machine` of them a machine. Gradients are exchanged in
-    the last micro-batch of a step.
+    `counts`: filled up for the ranks that share a copy, and without `experts` that ranks share. `compute_bytes`: of a
+    parameter in the compute precision. Ranks that follow one another share a copy of the model, and `per_machine` of
+    them a machine. Gradients are exchanged in the last micro-batch of a step.
     """
-    crosses = shape.dp_replicate * shape.dp_shard > per_machine
+    num_ranks = shape.dp_replicate * shape.dp_shard
+    found = [] if experts is None else _of_shared(experts, shape.ep, num_ranks, num_micro_batches, per_machine)
+    crosses = num_ranks > per_machine
     across = min(per_machine, shape.dp_shard) if crosses else 0
     gradients = MASTER_BYTES * counts.trained
     if shape.strategy == "ddp":
-        found = [Collective("all-reduce", gradients, shape.dp_replicate, across)]
+        found += [Collective("all-reduce", gradients, shape.dp_replicate, across)]
         return [one for one in found if one.num_ranks > 1]
     within = int(shape.dp_shard > per_machine)
     blocks = 2 * compute_bytes * counts.in_blocks
     outside = MASTER_BYTES * (counts.total - counts.in_blocks)
     gathered = num_micro_batches * (blocks + outside) + MASTER_BYTES * counts.orthogonalised
-    found = [
+    found += [
         Collective("all-gather", gathered, shape.dp_shard, within),
         Collective("reduce-scatter", gradients, shape.dp_shard, within),
         Collective("all-reduce", gradients / shape.dp_shard, shape.dp_replicate, across),
     ]
     return [one for one in found if one.num_ranks > 1]
+
+
+def _of_shared(
+    experts: SharedExperts, ep: int, num_ranks: int, num_micro_batches: int, per_machine: int
+) -> list[Collective]:
+    """What neighbours send to one another's experts and back; the gradients that ranks with the same experts add; and
+    what Muon gathers. Where experts lie on several machines, all that is sent is taken to leave one."""
+    copies = num_ranks // ep
+    across = min(per_machine, ep) if num_ranks > per_machine and copies > 1 else 0
+    crossing = per_machine if ep > per_machine else 0
+    return [
+        Collective("all-to-all", num_micro_batches * experts.exchanged_bytes, ep, crossing),
+        Collective("all-reduce", MASTER_BYTES * experts.counts.trained / ep, copies, across),
+        Collective("all-gather", MASTER_BYTES * experts.counts.orthogonalised, ep, int(ep > per_machine)),
+    ]

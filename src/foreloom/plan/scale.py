@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +13,19 @@ from foreloom.config.loader import Recipe
 from foreloom.distributed.mesh import MeshShape
 from foreloom.models import registry
 from foreloom.plan.cluster import Cluster
-from foreloom.plan.communication import MASTER_BYTES, ParameterCounts, collectives_of_step, count_parameters
+from foreloom.plan.communication import (
+    MASTER_BYTES,
+    ParameterCounts,
+    SharedExperts,
+    collectives_of_step,
+    count_parameters,
+    count_shards,
+)
 from foreloom.plan.estimate import StepTime, time_step
 from foreloom.plan.ways import tensors_of
 from foreloom.report.figures import PANEL_INCHES, panel_title
 from foreloom.report.style import BLUE, INK, ORANGE, styled
+from foreloom.run.memory import count_step
 from foreloom.run.recipe import choose_trained, data_of, shapes_of
 
 if TYPE_CHECKING:
@@ -69,10 +78,16 @@ def scale(recipe: Recipe, cluster: Cluster, precision: str, numbers: Sequence[in
     tensors = tensors_of(recipe, model)
     counts = count_parameters(tensors)
     share = -(-training.batch_size // cluster.num_gpus)
+    recipes, exchanged_a_row = recipe.sections["parallel"].ep, 0
+    if recipes > 1:
+        largest = data_of(recipe).full_rows
+        use_of = count_step(recipe, largest, 1, device="cuda", keeps_gradients=True, is_sharded=False)
+        exchanged_a_row = use_of(1, False).exchanged_bytes
 
     def step_of(shape: MeshShape, rows: int) -> StepTime:
         micro = share if training.micro_batch_size in (0, "auto") else training.micro_batch_size
-        filled = count_parameters(tensors, shape.dp_shard)
+        micro = min(micro, rows)
+        filled, of_experts = count_shards(tensors, shape)
         step = time_step(
             cluster,
             flops=flops_per_row * rows,
@@ -82,9 +97,10 @@ def scale(recipe: Recipe, cluster: Cluster, precision: str, numbers: Sequence[in
                 num_micro_batches=-(-rows // micro),
                 compute_bytes=2 if precision == "bf16" else MASTER_BYTES,
                 per_machine=cluster.per_machine,
+                experts=SharedExperts(of_experts, micro * exchanged_a_row),
             ),
             optimizer=recipe.sections["optimizer"].name,
-            num_updated=filled.trained / shape.dp_shard,
+            num_updated=filled.trained / shape.dp_shard + of_experts.trained / shape.ep,
             recomputes=training.activation_checkpointing,
         )
         return step if seconds is None else dataclasses.replace(step, compute=seconds * rows / share)
@@ -92,7 +108,7 @@ def scale(recipe: Recipe, cluster: Cluster, precision: str, numbers: Sequence[in
     points = []
     for strategy in STRATEGIES if counts.in_blocks else STRATEGIES[:1]:
         for number in numbers:
-            shape = shape_of(strategy, number, cluster.per_machine)
+            shape = shape_of(strategy, number, cluster.per_machine, math.gcd(number, recipes))
             rows = -(-training.batch_size // number)
             grows = _efficiency(step_of(shape, share), step_of(_ALONE, share), number, share * number, share)
             stays = None
@@ -106,12 +122,13 @@ def scale(recipe: Recipe, cluster: Cluster, precision: str, numbers: Sequence[in
 _ALONE = MeshShape("ddp", 1, 1)
 
 
-def shape_of(strategy: str, num_gpus: int, per_machine: int) -> MeshShape:
+def shape_of(strategy: str, num_gpus: int, per_machine: int, ep: int = 1) -> MeshShape:
     """The mesh of a strategy; HSDP has a copy a machine, and is FSDP2 within one."""
     if strategy == "DDP" or num_gpus == 1:
-        return MeshShape("ddp", num_gpus, 1)
+        return MeshShape("ddp", num_gpus, 1, ep)
     is_whole = strategy == "FSDP2" or num_gpus <= per_machine or num_gpus % per_machine
-    return MeshShape("fsdp", 1, num_gpus) if is_whole else MeshShape("fsdp", num_gpus // per_machine, per_machine)
+    num_copies = 1 if is_whole else num_gpus // per_machine
+    return MeshShape("fsdp", num_copies, num_gpus // num_copies, ep)
 
 
 def _efficiency(step: StepTime, alone: StepTime, number: int, rows: int, rows_alone: int) -> tuple[float, float]:

@@ -15,14 +15,22 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from foreloom.config.loader import Recipe
 from foreloom.data.loader import StepBatch
-from foreloom.distributed.mesh import ParallelConfig, mesh_shape
+from foreloom.distributed.mesh import MeshShape, ParallelConfig, mesh_shape
 from foreloom.distributed.parallelize import ParallelModel, local_part, parallelize
-from foreloom.distributed.simulated import CollectiveLog, simulated_group
+from foreloom.distributed.simulated import CollectiveLog, leave_share, simulated_group
 from foreloom.models import registry
 from foreloom.models.common.cpu import standing_for_accelerator
-from foreloom.plan.communication import KINDS, MASTER_BYTES, Collective, collectives_of_step, count_parameters
+from foreloom.plan.communication import (
+    KINDS,
+    MASTER_BYTES,
+    Collective,
+    SharedExperts,
+    collectives_of_step,
+    count_parameters,
+    count_shards,
+)
 from foreloom.plan.ways import tensors_of
-from foreloom.run.memory import AnswersWithoutValues, without_values
+from foreloom.run.memory import AnswersWithoutValues, count_step, without_values
 from foreloom.run.recipe import choose_trained, data_of, shapes_of
 from foreloom.training.optimizer import build_optimizer
 from foreloom.training.state import LaneCarry
@@ -73,7 +81,7 @@ def simulate(recipe: Recipe, num_ranks: int) -> Simulation:
     ValueError for a model without blocks, and a mesh that does not fit the ranks.
     """
     training, section = recipe.sections["training"], recipe.sections["parallel"]
-    parallel = section if section.dp_replicate or section.dp_shard else ParallelConfig(strategy="fsdp")
+    parallel = section if section.dp_replicate or section.dp_shard else ParallelConfig(strategy="fsdp", ep=section.ep)
     family, model = registry.get(recipe.sections["model"].family), shapes_of(recipe)
     choose_trained(model, recipe)
     tensors, kinds = tensors_of(recipe, model), family.kinds(model)
@@ -82,7 +90,11 @@ def simulate(recipe: Recipe, num_ranks: int) -> Simulation:
     share = -(-training.batch_size // num_ranks)
     rows = share if training.micro_batch_size == "auto" else min(training.micro_batch_size or share, share)
     compute = None if training.precision == "fp32" else torch.bfloat16
-    micro_batches, log = [data_of(recipe).full_rows(rows)] * -(-share // rows), CollectiveLog()
+    largest = data_of(recipe).full_rows
+    micro_batches, log, exchanged = [largest(rows)] * -(-share // rows), CollectiveLog(), 0
+    if shape.ep > 1:
+        count = count_step(recipe, largest, rows, device="cuda", keeps_gradients=True, is_sharded=True)
+        exchanged = count(shape.dp_shard, False).exchanged_bytes
     with ExitStack() as stack:
         process = stack.enter_context(simulated_group(num_ranks))
         stack.enter_context(standing_for_accelerator())
@@ -98,6 +110,8 @@ def simulate(recipe: Recipe, num_ranks: int) -> Simulation:
             activation_checkpointing=training.activation_checkpointing,
             autocast_dtype=compute,
         )
+        if shape.ep > 1:
+            leave_share(model, family.sharding, shape.ep, log.issued)
         optimizer = build_optimizer(
             recipe.sections["optimizer"], wrapped.named_parameters(), kinds, max_grad_norm=training.max_grad_norm
         )
@@ -109,10 +123,12 @@ def simulate(recipe: Recipe, num_ranks: int) -> Simulation:
         step = OptimizerStep(wrapped, family, optimizer, process, Stopwatch(process.device), carry)
         step.run(StepBatch(0, training.batch_size, training.batch_size, micro_batches), learning_rate=0.0)
         held = _held(wrapped, optimizer)
-        shared = _tensors(wrapped, shape.dp_shard)
+        shared = _tensors(wrapped, shape)
+    filled, of_experts = count_shards(tensors, shape)
     formula = collectives_of_step(
-        count_parameters(tensors, shape.dp_shard),
+        filled,
         shape,
+        experts=SharedExperts(of_experts, exchanged),
         num_micro_batches=len(micro_batches),
         compute_bytes=2 if compute else MASTER_BYTES,
         per_machine=num_ranks,
@@ -143,10 +159,11 @@ def _held(wrapped: ParallelModel, optimizer: torch.optim.Optimizer) -> dict[str,
     }
 
 
-def _tensors(wrapped: ParallelModel, num_shards: int) -> tuple[SharedTensor, ...]:
+def _tensors(wrapped: ParallelModel, shape: MeshShape) -> tuple[SharedTensor, ...]:
     """By size; of FSDP2's even cut along the first dimension the last ranks may get less, or nothing."""
-    found = []
+    found, experts = [], {id(p) for p in wrapped.experts.parameters} if wrapped.experts else ()
     for name, parameter in wrapped.named_parameters():
+        num_shards = shape.ep if id(parameter) in experts else shape.dp_shard
         rows = parameter.shape[0]
         share = -(-rows // num_shards)
         assert local_part(parameter).shape[0] == share

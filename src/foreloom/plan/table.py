@@ -75,7 +75,7 @@ def print_simulation(simulation: Simulation, name: str) -> None:
     say(f"Cut along their first dimension, the last rank has less of {less:,} of {number:,} tensors; none of {none:,}.")
     say()
     grid = _grid(["", "issued", "sent, MB", "by formula, MB"])
-    for kind in KINDS:
+    for kind in (kind for kind in KINDS if its.num_collectives[kind] or kind != "all-to-all"):
         sent, formula = its.sent_bytes[kind] / 1e6, its.formula_bytes[kind] / 1e6
         grid.add_row(kind, f"{its.num_collectives[kind]:,}", f"{sent:,.2f}", f"{formula:,.2f}")
     print_whole(Console(), grid, "What the rank sends in the step")
@@ -121,13 +121,13 @@ def _memory_table(ways: Sequence[Way], unit: int) -> Table:
 
 
 def _time_table(ways: Sequence[Way], unit: float) -> Table:
-    kinds = [kind.replace("-", "-\n") for kind in KINDS]
-    grid = _grid(["", *kinds, "compute", "move", "step", "run", "kWh", "price"])
+    kinds = [kind for kind in KINDS if kind != "all-to-all" or any(way.moved[kind] for way in ways)]
+    grid = _grid(["", *(kind.replace("-", "-\n") for kind in kinds), "compute", "move", "step", "run", "kWh", "price"])
 
     def cells(way: Way) -> list[str]:
         if not way.fits:
             return [_label(way)]
-        moved = [_figure(way.moved[kind] / unit) for kind in KINDS]
+        moved = [_figure(way.moved[kind] / unit) for kind in kinds]
         times = [seconds(one) for one in (way.step.compute, way.step.communication, way.step.total)]
         run = way.run
         energy = "" if run is None or run.kwh is None else _figure(run.kwh)

@@ -13,6 +13,7 @@ from torch import nn
 
 from foreloom.config.loader import Recipe
 from foreloom.data.loader import BatchLoader
+from foreloom.distributed.experts import shared_modules
 from foreloom.distributed.mesh import MeshShape, mesh_shape
 from foreloom.distributed.parallelize import find_blocks
 from foreloom.models import registry
@@ -24,9 +25,11 @@ from foreloom.plan.communication import (
     KINDS,
     MASTER_BYTES,
     ParameterCounts,
+    SharedExperts,
     TensorSize,
     collectives_of_step,
     count_parameters,
+    count_shards,
 )
 from foreloom.plan.estimate import RunCost, StepTime, cost_run, time_step
 from foreloom.run.memory import MemoryUse, count_step
@@ -111,6 +114,12 @@ def plan(recipe: Recipe, cluster: Cluster, precision: str) -> Plan:
         if num_steps is None:
             notes.append("How many steps training.epochs are is not known without the data, so the run has no length.")
     model = shapes_of(recipe)
+    hooks = registry.get(recipe.sections["model"].family).experts
+    if hooks and hooks.needs_survey and hooks.needs_survey(model):
+        notes.append(
+            "The balance of experts is that of the global batch, so encoder and router run once more before each step: "
+            "neither the time of that nor what FSDP2 gathers for it is counted."
+        )
     flops_per_row = registry.get(recipe.sections["model"].family).flops_per_row(model, data)
     choose_trained(model, recipe)
     tensors = tensors_of(recipe, model)
@@ -150,35 +159,32 @@ def _with(recipe: Recipe, section: str, **changed: Any) -> Recipe:
 
 def tensors_of(recipe: Recipe, model: nn.Module) -> list[TensorSize]:
     """Of a model that is to be trained as the recipe says; on any device, the meta device too. ValueError where ranks
-    share experts."""
-    if recipe.sections["parallel"].ep > 1:
-        raise ValueError(
-            "parallel.ep: what ranks hold and exchange where they share experts is not counted; to plan the run "
-            "without it, set parallel.ep=1."
-        )
+    cannot share the experts as `parallel.ep` has it."""
     family = registry.get(recipe.sections["model"].family)
     inside = {id(p) for _, block in find_blocks(model, family.sharding) for p in block.parameters()}
     kinds = family.kinds(model) if recipe.sections["optimizer"].name == "muon" else {}
-    found = []
+    ep, found = recipe.sections["parallel"].ep, []
+    shared = {id(p) for one in shared_modules(model, family.sharding, ep) for p in one.parameters()} if ep > 1 else ()
     for name, p in model.named_parameters():
         rows = p.shape[0] if p.ndim else 1
         is_muons = p.requires_grad and kinds.get(name) is ParameterKind.HIDDEN
-        found.append(TensorSize(rows, p.numel() // max(rows, 1), p.requires_grad, id(p) in inside, is_muons))
+        size, of = p.numel() // max(rows, 1), id(p)
+        found.append(TensorSize(rows, size, p.requires_grad, of in inside, is_muons, of in shared))
     return found
 
 
 def _strategies(cluster: Cluster, own: MeshShape, has_blocks: bool) -> list[_Strategy]:
     """DDP, FSDP2 over all devices, HSDP as the recipe has it or with a copy a machine."""
-    number, machine = cluster.num_gpus, cluster.per_machine
+    number, machine, ep = cluster.num_gpus, cluster.per_machine, own.ep
     if number == 1:
         return [_Strategy("one device", own)]
-    found = [_Strategy("DDP", MeshShape("ddp", number, 1))]
+    found = [_Strategy("DDP", MeshShape("ddp", number, 1, ep))]
     if has_blocks:
-        found.append(_Strategy("FSDP2", MeshShape("fsdp", 1, number)))
+        found.append(_Strategy("FSDP2", MeshShape("fsdp", 1, number, ep)))
         if own.strategy == "fsdp" and own.dp_replicate > 1:
             found.append(_Strategy("HSDP", own))
         elif 1 < machine < number and number % machine == 0:
-            found.append(_Strategy("HSDP", MeshShape("fsdp", number // machine, machine)))
+            found.append(_Strategy("HSDP", MeshShape("fsdp", number // machine, machine, ep)))
     return found
 
 
@@ -216,10 +222,12 @@ def _way(
     rows = most_rows(lambda n: use_of(n).total, share, budget)
     num_micro_batches = -(-share // (rows or 1))
     fits = rows and -(-share // num_micro_batches)
-    counts = count_parameters(tensors, shape.dp_shard)
+    use = use_of(fits or 1)
+    counts, of_experts = count_shards(tensors, shape)
     collectives = collectives_of_step(
         counts,
         shape,
+        experts=SharedExperts(of_experts, use.exchanged_bytes),
         num_micro_batches=num_micro_batches,
         compute_bytes=2 if recipe.sections["training"].precision == "bf16" else MASTER_BYTES,
         per_machine=cluster.per_machine,
@@ -229,7 +237,7 @@ def _way(
         flops=flops_per_row * share,
         collectives=collectives,
         optimizer=recipe.sections["optimizer"].name,
-        num_updated=counts.trained / shape.dp_shard,
+        num_updated=counts.trained / shape.dp_shard + of_experts.trained / shape.ep,
         recomputes=recomputes,
     )
     return Way(
@@ -240,7 +248,7 @@ def _way(
         is_recipes,
         fits,
         num_micro_batches,
-        use_of(fits or 1),
+        use,
         {kind: sum(one.sent_bytes for one in collectives if one.kind == kind) for kind in KINDS},
         step,
         None if num_steps is None else cost_run(cluster, step.total, num_steps),

@@ -1,4 +1,4 @@
-"""The windows that a training step was made of, drawn once more from the data; as a table, a CSV, in quarantine."""
+"""The windows that a training step was made of, drawn once more from the data; as a table, a CSV, a list to exclude."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def of_samples(windows: Sequence[ReplayedWindow], samples: Sequence[int], step: 
     return [window for window in windows if window.facts.sample in samples]
 
 
-def quarantine(windows: Sequence[ReplayedWindow], path: Path, reason: str) -> int:
-    """Add the series of these windows to a file of `data.quarantine`; how many were not there yet."""
-    from foreloom.data.stream.selection import append_quarantine
+def exclude(windows: Sequence[ReplayedWindow], path: Path, reason: str) -> int:
+    """Add the series of these windows to a file of `data.exclude`; how many were not there yet."""
+    from foreloom.data.stream.selection import append_excluded
 
     facts = [window.facts for window in windows]
-    return append_quarantine(
+    return append_excluded(
         path, [{"source": one.source, "item": one.item, "series": one.series, "reason": reason} for one in facts]
     )
 

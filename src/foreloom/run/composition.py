@@ -50,7 +50,7 @@ def train(
     """
     try:
         with among_ranks():
-            recipe = prepare(lambda: load(path, overrides))
+            recipe = prepare(lambda: load(path, overrides), lambda read: read.sections["parallel"].timeout_minutes)
             training, parallel = recipe.sections["training"], recipe.sections["parallel"]
             run_dir = Path(out or training.output_dir or Path("runs") / recipe.path.stem)
             recipe = _settle(recipe, run_dir)

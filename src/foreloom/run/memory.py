@@ -23,12 +23,14 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from foreloom.config.loader import Recipe
 from foreloom.data.batch import MicroBatch
-from foreloom.distributed.mesh import mesh_shape
+from foreloom.distributed.mesh import ParallelConfig, mesh_shape
 from foreloom.distributed.parallelize import ParallelModel, find_blocks, parallelize
 from foreloom.distributed.process import Process
+from foreloom.distributed.simulated import Issued, leave_share
 from foreloom.models import registry
 from foreloom.models.common.count import ParameterKind
 from foreloom.models.common.cpu import standing_for_accelerator
+from foreloom.models.common.moe import StackedExperts
 from foreloom.models.family import ModelFamily
 from foreloom.run.parametrize import parametrize
 from foreloom.run.recipe import choose_trained, data_of, found_model, shapes_of
@@ -62,6 +64,8 @@ class MemoryUse:
     kept_bytes: int
     """What a forward leaves for the backward pass."""
     strategy: Literal["ddp", "fsdp"]
+    exchanged_bytes: int = 0
+    """What the device sends, itself included, to the experts that ranks share, and back, forward and backward."""
 
     @property
     def total(self) -> int:
@@ -81,7 +85,7 @@ def count_memory(
 
     `accumulates`: on several of them a step. Several ranks keep their gradients between steps, so it is the same with
     them. Conditions on values are taken to hold, and experts to get as many tokens each; FSDP2 is counted by its
-    rules: a share of each parameter, and two blocks whole.
+    rules: a share of each parameter, and two blocks whole. Of experts that ranks share a device holds its own.
     """
     num_parameters = sum(p.numel() for p in shapes_of(recipe).parameters())
     shape = mesh_shape(recipe.sections["parallel"], world_size=world_size, num_parameters=num_parameters)
@@ -108,24 +112,21 @@ def count_step(
     """Make a step once, for f(ranks that share a copy of the model, does it accumulate?): what `count_memory` finds.
 
     `keeps_gradients`: all are there, of other ranks or an earlier micro-batch, when a forward begins.
-    ValueError where ranks share experts.
+    ValueError where ranks cannot share the experts as `parallel.ep` has it.
     """
-    if recipe.sections["parallel"].ep > 1:
-        raise ValueError(
-            "parallel.ep: memory and time are not counted where ranks share experts. Give training.micro_batch_size a "
-            "number; to plan the run without it, set parallel.ep=1"
-        )
     training = recipe.sections["training"]
     is_bf16 = training.precision == "bf16" or (training.precision == "auto" and device == "cuda")
     dtype = torch.bfloat16 if is_bf16 else None
-    live, process = LiveBytes(), Process(0, 1, 0, torch.device("cpu"))
+    live, process, issued = LiveBytes(), Process(0, 1, 0, torch.device("cpu")), list[Issued]()
     with ExitStack() as stack:
         if device == "cuda":
             stack.enter_context(standing_for_accelerator())
-        family, parallel, blocks, kinds = _built(recipe, live, dtype)
+        family, parallel, blocks, kinds = _built(recipe, live, dtype, issued)
         if is_sharded and dtype:
             for block in blocks:
                 block.to(dtype)  # FSDP2 gathers them so, and nothing is left to cast
+            for parameter in _of_shared_experts(parallel.model):
+                parameter.data = parameter.data.float()
         micro_batch = largest(num_rows)
         arguments = family.batch(parallel.model, micro_batch, process.device)
         mode = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
@@ -142,33 +143,38 @@ def count_step(
         make_moments(optimizer, step.parameters)
         labels.name_moments(optimizer)
         live.begin_anew()
+        issued.clear()
         step.rehearse(micro_batch, accumulates=False)
         terms = labels.at_peak()
 
     def use_of(num_shards: int, accumulates: bool) -> MemoryUse:
         of_a_shard = _of_a_shard(parallel, blocks, optimizer, num_shards, accumulates) if is_sharded else {}
         its = {term: (terms | of_a_shard).get(term, 0) for term in TERMS}
-        return MemoryUse(num_rows, its, labels.kept_bytes, "fsdp" if is_sharded else "ddp")
+        exchanged = sum(one.num_bytes for one in issued)
+        return MemoryUse(num_rows, its, labels.kept_bytes, "fsdp" if is_sharded else "ddp", exchanged)
 
     return use_of
 
 
 def _built(
-    recipe: Recipe, live: LiveBytes, dtype: torch.dtype | None
+    recipe: Recipe, live: LiveBytes, dtype: torch.dtype | None, issued: list[Issued]
 ) -> tuple[ModelFamily, ParallelModel, list[nn.Module], Mapping[str, ParameterKind]]:
-    """The model as a single device trains it, without memory for its values; its blocks, and its parameters' kinds."""
+    """The model as a single device trains it, without memory for its values, and with its own of the experts that ranks
+    share, what it sends them being noted in `issued`; its blocks, and its parameters' kinds."""
     training, config, data = recipe.sections["training"], found_model(recipe), data_of(recipe)
     family = registry.get(config.family)
     scaled = parametrize(family, config, data, recipe.sections["parametrization"], recipe.sections["optimizer"])
     with torch.device("meta"), live:
         model = family.build(scaled.section, data)
         choose_trained(model, recipe)
+        if (ep := recipe.sections["parallel"].ep) > 1:
+            leave_share(model, family.sharding, ep, issued)
     kinds = family.kinds(model)
     blocks = [block for _, block in find_blocks(model, family.sharding)]
     parallel = parallelize(
         model,
         family.sharding,
-        recipe.sections["parallel"],
+        ParallelConfig(),
         Process(0, 1, 0, torch.device("meta")),
         activation_checkpointing=training.activation_checkpointing,
         autocast_dtype=dtype,
@@ -201,23 +207,33 @@ def _of_a_shard(
 
     Whole are what stands outside the blocks, all the time, and two blocks, the second gathered while the first is
     computed; of one their gradients too, before float32 is scattered. Where a step accumulates, ranks exchange
-    gradients in its last micro-batch only, and keep them whole until then.
+    gradients in its last micro-batch only, and keep them whole until then. Experts that ranks share are no part of it.
     """
-    share = lambda p: 4 * -(-p.shape[0] // num_shards) * (p.numel() // max(p.shape[0], 1)) if p.ndim else 4
+    own = {id(p) for p in _of_shared_experts(parallel.model)}
+
+    def share(p: nn.Parameter) -> int:
+        rows = p.shape[0] if p.ndim else 1
+        return 4 * (rows if id(p) in own else -(-rows // num_shards)) * (p.numel() // max(rows, 1))
+
     trained = [p for p in parallel.model.parameters() if p.requires_grad]
     kept = lambda p: sum(s.shape == p.shape for s in optimizer.state[p].values() if isinstance(s, Tensor))
-    of_blocks = [list(block.parameters()) for block in blocks]
-    inside = {id(p) for block in of_blocks for p in block}
+    of_blocks = [[p for p in block.parameters() if id(p) not in own] for block in blocks]
+    inside = own.union(id(p) for block in of_blocks for p in block)
     outside = [p for p in parallel.model.parameters() if id(p) not in inside]
     size = lambda parameters, width: sum(p.numel() * width for p in parameters)
     largest = max(of_blocks, key=lambda block: size(block, 1))
     width = largest[0].element_size()
     return {
         "weights": sum(map(share, parallel.model.parameters())) + sum(b.nbytes for b in parallel.model.buffers()),
-        "gradients": sum(map(share, trained)) + size(trained, 4) * accumulates,
+        "gradients": sum(map(share, trained)) + size((p for p in trained if id(p) not in own), 4) * accumulates,
         "optimizer": sum(share(p) * kept(p) for p in trained),
         "gathered": size(outside, 4) + size(largest, 2 * width + width + 4),
     }
+
+
+def _of_shared_experts(model: nn.Module) -> list[nn.Parameter]:
+    shared = (one for one in model.modules() if isinstance(one, StackedExperts) and one.exchange is not None)
+    return [p for one in shared for p in one.parameters()]
 
 
 class AnswersWithoutValues(TorchDispatchMode):

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from foreloom.models import registry
-from foreloom.models.common.count import ParameterKind
+from foreloom.models.common.count import ParameterKind, shapes_of_one
 from foreloom.models.common.lora import fits
 from foreloom.models.common.parametrization import (
     Factors,
@@ -160,7 +160,7 @@ def _rows(
         section = hooks.with_factors(section, factors)
     own_stds, base_stds = hooks.stds(own), hooks.stds(base)
     kinds, tied = family.kinds(own), hooks.tied(own)
-    base_shapes, wider_shapes = ({name: p.shape for name, p in one.named_parameters()} for one in (base, wider))
+    shapes, base_shapes, wider_shapes = (shapes_of_one(one) for one in (own, base, wider))
     tables = {id(one.weight) for one in own.modules() if isinstance(one, nn.Embedding)}
     rows = {}
     for name, parameter in own.named_parameters():
@@ -168,7 +168,7 @@ def _rows(
         turned = id(parameter) in tables or any(fits(name, f"{one}.weight") for one in hooks.transposed)
         kind = _kind(base_shapes[like], wider_shapes[like], turned=turned)
         kind = ScaledKind.TIED if name == tied else kind
-        growth = _growth(parameter.shape, base_shapes[like], turned=turned)
+        growth = _growth(shapes[name], base_shapes[like], turned=turned)
         update: Update = optimizer.name
         if update == "muon" and kinds[name] is not ParameterKind.HIDDEN:
             update = "adamw"
@@ -184,8 +184,8 @@ def _rows(
         if config.weight_decay == "independent":
             trained = trained._replace(weight_decay=1 / (optimizer.learning_rate * trained.learning_rate))
         rows[name] = ParameterRow(
-            name, kind, tuple(parameter.shape), tuple(base_shapes[like]), None if std is None else std * fold,
-            update, rule, fold, trained, init_scale,
+            name, kind, tuple(parameter.shape), tuple(base.get_parameter(like).shape),
+            None if std is None else std * fold, update, rule, fold, trained, init_scale,
         )  # fmt: skip
     return section, rows, factors
 

@@ -90,7 +90,7 @@ def test_of_many_windows_evenly_spread_ones_are_taken() -> None:
         "prediction_length": 1,
         "least_past": 1,
         "stride": 1,
-        "quarantined": [np.array([], int)],
+        "excluded": [np.array([], int)],
     }
     described = SourceConfig(path="a", holdout=50)
     samples = validation_samples([source], [described], max_windows=25, **settings)

@@ -113,17 +113,27 @@ def counted(address: str) -> tuple[SyntheticSource, Counting]:
     return source, counting
 
 
-def test_a_micro_batch_is_made_at_once_and_kept_until_the_next():
+def test_what_is_gathered_together_is_made_at_once_and_kept_until_the_next():
     source, counting = counted("synth://patterns?length=200&num_series=1000")
     assert isinstance(source, Prepares)
     config = DataConfig(
         sources=(SourceConfig(path="x"),), context_length=64, prediction_length=8, num_prefetch=0,
         normalization="zero", normalization_scope="series",
     )  # fmt: skip
-    ours = series_loader(config, seed=0, batch_size=64, micro_batch_size=32, sources=[source])
+    ours, other = (
+        series_loader(config, seed=0, batch_size=64, micro_batch_size=32, sources=[one])
+        for one in (source, counted("synth://patterns?length=200&num_series=1000")[0])
+    )
     ours.batch(0)
     assert len(counting.batches) == 2 and sum(counting.batches) <= 64
     assert len(source._prepared()) <= 32
+    # Whoever goes through the batches in turn has the series of many made at once.
+    counting.batches.clear()
+    for _, batch in zip(range(2 * 16), ours, strict=False):
+        there = np.concatenate([micro.context_RC[:, -1] for micro in batch.micro_batches])
+        alone = np.concatenate([micro.context_RC[:, -1] for micro in other.batch(batch.first_sample).micro_batches])
+        np.testing.assert_array_equal(there, alone)
+    assert len(counting.batches) == 2 and sum(counting.batches) <= 2 * 1024
 
 
 def test_memory_while_streaming_is_that_of_a_micro_batch():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -39,6 +41,31 @@ def test_a_context_beyond_the_limit_must_be_cut_on_purpose():
     (whole,) = model.predict_quantiles(inputs(120), 16, [0.5], context_length=50)
     cut = ForecastInput(inputs(120)[0].context_RC[:, -50:], inputs(120)[0].future_RH, num_targets=1)
     np.testing.assert_array_equal(whole, model.predict_quantiles([cut], 16, [0.5])[0])
+
+
+def test_without_group_attention_every_target_stands_alone(tmp_path):
+    grouped, alone = forecaster(), forecaster(group_attention=False)
+    rng = np.random.default_rng(1)
+    context = rng.normal(size=(4, 60)).cumsum(1).astype(np.float32)
+    future = np.full((4, 40), np.nan, np.float32)
+    future[3] = rng.normal(size=40)
+    together = ForecastInput(context, future, num_targets=2, num_past=1, num_future=1)
+    apart = [ForecastInput(context[[row]], future[[0]], num_targets=1) for row in range(2)]
+    one_by_one = np.concatenate(grouped.predict_quantiles(apart, 40, [0.1, 0.5]))  # the horizon is unrolled
+    np.testing.assert_allclose(alone.predict_quantiles([together], 40, [0.1, 0.5])[0], one_by_one, rtol=1e-5)
+    assert not np.allclose(grouped.predict_quantiles([together], 40, [0.1, 0.5])[0], one_by_one, rtol=1e-2)
+    with pytest.raises(ValueError, match="forecasts each series on its own"):
+        alone.predict_quantiles(apart, 40, [0.5], cross_learning=True)
+
+    tensors = torch.from_numpy(context)
+    alone.module.eval()
+    of_group = alone.module(tensors, group_ids=torch.zeros(4), num_output_patches=2).quantile_preds
+    torch.testing.assert_close(of_group, alone.module(tensors, num_output_patches=2).quantile_preds)
+    for model, said in ((alone, False), (grouped, None)):
+        FAMILY.save(model.module, model.module.state_dict(), tmp_path)
+        nested = json.loads((tmp_path / "config.json").read_text())["chronos_config"]
+        assert nested.get("group_attention") is said, "published models have no such key"
+        assert FAMILY.load(tmp_path).architecture.group_attention is (said is None)
 
 
 def test_quantile_sets_without_deciles():

@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from foreloom.models.chronos_t5.architecture import Architecture, ChronosT5Config
-from foreloom.models.chronos_t5.experts import RunningMoments, SampleExperts, masked_mean, moment_sums
+from foreloom.models.chronos_t5.experts import (
+    ExpertHeads,
+    RunningMoments,
+    SampleExperts,
+    masked_mean,
+    moment_sums,
+    published_views,
+)
 from foreloom.models.chronos_t5.family import FAMILY
 from foreloom.models.family import WindowLengths
 
@@ -24,6 +31,15 @@ def experts(num_experts: int = 5, top_k: int = 2, **fields) -> SampleExperts:
     return moe.eval()
 
 
+def alone(moe: SampleExperts, expert: int, h: torch.Tensor) -> torch.Tensor:
+    """One expert's logits, by the definition."""
+    its = {name: stack[expert] for name, stack in moe.experts.named_parameters()}
+    hidden = torch.relu(h @ its["hidden_layer_weight"].T + its["hidden_layer_bias"])
+    changed = h + hidden @ its["output_layer_weight"].T + its["output_layer_bias"]
+    norm = torch.nn.functional.layer_norm(changed, h.shape[-1:])
+    return (norm * its["layer_norm_weight"] + its["layer_norm_bias"]) @ its["head_weight"].T
+
+
 def states(num_rows: int, num_tokens: int = 7) -> torch.Tensor:
     return torch.randn(num_rows, num_tokens, 16, generator=torch.Generator().manual_seed(1))
 
@@ -37,10 +53,18 @@ def test_the_sample_recipe_has_the_parameters_of_the_formula():
     count = lambda model: sum(p.numel() for p in model.parameters())
     assert count(plain) == 7_608_064 and count(mixed) == 10_794_372
     assert count(mixed) - count(plain) == 3_186_308
-    new = [name for name, _ in mixed.named_parameters() if name.startswith("moe.")]
-    assert len(new) == 32 and {name for name, _ in plain.named_parameters()} == {
-        name for name, _ in mixed.named_parameters()
-    } - set(new)
+    own, published = dict(mixed.named_parameters()), published_views(mixed.state_dict())
+    new = [name for name in own if name.startswith("moe.")]
+    assert {name for name, _ in plain.named_parameters()} == own.keys() - set(new)
+    of_experts = [name for name in published if name.startswith("moe.experts.")]
+    assert len(of_experts) == 28 and "moe.experts.3.layer_norm.bias" in of_experts
+    assert published["moe.experts.1.head.weight"].equal(own["moe.experts.head_weight"][1])
+    kinds = FAMILY.kinds(mixed)
+    assert {name.rpartition(".")[2]: kinds[name].value for name in new if ".experts." in name} == {
+        "hidden_layer_weight": "hidden", "hidden_layer_bias": "vector", "output_layer_weight": "hidden",
+        "output_layer_bias": "vector", "layer_norm_weight": "vector", "layer_norm_bias": "vector",
+        "head_weight": "output",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("copies", [1, 3])
@@ -48,7 +72,7 @@ def test_the_mixture_is_the_weighted_sum_of_all_heads(copies):
     moe, hidden = experts(), states(6)
     routing = moe.route(hidden, None)
     h = states(6 * copies, 4)
-    dense = torch.stack([expert(h) for expert in moe.experts], 1)
+    dense = torch.stack([alone(moe, expert, h) for expert in range(5)], 1)
     probability = routing.logits_BE.softmax(-1)
     expected = torch.zeros_like(dense[:, 0])
     for row in range(len(h)):
@@ -61,20 +85,19 @@ def test_the_mixture_is_the_weighted_sum_of_all_heads(copies):
 
 def test_one_expert_alone_is_its_head():
     moe, h = experts(1, 1), states(3)
-    torch.testing.assert_close(moe(h, moe.route(h, None)), moe.experts[0](h))
+    torch.testing.assert_close(moe(h, moe.route(h, None)), alone(moe, 0, h))
 
 
-def test_only_the_chosen_experts_run_and_only_on_their_samples():
-    moe, h = experts(8, 2), states(5)
-    rows = dict.fromkeys(range(8), 0)
-    for number, expert in enumerate(moe.experts):
-        expert.register_forward_hook(
-            lambda module, inputs, output, number=number: rows.__setitem__(number, len(inputs[0]))
-        )
+def test_only_the_chosen_experts_run_and_only_on_their_samples(monkeypatch):
+    moe, h, rows = experts(8, 2), states(5), []
+    run_one = ExpertHeads.run_one
+    monkeypatch.setattr(ExpertHeads, "run_one", lambda self, x, its: rows.append(len(x)) or run_one(self, x, its))
     routing = moe.route(h, None)
-    moe(h, routing)
-    assert list(rows.values()) == torch.bincount(routing.expert_BK.flatten(), minlength=8).tolist()
-    assert sum(rows.values()) == 5 * 2
+    moe(h, routing).sum().backward()
+    loads = torch.bincount(routing.expert_BK.flatten(), minlength=8)
+    assert rows == loads.tolist() and sum(rows) == 5 * 2 and min(rows) == 0
+    for parameter in moe.experts.parameters():
+        assert parameter.grad.flatten(1).any(1).equal(loads > 0)  # zero, not none, of an idle one
 
 
 def test_padding_does_not_change_the_routing():

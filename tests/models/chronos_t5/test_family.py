@@ -101,11 +101,11 @@ def test_a_regular_checkpoint_gets_experts_and_keeps_the_rest(tmp_path):
     for name, tensor in regular.state_dict().items():
         assert mixed.state_dict()[name].equal(tensor), name
     assert all(p.isfinite().all() for p in mixed.parameters())
-    assert mixed.moe.experts[0].head.weight.std() > 0.05 and mixed.moe.router.input_moments.variance.eq(1).all()
+    assert mixed.moe.experts.head_weight[0].std() > 0.05 and mixed.moe.router.input_moments.variance.eq(1).all()
     folder = saved(mixed, tmp_path / "mixed")
     again = built(pretrained=folder, num_active_experts=1)
     assert again.architecture.num_active_experts == 1 and again.architecture.use_moe
-    assert again.moe.experts[3].head.weight.equal(mixed.moe.experts[3].head.weight)
+    assert again.moe.experts.head_weight.equal(mixed.moe.experts.head_weight)
     with pytest.raises(ValueError, match="model.num_experts is 5 and .* has 4; leave it out"):
         built(pretrained=folder, num_experts=5)
     with pytest.raises(ValueError, match="model.balance_rate has no effect on .*mixed, .* router_choice: standardized"):

@@ -106,7 +106,7 @@ def test_forecasts_really_come_from_the_experts(tiny_chronos_t5, walks):
     np.testing.assert_allclose(info.top_k_probs.sum(1), 1, rtol=1e-5)
     swapped = info.expert_indices[0, 0]
     with torch.no_grad():
-        tiny_chronos_t5.moe.experts[swapped].head.weight.neg_()
+        tiny_chronos_t5.moe.experts.head_weight[swapped].neg_()
     after = forecaster.predict(walks, 16, num_samples=4)
     for row in range(5):
         changed = not np.array_equal(before[row], after[row])

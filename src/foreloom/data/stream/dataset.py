@@ -19,16 +19,16 @@ from foreloom.data.source import VARIATES, Source, read_in_turn
 from foreloom.data.stream.draw import Samples, SampleStream, StridedStream
 from foreloom.data.stream.normalization import SeriesScales
 from foreloom.data.stream.replay import ReplayedWindow, replay
-from foreloom.data.stream.selection import read_quarantine, select
-from foreloom.data.stream.windows import Dropping, Windows, gather
+from foreloom.data.stream.selection import read_excluded, select
+from foreloom.data.stream.windows import Dropping, Windows, gather, prepare
 from foreloom.data.tables.options import TableOptions
 
 _MOST_FILES = 256
 """Of a source with more, only the source as a whole is named where it has changed."""
 _LOOKED_AT = 16
 """Series of a source, evenly chosen, for the names of covariates."""
-_DECIDE_NOTHING = ("num_prefetch", "quarantine")
-"""Settings that have no say in what a sample is; of the quarantine, what the file lists has."""
+_DECIDE_NOTHING = ("num_prefetch", "exclude")
+"""Settings that have no say in what a sample is; of what is excluded, the series that the files name have."""
 
 
 class SeriesDataset:
@@ -47,14 +47,10 @@ class SeriesDataset:
         opened = (open_source(one.path, table=one.table or TableOptions()) for one in config.sources)
         self.sources = list(opened if sources is None else sources)
         """As the mixture has them."""
-        self._quarantined = (
-            read_quarantine(config.quarantine, self.sources)
-            if config.quarantine
-            else [np.array([], dtype=np.int64)] * len(self.sources)
-        )
+        self._excluded = read_excluded(config.exclude, self.sources)
         self._selections = [
-            select(source, config.min_length, one.max_series, one.holdout, quarantined)
-            for source, one, quarantined in zip(self.sources, config.sources, self._quarantined, strict=True)
+            select(source, config.min_length, one.max_series, one.holdout, excluded)
+            for source, one, excluded in zip(self.sources, config.sources, self._excluded, strict=True)
         ]
         kind = SampleStream if config.stride is None else StridedStream
         self._stream = kind(self.sources, self._selections, config, seed=seed, stream=stream)
@@ -63,7 +59,7 @@ class SeriesDataset:
             lengths = [selection.lengths for selection in self._selections]
             self._series_scales = SeriesScales(self.sources, lengths, config.normalization)
         self._dropping = Dropping(config.drop_values, seed, stream) if config.drop_values else None
-        self.made_of: Mapping[str, str] = _made_of(self.sources, config, seed, stream, self._quarantined)
+        self.made_of: Mapping[str, str] = _made_of(self.sources, config, seed, stream, self._excluded)
         self.fingerprint = blake2b(repr(sorted(self.made_of.items())).encode(), digest_size=16).hexdigest()
         self.num_epoch_samples = self.num_sample_rows = None
         if isinstance(self._stream, StridedStream):
@@ -86,6 +82,10 @@ class SeriesDataset:
             series_scales=self._series_scales,
             dropping=self._dropping,
         )
+
+    def prepare(self, parts: Sequence[tuple[Samples, np.ndarray]]) -> None:
+        """See `batch.PreparesSamples`."""
+        prepare(self.sources, parts)
 
     def largest(self, num_rows: int) -> Windows:
         """At least `num_rows` rows at the full lengths, nothing missing, grouped as the first samples of the stream
@@ -126,12 +126,12 @@ class SeriesDataset:
                 share=float(share),
                 num_items=len(selection.items),
                 num_bytes=source.num_bytes,
-                left_out={"too short": selection.num_short, "in quarantine": len(quarantined)},
+                left_out={"too short": selection.num_short, "excluded": len(excluded)},
                 num_epoch_samples=count,
                 roles=_roles(source, selection.items),
             )
-            for source, selection, share, count, quarantined in zip(
-                self.sources, self._selections, shares / shares.sum(), num_windows, self._quarantined, strict=True
+            for source, selection, share, count, excluded in zip(
+                self.sources, self._selections, shares / shares.sum(), num_windows, self._excluded, strict=True
             )
         ]
 
@@ -154,7 +154,7 @@ def _roles(source: Source, items: np.ndarray) -> str:
 
 
 def _made_of(
-    sources: Sequence[Source], config: DataConfig, seed: int, stream: str, quarantined: Sequence[np.ndarray]
+    sources: Sequence[Source], config: DataConfig, seed: int, stream: str, excluded: Sequence[np.ndarray]
 ) -> dict[str, str]:
     """All that decides what sample i is, by setting and file. Paths do not, nor does reading ahead."""
     decides = {
@@ -163,12 +163,12 @@ def _made_of(
         if name not in (*_DECIDE_NOTHING, "sources")
     }
     decides |= {"training.seed": seed, "the stream": stream, "the order of samples": "version 3"}
-    for number, (one, source, items) in enumerate(zip(config.sources, sources, quarantined, strict=True)):
+    for number, (one, source, items) in enumerate(zip(config.sources, sources, excluded, strict=True)):
         key = f"data.sources.{number}"
         decides |= {f"{key}.{name}": value for name, value in asdict(one).items() if name != "path"}
         if len(items):
             left_out = blake2b(items.tobytes(), digest_size=4).hexdigest()
-            decides[f"what data.quarantine leaves out of {key}"] = f"{len(items)} series ({left_out})"
+            decides[f"what data.exclude leaves out of {key}"] = f"{len(items)} series ({left_out})"
         decides[f"what lies at {key}.path"] = source.fingerprint
         if len(source.files) <= _MOST_FILES:
             decides |= {f"file {name} of {key}": digest for name, digest in source.files.items()}

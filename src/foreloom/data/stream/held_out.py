@@ -17,7 +17,7 @@ from foreloom.data.loader import plan_micro_batches
 from foreloom.data.source import Source
 from foreloom.data.stream.draw import Samples
 from foreloom.data.stream.normalization import SeriesScales, center_and_scale
-from foreloom.data.stream.selection import fixed_choice, read_quarantine
+from foreloom.data.stream.selection import fixed_choice, read_excluded
 from foreloom.data.stream.windows import Role, Windows, gather
 from foreloom.data.tables.options import TableOptions
 
@@ -34,16 +34,16 @@ def validation_samples(
     least_past: int,
     stride: int,
     max_windows: int,
-    quarantined: Sequence[np.ndarray],
+    excluded: Sequence[np.ndarray],
 ) -> Samples:
     """The windows whose horizon lies in the last `holdout` steps of its series; a holdout of 0 stands for all steps.
 
     Cuts begin where the holdout does, or after `least_past` steps, and lie `stride` apart, as far as the whole horizon
-    fits. Contexts may reach before the holdout. Series in `quarantined` (rows, a source each) have none. Of more than
+    fits. Contexts may reach before the holdout. Series in `excluded` (rows, a source each) have none. Of more than
     `max_windows`, so many evenly spread ones are taken.
     """
     first_cuts, counts = [], []
-    for source, its, left_out in zip(sources, described, quarantined, strict=True):
+    for source, its, left_out in zip(sources, described, excluded, strict=True):
         first_cut = np.maximum(source.lengths - its.holdout if its.holdout else 0, least_past)
         count = np.maximum((source.lengths - prediction_length - first_cut) // stride + 1, 0)
         count[left_out] = 0
@@ -110,9 +110,8 @@ class ValidationWindows:
         fresh = (open_source(one.path, table=one.table or TableOptions()) for one in candidates)
         every = list(fresh if opened is None else opened)
         self._sources = [every[number] for number in taken]
-        # The quarantine is of data.sources; a validation set of its own is scored as it is.
-        none = [np.array([], dtype=np.int64)] * len(every)
-        left_out = read_quarantine(config.quarantine, every) if config.quarantine and not sources else none
+        # What is excluded is of data.sources; a validation set of its own is scored as it is.
+        left_out = read_excluded(() if sources else config.exclude, every)
         self._config = config
         self._samples = validation_samples(
             self._sources,
@@ -122,7 +121,7 @@ class ValidationWindows:
             least_past=config.least_past,
             stride=stride or config.prediction_length,
             max_windows=max_windows,
-            quarantined=[left_out[number] for number in taken],
+            excluded=[left_out[number] for number in taken],
         )
         if not len(self._samples):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Which series of a source a run may draw: long enough, not in quarantine, at most `max_series` by a fixed choice."""
+"""Which series of a source a run may draw: long enough, not excluded, at most `max_series` by a fixed choice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from foreloom.files import write_text
 
 _NONE = np.array([], dtype=np.int64)
 _KEYS = ("source", "item", "series", "reason")
-"""Of a line of the quarantine."""
+"""Of a line that names a series to leave out."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ def select(
     min_length: int,
     max_series: int | None = None,
     holdout: int = 0,
-    quarantined: np.ndarray = _NONE,
+    excluded: np.ndarray = _NONE,
 ) -> Selection:
     """Take `holdout` steps off every end, leave out series under `min_length` steps, keep `max_series` of the rest.
 
-    The rows in `quarantined` are left out too. The choice does not depend on the run's seed. Raises ValueError, with
+    The rows in `excluded` are left out too. The choice does not depend on the run's seed. Raises ValueError, with
     the lengths found, where nothing is left.
     """
     lengths = np.maximum(source.lengths - holdout, 0)
@@ -54,9 +54,9 @@ def select(
             f"(min_past + prediction_length{f' + holdout {holdout}' if holdout else ''}); their lengths are "
             f"{_describe(source.lengths)}. Lower data.prediction_length or data.min_past, or take the source out."
         )
-    usable = np.setdiff1d(items, quarantined, assume_unique=True)
+    usable = np.setdiff1d(items, excluded, assume_unique=True)
     if not len(usable):
-        raise ValueError(f"{source.name}: data.quarantine lists every usable series; take the source out instead.")
+        raise ValueError(f"{source.name}: data.exclude lists every usable series; take the source out instead.")
     return Selection(fixed_choice(usable, max_series), num_short, lengths)
 
 
@@ -74,18 +74,18 @@ def _describe(lengths: np.ndarray) -> str:
     return shown if len(longest) <= 10 else f"{shown}, ... {longest[-1]} (longest first)"
 
 
-def read_quarantine(path: str | Path, sources: Sequence[Source]) -> list[np.ndarray]:
-    """The rows of each source that a file of JSON lines, the quarantine, lists: sorted, int64.
+def read_excluded(paths: Sequence[str | Path], sources: Sequence[Source]) -> list[np.ndarray]:
+    """The rows of each source that files of JSON lines list: sorted, int64.
 
-    A line is an object with `source` (a path of the mixture, or the last part of one), `item` (the series' row) or
+    A line is an object with `source` (a path of the mixture, or the last parts of one), `item` (the series' row) or
     `series` (its id) or both, and a `reason` that nobody reads but people. Empty lines are passed over. Raises
     `RecipeError` (a ValueError) with `file:line: sentence` for every line that names no series of `sources`.
     """
-    path = Path(path)
     items: list[set[int]] = [set() for _ in sources]
     rows_by_id: dict[int, dict[str, int]] = {}
     problems = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    lines = [(path, *one) for path in map(Path, paths) for one in enumerate(path.read_text("utf-8").splitlines(), 1)]
+    for path, number, line in lines:
         if not line.strip():
             continue
         try:
@@ -99,7 +99,7 @@ def read_quarantine(path: str | Path, sources: Sequence[Source]) -> list[np.ndar
     return [np.array(sorted(of_source), dtype=np.int64) for of_source in items]
 
 
-def append_quarantine(path: str | Path, entries: Iterable[Mapping[str, Any]]) -> int:
+def append_excluded(path: str | Path, entries: Iterable[Mapping[str, Any]]) -> int:
     """Add `entries` to the file, made if need be, but those whose series it lists already; how many were added."""
     path = Path(path)
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
@@ -109,6 +109,11 @@ def append_quarantine(path: str | Path, entries: Iterable[Mapping[str, Any]]) ->
     if added:
         write_text(path, "\n".join([*lines, *added]) + "\n")
     return len(added)
+
+
+def write_excluded(path: str | Path, entries: Iterable[Mapping[str, Any]]) -> None:
+    """The file of `entries`, in place of what is there."""
+    write_text(path, "".join(f"{json.dumps(dict(entry), ensure_ascii=False)}\n" for entry in entries))
 
 
 def _series_of(entry: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -129,13 +134,19 @@ def _parse(line: str) -> dict[str, Any]:
 
 
 def _which_source(name: str, sources: Sequence[Source]) -> int:
-    matching = [n for n, source in enumerate(sources) if name in (source.name, short_name(source.name))]
+    matching = [n for n, source in enumerate(sources) if _is_called(name, source.name)]
     if len(matching) == 1:
         return matching[0]
     listed = ", ".join(source.name for source in sources)
     if matching:
         raise ValueError(f"{name!r} is the name of {len(matching)} sources; write the whole path ({listed}).")
     raise ValueError(f"there is no source {name!r} in data.sources ({listed}).")
+
+
+def _is_called(name: str, source: str) -> bool:
+    """By its whole name, its short one, or the last parts of a path."""
+    parts = Path(name).parts
+    return name in (source, short_name(source)) or (bool(parts) and Path(source).parts[-len(parts) :] == parts)
 
 
 def _item(entry: Mapping[str, Any], source: Source, rows_by_id: dict[str, int]) -> int:

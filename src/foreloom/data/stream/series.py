@@ -63,8 +63,8 @@ class SeriesData(DataConfig):
     def find_files(
         self, validation: SeriesValidation, find: Find
     ) -> tuple[SeriesData, SeriesValidation, list[Problem]]:
-        """Both sections with the paths of sources and of the quarantine found; an address of synthetic data that is
-        wrong is a problem too."""
+        """Both sections with the paths of sources and of `exclude` found; an address of synthetic data that is wrong is
+        a problem too."""
         problems: list[Problem] = []
         sections = {"data": self, "validation": validation}
         for name, one in sections.items():
@@ -80,11 +80,13 @@ class SeriesData(DataConfig):
                 sources.append(dataclasses.replace(source, path=found))
             sections[name] = dataclasses.replace(one, sources=tuple(sources))
         data, validation = sections["data"], sections["validation"]
-        if data.quarantine is not None:
-            if file := find(data.quarantine, "data.quarantine"):
-                data = dataclasses.replace(data, quarantine=str(file))
-            else:
-                problems.append(Problem("data.quarantine", f"no such file: {data.quarantine}.", is_missing=True))
+        lists = {path: find(path, "data.exclude") for path in data.exclude}
+        data = dataclasses.replace(data, exclude=tuple(str(file or path) for path, file in lists.items()))
+        problems += [
+            Problem("data.exclude", f"no such file: {path}.", is_missing=True)
+            for path, file in lists.items()
+            if file is None
+        ]
         return data, validation, problems
 
     def contradictions(self, validation: SeriesValidation) -> list[Problem]:
@@ -108,9 +110,9 @@ class SeriesData(DataConfig):
         )
 
     def is_there(self) -> bool:
-        """Is every source there, and the quarantine?"""
-        has_quarantine = self.quarantine is None or Path(self.quarantine).is_file()
-        return has_quarantine and not any(missing_data(source.path) for source in self.sources)
+        """Is every source there, and every list of excluded series?"""
+        has_lists = all(Path(path).is_file() for path in self.exclude)
+        return has_lists and not any(missing_data(source.path) for source in self.sources)
 
     def in_words(self) -> Mapping[str, str]:
         """The lengths of a window."""

@@ -110,7 +110,7 @@ def gather(
     members: list[int] = []
     first_row_of: list[int] = []
     item_R = np.empty(num_rows, dtype=np.int64)
-    _prepare(sources, samples, positions)
+    prepare(sources, [(samples, positions)])
     row = 0
     for position in positions:
         source = sources[samples.source_N[position]]
@@ -174,14 +174,17 @@ def _take_off_levels(source: Source, item: int, cut: int, context_RC: np.ndarray
     future_RH[rows] = whole_RH[rows] - level_R[rows, None]
 
 
-def _prepare(sources: Sequence[Source], samples: Samples, positions: np.ndarray) -> None:
-    """Tell the sources that want to know it which series come."""
-    for number in np.unique(samples.source_N[positions]):
-        source = sources[number]
+def prepare(sources: Sequence[Source], parts: Sequence[tuple[Samples, np.ndarray]]) -> None:
+    """Tell the sources that want to know it which series come: those of the positions of each part."""
+    for number, source in enumerate(sources):
         if isinstance(source, Prepares):
-            of_source = positions[samples.source_N[positions] == number]
-            places = [np.arange(samples.offsets_N[n], samples.offsets_N[n + 1]) for n in of_source]
-            source.prepare(samples.item_M[np.concatenate(places)])
+            places = [
+                samples.item_M[samples.offsets_N[n] : samples.offsets_N[n + 1]]
+                for samples, positions in parts
+                for n in positions[samples.source_N[positions] == number]
+            ]
+            if places:
+                source.prepare(np.concatenate(places))
 
 
 def _drop(

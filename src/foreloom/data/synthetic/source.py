@@ -24,7 +24,7 @@ _VALUES_AT_ONCE = 2**20
 class SyntheticSource:
     """`Source` over the series of a process, univariate, float32, without times.
 
-    `prepare` makes many series at once, which is faster than one by one, and keeps them until it is called again.
+    `prepare` makes many series at once, which is faster than one by one, and keeps them until it is asked for others.
     Each thread has its own, so that one may read ahead while another validates.
     """
 
@@ -68,6 +68,8 @@ class SyntheticSource:
     def prepare(self, items: np.ndarray) -> None:
         before = self._prepared()
         wanted = np.unique(items).tolist()
+        if before.keys() >= set(wanted):
+            return
         prepared = {item: before[item] for item in wanted if item in before}
         new = np.array([item for item in wanted if item not in before], dtype=np.int64)
         for first in range(0, len(new), self._num_at_once):

@@ -26,6 +26,7 @@ class Adapter(ABC):
     context_length: int = NO_LIMIT
     prediction_length: int = NO_LIMIT
     is_autoregressive: bool = False
+    is_univariate: bool = False
 
     @abstractmethod
     def forecast(

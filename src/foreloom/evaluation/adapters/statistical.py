@@ -32,6 +32,7 @@ class StatisticalForecaster(Adapter):
 
     method: str
     season_length: int = 1
+    is_univariate: bool = True
     context_length: int = MOST_CONTEXT
     fallbacks: Fallbacks = field(default_factory=Fallbacks)
     quantile_levels: tuple[float, ...] = tuple(sorted({*Adapter.quantile_levels, *BAND_ENDS}))

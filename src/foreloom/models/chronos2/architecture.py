@@ -62,6 +62,9 @@ class Architecture(PublishedArchitecture):
     """Levels the model forecasts, ascending."""
     use_reg_token: bool = False
     """A register token between context and future."""
+    group_attention: bool = True
+    """Rows of a group inform each other. false: each row stands alone and covariates are passed over, as they must be
+    by a model that has learned from single series; the published models have no such key."""
     use_arcsinh: bool = False
     """Tame outliers by an arcsinh after standardising."""
     time_encoding_scale: Count = 0
@@ -116,7 +119,7 @@ class Architecture(PublishedArchitecture):
                     "only equal values have a defined time channel."
                 )
         known = {key: config[key] for key in _TOP_LEVEL if key in config}
-        known |= {key: nested[key] for key in _NESTED if nested.get(key) is not None}
+        known |= {key: nested[key] for key in (*_NESTED, "group_attention") if nested.get(key) is not None}
         return cls.checked(known | {"quantiles": nested["quantiles"]}, config)
 
     def to_published(self, dtype: str) -> dict[str, Any]:
@@ -139,6 +142,7 @@ class Architecture(PublishedArchitecture):
             "input_patch_stride": self.input_patch_size,
             **self.published.get("chronos_config", {}),
             **{key: getattr(self, key) for key in _NESTED},
+            **({} if self.group_attention else {"group_attention": False}),
             "quantiles": list(self.quantiles),
         }
         return dict(sorted(config.items()))
@@ -183,6 +187,7 @@ class Chronos2Config(ModelSection):
     input_patch_size: FromArchitecture
     quantiles: FromArchitecture
     use_reg_token: FromArchitecture
+    group_attention: FromArchitecture
     use_arcsinh: FromArchitecture
     time_encoding_scale: FromArchitecture
     feed_forward_proj: Literal["relu", "gelu"] | None = None

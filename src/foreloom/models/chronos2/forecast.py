@@ -21,6 +21,7 @@ from foreloom.models.common.forecasting import (
     interpolate,
     interpolate_levels,
     on_level,
+    refuse_cross_learning,
     told,
     usable_steps,
 )
@@ -37,6 +38,7 @@ class Chronos2Forecaster:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self.architecture = Architecture.of(module)
+        self.is_univariate = not self.architecture.group_attention
         self.quantile_levels = self.architecture.quantiles
         self.context_length = self.architecture.context_length
         self.prediction_length = self.architecture.max_output_patches * self.architecture.input_patch_size
@@ -59,6 +61,9 @@ class Chronos2Forecaster:
         `max_output_patches` are unrolled. ValueError for a context beyond the limit where `context_length` does not
         say how much of it to use.
         """
+        if self.is_univariate:
+            refuse_cross_learning("this Chronos-2 (group_attention: false)", cross_learning)
+            inputs = [one.targets_alone() for one in inputs]
         seen, levels = self._in_float32(inputs, context_length)
         order = list(range(len(inputs)))
         if not cross_learning:

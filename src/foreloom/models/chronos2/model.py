@@ -99,7 +99,9 @@ class Chronos2Model(nn.Module):
         self._check(context, group_ids, future_covariates, future_target, horizon)
         observed_BC = ~context.isnan() if context_mask is None else context_mask > 0
         context, observed_BC = context[:, -arch.context_length :], observed_BC[:, -arch.context_length :]
-        if layout is None:
+        if not arch.group_attention:
+            layout = Layout(len(context), (), all_observed=layout is not None and layout.all_observed)
+        elif layout is None:
             ids = None if group_ids is None else group_ids.cpu().numpy()
             layout = layout_of(ids, len(context), context.device, all_observed=False)
         if layout.order is not None:

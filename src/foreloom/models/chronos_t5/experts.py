@@ -6,17 +6,19 @@ forecast, D model width, V vocabulary, E experts, K experts a sample, N numbers 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foreloom.models.chronos_t5.architecture import Architecture
 from foreloom.models.common.dropout import dropout, relu_dropout_
+from foreloom.models.common.expert_kernels import order_by_expert
 from foreloom.models.common.initialize import normal_by_name
-from foreloom.models.common.moe import balance_bias, choose
+from foreloom.models.common.moe import StackedExperts, balance_bias, choose
 from foreloom.models.family import Tally
 from foreloom.objectives.router import load_figures
 
@@ -111,23 +113,48 @@ class ContextRouter(nn.Module):
             return self.output_layer(relu_dropout_(hidden, self.dropout_rate, self.training))
 
 
-class MoEExpertHead(nn.Module):
-    """LayerNorm(h + FF(h)), then a prediction head of its own; FF is four times as wide and has a ReLU."""
+class ExpertHeads(StackedExperts):
+    """E times LayerNorm(h + FF(h)), then a prediction head of its own; FF is four times as wide and has a ReLU.
+
+    Parameters are stacks, which are published one by one: see `published_views`.
+    """
 
     def __init__(self, arch: Architecture) -> None:
-        super().__init__()
-        width = arch.d_model
-        self.hidden_layer = nn.Linear(width, 4 * width)
-        self.output_layer = nn.Linear(4 * width, width)
-        self.layer_norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, arch.n_tokens, bias=False)
+        width, hidden = arch.d_model, 4 * arch.d_model
+        shapes = {
+            "hidden_layer_weight": (hidden, width),
+            "hidden_layer_bias": (hidden,),
+            "output_layer_weight": (width, hidden),
+            "output_layer_bias": (width,),
+            "layer_norm_weight": (width,),
+            "layer_norm_bias": (width,),
+            "head_weight": (arch.n_tokens, width),
+        }
+        super().__init__(arch.num_experts, shapes)
         self.dropout_rate = arch.dropout_rate
 
-    def forward(self, h_RTD: Tensor) -> Tensor:
-        """(R, T, D) -> logits (R, T, V)."""
-        hidden = relu_dropout_(self.hidden_layer(h_RTD), self.dropout_rate, self.training)
-        changed = dropout(self.output_layer(hidden), self.dropout_rate, self.training)
-        return self.head(self.layer_norm(h_RTD + changed))
+    def run(self, x_ND: Tensor, expert_NK: Tensor, weight_NK: Tensor, *stacks: Tensor) -> Tensor:
+        """(N, T, D) -> logits (N, T, V). Each expert is run on its rows only; an idle one on none, so that its gradient
+        is zero and what ranks send one another comes back."""
+        order = order_by_expert(expert_NK)
+        sizes = order.expert_M.bincount(minlength=len(stacks[0])).tolist()
+        weight_M11 = weight_NK.flatten()[order.pair_M, None, None]
+        its = zip(*(stack.unbind() for stack in stacks), strict=True)
+        mixed = None
+        for parameters, row, weight in zip(its, order.token_M.split(sizes), weight_M11.split(sizes), strict=True):
+            logits = self.run_one(x_ND[row], parameters)
+            logits = logits * weight.to(logits.dtype)
+            mixed = logits.new_zeros(len(x_ND), *logits.shape[1:]) if mixed is None else mixed
+            mixed = mixed.index_add_(0, row, logits)
+        assert mixed is not None
+        return mixed
+
+    def run_one(self, h_RTD: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        """(R, T, D) -> logits (R, T, V), by one expert's parameters."""
+        hidden_weight, hidden_bias, output_weight, output_bias, norm_weight, norm_bias, head_weight = parameters
+        hidden = relu_dropout_(F.linear(h_RTD, hidden_weight, hidden_bias), self.dropout_rate, self.training)
+        changed = dropout(F.linear(hidden, output_weight, output_bias), self.dropout_rate, self.training)
+        return F.linear(F.layer_norm(h_RTD + changed, norm_weight.shape, norm_weight, norm_bias), head_weight)
 
 
 class SampleExperts(nn.Module):
@@ -141,7 +168,7 @@ class SampleExperts(nn.Module):
     def __init__(self, arch: Architecture) -> None:
         super().__init__()
         self.router = ContextRouter(arch)
-        self.experts = nn.ModuleList([MoEExpertHead(arch) for _ in range(arch.num_experts)])
+        self.experts = ExpertHeads(arch)
         self.top_k = arch.num_active_experts
         self.logit_moments = RunningMoments(arch.num_experts) if arch.router_choice == "standardized" else None
         has_bias = arch.router_choice == "biased"
@@ -163,20 +190,7 @@ class SampleExperts(nn.Module):
     def forward(self, h_RTD: Tensor, routing: SampleRouting) -> Tensor:
         """Decoder states (R, T, D) -> logits (R, T, V). R / B rows in a row share a sample's routing."""
         copies = len(h_RTD) // len(routing.expert_BK)
-        expert_RK, weight_RK = (x.repeat_interleave(copies, 0) for x in (routing.expert_BK, routing.weight_BK))
-        pairs = expert_RK.flatten().sort(stable=True).indices
-        sizes = expert_RK.flatten().bincount(minlength=len(self.experts)).tolist()
-        mixed = None
-        for expert, pair in zip(self.experts, pairs.split(sizes), strict=True):
-            if not len(pair):
-                continue
-            row = pair // self.top_k
-            logits = expert(h_RTD[row])
-            logits = logits * weight_RK.flatten()[pair, None, None].to(logits.dtype)
-            mixed = logits.new_zeros(len(h_RTD), *logits.shape[1:]) if mixed is None else mixed
-            mixed = mixed.index_add_(0, row, logits)
-        assert mixed is not None
-        return mixed
+        return self.experts(h_RTD, *(x.repeat_interleave(copies, 0) for x in (routing.expert_BK, routing.weight_BK)))
 
 
 def masked_mean(hidden_BSD: Tensor, mask_BS: Tensor | None) -> Tensor:
@@ -207,8 +221,22 @@ def initialize_experts(name: str, parameter: Tensor, seed: int) -> None:
 
 
 def expert_std(name: str, parameter: Tensor) -> float:
-    """Standard deviation of a matrix of the router or of an expert."""
-    return ROUTER_STD if ".router." in name else parameter.shape[1] ** -0.5
+    """Standard deviation of a matrix of the router or of an expert, or of a stack of these."""
+    return ROUTER_STD if ".router." in name else parameter.shape[-1] ** -0.5
+
+
+def published_views(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same values with experts one by one, `moe.experts.0.head.weight` of the stack `moe.experts.head_weight`, in
+    the same memory."""
+    views: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        experts, is_stack, of = name.partition("moe.experts.")
+        if is_stack:
+            layer, _, kind = of.rpartition("_")
+            views |= {f"{experts}{is_stack}{i}.{layer}.{kind}": one for i, one in enumerate(tensor.detach())}
+        else:
+            views[name] = tensor.detach()
+    return views
 
 
 def needs_survey(module: nn.Module) -> bool:

@@ -30,12 +30,13 @@ from foreloom.models.chronos_t5.experts import (
     figures,
     initialize_experts,
     needs_survey,
+    published_views,
     start_balance,
 )
 from foreloom.models.chronos_t5.forecast import ChronosT5Forecaster
 from foreloom.models.chronos_t5.model import ChronosT5Model
 from foreloom.models.common.architecture import raised_limit
-from foreloom.models.common.count import ParameterGroup, count_parameters, with_ends
+from foreloom.models.common.count import ParameterGroup, count_parameters, shapes_of_one, with_ends
 from foreloom.models.common.hub_folder import HubFolder, resolve_folder
 from foreloom.models.common.lora import LoraHooks
 from foreloom.models.common.parametrization import ForwardFactors, HeadGrowth, ScalingHooks, heads_of, scaled_size
@@ -72,7 +73,7 @@ def module_of(arch: Architecture) -> Model:
     return CausalChronosModel(arch) if arch.model_type == "causal" else ChronosT5Model(arch)
 
 
-FOLDER = HubFolder("Chronos-T5", recognises, Architecture, module_of, own_tensors)
+FOLDER = HubFolder("Chronos-T5", recognises, Architecture, module_of, own_tensors, published_names=published_views)
 
 _FIXED_EXPERTS = ("num_experts", "router_hidden_dim")
 
@@ -154,8 +155,8 @@ def _carried_over(model: Model, arch: Architecture) -> Model:
     adapted = FOLDER.empty(arch)
     if adapted.moe is not None:
         start_balance(adapted.moe)
-    own, have = adapted.state_dict(), model.state_dict()
-    parameters = dict(adapted.named_parameters())
+    own, have = published_views(adapted.state_dict()), published_views(model.state_dict())
+    parameters = published_views(dict(adapted.named_parameters()))
     for name, tensor in own.items():
         if name in have:
             tensor.copy_(have[name])
@@ -167,7 +168,7 @@ def _carried_over(model: Model, arch: Architecture) -> Model:
 def initialize(module: nn.Module, seed: int) -> None:
     """Random values by T5's rules times a factor, and an even start for experts."""
     arch = Architecture.of(module)
-    for name, parameter in module.named_parameters():
+    for name, parameter in published_views(dict(module.named_parameters())).items():
         if name.startswith("moe."):
             initialize_experts(name, parameter, seed)
         elif arch.model_type == "causal":
@@ -183,8 +184,10 @@ def initial_stds(module: nn.Module) -> dict[str, float]:
     arch = Architecture.of(module)
     its = {"factor": arch.initializer_factor, "d_model": arch.d_model, "d_kv": arch.d_kv}
 
+    shapes = shapes_of_one(module)
+
     def std_of(name: str, parameter: nn.Parameter) -> float | None:
-        if parameter.ndim < 2:
+        if len(shapes[name]) < 2:
             return None
         if name.startswith("moe."):
             return expert_std(name, parameter)
@@ -251,14 +254,14 @@ FAMILY = ModelFamily(
     build=build,
     initialize=initialize,
     batch=batch,
-    sharding=Sharding(blocks=(*BLOCKS, *CAUSAL_BLOCKS)),
+    sharding=Sharding(blocks=(*BLOCKS, *CAUSAL_BLOCKS), experts=("moe.experts",)),
     recognises=recognises,
     load=FOLDER.load,
     save=FOLDER.save,
     forecaster=ChronosT5Forecaster,
     flops_per_row=flops_per_row,
     parts=parameter_groups,
-    kinds=with_ends(outputs=("router", "head")),
+    kinds=with_ends(outputs=("router", "head_weight")),
     loss_units=loss_units,
     experts=ExpertHooks(after_update=after_update, figures=figures, loads=("expert_load",), needs_survey=needs_survey),
     scaling=ScalingHooks(
@@ -275,6 +278,8 @@ FAMILY = ModelFamily(
         logits=lambda module, arguments, output: output.logits,
     ),
     lora=LoraHooks(
-        ("*Attention.?", "moe.experts.*"), ("T5ForConditionalGeneration", "transformers.models.t5.modeling_t5")
+        ("*Attention.?", "moe.experts.*"),
+        ("T5ForConditionalGeneration", "transformers.models.t5.modeling_t5"),
+        published_views,
     ),
 )

@@ -11,6 +11,8 @@ from fractions import Fraction
 
 from torch import Tensor, nn
 
+from foreloom.models.common.moe import StackedExperts
+
 
 @dataclass(frozen=True)
 class ParameterGroup:
@@ -96,10 +98,18 @@ class ParameterKind(StrEnum):
 def by_shape(module: nn.Module) -> dict[str, ParameterKind]:
     """Kinds told by shape alone: embedding tables are input, other matrices hidden, the rest vectors."""
     tables = {id(one.weight) for one in module.modules() if isinstance(one, nn.Embedding)}
-    kind = lambda p: (
-        ParameterKind.VECTOR if p.ndim < 2 else ParameterKind.INPUT if id(p) in tables else ParameterKind.HIDDEN
-    )
-    return {name: kind(parameter) for name, parameter in module.named_parameters()}
+    found = {
+        name: ParameterKind.INPUT if id(p) in tables else ParameterKind.HIDDEN for name, p in module.named_parameters()
+    }
+    return found | {name: ParameterKind.VECTOR for name, shape in shapes_of_one(module).items() if len(shape) < 2}
+
+
+def shapes_of_one(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shape of each parameter, by name; of one expert's where they are stacked."""
+    stacks = {
+        id(p) for one in module.modules() if isinstance(one, StackedExperts) for p in one.parameters(recurse=False)
+    }
+    return {name: tuple(p.shape[1:] if id(p) in stacks else p.shape) for name, p in module.named_parameters()}
 
 
 def with_ends(
@@ -113,7 +123,7 @@ def with_ends(
         found = by_shape(module)
         for name, kind in found.items():
             if kind is ParameterKind.HIDDEN:
-                found[name] = next((at for end, at in ends if f".{end}." in f".{name}"), kind)
+                found[name] = next((at for end, at in ends if f".{end}." in f".{name}."), kind)
         return found
 
     return kinds

@@ -6,6 +6,7 @@ Axes: N tokens, D model width, E experts, K experts a token, F width of an exper
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -47,16 +48,21 @@ def run_experts(x_ND: Tensor, expert_NK: Tensor, weight_NK: Tensor, gate_up_EGD:
 
 
 @torch.compiler.disable  # the sizes of the messages are data
-def run_shared_experts(
-    x_ND: Tensor, expert_NK: Tensor, weight_NK: Tensor, gate_up_EGD: Tensor, down_EDF: Tensor, exchange: Exchange
+def run_shared(
+    run: Callable[..., Tensor],
+    x_ND: Tensor,
+    expert_NK: Tensor,
+    weight_NK: Tensor,
+    stacks: Sequence[Tensor],
+    exchange: Exchange,
 ) -> Tensor:
-    """As `run_experts` where ranks share the experts: the parameters are of those held here, E of them; `expert_NK`
-    counts all. Collective, backward too."""
+    """`run(x, expert, weight, *stacks)` where ranks share the experts: the stacks are of those held here; `expert_NK`
+    counts all. Collective, backward too. Tokens and results may have more axes than one."""
     order = order_by_expert(expert_NK)
     x_MD = _Dispatch.apply(x_ND.to(_product_dtype(x_ND)), order.token_M, order.position_NK)
     route = exchange.route(order.expert_M)
     x_RD, weight_R1 = route.there(x_MD), route.there(weight_NK.flatten()[order.pair_M, None])
-    y_RD = run_experts(x_RD, route.expert_R[:, None], weight_R1, gate_up_EGD, down_EDF)
+    y_RD = run(x_RD, route.expert_R[:, None], weight_R1, *stacks)
     return _Combine.apply(route.back(y_RD), order.token_M, order.position_NK)
 
 

@@ -178,6 +178,12 @@ def quantiles_of(samples: Tensor, levels: Sequence[float]) -> Tensor:
     return torch.lerp(samples[..., lower], samples[..., upper], rank - lower)
 
 
+def refuse_cross_learning(model_name: str, cross_learning: bool) -> None:
+    """ValueError where it is asked of a model that sees one series at a time."""
+    if cross_learning:
+        raise ValueError(f"cross_learning: {model_name} forecasts each series on its own; leave it out.")
+
+
 class UnivariateForecaster(ABC):
     """What forecasters share whose model sees one series at a time: each target row is forecast on its own.
 
@@ -191,6 +197,7 @@ class UnivariateForecaster(ABC):
     """Most rows of one forward times the longest of their contexts, which bounds its memory; a call that holds more is
     cut up."""
     is_autoregressive = False
+    is_univariate = True
     quantile_levels: tuple[float, ...]
     context_length: int
     prediction_length: int
@@ -224,7 +231,7 @@ class UnivariateForecaster(ABC):
     ) -> list[np.ndarray]:
         """See `models.family.Forecaster`. ValueError for a context beyond the limit where `context_length` does not say
         how much of it to use, and for cross_learning."""
-        self.refuse_cross_learning(cross_learning)
+        refuse_cross_learning(self.model_name, cross_learning)
         rows = self.rows(inputs, self.num_context_steps(inputs, context_length, prediction_length))
         run = lambda contexts: self.forecast(contexts, prediction_length, quantile_levels)
         return rows.answers(self.by_batches(rows.contexts, batch_size, run))
@@ -271,10 +278,6 @@ class UnivariateForecaster(ABC):
     def embedded_steps(self, inputs: Sequence[ForecastInput]) -> int:
         """How many of the newest steps are embedded."""
         return self.num_context_steps(inputs, None)
-
-    def refuse_cross_learning(self, cross_learning: bool) -> None:
-        if cross_learning:
-            raise ValueError(f"cross_learning: {self.model_name} forecasts each series on its own; leave it out.")
 
     @property
     def device(self) -> torch.device:

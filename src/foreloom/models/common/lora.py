@@ -27,7 +27,7 @@ from foreloom.files import whole_or_absent, write_text
 from foreloom.models.common.architecture import PublishedArchitecture
 from foreloom.models.common.dropout import dropout
 from foreloom.models.common.initialize import normal_by_name
-from foreloom.models.common.moe import Experts
+from foreloom.models.common.moe import StackedExperts
 
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
@@ -133,8 +133,8 @@ def attach_adapter(module: nn.Module, config: AdapterConfig, hooks: LoraHooks, s
     layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Linear)}
     stacks = {
         f"{name}.{of}": (layer, of)
-        for name, layer in module.named_modules() if isinstance(layer, Experts)
-        for of, _ in list(layer.named_parameters())
+        for name, layer in module.named_modules() if isinstance(layer, StackedExperts)
+        for of, stack in list(layer.named_parameters()) if stack.ndim == 3
     }  # fmt: skip
     names = [*layers, *stacks]
     if not names:

@@ -5,6 +5,8 @@ Axes: N tokens, D model width, E experts, K experts a token (top-k), F width of 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -12,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foreloom.distributed.sharding import Exchange
-from foreloom.models.common.expert_kernels import run_experts, run_shared_experts
+from foreloom.models.common.expert_kernels import run_experts, run_shared
 from foreloom.models.common.layers import GatedFeedForward
 
 
@@ -25,29 +27,49 @@ class Routing(NamedTuple):
     """int64, the chosen experts, the likeliest first."""
 
 
-class Experts(nn.Module):
-    """E gated feed-forwards as two stacked parameters: the seam of expert parallelism."""
+class StackedExperts(nn.Module, ABC):
+    """E experts of one form, each of whose parameters is a stack, an entry an expert: the seam of expert parallelism.
+
+    `shapes`: names and shapes of one expert's parameters.
+    """
 
     exchange: Exchange | None = None
     """Where ranks share the experts, of whom each holds some: how tokens reach them."""
 
-    def __init__(self, num_experts: int, width: int, expert_width: int) -> None:
+    def __init__(self, num_experts: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
         super().__init__()
-        self.gate_up_proj = nn.Parameter(torch.empty(num_experts, 2 * expert_width, width))
-        """(E, 2F, D): of each expert the rows of its gate, then those of its up projection."""
-        self.down_proj = nn.Parameter(torch.empty(num_experts, width, expert_width))
+        self._names = tuple(shapes)
+        for name, shape in shapes.items():
+            self.register_parameter(name, nn.Parameter(torch.empty(num_experts, *shape)))
 
     def forward(self, x_ND: Tensor, expert_NK: Tensor, weight_NK: Tensor) -> Tensor:
         """sum_k weight[n, k] * expert[n, k](x[n]) -> (N, D). The experts of one token differ.
 
         An expert without tokens gets a gradient of zero, not none, so that weight decay and momentum act on it.
         """
+        if self.exchange is not None and self.exchange.whole is not None:
+            return self.run(x_ND, expert_NK, weight_NK, *self.exchange.whole)
+        stacks = [getattr(self, name) for name in self._names]
         if self.exchange is None:
-            return run_experts(x_ND, expert_NK, weight_NK, self.gate_up_proj, self.down_proj)
-        if self.exchange.whole is not None:
-            return run_experts(x_ND, expert_NK, weight_NK, *self.exchange.whole)
-        own = (self.exchange.own(self.gate_up_proj), self.exchange.own(self.down_proj))
-        return run_shared_experts(x_ND, expert_NK, weight_NK, *own, self.exchange)
+            return self.run(x_ND, expert_NK, weight_NK, *stacks)
+        own = [self.exchange.own(stack) for stack in stacks]
+        return run_shared(self.run, x_ND, expert_NK, weight_NK, own, self.exchange)
+
+    @abstractmethod
+    def run(self, x_ND: Tensor, expert_NK: Tensor, weight_NK: Tensor, *stacks: Tensor) -> Tensor:
+        """`forward` by experts with these parameters, which `expert_NK` counts."""
+
+
+class Experts(StackedExperts):
+    """Gated feed-forwards: `gate_up_proj` (E, 2F, D), of each expert the rows of its gate, then those of its up
+    projection, and `down_proj` (E, D, F)."""
+
+    def __init__(self, num_experts: int, width: int, expert_width: int) -> None:
+        super().__init__(num_experts, {"gate_up_proj": (2 * expert_width, width), "down_proj": (width, expert_width)})
+
+    def run(self, x_ND: Tensor, expert_NK: Tensor, weight_NK: Tensor, *stacks: Tensor) -> Tensor:
+        """See `run_experts`."""
+        return run_experts(x_ND, expert_NK, weight_NK, *stacks)
 
 
 class MixtureOfExperts(nn.Module):
