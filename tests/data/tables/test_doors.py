@@ -238,6 +238,12 @@ def test_bytes_are_text_or_refused(forecast, tmp_path):
     pq.write_table(pa.table(columns), path)
     assert ids_of(path) == ["Köln"] and set(forecast(path)["item_id"]) == {"Köln"}
     assert list(open_source(path).read(0).past["promo"][:2]) == ["y", "n"]
+    of_series = {"item_id": ["Köln".encode()], "target": [[1.0] * 9], "static__city": [b"K\xf6ln"]}
+    pq.write_table(pa.table(of_series), path)
+    with pytest.raises(ValueError, match="'static__city' holds bytes that are not UTF-8"):
+        open_source(path).read(0)
+    pq.write_table(pa.table(of_series | {"static__city": [b"x"]}), path)
+    assert (open_source(path).read(0).item_id, open_source(path).read(0).static) == ("Köln", {"city": "x"})
     for name in ("item_id", "promo"):
         wrong = columns | {name: [b"K\xf6ln"] * 20}
         pq.write_table(pa.table(wrong), path)

@@ -135,7 +135,14 @@ class ArrowSource:
     def _cell(self, name: str, item: int) -> Any:
         batch = bisect_right(self._first_rows, item) - 1
         column = self._batches[batch].column(name)
-        return as_python(column.slice(item - self._first_rows[batch], 1), f"{self._row(item)}: {name!r}")[0]
+        place = f"{self._row(item)}: {name!r}"
+        value = as_python(column.slice(item - self._first_rows[batch], 1), place)[0]
+        if not isinstance(value, bytes):
+            return value
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise ValueError(f"{place} holds bytes that are not UTF-8: {value!r}. Write it as text.") from None
 
     def _start(self, item: int) -> np.datetime64 | None:
         if "start" not in self.schema.names:

@@ -194,10 +194,7 @@ class LongTable:
     def id_values(self, name: str) -> pd.Series:
         """An id column as it was given, (N,)."""
         firsts = self.order_T[self.starts[:-1]]
-        type_ = self.rows.columns.schema.field(name).type
-        is_bytes = pa.types.is_binary(type_) or pa.types.is_large_binary(type_)
-        column = self.rows.column(name) if is_bytes else self.rows.columns.column(name)
-        return column.take(pa.array(firsts)).to_pandas()
+        return self.rows.columns.column(name).take(pa.array(firsts)).to_pandas()
 
     def series(self, n: int) -> str:
         """A series, for sentences: as its owner wrote it."""

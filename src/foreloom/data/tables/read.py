@@ -7,6 +7,7 @@ knows whether the column holds ids, times, numbers or labels.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import difflib
 import io
@@ -93,21 +94,18 @@ class Rows:
             self.notes.append(sentence)
 
     def column(self, name: str) -> pa.Array:
-        """A column in one piece, without its dictionary; bytes are text. ValueError for bytes that are not UTF-8."""
+        """A column in one piece, without its dictionary. ValueError for bytes that are not UTF-8."""
         column = self.columns.column(name)
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         column = _plain_text(column).combine_chunks()
-        if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
-            return column
-        try:
-            return column.cast(pa.large_string())
-        except pa.ArrowInvalid:
+        if _holds_bytes(column.type):
             row = next(row for row, value in enumerate(column.to_pylist()) if value is not None and not _is_utf8(value))
             raise ValueError(
                 f"{self.origin.file(row)}: column {name!r} holds bytes in {self.origin.row(row)} that are not UTF-8: "
                 f"{column[row].as_py()!r}. Decode them; in pandas: table[{name!r}].str.decode('latin-1')."
-            ) from None
+            )
+        return column
 
     def nearest(self, name: object) -> str:
         """The columns there are, the most similar first."""
@@ -223,9 +221,17 @@ def _is_unnamed(name: str) -> bool:
 
 
 def _plain_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Text in one type, bytes too where they are UTF-8; other columns as they are."""
     if pa.types.is_string(column.type) or pa.types.is_string_view(column.type):
         return column.cast(pa.large_string())  # a piece of 2 GB and more has room
+    if _holds_bytes(column.type):
+        with contextlib.suppress(pa.ArrowInvalid):  # told of by who asks for the column
+            return column.cast(pa.large_string())
     return column
+
+
+def _holds_bytes(type_: pa.DataType) -> bool:
+    return pa.types.is_binary(type_) or pa.types.is_large_binary(type_)
 
 
 def _is_utf8(value: bytes) -> bool:
