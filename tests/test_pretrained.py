@@ -79,6 +79,15 @@ def test_covariates_are_passed_over_and_that_is_said(small):
     priced = small.predict_table(table.assign(price=np.arange(90.0) ** 2), None, TableOptions(), 7, say=said.append)
     pd.testing.assert_frame_equal(plain, priced)
     assert "covariates passed over" in said[0]
+    priced = table.assign(price=np.arange(90.0) ** 2)
+    past = {"target": priced["target"], "past_covariates": {"price": priced["price"]}}
+    for door in (
+        lambda: small.predict_df(priced, prediction_length=7),
+        lambda: small.predict([past], prediction_length=7),
+        lambda: small.cross_validation(priced, prediction_length=7),
+    ):
+        with pytest.warns(UserWarning, match="covariates are passed over"):
+            door()
 
 
 def test_it_behaves_on_planted_series_as_its_page_says(small, monkeypatch):

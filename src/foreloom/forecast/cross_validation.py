@@ -24,6 +24,7 @@ from foreloom.data.tables.read import rows_of
 from foreloom.evaluation.backtest import Backtest, Part, backtest, rolling_task, without_future
 from foreloom.evaluation.baselines import SeasonalNaive
 from foreloom.evaluation.skill import BASELINE
+from foreloom.forecast.asked import has_covariates, warn_of_covariates
 from foreloom.forecast.files import target_names, times_of
 from foreloom.models.family import Forecaster
 from foreloom.monitoring.progress import Progress
@@ -87,6 +88,7 @@ def cross_validate(
 ) -> CrossValidation:
     """See `Model.cross_validation`."""
     with opened(data, options) as source:
+        warn_of_covariates(forecaster, has_covariates(source))
         task = rolling_task(
             source,
             prediction_length,

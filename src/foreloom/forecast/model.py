@@ -17,7 +17,15 @@ from torch import nn
 
 from foreloom.checkpoint.locate import load_newest
 from foreloom.distributed.process import DeviceSetting
-from foreloom.forecast.asked import find_device, horizon_of, levels_of, where_counts_lie, whole
+from foreloom.forecast.asked import (
+    find_device,
+    has_covariates,
+    horizon_of,
+    levels_of,
+    warn_of_covariates,
+    where_counts_lie,
+    whole,
+)
 from foreloom.forecast.inputs import as_forecast_inputs
 from foreloom.models.calibration import CalibratedForecaster, Calibration
 from foreloom.models.common.forecasting import telling
@@ -130,8 +138,10 @@ class Model:
         """
         length = horizon_of(self.forecaster, prediction_length, limited=limit_prediction_length)
         levels = levels_of(self.forecaster, quantile_levels)
+        known = as_forecast_inputs(inputs, length)
+        warn_of_covariates(self.forecaster, any(one.num_past or one.num_future for one in known))
         forecasts = self._quantiles(
-            as_forecast_inputs(inputs, length),
+            known,
             length,
             levels,
             batch_size,
@@ -236,7 +246,9 @@ class Model:
         asked = levels_of(self.forecaster, quantile_levels)
         table = Table.read(df, future_df, length, options)
         table.refuse_names(asked)
-        if say is not None:
+        if say is None:
+            warn_of_covariates(self.forecaster, bool(table.past_covariates))
+        else:
             alone = self._plain.is_univariate and table.past_covariates
             passed_over = " (covariates passed over: the model sees one series at a time)" if alone else ""
             say(f"understood: {table.understood()}{passed_over}; {self.family.name} of {self.folder}")
@@ -322,6 +334,7 @@ class Model:
             )
         refuse_unknown(table)
         with opened(data, options_of_table(table)) as source:
+            warn_of_covariates(self.forecaster, has_covariates(source))
             trial = calibrate(
                 self.forecaster,
                 source,
@@ -372,6 +385,7 @@ class Model:
         if not 0 < minutes < math.inf:
             raise ValueError(f"minutes must be a number above 0, got {minutes}.")
         with opened(data, options_of_table(table)) as source:
+            warn_of_covariates(self.forecaster, has_covariates(source))
             return fit(
                 self.family,
                 self.folder,
