@@ -300,6 +300,7 @@ def test_truth_values_are_known_however_they_are_written(later):
     model = naive_model()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "covariates are passed over")
         model.predict_df(frame, future.assign(open=[True, False, True, True]), 4)
         expected = model.forecaster.inputs[0].future_RH
         model.predict_df(frame, future.assign(open=later), 4)
