@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "data"
 @contextmanager
 def trained_folder(
     given: Path | None, recipe: str = "quickstart", *, quick: bool, overrides: Sequence[str] = ()
-) -> Iterator[Path]:
+) -> Generator[Path]:
     """The Hugging Face folder of the run or model `given`, or else of `recipe` with `overrides`, trained here and gone
     afterwards; `quick`: for 20 steps."""
     if given is not None:

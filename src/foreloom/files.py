@@ -8,7 +8,7 @@ import os
 import socket
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
@@ -27,7 +27,7 @@ HERE = _this_machine()
 
 
 @contextmanager
-def whole_or_absent(path: str | Path) -> Iterator[Path]:
+def whole_or_absent(path: str | Path) -> Generator[Path]:
     """A path beside `path` to write to, with the same ending: renamed to `path` when the block ends, removed when it
     fails. Folders above are made; what a process of this machine left there when it was killed is removed. A system
     error that names no file (a full disk), or the one beside, names `path`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 _HARD_PAUSE = 2
@@ -22,7 +22,7 @@ def are_flushed() -> bool:
 
 
 @contextmanager
-def flushed() -> Iterator[None]:
+def flushed() -> Generator[None]:
     """Flush in this thread, its OpenMP workers and the threads it starts; then all is as it was.
 
     Where the processor cannot, nothing changes. numpy's BLAS has workers of its own, which keep what they began with.
@@ -39,7 +39,7 @@ def flushed() -> Iterator[None]:
 
 
 @contextmanager
-def kept() -> Iterator[None]:
+def kept() -> Generator[None]:
     """Compute exactly in this thread, with numpy: the same bits in whichever thread, inside `flushed` or out."""
     was_flushed = are_flushed() and _set(False)
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,7 @@ class GroupExchange:
         return GroupRoute(expert_R, sent.sum(1).tolist(), received.sum(1).tolist(), self._group)
 
     @contextlib.contextmanager
-    def gathered(self) -> Iterator[None]:
+    def gathered(self) -> Generator[None]:
         """While entered, this rank holds all experts and asks no other. Collective at the beginning."""
         with torch.no_grad():
             self.whole = [p.full_tensor() for p in self._parameters if isinstance(p, DTensor)]

@@ -7,7 +7,7 @@ import fnmatch
 import math
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,7 @@ class ParallelModel:
             yield name.replace(_CHECKPOINT_PREFIX, ""), parameter
 
     @contextlib.contextmanager
-    def micro_batch(self, *, is_last: bool) -> Iterator[None]:
+    def micro_batch(self, *, is_last: bool) -> Generator[None]:
         """Surrounds forward and backward of one micro-batch: ranks exchange gradients in the last one only."""
         if isinstance(self.module, FSDPModule):
             self.module.set_requires_gradient_sync(is_last)
@@ -72,7 +72,7 @@ class ParallelModel:
         return torch.autocast(device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None)
 
     @contextlib.contextmanager
-    def answering(self, device: torch.device) -> Iterator[None]:
+    def answering(self, device: torch.device) -> Generator[None]:
         """Surrounds forecasts of the module inside: as the saved model gives them, so nothing compiled and in fp32.
 
         Where sharded parameters come in the compute precision, forecasts are in that. Forecasts have a shape a batch,

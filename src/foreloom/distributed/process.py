@@ -14,7 +14,7 @@ import sys
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -249,7 +249,7 @@ def has_group() -> bool:
 
 
 @contextmanager
-def among_ranks() -> Iterator[None]:
+def among_ranks() -> Generator[None]:
     """While entered, the ranks of a launch may meet (`prepare`, `start`); they part at its end (`stop`)."""
     try:
         yield

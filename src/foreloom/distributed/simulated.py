@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
@@ -31,7 +31,7 @@ class Issued(NamedTuple):
 
 
 @contextmanager
-def simulated_group(num_ranks: int) -> Iterator[Process]:
+def simulated_group(num_ranks: int) -> Generator[Process]:
     """This process as rank 0 of so many, of which there are no others; collectives give back what they were given."""
     from torch.testing._internal.distributed.fake_pg import FakeStore  # registers the backend of that name
 

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ _watch: Watch | None = None
 
 
 @contextmanager
-def waiting(what: str) -> Iterator[None]:
+def waiting(what: str) -> Generator[None]:
     """Surrounds what this rank cannot do without the others. All ranks enter the same ones in the same order.
 
     What a thread beside training waits for holds nothing up, and is not watched.

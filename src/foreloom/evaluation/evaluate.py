@@ -7,7 +7,7 @@ levels.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -150,7 +150,7 @@ def _tell(progress: Progress | None, number: int, tasks: Sequence[EvaluationTask
 
 
 @contextmanager
-def _naming(task: EvaluationTask, batch_size: int) -> Iterator[None]:
+def _naming(task: EvaluationTask, batch_size: int) -> Generator[None]:
     """Whatever a forecaster raises says on which task, since ranks and hours of other tasks hide it."""
     try:
         yield

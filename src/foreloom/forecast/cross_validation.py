@@ -6,7 +6,7 @@ Axes: S rows (one target of one window), H horizon steps.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +58,7 @@ class CrossValidation:
 
 
 @contextmanager
-def opened(data: Any, options: TableOptions) -> Iterator[Source]:
+def opened(data: Any, options: TableOptions) -> Generator[Source]:
     """The series of a path, of any layout, or of a frame; what is to be known of them is warned of."""
     if isinstance(data, str | Path):
         yield without_future(open_source(data, table=options))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -315,7 +315,7 @@ class Monitor:
                 self._file.append(record)
 
     @contextmanager
-    def _lasting(self, output: str) -> Iterator[None]:
+    def _lasting(self, output: str) -> Generator[None]:
         """Where the disk refuses, say so once an output and let the run go on."""
         try:
             yield
@@ -325,7 +325,7 @@ class Monitor:
                 logger.warning(f"{output} cannot be written ({error}); the run goes on without it")
 
     @contextmanager
-    def _tracking(self, name: str) -> Iterator[None]:
+    def _tracking(self, name: str) -> Generator[None]:
         """Where a tracker fails, say so and let the run go on without it."""
         try:
             yield

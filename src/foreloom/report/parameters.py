@@ -93,7 +93,8 @@ def size_of_model(path_or_hub_id: str | Path) -> ModelSize:
     with torch.device("meta"):
         module = family.load(folder)
     if family.generator:
-        row = RowLength(getattr(module, "longest", None) or UNLIMITED_ROW)
+        longest: Any = getattr(module, "longest", None)
+        row = RowLength(longest or UNLIMITED_ROW)
         return ModelSize(tuple(family.parts(module)), row.max_seq_length, 0, family.flops_per_row(module, row))
     forecaster = forecaster_of(family, module)
     lengths = WindowLengths(forecaster.context_length, forecaster.prediction_length)

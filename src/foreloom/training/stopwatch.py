@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import NamedTuple
@@ -52,7 +52,7 @@ class Stopwatch:
         self._marks = [_Mark("other", self._now(), ends_step=False)]
 
     @contextmanager
-    def part(self, part: TimePart) -> Iterator[None]:
+    def part(self, part: TimePart) -> Generator[None]:
         """Time spent here belongs to `part`, also where another part surrounds it."""
         outer = self._marks[-1].part
         self._marks.append(_Mark(part, self._now(), ends_step=False))

@@ -6,7 +6,7 @@ import fcntl
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from hashlib import blake2b
 from pathlib import Path
@@ -61,7 +61,7 @@ def _is_whole(path: Path) -> bool:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Generator[None]:
     """One process of this machine at a time, the others waiting without end; ValueError where the cache cannot be
     written, before anything is converted."""
     try:
@@ -82,7 +82,7 @@ LINE_SECONDS = 60.0
 
 
 @contextmanager
-def byte_bar(what: str, num_bytes: int) -> Iterator[Callable[[int], None]]:
+def byte_bar(what: str, num_bytes: int) -> Generator[Callable[[int], None]]:
     """Yields advance(num_bytes), for large inputs: draws a bar on a terminal's stderr, writes a line a minute to
     another. Not to the log of a run: there may be none yet."""
     if num_bytes < SHOWN_FROM_BYTES:

@@ -13,7 +13,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -379,7 +379,7 @@ def _read_record(entry: FetchEntry, out: Path) -> dict[str, HubFile] | None:
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
+def _alone(out: Path) -> Generator[None]:
     """One fetch at a time in a data root: two would clear away what the other brings."""
     lock = out / _RECORDS / "lock"
     lock.parent.mkdir(parents=True, exist_ok=True)

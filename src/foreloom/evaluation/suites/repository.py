@@ -9,7 +9,7 @@ import difflib
 import hashlib
 import importlib
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -171,7 +171,7 @@ def download(hub: HfApi, listing: Listing, file: HubFile, folder: Path) -> Path:
 
 
 @contextmanager
-def _sentences(hub: HfApi, repo: str) -> Iterator[None]:
+def _sentences(hub: HfApi, repo: str) -> Generator[None]:
     """Errors of the hub and of the network, told as what was wrong and what can be done."""
     from huggingface_hub.errors import (
         FileMetadataError,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -80,7 +80,7 @@ Values = dict[str, Tensor]
 
 
 @contextlib.contextmanager
-def recorded(module: nn.Module, names: Mapping[str, str]) -> Iterator[Values]:
+def recorded(module: nn.Module, names: Mapping[str, str]) -> Generator[Values]:
     """What the named modules give (name -> what it is called) within, flattened and one behind the other where a module
     is called more than once."""
     found: Values = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,7 +169,7 @@ def parse_rates(text: str, learning_rate: float) -> list[float]:
 
 
 @contextlib.contextmanager
-def standing(path: Path, overrides: Sequence[str], widths: Sequence[int] | None) -> Iterator[tuple[Bench, list[int]]]:
+def standing(path: Path, overrides: Sequence[str], widths: Sequence[int] | None) -> Generator[tuple[Bench, list[int]]]:
     """A recipe's bench on its device, and the widths to compare: those given, or the base width times 1, 2, 4 and 8."""
     recipe = load(path, overrides)
     base = recipe.sections["parametrization"].base_width or (widths[0] if widths else DEFAULT_BASE)

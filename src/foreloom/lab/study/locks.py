@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,7 +54,7 @@ class Lock:
 
 
 @contextmanager
-def locked(folder: Path, name: str) -> Iterator[Lock | str]:
+def locked(folder: Path, name: str) -> Generator[Lock | str]:
     """The lock of a name in a folder for the time of the block, or in words who has it."""
     folder.mkdir(parents=True, exist_ok=True)
     newest = _newest(folder, name)

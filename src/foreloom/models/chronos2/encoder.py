@@ -10,6 +10,7 @@ Module names are those of the published state dict.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -122,10 +123,10 @@ class GroupAttention(Attention):
 
     def forward(self, h_BTD: Tensor, valid_BT: Tensor | None, layout: Layout) -> Tensor:
         x = self.layer_norm(h_BTD)
-        drops = self.training and self.dropout_rate > 0
         num_tokens, width = x.shape[0] * x.shape[1], x.shape[2]
         o, v = self.self_attention.o, self.self_attention.v
-        drops |= any(getattr(one, "lora_dropout_rate", 0.0) > 0 for one in (o, v)) and self.training
+        rates: list[Any] = [self.dropout_rate, *(getattr(one, "lora_dropout_rate", 0.0) for one in (o, v))]
+        drops = self.training and max(rates) > 0
         if not layout.grouped and not drops and num_tokens > 2 * width:
             # Nothing stands between v and o: one product with o v, once there are rows enough to pay for composing it.
             return add_product(h_BTD, x, o.weight @ v.weight)

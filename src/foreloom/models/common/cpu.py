@@ -6,7 +6,7 @@ Axes: B batch, H heads, T tokens, K width of a head.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,7 +35,7 @@ def stands_for_accelerator(x: Tensor) -> bool:
 
 
 @contextmanager
-def standing_for_accelerator() -> Iterator[None]:
+def standing_for_accelerator() -> Generator[None]:
     """CPU tensors take an accelerator's way inside: the same operations, so that what it will hold can be counted."""
     global _stands_for_accelerator
     _stands_for_accelerator = True

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -25,7 +25,7 @@ from foreloom.models.common.rows import batches_by_length, left_padded
 
 
 @contextmanager
-def inference(module: nn.Module) -> Iterator[None]:
+def inference(module: nn.Module) -> Generator[None]:
     """No dropout, no graph, no subnormal floats.
 
     Not torch.inference_mode: a sharded module caches tensors that training uses again.
@@ -55,7 +55,7 @@ _tell: ContextVar[Callable[[int, int], object]] = ContextVar("tell", default=lam
 
 
 @contextmanager
-def telling(tell: Callable[[int, int], object]) -> Iterator[None]:
+def telling(tell: Callable[[int, int], object]) -> Generator[None]:
     """While entered, who forecasts in this thread says before each batch `tell(forecasts made, in all)`."""
     before = _tell.set(tell)
     try:

@@ -259,7 +259,7 @@ def check_base(module: nn.Module, folder: Path) -> None:
         raise ValueError(f"adapter.export: {min(moving)} and the like move as the experts are used, {remedy}")
     if (folder / ADAPTER_CONFIG_FILE).is_file():
         raise ValueError(f"adapter.export: {folder} is a model with an adapter already, {remedy}")
-    architecture = getattr(module, "architecture", None)
+    architecture: object = getattr(module, "architecture", None)
     if isinstance(architecture, PublishedArchitecture):
         base = type(architecture).from_published(json.loads((folder / "config.json").read_text()))
         for one in fields(architecture):
