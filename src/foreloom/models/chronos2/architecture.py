@@ -23,6 +23,8 @@ from foreloom.models.family import WindowLengths
 from foreloom.objectives.loss import Reduction
 
 PIPELINE_CLASS = "Chronos2Pipeline"
+NAIVE_PIPELINE_CLASS = "Chronos2FromNaivePipeline"
+"""Of models that begin from naive forecasts: chronos-forecasting refuses it, where it would pass over their weights."""
 
 QUANTILES_21 = (0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85,
                 0.9, 0.95, 0.99)  # fmt: skip
@@ -34,6 +36,7 @@ _TOP_LEVEL = (
 )  # fmt: skip
 _NESTED = ("context_length", "input_patch_size", "use_reg_token", "use_arcsinh", "max_output_patches",
            "time_encoding_scale")  # fmt: skip
+_OURS = ("group_attention", "from_naive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +68,10 @@ class Architecture(PublishedArchitecture):
     group_attention: bool = True
     """Rows of a group inform each other. false: each row stands alone and covariates are passed over, as they must be
     by a model that has learned from single series; the published models have no such key."""
+    from_naive: bool = False
+    """The forecast begins from a learned mixture of naive ones (level, drift, season: `naive_forecasts`), to which the
+    network adds: what repeats exactly is copied exactly. The published models have no such key, and
+    chronos-forecasting does not load such a model."""
     use_arcsinh: bool = False
     """Tame outliers by an arcsinh after standardising."""
     time_encoding_scale: Count = 0
@@ -119,7 +126,7 @@ class Architecture(PublishedArchitecture):
                     "only equal values have a defined time channel."
                 )
         known = {key: config[key] for key in _TOP_LEVEL if key in config}
-        known |= {key: nested[key] for key in (*_NESTED, "group_attention") if nested.get(key) is not None}
+        known |= {key: nested[key] for key in (*_NESTED, *_OURS) if nested.get(key) is not None}
         return cls.checked(known | {"quantiles": nested["quantiles"]}, config)
 
     def to_published(self, dtype: str) -> dict[str, Any]:
@@ -136,6 +143,8 @@ class Architecture(PublishedArchitecture):
         if self.use_reg_token:
             config["reg_token_id"] = 1
         config |= self.published
+        if self.from_naive:
+            config |= {"architectures": ["Chronos2FromNaive"], "chronos_pipeline_class": NAIVE_PIPELINE_CLASS}
         config |= {key: getattr(self, key) for key in _TOP_LEVEL} | self.published_dtype(dtype)
         config["chronos_config"] = {
             "output_patch_size": self.input_patch_size,
@@ -143,6 +152,7 @@ class Architecture(PublishedArchitecture):
             **self.published.get("chronos_config", {}),
             **{key: getattr(self, key) for key in _NESTED},
             **({} if self.group_attention else {"group_attention": False}),
+            **({"from_naive": True} if self.from_naive else {}),
             "quantiles": list(self.quantiles),
         }
         return dict(sorted(config.items()))
@@ -188,6 +198,7 @@ class Chronos2Config(ModelSection):
     quantiles: FromArchitecture
     use_reg_token: FromArchitecture
     group_attention: FromArchitecture
+    from_naive: FromArchitecture
     use_arcsinh: FromArchitecture
     time_encoding_scale: FromArchitecture
     feed_forward_proj: Literal["relu", "gelu"] | None = None
@@ -204,7 +215,8 @@ def flops_per_row(module: nn.Module, data: WindowLengths) -> float:
     T = N + R + n tokens, width D, heads together I, feed-forward F: a block costs 2 * [T (3 D I + I D) + 2 T^2 I] for
     time attention, 2 * T (D I + I D) for group attention (no q, k for a lone row) and 2 * T * 2 D F for the
     feed-forward; the last block only n tokens but for its keys and values; the patch embedding
-    2 * (N + n) (3P F + F D + 3P D), the head 2 * n (D F + F Q P + D Q P).
+    2 * (N + n) (3P F + F D + 3P D), the head 2 * n (D F + F Q P + D Q P), reading and weighing naive forecasts
+    2 * n (5P + 1 + 5P) D.
     """
     context_length, horizon = data.context_length, data.prediction_length
     arch = Architecture.of(module)
@@ -220,5 +232,7 @@ def flops_per_row(module: nn.Module, data: WindowLengths) -> float:
     patch_embedding = (num_context + num_future) * (3 * patch * (hidden + width) + hidden * width)
     out = len(arch.quantiles) * patch
     head = num_future * (width * hidden + hidden * out + width * out)
+    if arch.from_naive:
+        head += num_future * (10 * patch + 1) * width
     multiply_adds = patch_embedding + (arch.num_layers - 1) * block(num_tokens) + block(num_future) + head
     return 3 * 2.0 * multiply_adds

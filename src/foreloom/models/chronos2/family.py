@@ -9,7 +9,13 @@ from typing import Any
 from torch import nn
 
 from foreloom.distributed.sharding import Sharding
-from foreloom.models.chronos2.architecture import PIPELINE_CLASS, Architecture, Chronos2Config, flops_per_row
+from foreloom.models.chronos2.architecture import (
+    NAIVE_PIPELINE_CLASS,
+    PIPELINE_CLASS,
+    Architecture,
+    Chronos2Config,
+    flops_per_row,
+)
 from foreloom.models.chronos2.batch import batch
 from foreloom.models.chronos2.encoder import SCORE_SCALE
 from foreloom.models.chronos2.forecast import Chronos2Forecaster
@@ -27,7 +33,8 @@ from foreloom.models.family import ModelFamily, WindowLengths
 def recognises(config: Mapping[str, Any]) -> bool:
     """Is this config.json one of Chronos-2?"""
     classes = config.get("architectures") or ()
-    return config.get("chronos_pipeline_class") == PIPELINE_CLASS or "Chronos2Model" in classes
+    ours = (PIPELINE_CLASS, NAIVE_PIPELINE_CLASS)
+    return config.get("chronos_pipeline_class") in ours or "Chronos2Model" in classes
 
 
 FOLDER = HubFolder("Chronos-2", recognises, Architecture, Chronos2Model)
@@ -63,9 +70,15 @@ def adapt(model: Chronos2Model, config: Chronos2Config, context_length: int, pre
 
 
 def initialize(module: nn.Module, seed: int) -> None:
-    """Random values as chronos-forecasting draws them: T5's rules times a small factor, where norms start too."""
+    """Random values as chronos-forecasting draws them: T5's rules times a small factor, where norms start too.
+
+    A model that begins from naive forecasts begins there: their plain mean, to which its head adds nothing yet.
+    """
     arch = Architecture.of(module)
     for name, parameter in module.named_parameters():
+        if name.startswith(_nothing_yet(arch)):
+            nn.init.zeros_(parameter)
+            continue
         initialize_t5(name, parameter, seed, factor=arch.initializer_factor, d_model=arch.d_model, d_kv=arch.d_kv)
 
 
@@ -73,7 +86,16 @@ def initial_stds(module: nn.Module) -> dict[str, float]:
     """Of what `initialize` draws."""
     arch = Architecture.of(module)
     its = {"factor": arch.initializer_factor, "d_model": arch.d_model, "d_kv": arch.d_kv}
-    return drawn({name: t5_std(name, parameter, **its) for name, parameter in module.named_parameters()})
+    parameters = {name: p for name, p in module.named_parameters() if not name.startswith(_nothing_yet(arch))}
+    return drawn({name: t5_std(name, parameter, **its) for name, parameter in parameters.items()})
+
+
+def _nothing_yet(arch: Architecture) -> tuple[str, ...]:
+    """Beginnings of the names of parameters that begin at 0."""
+    if not arch.from_naive:
+        return ()
+    head = "output_patch_embedding."
+    return "naive_mixture.weighing", f"{head}output_layer", f"{head}residual_layer"
 
 
 def forward_factors(module: nn.Module) -> ForwardFactors:
@@ -100,8 +122,12 @@ FAMILY = ModelFamily(
     forecaster=Chronos2Forecaster,
     flops_per_row=flops_per_row,
     kinds=with_ends(
-        inputs=("input_patch_embedding.hidden_layer", "input_patch_embedding.residual_layer"),
-        outputs=("output_patch_embedding.output_layer", "output_patch_embedding.residual_layer"),
+        inputs=("input_patch_embedding.hidden_layer", "input_patch_embedding.residual_layer", "naive_mixture.reading"),
+        outputs=(
+            "output_patch_embedding.output_layer",
+            "output_patch_embedding.residual_layer",
+            "naive_mixture.weighing",
+        ),
     ),
     loss_units=loss_units,
     scaling=ScalingHooks(

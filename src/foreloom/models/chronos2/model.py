@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from foreloom.models.chronos2.architecture import Architecture
 from foreloom.models.chronos2.encoder import Encoder, Layout, layout_of
+from foreloom.models.chronos2.naive import NaiveMixture, naive_forecasts
 from foreloom.models.common.cpu import is_for_cpu
 from foreloom.models.common.layers import ResidualBlock, pad_left, pad_right_to, patches, rotary_table
 from foreloom.models.common.rows import to_device
@@ -68,6 +69,7 @@ class Chronos2Model(nn.Module):
         self.input_patch_embedding = ResidualBlock(3 * patch, arch.d_ff, arch.d_model, activation, rate)
         self.encoder = Encoder(arch)
         self.output_patch_embedding = ResidualBlock(arch.d_model, arch.d_ff, num_levels * patch, activation, rate)
+        self.naive_mixture = NaiveMixture(patch, arch.d_model) if arch.from_naive else None
 
     def forward(
         self,
@@ -112,6 +114,11 @@ class Chronos2Model(nn.Module):
         # A step may be declared observed and still be NaN: it reads as the row's mean, 0.
         value_BC = standardizer.apply_where(observed_BC & ~context.isnan(), context)
         h_BTD, valid_BT = self._embed(value_BC, observed_BC, future)
+        naive = None
+        if self.naive_mixture is not None:
+            naive = naive_forecasts(value_BC, observed_BC & ~context.isnan(), horizon)
+            read_BnD = self.naive_mixture.read(naive)
+            h_BTD = h_BTD + nn.functional.pad(read_BnD, (0, 0, h_BTD.shape[1] - num_output_patches, 0))
         rotary = rotary_table(h_BTD.shape[1], arch.d_kv, arch.rope_theta, h_BTD.device)
         num_last = None if output_hidden_states else num_output_patches
         # Elsewhere than on the CPU, looking whether anything is masked would stall the device: the layout says it.
@@ -123,8 +130,11 @@ class Chronos2Model(nn.Module):
                 standardizer.loc[layout.inverse], standardizer.scale[layout.inverse], arch.use_arcsinh
             )
             future = Future(*(x[layout.inverse] for x in future))
+            naive = None if naive is None else naive.reordered(layout.inverse)
         z_BnX = self.output_patch_embedding(hidden[:, -num_output_patches:])
         z_BQH = z_BnX.unflatten(-1, (len(arch.quantiles), -1)).transpose(1, 2).flatten(2)
+        if self.naive_mixture is not None and naive is not None:
+            z_BQH = z_BQH + self.naive_mixture.mix(hidden[:, -num_output_patches:], naive)[:, None]
 
         loss = objective = None
         if future_target is not None:
