@@ -145,8 +145,9 @@ def test_the_output_can_be_walked_by_hooks():
     assert any(leaf is output.objective.sum for leaf in leaves) and any(leaf is output.loss for leaf in leaves)
 
 
-def test_flops_are_counted_by_torch_too():
-    model = tiny(num_layers=3).train()
+@pytest.mark.parametrize("from_naive", [False, True])
+def test_flops_are_counted_by_torch_too(from_naive):
+    model = tiny(num_layers=3, from_naive=from_naive).train()
     with FlopCounterMode(display=False) as counter:
         model(torch.randn(4, 96).cumsum(1), num_output_patches=2)
     assert counter.get_total_flops() * 3 == 4 * FAMILY.flops_per_row(model, WindowLengths(96, 32))
