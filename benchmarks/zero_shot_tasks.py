@@ -40,8 +40,8 @@ FOUND_ELSEWHERE = {
     "tsdl": "017 019 062 102 113 116 123 151 157 195 223_1 223_2 223_3 223_7 223_8 434 436 458 497 513 514 515 568 "
     "634_1 634_2 634_3 634_7 634_8"
 }
-"""Series that the audit found in other sets, beside those that meta.yaml names: rescaled, as means, with the sign turned
-(exchange rates)."""
+"""Series that the audit found in other sets, beside those that meta.yaml names: rescaled, as means, with the sign
+turned (exchange rates)."""
 HEADING = """\
 # Every data set of the data pack, forecast by a model that has seen none of them: {num_tasks} tasks of {num_sets} data
 # sets. Written by zero_shot_tasks.py, which says how horizons, seasons and windows are chosen; --data-root is the pack.
