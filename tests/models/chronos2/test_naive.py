@@ -63,10 +63,13 @@ def test_levels_drifts_and_seasons():
     observed[2, 5:25] = False
     observed[3] = False
     value, correlation = naive_forecasts(torch.where(observed, rows, 0.0), observed, 8)
-    level, drift, last, moved, mean = value.unbind(1)
+    context_mean, last_value, level, drift, last, moved, mean = value.unbind(1)
     ahead = profile.repeat(2)[:8]
+    assert not context_mean.any()
+    torch.testing.assert_close(last_value, torch.tensor([2.0, 7.0, 29.0, 0.0])[:, None].expand(-1, 8))
     torch.testing.assert_close(level, torch.tensor([2.0, 7.0, 28.0, 0.0])[:, None].expand(-1, 8))
-    torch.testing.assert_close(drift[2], 28.0 + torch.arange(1, 9))
+    torch.testing.assert_close(drift[2], 29.0 + torch.arange(1, 9))
+    torch.testing.assert_close(drift[0], last_value[0])
     torch.testing.assert_close(drift[3], torch.zeros(8))
     for seasons in (last, moved, mean):
         torch.testing.assert_close(seasons[0], ahead)
@@ -95,7 +98,7 @@ def test_a_new_model_copies_and_a_trained_one_is_one_model_everywhere(tmp_path):
         assert (answer[0, :, 0] == answer[0, :, 1]).all(), "the head adds nothing yet"
         of_row, seen = torch.from_numpy(row)[None], torch.ones(1, 96, dtype=torch.bool)
         season = row[np.arange(32) % 8 - 8]
-        expected = (3 * season + naive_forecasts(of_row, seen, 32).value_BKH[0, :2].sum(0).numpy()) / 5
+        expected = (3 * season + naive_forecasts(of_row, seen, 32).value_BKH[0, :4].sum(0).numpy() + 3 * row.mean()) / 7
         np.testing.assert_allclose(answer[0, :32, 0], expected, rtol=1e-4, atol=1e-5)
 
     for name, parameter in model.module.named_parameters():

@@ -1,12 +1,11 @@
-"""What naive forecasters would say, for a model to begin from: a level, a drift, a season, a season that moves, a mean
-of seasons.
+"""What naive forecasters would say, for a model to begin from: levels, a drift, the last season, a mean of seasons.
 
 A season is found in each context by its autocorrelation, so it is exact to the step, which patches cannot be, and needs
-no frequency. The model reads the three forecasts at its future tokens, mixes them step by step and adds to the mixture;
+no frequency. The model reads these forecasts at its future tokens, mixes them step by step and adds to the mixture;
 only the reading, the mixing and the adding are learned. Residuals on a seasonal copy, gated: Smyl 2020 (ES-RNN) has the
 level and the season outside the network, too.
 
-Axes: B rows, C context steps, L lags, M cycles, H horizon steps, K = 5 naive forecasts, n future patches, P steps of a
+Axes: B rows, C context steps, L lags, M cycles, H horizon steps, K = 7 naive forecasts, n future patches, P steps of a
 patch, D model width.
 """
 
@@ -19,13 +18,15 @@ from torch import Tensor, nn
 
 from foreloom.models.common.layers import patches
 
-NUM_FORECASTS = 5
+NUM_FORECASTS = 7
 NUM_CYCLES = 4
 """Over which the mean of the seasons goes, and in which a missing step is looked for."""
 LEVEL_STEPS = 3
 """The last level is the median of so many observed steps: one spike does not move it."""
-DRIFT_STEPS = 4
-"""The drift is that from the mean of so many observed steps to the mean of the next ones."""
+DRIFT_STEPS = 8
+"""The drift is told from so many steps."""
+SURE_DRIFT = 2.0
+"""Standard errors of it that a drift must reach; what is beyond is shrunk as James and Stein would."""
 LEAST_CORRELATION = 0.3
 """Below it there is no season."""
 AS_GOOD = 0.05
@@ -45,8 +46,9 @@ class NaiveForecasts(NamedTuple):
     """In the units they were computed from."""
 
     value_BKH: Tensor
-    """float32: the last level; the level and its drift; the last season; the last season, moved as far as it lies from
-    the one before; the mean of the last seasons. The level in place of the last three where there is no season."""
+    """float32: 0, which is the mean of a standardised context; the last value; the last level; the last value and its
+    drift; the last season; the last season, moved as far as it lies from the one before; the mean of the last seasons.
+    The level in place of the last three where there is no season."""
     correlation_B: Tensor
     """See `Season`."""
 
@@ -61,11 +63,13 @@ def naive_forecasts(value_BC: Tensor, observed_BC: Tensor, horizon: int) -> Naiv
         season = season_of(value_BC, observed_BC)
         newest_BC = observed_BC.flip(1).cumsum(1).flip(1)
         ahead = torch.arange(horizon, device=value_BC.device)
-        level_BH = _last_level(value_BC, observed_BC, newest_BC).expand(-1, horizon)
-        drift_BH = level_BH + _drift(value_BC, observed_BC, newest_BC) * (ahead + 1)
-        last_BH, mean_BH = _repeated(value_BC, observed_BC, season.lag_B, level_BH)
+        across = lambda x_B1: x_B1.expand(-1, horizon)
+        value_B1, level_B1 = _last_value_and_level(value_BC, observed_BC, newest_BC)
+        drift_BH = value_B1 + _drift(value_BC, observed_BC) * (ahead + 1)
+        last_BH, mean_BH = _repeated(value_BC, observed_BC, season.lag_B, across(level_B1))
         moved_BH = last_BH + _move(value_BC, observed_BC, season.lag_B)
-        return NaiveForecasts(torch.stack([level_BH, drift_BH, last_BH, moved_BH, mean_BH], 1), season.correlation_B)
+        levels = torch.zeros_like(drift_BH), across(value_B1), across(level_B1)
+        return NaiveForecasts(torch.stack([*levels, drift_BH, last_BH, moved_BH, mean_BH], 1), season.correlation_B)
 
 
 def season_of(value_BC: Tensor, observed_BC: Tensor) -> Season:
@@ -117,24 +121,27 @@ def _less_line(value_BC: Tensor, observed_BC: Tensor) -> Tensor:
     return value - slope * step
 
 
-def _last_level(value_BC: Tensor, observed_BC: Tensor, newest_BC: Tensor) -> Tensor:
-    """(B, 1): median of the newest observed steps, 0 where there are none. `newest_BC` counts them from the end."""
+def _last_value_and_level(value_BC: Tensor, observed_BC: Tensor, newest_BC: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, 1) each: the newest observed step, and the median of the newest few; 0 where there are none. `newest_BC`
+    counts the observed steps from the end."""
     count_B = observed_BC.sum(1)
     newest = [torch.where(observed_BC & (newest_BC == i), value_BC, 0.0).sum(1) for i in range(1, LEVEL_STEPS + 1)]
     newest = [torch.where(count_B > i, x, newest[0]) for i, x in enumerate(newest)]
-    return torch.stack(newest, 1).median(1, keepdim=True).values
+    return newest[0][:, None], torch.stack(newest, 1).median(1, keepdim=True).values
 
 
-def _drift(value_BC: Tensor, observed_BC: Tensor, newest_BC: Tensor) -> Tensor:
-    """(B, 1), a step; 0 where too few are observed."""
-    step = torch.arange(value_BC.shape[1], device=value_BC.device, dtype=value_BC.dtype)
-    new_BC = observed_BC & (newest_BC <= DRIFT_STEPS)
-    old_BC = observed_BC & (newest_BC > DRIFT_STEPS) & (newest_BC <= 2 * DRIFT_STEPS)
-    sum_of = lambda x, chosen: torch.where(chosen, x, 0.0).sum(1, keepdim=True)
-    rise_B1 = sum_of(value_BC, new_BC) - sum_of(value_BC, old_BC)
-    run_B1 = sum_of(step, new_BC) - sum_of(step, old_BC)
-    enough = newest_BC[:, :1] >= 2 * DRIFT_STEPS
-    return torch.where(enough, rise_B1 / torch.where(enough, run_B1, 1.0), 0.0)
+def _drift(value_BC: Tensor, observed_BC: Tensor) -> Tensor:
+    """(B, 1), a step: the mean of the newest differences, as far as it is sure. What merely wanders has none, and noise
+    has none, whose differences cancel. 0 where fewer than four differences are known."""
+    value_BC, observed_BC = value_BC[:, -DRIFT_STEPS:], observed_BC[:, -DRIFT_STEPS:]
+    known = observed_BC[:, 1:] & observed_BC[:, :-1]
+    difference = torch.where(known, value_BC.diff(dim=1), 0.0)
+    count = known.sum(1, keepdim=True)
+    mean = difference.sum(1, keepdim=True) / count.clamp(min=1)
+    around = torch.where(known, difference - mean, 0.0)
+    squared_error = around.square().sum(1, keepdim=True) / (count * (count - 1)).clamp(min=1)
+    doubt = SURE_DRIFT**2 * squared_error / mean.square().clamp(min=1e-12)
+    return torch.where(count >= 4, mean * (1 - doubt).clamp(min=0), 0.0)
 
 
 def _repeated(value_BC: Tensor, observed_BC: Tensor, lag_B: Tensor, level_BH: Tensor) -> tuple[Tensor, Tensor]:
