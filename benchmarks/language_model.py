@@ -122,9 +122,10 @@ def compare(asked: argparse.Namespace, packing: str, place: Path) -> None:
         speeds["foreloom"].append(tokens / seconds)
         if not number:
             lengths = [len(row["labels"]) for rows in steps for row in rows]
-            print(f"{packing}: {len(lengths) / asked.steps:.1f} a step, {tokens / asked.steps:,.0f} of {ROWS * LENGTH:,} "
-                  f"tokens, lengths {statistics.quantiles(lengths, n=10)[::4]}; perplexity before "
-                  f"{score(asked.model):.3f}, after {score(folder):.3f}", flush=True)  # fmt: skip
+            told = f"{len(lengths) / asked.steps:.1f} a step, {tokens / asked.steps:,.0f} of {ROWS * LENGTH:,} tokens"
+            tenths = statistics.quantiles(lengths, n=10)[::4]
+            print(f"{packing}: {told}, 10, 50 and 90 % of lengths {tenths}", flush=True)
+            print(f"perplexity before {score(asked.model):.3f}, after {score(folder):.3f}", flush=True)
         for way in ways:
             seconds, tokens, folder = theirs(asked, steps, way, place / f"{packing}-{number}-{way}")
             speeds[way].append(tokens / seconds)
