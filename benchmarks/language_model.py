@@ -6,7 +6,8 @@
 given those of each step as one batch, `padded` to its longest as its collators do, or `flattened` into one long row
 (transformers' padding-free way, which is made for flash attention), and, as `grouped`, documents of like length padded
 (its `group_by_length`), as many a batch as ours has on average. Schedules are the same, so perplexities after are to
-agree, but for `grouped`, whose steps are others. Tokens are those that are told. CPU time of the training calls alone.
+agree, but for `grouped`, whose steps are others. Tokens are those that are told. CPU time of the training calls alone,
+a checkpoint at the end and our rehearsal of the largest batch among them, so few steps tell less.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def theirs(asked: argparse.Namespace, steps: list[Rows], way: str, out: Path) ->
     every = [row for rows in steps for row in rows]
     arguments = TrainingArguments(
         str(out), max_steps=asked.steps, per_device_train_batch_size=-(-len(every) // len(steps)) if is_grouped else 1,
-        learning_rate=RATE, weight_decay=0.01, lr_scheduler_type="linear", max_grad_norm=1.0, save_strategy="no",
+        learning_rate=RATE, weight_decay=0.01, lr_scheduler_type="linear", max_grad_norm=1.0, save_steps=asked.steps,
         report_to="none", use_cpu=True, remove_unused_columns=False, disable_tqdm=True, logging_steps=25,
         train_sampling_strategy="group_by_length" if is_grouped else "sequential",
     )  # fmt: skip
