@@ -30,18 +30,21 @@ SHAPES: dict[str, list[str]] = {
 
 
 class PlainBlock(nn.Module):
-    def __init__(self) -> None:
+    """`attention_scale`: beside 1 / sqrt(width of a head)."""
+
+    def __init__(self, width: int, attention_scale: float = 1.0) -> None:
         super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(WIDTH, bias=False), nn.LayerNorm(WIDTH, bias=False)
-        self.qkv, self.proj = nn.Linear(WIDTH, 3 * WIDTH, bias=False), nn.Linear(WIDTH, WIDTH, bias=False)
-        self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH, bias=False), nn.Linear(4 * WIDTH, WIDTH, bias=False)
+        self.norm1, self.norm2 = nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)
+        self.qkv, self.proj = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
+        self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
+        self.scale = attention_scale * (width // NUM_HEADS) ** -0.5
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, length, _ = x.shape
-        q, k, v = self.qkv(self.norm1(x)).split(WIDTH, dim=2)
+        batch, length, width = x.shape
+        q, k, v = self.qkv(self.norm1(x)).split(width, dim=2)
         q, k, v = (y.view(batch, length, NUM_HEADS, -1).transpose(1, 2) for y in (q, k, v))
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.proj(y.transpose(1, 2).reshape(batch, length, WIDTH))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale)
+        x = x + self.proj(y.transpose(1, 2).reshape(batch, length, width))
         return x + self.down(F.gelu(self.up(self.norm2(x))))
 
 
@@ -51,7 +54,7 @@ class PlainGpt(nn.Module):
     def __init__(self, num_words: int) -> None:
         super().__init__()
         self.words, self.places = nn.Embedding(num_words, WIDTH), nn.Embedding(LENGTH, WIDTH)
-        self.blocks = nn.ModuleList([PlainBlock() for _ in range(NUM_LAYERS)])
+        self.blocks = nn.ModuleList([PlainBlock(WIDTH) for _ in range(NUM_LAYERS)])
         self.norm = nn.LayerNorm(WIDTH, bias=False)
 
     def loss(self, tokens: Tensor, labels: Tensor, carry: Any) -> tuple[Tensor, None]:

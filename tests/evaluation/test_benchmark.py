@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -99,6 +101,20 @@ def test_a_broken_forecast_costs_a_warning(tmp_path, caplog):
     assert score(2, "lite") is None
     assert "Benchmark (lite) after step 2: no score. The forecast of series" in caplog.text
     assert not (tmp_path / "benchmark").exists()
+
+
+def test_covariates_passed_over_cost_a_warning_before_the_run(tmp_path, caplog):
+    table = {"item_id": ["a"], "target": [[1.0] * 9], "past__promo": [[0.0] * 9]}
+    pq.write_table(pa.table(table), tmp_path / "promo.parquet")
+    shown = [
+        EvaluationTask(name=n, path=tmp_path / "promo.parquet", prediction_length=2, covariates=n == "b") for n in "ab"
+    ]
+    config = BenchmarkConfig(steps=1, tasks="a", extended_steps=1, extended_tasks="b")
+    tiers = {"lite": shown, "extended": shown}
+    TrainingBenchmark(config, tiers, tmp_path, lambda _: Naive(), ALONE, scores_start=False).check(
+        torch.nn.Linear(1, 1)
+    )
+    assert caplog.messages == ["benchmark: the model sees one series at a time and passes over the covariates of b"]
 
 
 def test_a_disk_that_refuses_costs_a_warning(tmp_path, caplog):

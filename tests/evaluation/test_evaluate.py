@@ -123,6 +123,13 @@ def test_covariates_are_shown_only_when_asked_for(tmp_path):
     np.testing.assert_array_equal(shown.context_RC[1], ramp[:6])
     np.testing.assert_array_equal(shown.future_RH, [[np.nan] * 2, [np.nan] * 2, [6, 7], [1, 1]])
     assert without.asked[0][0][0].context_RC.shape == (1, 3)
+    with_covariates.is_univariate = False
+    models = {"group": with_covariates, "naive": Naive(), BASELINE: SeasonalNaive()}
+    said = "naive sees one series at a time and passes over the covariates of t."
+    assert said in evaluate_tasks(models, [task(data, covariates=True)]).notes
+    for shown, its in ((True, [models["group"]]), (False, list(models.values()))):
+        labels = {str(n): one for n, one in enumerate(its)} | {BASELINE: SeasonalNaive()}
+        assert "passes over" not in str(evaluate_tasks(labels, [task(data, covariates=shown)]).notes)
 
 
 def test_short_series_are_counted_and_all_short_is_an_error(tmp_path):

@@ -191,6 +191,16 @@ def test_contexts_by_horizon_but_never_more_than_the_model_uses():
         plan_horizons(horizons(700, 800), 64, 500)
 
 
+def test_covariates_are_shown_to_no_model_which_is_said(tmp_path):
+    rows = "".join(f"a,{day},{day % 3},{day}\n" for day in range(9))
+    (tmp_path / "promo.csv").write_text("item_id,timestamp,target,price\n" + rows)
+    options = SlidingOptions(horizons=(2,), context_length=3)
+    notes = evaluate_sliding({BASELINE: SeasonalNaive()}, horizons_of(tmp_path / "promo.csv", options), options).notes
+    assert notes[0].startswith(
+        "every window is scored on values alone: no model is given the covariates of promo-2. foreloom backtest gives"
+    )
+
+
 def test_columns_belong_to_a_csv(tmp_path):
     with pytest.raises(ValueError, match="data.jsonl: channels names columns of a CSV"):
         horizons_of(tmp_path / "data.jsonl", SlidingOptions(channels=("a",)))

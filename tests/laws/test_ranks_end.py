@@ -96,7 +96,13 @@ def test_a_hung_rank_is_named_and_a_second_signal_ends_those_that_wait_for_it(tm
 if __name__ == "__main__":
     places = [place for place in PLACES if place != "hung"]
     seconds = float(sys.argv[2]) if len(sys.argv) > 2 else SECONDS
+    took: dict[tuple[str, str], list[float]] = {}
     for attempt, place, failing in itertools.product(range(int(sys.argv[1])), places, ("0", "1", "0,1")):
         with tempfile.TemporaryDirectory() as folder:
+            began = time.monotonic()
             found = complaints(place, failing, Path(folder) / "run", seconds)
-            print(attempt, place, failing, found or "ended", flush=True)
+            ran = time.monotonic() - began
+            print(f"{attempt} {place} {failing} {ran:.1f} s {found or 'ended'}", flush=True)
+            took.setdefault((place, failing), []).extend([] if found else [ran])
+    for (place, failing), all_of in took.items():
+        print(f"| {place} | {failing} | {len(all_of)} ended | slowest {max(all_of, default=0):.1f} s |", flush=True)

@@ -86,6 +86,11 @@ class Source(Protocol):
         ...
 
 
+def has_covariates(source: Source) -> bool:
+    """Has any of its series?"""
+    return bool((source.num_rows > source.num_targets).any())
+
+
 @runtime_checkable
 class Prepares(Protocol):
     """A source that is faster when it knows beforehand which series will be read."""

@@ -63,9 +63,14 @@ class TrainingBenchmark:
 
     def check(self, model: nn.Module) -> None:
         """Open all data and cut them into windows once: what cannot be scored is told before the run begins."""
-        context_length = self._forecaster(model).context_length
+        forecaster, passed_over = self._forecaster(model), {}
         for task in (task for tasks in self._tasks.values() for task in tasks):
-            plan_windows(task, task.open(), context_length, self.config.batch_size)
+            plan = plan_windows(task, task.open(), forecaster.context_length, self.config.batch_size)
+            if forecaster.is_univariate and plan.shows_covariates:
+                passed_over[task.name] = None  # a task of two tiers is told once
+        if passed_over:
+            names = ", ".join(passed_over)
+            self._warn(f"benchmark: the model sees one series at a time and passes over the covariates of {names}")
 
     def due(self, step: int, *, is_last: bool) -> list[Tier]:
         """The tiers to be scored on the model after `step`, but those that were already."""

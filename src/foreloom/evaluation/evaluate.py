@@ -39,6 +39,7 @@ from foreloom.evaluation.result import (
     ForecastExample,
     TaskResult,
     baseline_notes,
+    covariate_notes,
     data_notes,
     examples_of,
     fallback_notes,
@@ -86,7 +87,7 @@ def evaluate_tasks(
     """Score forecasters, given by name, and lay out what was found."""
     results = evaluator(forecasters, tasks)
     any_model = next(iter(results.values())).tasks  # what the data lack does not depend on the model
-    notes = [*fallback_notes(results), *data_notes(any_model)]
+    notes = [*fallback_notes(results), *covariate_notes(forecasters, results), *data_notes(any_model)]
     if BASELINE in results:
         notes += baseline_notes(results[BASELINE].tasks)
     rows = [row for label, result in results.items() for row in result.rows(label)]
@@ -136,6 +137,7 @@ def evaluate(
                 too_short=findings(len(plan.too_short), (plan.sources[s].read(i).item_id for s, i in plan.too_short)),
                 flaws=run.flaws(flaws_FN),
                 has_scales=not task.every_window,
+                shows_covariates=plan.shows_covariates,
             )
         )
     return EvaluationResult(tuple(results))

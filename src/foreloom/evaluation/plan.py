@@ -51,6 +51,11 @@ class Plan:
         return len(self.cut_N)
 
     @property
+    def shows_covariates(self) -> bool:
+        """Is the forecaster given any?"""
+        return bool((self.num_rows_N > self.num_targets_N).any())
+
+    @property
     def num_batches(self) -> int:
         return len(self.begin_B) - 1
 

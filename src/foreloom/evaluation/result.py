@@ -16,6 +16,7 @@ import numpy as np
 from foreloom.data.stream.normalization import Float32Flaw
 from foreloom.evaluation.metrics import METRICS, Sums
 from foreloom.evaluation.skill import BASELINE
+from foreloom.models.family import Forecaster
 
 _MOST_NAMED = 3
 _FLAWS: Mapping[Float32Flaw, str] = {
@@ -87,6 +88,8 @@ class TaskResult:
     """Series without a window."""
     has_scales: bool = True
     """Are MASE and SQL scores of the task?"""
+    shows_covariates: bool = False
+    """Were forecasters given any?"""
     flaws: Mapping[Float32Flaw, Findings] = field(default_factory=dict)
     """Windows whose past float32 cannot hold or tell."""
 
@@ -157,6 +160,16 @@ def data_notes(tasks: Sequence[TaskResult]) -> list[str]:
         for flaw, found in task.flaws.items():
             where = f"in {found.num:,} of {int(sums.num_windows):,} windows"
             notes.append(f"{name}: {_FLAWS[flaw].format(where)}: {found}.")
+    return notes
+
+
+def covariate_notes(forecasters: Mapping[str, Forecaster], results: Mapping[str, EvaluationResult]) -> list[str]:
+    """A note for each model that was given covariates and cannot see them; nobody shall believe otherwise."""
+    notes = []
+    for label, result in results.items():
+        tasks = [task.name for task in result.tasks if task.shows_covariates]
+        if tasks and label != BASELINE and forecasters[label].is_univariate:
+            notes.append(f"{label} sees one series at a time and passes over the covariates of {', '.join(tasks)}.")
     return notes
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from foreloom.data.columns import ID_NAMES
 from foreloom.data.formats.reader import open_source
-from foreloom.data.source import MemorySource, Source
+from foreloom.data.source import MemorySource, Source, has_covariates
 from foreloom.data.tables.options import TableOptions
 from foreloom.data.tables.read import read_names
 from foreloom.data.tables.roles import TARGET_NAMES
@@ -163,6 +163,11 @@ def evaluate_sliding(
     entered[BASELINE] = baseline
     scored = [task for task in tasks.values() if task]
     results = evaluator(entered, scored)
+    if lacking := [one.name for one in scored if has_covariates(one.data)]:
+        notes.append(
+            f"every window is scored on values alone: no model is given the covariates of {', '.join(lacking)}. "
+            "foreloom backtest gives them, and so do tasks with covariates: true."
+        )
     of_task = {label: {task.name: task for task in result.tasks} for label, result in results.items()}
     return Evaluation(
         rows=[

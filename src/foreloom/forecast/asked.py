@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from foreloom.data.source import Source
 from foreloom.distributed.process import choose_device, read_launch
 from foreloom.models.family import Forecaster
 
@@ -92,8 +91,3 @@ def warn_of_covariates(forecaster: Forecaster, are_there: bool) -> None:
     """A model that sees one series at a time passes them over; nobody shall believe otherwise."""
     if are_there and forecaster.is_univariate:
         warnings.warn("covariates are passed over: the model sees one series at a time.", stacklevel=3)
-
-
-def has_covariates(source: Source) -> bool:
-    """Has any of its series?"""
-    return bool((source.num_rows > source.num_targets).any())

@@ -17,14 +17,14 @@ import numpy as np
 import pandas as pd
 
 from foreloom.data.formats.reader import open_source
-from foreloom.data.source import Source
+from foreloom.data.source import Source, has_covariates
 from foreloom.data.tables.as_series import write_series_of_rows
 from foreloom.data.tables.options import TableOptions
 from foreloom.data.tables.read import rows_of
 from foreloom.evaluation.backtest import Backtest, Part, backtest, rolling_task, without_future
 from foreloom.evaluation.baselines import SeasonalNaive
 from foreloom.evaluation.skill import BASELINE
-from foreloom.forecast.asked import has_covariates, warn_of_covariates
+from foreloom.forecast.asked import warn_of_covariates
 from foreloom.forecast.files import target_names, times_of
 from foreloom.models.family import Forecaster
 from foreloom.monitoring.progress import Progress

@@ -16,10 +16,10 @@ import numpy as np
 from torch import nn
 
 from foreloom.checkpoint.locate import load_newest
+from foreloom.data.source import has_covariates
 from foreloom.distributed.process import DeviceSetting
 from foreloom.forecast.asked import (
     find_device,
-    has_covariates,
     horizon_of,
     levels_of,
     warn_of_covariates,

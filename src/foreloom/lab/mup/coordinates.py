@@ -124,6 +124,8 @@ def watched(trial: Trial, axis: Axis) -> dict[str, str]:
 def measured(trial: Trial, batch: Any, num_steps: int, axis: Axis) -> list[dict[str, tuple[float, float]]]:
     """For steps 0 to `num_steps`: (mean |x_t|, mean |x_t - x_0|) of each module and of the logits."""
     model, family = trial.parallel.model, trial.family
+    logits = family.scaling.logits if family.scaling else None
+    forward = logits or (lambda module, arguments: module(**arguments))
     names, stepper = watched(trial, axis), trial.stepper(carries=False)
     arguments = [family.batch(model, one, trial.process.device) for one in batch.micro_batches]
     first: Values = {}
@@ -133,9 +135,8 @@ def measured(trial: Trial, batch: Any, num_steps: int, axis: Axis) -> list[dict[
         for one in arguments:
             with torch.no_grad(), trial.parallel.autocast(trial.process.device):
                 with recorded(model, names) as values:
-                    output = model(**one)
-                assert family.scaling
-                if (said := family.scaling.logits(model, one, output)) is not None:
+                    said = forward(model, one)
+                if logits:
                     values[LOGITS] = said.detach().float().flatten()
             values = {name: x / trial.unfolded.get(name, 1.0) for name, x in values.items()}
             found = {name: torch.cat([found[name], x]) if name in found else x for name, x in values.items()}

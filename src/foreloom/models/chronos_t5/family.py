@@ -275,7 +275,7 @@ FAMILY = ModelFamily(
         branch_ends=("*Attention.o", "DenseReluDense.wo", "attn.c_proj", "mlp.c_proj"),
         last_norm=("decoder.final_layer_norm", "transformer.ln_f"),
         transposed=("c_attn", "c_fc", "c_proj"),
-        logits=lambda module, arguments, output: output.logits,
+        logits=lambda module, arguments: module(**arguments).logits,
     ),
     lora=LoraHooks(
         ("*Attention.?", "moe.experts.*"),

@@ -238,8 +238,8 @@ class ScalingHooks:
     """Projections whose matrices are (inputs, outputs)."""
     with_factors: Callable[[Any, Factors], Any] | None = None
     """with_factors(model section, factors) -> the section whose forward has them, for families with such settings."""
-    logits: Callable[[nn.Module, Mapping[str, Any], Any], Tensor | None] = lambda module, arguments, output: None
-    """logits(module, forward's arguments, its output): what the head says, where no module of its own gives it."""
+    logits: Callable[[nn.Module, Mapping[str, Any]], Tensor] | None = None
+    """logits(module, forward's arguments): a forward of all modules, and what the head says, where none gives it."""
 
 
 def heads_of(width: int, num_heads: int, head_width: int, growth: HeadGrowth, *, even: bool) -> int:

@@ -149,7 +149,7 @@ def with_factors(config: Any, factors: Factors) -> Any:
     return dataclasses.replace(config, **{name: scale for name, scale in changed.items() if scale != values[name]})
 
 
-def logits(module: nn.Module, arguments: Mapping[str, Any], output: Any) -> Tensor:
+def logits(module: nn.Module, arguments: Mapping[str, Any]) -> Tensor:
     """(B, T, V), which training does without."""
     assert isinstance(module, Decoder)
     return F.linear(module.hidden(arguments["input_ids"], arguments.get("position_ids")), module.head_weight)

@@ -104,7 +104,7 @@ def with_factors(config: Any, factors: Factors) -> Any:
     return dataclasses.replace(config, logit_scale=config.new_values()["logit_scale"] * factors.logits)
 
 
-def logits(module: nn.Module, arguments: Mapping[str, Any], output: Any) -> Tensor:
+def logits(module: nn.Module, arguments: Mapping[str, Any]) -> Tensor:
     """(R, T, V) of rows that begin anew, which training does without."""
     assert isinstance(module, Lstm)
     token_RT = arguments["input_ids"]

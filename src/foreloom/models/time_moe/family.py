@@ -207,7 +207,7 @@ FAMILY = ModelFamily(
         stds=initial_stds,
         queries=("self_attn.q_proj",),
         branch_ends=("self_attn.o_proj", "down_proj"),
-        logits=lambda module, arguments, output: output.logits,
+        logits=lambda module, arguments: module(**arguments).logits,
     ),
     teach_transformers=teach_transformers,
 )
