@@ -42,14 +42,14 @@ def test_a_whole_run_of_saves_on_two_ranks(tmp_path: Path) -> None:
         "script": SCORES, "log_steps": 10,
     }  # fmt: skip
     one_is_told = [
-        run | {"run_dir": tmp_path / told.name, "script": {}, "stop_at": (3, rank, told)}
+        run | {"run_dir": tmp_path / told.name, "steps": 6, "script": {}, "stop_at": (3, rank, told)}
         for rank, told in ((1, signal.SIGTERM), (0, signal.SIGINT))
     ]
     first = run | {"stop_at": (STOPPED_AT, 1, signal.SIGUSR1)}
     launch(2, [first, run | {"resume": True}, *one_is_told, *(one | {"resume": True} for one in one_is_told)])
     for told in ("SIGTERM", "SIGINT"):
         assert f"Stopped by {told} after step 4" in (tmp_path / told / "training.log").read_text()
-        assert (tmp_path / told / "checkpoints" / "final").resolve().name == "step-00000030"
+        assert (tmp_path / told / "checkpoints" / "final").resolve().name == "step-00000006"
     assert "Stopped by SIGUSR1 after step 18" in (tmp_path / "training.log").read_text()
     histories = []
     for rank in range(2):

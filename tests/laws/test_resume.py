@@ -48,7 +48,7 @@ def test_killed_at_a_random_step_goes_on_bit_for_bit(tmp_path: Path, family: str
     num_steps, last = (60, 40) if family in TOYS else (32, 18)
     settings = {"dropout": 0.1, "steps": num_steps, "save_steps": 7}
     settings |= {"family": "chronos2"} | MORE[family] if family in MORE else {"family": family}
-    train_here(tmp_path / "whole", **settings)
+    train_here(tmp_path / "whole", **settings | {"save_steps": num_steps})
     settings |= BEHIND if family in WRITTEN_BEHIND else {}
     step = random.randrange(8, last)
     killed = kill_after(settings | {"run_dir": tmp_path / "killed"}, step, signal.SIGKILL)

@@ -3,8 +3,6 @@
 import csv
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,9 @@ import pandas as pd
 import pytest
 
 from foreloom import cli
+from forked import Rank
+
+MAIN = Path(cli.__file__).parents[1] / "__main__.py"
 
 
 @pytest.fixture
@@ -35,23 +36,16 @@ def evaluate_on_two_ranks(*arguments):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
-    environment = os.environ | address | {"OMP_NUM_THREADS": "1", "WORLD_SIZE": "2"}
+    environment = os.environ | address | {"WORLD_SIZE": "2"}
     ranks = [
-        subprocess.Popen(
-            [sys.executable, "-m", "foreloom", "evaluate", "model", *arguments],
-            env=environment | {"RANK": rank, "LOCAL_RANK": rank},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in ("0", "1")
+        Rank(MAIN, ["evaluate", "model", *arguments], environment | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01"
     ]
     try:
-        said = [rank.communicate(timeout=200) for rank in ranks]
+        codes = [rank.wait(200) for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()
-    return [(rank.returncode, *texts) for rank, texts in zip(ranks, said, strict=True)]
+    return [(code, *rank.output()) for code, rank in zip(codes, ranks, strict=True)]
 
 
 def scores(path: Path):

@@ -17,9 +17,9 @@ SMALL = ("model.d_model=64", "model.d_kv=16", "model.d_ff=128", "data.context_le
 RECIPES = {
     "chronos2-test": (*SMALL, "training.batch_size=64", "model.num_layers=2"),
     "chronos-bolt-tiny": ("model.d_model=64", "model.d_kv=16", "model.d_ff=256", "model.num_layers=2"),
-    "chronos-t5-tiny-moe-sample": SMALL,
+    "chronos-t5-tiny-moe-sample": (*SMALL, "model.num_layers=2"),
     "time-moe-etth1": (*SMALL[3:], "data.stride=null", "training.epochs=null", "training.steps=10", "parallel.ep=2"),
-    "lstm-tiny": ("data.max_seq_length=32",),
+    "lstm-tiny": ("data.max_seq_length=4",),  # each of its steps is counted
     "decoder-tiny": ("data.max_seq_length=32",),
     "tiny-lm": ("data.max_seq_length=48",),
 }

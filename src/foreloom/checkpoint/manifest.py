@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -94,6 +95,7 @@ class Manifest:
             raise OtherVersionError(path, f"lacks something ({error})", written_by) from error
 
 
+@functools.cache
 def installed_versions() -> dict[str, str]:
     """Of what decides the numbers: Python, torch, numpy, foreloom."""
     found = {"python": platform.python_version()}

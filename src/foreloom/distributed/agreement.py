@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,8 +24,9 @@ def code_files() -> dict[str, str]:
     }
 
 
+@functools.cache
 def code_hash() -> str:
-    """A digest of them all."""
+    """A digest of them all, as they were when this process first asked."""
     return hashlib.sha256(repr(code_files()).encode()).hexdigest()[:16]
 
 

@@ -20,7 +20,7 @@ from foreloom.lab.fit.learning_rate import RateFit, fit_rates
 from foreloom.lab.fit.points import COLUMN_NAMES
 from foreloom.lab.fit.runs import Study, check_there, read_study
 from foreloom.report.html import MEDIA_TYPES, document, escape, grid, image, width_points
-from foreloom.report.style import figure_svg, save_figure
+from foreloom.report.style import save_figure
 from foreloom.report.tables import ScoreTable
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def write_report(
     if folders:
         sections += _sweeps(folders) + _comparison(folders, assumed)
     drawn = _save(sections, out / FIGURES)
-    body = "".join(_html(section) for section in sections)
+    body = "".join(_html(section, out / FIGURES) for section in sections)
     body += _others(folders, drawn)
     name = " and ".join(path.resolve().name for path in paths)
     page = out / PAGE_NAME
@@ -228,8 +228,9 @@ def _save(sections: Iterable[Section], folder: Path) -> list[Path]:
     ]
 
 
-def _html(section: Section) -> str:
-    cards = "".join(_figure_card(figure_svg(figure).encode(), name) for name, figure in section.figures.items())
+def _html(section: Section, folder: Path) -> str:
+    """`folder`: of the figures, which are saved by now."""
+    cards = "".join(_figure_card((folder / f"{name}.svg").read_bytes(), name) for name in section.figures)
     content = grid(cards, "pictures")
     for table in section.tables:
         notes = "".join(f'<p class="note">{escape(note)}</p>' for note in table.notes)
