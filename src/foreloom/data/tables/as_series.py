@@ -86,8 +86,8 @@ def read_tables(paths: Sequence[Path], options: TableOptions) -> tuple[list[Rows
             raise ValueError(
                 f"{part.name}: the columns {', '.join(part.names)} are neither a long table (timestamp and target, "
                 "or ds and y, with an id column for several series) nor a wide one (a column date "
-                "and columns of numbers)."
-                f"{separator_hint(part)}"
+                "and columns of numbers). Where they are called otherwise, name them: --timestamp-column and --target "
+                f"(timestamp_column, target).{separator_hint(part)}"
             )
         if not len(part):
             raise ValueError(f"{part.name} has no rows.")
