@@ -45,6 +45,15 @@ def test_a_season_is_found_to_the_step(period, length):
         torch.testing.assert_close(padded, season)
 
 
+def test_weeks_that_repeat_exactly_are_found_behind_days_that_nearly_do():
+    hour = torch.arange(672)
+    values = (2.5 * torch.sin(hour * torch.pi / 12) + (hour // 24 % 7 > 4))[None]
+    observed = torch.ones_like(values, dtype=torch.bool)
+    assert season_of(values, observed).lag_B.item() == 168
+    noisy = values + 2 * torch.randn(values.shape, generator=torch.manual_seed(0))
+    assert season_of(noisy, observed).lag_B.item() == 24, "noise hides what the week adds"
+
+
 def test_what_has_no_season_has_none():
     rng = np.random.default_rng(0)
     noise = torch.from_numpy(rng.normal(size=(100, 512)).astype(np.float32))

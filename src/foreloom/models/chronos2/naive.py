@@ -30,7 +30,8 @@ SURE_DRIFT = 2.0
 LEAST_CORRELATION = 0.3
 """Below it there is no season."""
 AS_GOOD = 0.05
-"""The shortest lag that is so close to the best is the season: multiples of a season are as good as itself."""
+"""The shortest lag that is so close to the best is the season: multiples of a season are as good as itself. Closer
+where the best leaves less to explain: beside weeks that repeat exactly, days that nearly do are no season."""
 
 
 class Season(NamedTuple):
@@ -99,9 +100,10 @@ def season_of(value_BC: Tensor, observed_BC: Tensor) -> Season:
     )
     eligible = peak_BL & ((correlation_BL < 0).cumsum(1) > 0) & (count_BL >= 4) & (2 * count_BL >= lag)
     sure_BL = torch.where(eligible, correlation_BL - count_BL.clamp(min=1).rsqrt(), -1.0)
-    best_B1 = sure_BL.amax(1, keepdim=True)
+    best_B1, best_lag = sure_BL.max(1, keepdim=True)
+    close_B1 = (1 - correlation_BL.gather(1, best_lag)).clamp(max=AS_GOOD)
     # argmax gives the first of equals.
-    lag_B1 = (sure_BL >= best_B1 - AS_GOOD).byte().argmax(1, keepdim=True)
+    lag_B1 = (sure_BL >= best_B1 - close_B1).byte().argmax(1, keepdim=True)
     found_B = (sure_BL.gather(1, lag_B1) >= LEAST_CORRELATION).squeeze(1)
     correlation_B = correlation_BL.gather(1, lag_B1).squeeze(1).float()
     return Season(torch.where(found_B, lag_B1.squeeze(1), 0), torch.where(found_B, correlation_B, 0.0))
