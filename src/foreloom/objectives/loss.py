@@ -12,6 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """What sums over many are taken in: double precision, but on MPS, which has none."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 class Loss(NamedTuple):
     """Summed loss and the number of terms in it, both scalars on the model's device.
 

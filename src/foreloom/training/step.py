@@ -18,6 +18,7 @@ from foreloom.distributed.parallelize import ParallelModel, local_part, num_copi
 from foreloom.distributed.process import Process
 from foreloom.distributed.reduce import max_over_ranks, sum_over_ranks
 from foreloom.models.family import Carry, ModelFamily, ModelOutput, Tally
+from foreloom.objectives.loss import sum_dtype
 from foreloom.training.optimizer import Optimizer, fill_missing, make_moments
 from foreloom.training.state import LaneCarry
 from foreloom.training.stopwatch import Stopwatch
@@ -206,11 +207,6 @@ def global_totals(
     loss_sum, count, squared = everything[0], everything[1], everything[-1]
     divisor = count.clamp(min=1)
     return torch.stack([loss_sum / divisor, squared.sqrt() / divisor, count]), everything[2:-1]
-
-
-def sum_dtype(device: torch.device) -> torch.dtype:
-    """Double precision, but on MPS, which has none."""
-    return torch.float32 if device.type == "mps" else torch.float64
 
 
 class OutputSums:

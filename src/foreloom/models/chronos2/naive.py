@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from foreloom.models.common.layers import patches
+from foreloom.objectives.loss import sum_dtype
 
 NUM_FORECASTS = 7
 NUM_CYCLES = 4
@@ -110,9 +111,9 @@ def season_of(value_BC: Tensor, observed_BC: Tensor) -> Season:
 
 
 def _less_line(value_BC: Tensor, observed_BC: Tensor) -> Tensor:
-    """Observed values less their least-squares line, 0 elsewhere. Double precision where there is one, so that how far
-    a row is padded does not decide between two lags that are as good as each other."""
-    precise = torch.float32 if value_BC.device.type == "mps" else torch.float64
+    """Observed values less their least-squares line, 0 elsewhere, in double precision, so that how far a row is
+    padded does not decide between two lags that are as good as each other."""
+    precise = sum_dtype(value_BC.device)
     weight = observed_BC.to(precise)
     count = weight.sum(1, keepdim=True).clamp(min=1)
     step = torch.arange(value_BC.shape[1], device=value_BC.device, dtype=precise)

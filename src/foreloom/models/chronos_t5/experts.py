@@ -20,6 +20,7 @@ from foreloom.models.common.expert_kernels import order_by_expert
 from foreloom.models.common.initialize import normal_by_name
 from foreloom.models.common.moe import StackedExperts, balance_bias, choose
 from foreloom.models.family import Tally
+from foreloom.objectives.loss import sum_dtype
 from foreloom.objectives.router import load_figures
 
 MOMENTUM = 0.2
@@ -72,9 +73,9 @@ def moment_sums(x_BN: Tensor, keep_B: Tensor) -> Tensor:
     """(2 N + 1,), which add up over micro-batches and ranks: sums, sums of squares, number of kept samples.
 
     In float64: means lie tens of deviations from 0, and a variance that is the difference of two such squares would
-    have lost the digits by which every cut of a batch agrees. MPS has float32 only.
+    have lost the digits by which every cut of a batch agrees.
     """
-    precise = torch.float32 if x_BN.device.type == "mps" else torch.float64
+    precise = sum_dtype(x_BN.device)
     kept_BN = torch.where(keep_B[:, None], x_BN.detach().to(precise), 0.0)
     return torch.cat([kept_BN.sum(0), kept_BN.square().sum(0), keep_B.sum().to(precise).reshape(1)])
 
