@@ -106,7 +106,7 @@ def main() -> None:
     for one in ours.slopes:
         if one.step == steps and one.module in names:
             other = slope(widths, [float(last[names[one.module], width]) for width in widths])
-            own = f"{one.slope:+.2f}, of its change {one.delta_slope:+.2f}"
+            own = f"{one.slope:+.2f}, of its change {one.judged_slope:+.2f}"
             print(f"{one.module}: slope of |x| over widths {own}; mup's of |x| {other:+.2f}")
     print(*(ours.failures or ["passes"]), sep="\n")
 

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from foreloom.cli import app
+from foreloom.config.shipped import find_recipe
 from foreloom.lab.mup.coordinates import check
 from foreloom.lab.mup.figures import basin_figure
 from foreloom.lab.mup.transfer import FILE_NAME, Basin, shift_of, sweep
@@ -49,6 +50,22 @@ def test_the_check_tells_mup_from_standard(tmp_path: Path, family: str) -> None:
     grows = lambda found: max(one.delta_slope or 0.0 for one in found.slopes if one.module not in heads)
     assert grows(mup) < 0.3 and grows(standard) > 0.6
     assert any("where muP has" in one and "slope +" in one for one in standard.failures)
+
+
+def test_a_head_is_judged_by_what_it_learned() -> None:
+    settings = [
+        "model.num_layers=1", "model.tie_embeddings=false", "model.init=xavier", "optimizer.learning_rate=1e-3",
+        "training.batch_size=4", "data.max_seq_length=32",
+    ]  # fmt: skip
+    with standing(find_recipe("decoder-tiny"), settings, [64, 128, 256]) as (bench, widths):
+        mup, standard = (check(bench, kind, "width", widths, num_seeds=2, num_steps=2) for kind in ("mup", "standard"))
+    assert mup.passes, mup.failures
+    for one in mup.slopes:
+        if one.module == "logits" and one.step:
+            assert one.delta_slope < -0.25, "what a random head makes of the change before it falls with the width"
+        elif one.step:
+            assert one.judged_slope == one.delta_slope, one.module
+    assert any(sentence.startswith("logits: its change grows") for sentence in standard.failures)
 
 
 def test_transfer_keeps_what_it_has_trained(tmp_path: Path) -> None:

@@ -2,6 +2,10 @@
 
 For every module, mean |x_t| and mean |x_t - x_0| after t updates on one batch, over widths (or depths); their slopes on
 log2 size are near 0 where the parametrization holds (Yang et al. 2022, appendix D.1).
+
+The change of a head, W_t h_t - W_0 h_0, has two parts: what it learned, (W_t - W_0) h_t, which is level, and what its
+initial values make of the change before it, W_0 (h_t - h_0), which falls as the root of the width where W_0 is random:
+under muP a wide model's begin as a sum that averages out. A head is judged by the first.
 """
 
 from __future__ import annotations
@@ -9,13 +13,14 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import itertools
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from foreloom.lab.mup.trial import Bench, Trial
 from foreloom.models.common.parametrization import ScaledKind
@@ -23,8 +28,6 @@ from foreloom.run.parametrize import ParameterRow
 
 LIMIT = 0.2
 """Of a slope, either way, after step 0."""
-LEAST_OF_LOGITS = -0.35
-"""Logits of a muP model are allowed to shrink a little: they begin as a sum that averages out."""
 LOGITS = "logits"
 LAST_BLOCK = "last block"
 Axis = Literal["width", "depth"]
@@ -50,9 +53,12 @@ class Slope:
     """Of log2 mean |x_t| on log2 size."""
     delta_slope: float | None
     """Of log2 mean |x_t - x_0|; None at step 0, and where nothing moved."""
+    judged_slope: float | None
+    """The same, of a head of what it learned alone."""
     sizes: tuple[float, ...]
     """mean |x_t| at each size, the mean over seeds."""
-    deltas: tuple[float, ...]
+    judged: tuple[float, ...]
+    """mean |x_t - x_0| at each size, of a head mean |(W_t - W_0) h_t|."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +78,22 @@ class Check:
 
     def worst(self) -> Slope | None:
         """The change that grows or shrinks the most after step 0."""
-        moved = [one for one in self.slopes if one.delta_slope is not None]
-        return max(moved, key=lambda one: abs(one.delta_slope or 0.0), default=None)
+        moved = [one for one in self.slopes if one.judged_slope is not None]
+        return max(moved, key=lambda one: abs(one.judged_slope or 0.0), default=None)
 
 
 Values = dict[str, Tensor]
+
+
+class Size(NamedTuple):
+    """Of one module's numbers after some updates."""
+
+    value: float
+    """mean |x_t|."""
+    change: float
+    """mean |x_t - x_0|."""
+    judged: float
+    """The same, of a head mean |(W_t - W_0) h_t|."""
 
 
 @contextlib.contextmanager
@@ -102,6 +119,24 @@ def recorded(module: nn.Module, names: Mapping[str, str]) -> Generator[Values]:
             handle.remove()
 
 
+class _Heads(TorchFunctionMode):
+    """Notes what heads are given: families call them as modules, or take their matrices for a product."""
+
+    def __init__(self, heads: Mapping[str, nn.Parameter]) -> None:
+        super().__init__()
+        self.heads = {id(weight): name for name, weight in heads.items()}
+        self.calls: list[tuple[str, Tensor, Tensor]] = []
+        """Name of the head, input and output."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if func is nn.functional.linear and id(args[1]) in self.heads:
+            self.calls.append((self.heads[id(args[1])], args[0], output))
+        return output
+
+
 def watched(trial: Trial, axis: Axis) -> dict[str, str]:
     """The modules to record, by name, and what each is called: those with parameters of their own and all blocks; where
     depths are compared those outside the blocks and the last of each stack."""
@@ -121,27 +156,46 @@ def watched(trial: Trial, axis: Axis) -> dict[str, str]:
     return {name: name for name in outside} | named
 
 
-def measured(trial: Trial, batch: Any, num_steps: int, axis: Axis) -> list[dict[str, tuple[float, float]]]:
-    """For steps 0 to `num_steps`: (mean |x_t|, mean |x_t - x_0|) of each module and of the logits."""
+def measured(
+    trial: Trial, batch: Any, num_steps: int, axis: Axis, head_names: Collection[str]
+) -> list[dict[str, Size]]:
+    """For steps 0 to `num_steps`, of each module and of the logits. `head_names`: of their matrices."""
     model, family = trial.parallel.model, trial.family
     logits = family.scaling.logits if family.scaling else None
     forward = logits or (lambda module, arguments: module(**arguments))
     names, stepper = watched(trial, axis), trial.stepper(carries=False)
     arguments = [family.batch(model, one, trial.process.device) for one in batch.micro_batches]
+    named = dict(model.named_parameters())
+    heads = {name.rpartition(".")[0]: named[name] for name in head_names if name in named}
+    weight_of_0 = {name: weight.detach().clone() for name, weight in heads.items()}
     first: Values = {}
     rows = []
     for step in range(num_steps + 1):
         found: Values = {}
+        learned: Values = {}
         for one in arguments:
             with torch.no_grad(), trial.parallel.autocast(trial.process.device):
-                with recorded(model, names) as values:
+                with recorded(model, names) as values, _Heads(heads) as noted:
                     said = forward(model, one)
+                parts: dict[str, list[Tensor]] = {}
+                for name, input, output in noted.calls:
+                    part = nn.functional.linear(input, heads[name] - weight_of_0[name]).float().flatten()
+                    if logits and output.data_ptr() == said.data_ptr():
+                        parts[LOGITS] = [part]
+                    if not isinstance(
+                        model.get_submodule(name), nn.Embedding
+                    ):  # a tied table's own output is no head's
+                        parts.setdefault(name, []).append(part)
                 if logits:
                     values[LOGITS] = said.detach().float().flatten()
-            values = {name: x / trial.unfolded.get(name, 1.0) for name, x in values.items()}
-            found = {name: torch.cat([found[name], x]) if name in found else x for name, x in values.items()}
+            for all_of, some in ((found, values), (learned, {name: torch.cat(x) for name, x in parts.items()})):
+                for name, x in some.items():
+                    x = x / trial.unfolded.get(name, 1.0)
+                    all_of[name] = torch.cat([all_of[name], x]) if name in all_of else x
         first = first or found
-        rows.append({name: (x.abs().mean().item(), (x - first[name]).abs().mean().item()) for name, x in found.items()})
+        mean = lambda x: x.abs().mean().item()
+        changes = {name: x - first[name] for name, x in found.items()}
+        rows.append({n: Size(mean(x), mean(changes[n]), mean(learned.get(n, changes[n]))) for n, x in found.items()})
         if step < num_steps:
             stepper.run(batch, trial.learning_rate)
     return rows
@@ -159,38 +213,39 @@ def check(
 ) -> Check:
     """Train models of each size from each seed for a few steps on the same batch, and judge how their insides grow."""
     batch = bench.batch()
-    by_size: list[list[dict[str, tuple[float, float]]]] = []
+    largest = bench.section_at(**{axis: sizes[-1]})
+    rules = bench.rows("mup", largest)
+    heads = {row.name for row in rules if row.kind in (ScaledKind.OUTPUT, ScaledKind.TIED)}
+    by_size: list[list[dict[str, Size]]] = []
     for size in sizes:
         section = bench.section_at(**{axis: size})
         runs = []
         for seed in range(num_seeds):
             tell(f"{kind}: {axis} {size}, seed {seed + 1} of {num_seeds}")
-            runs.append(measured(bench.trial(kind, section, seed=seed), batch, num_steps, axis))
+            runs.append(measured(bench.trial(kind, section, seed=seed), batch, num_steps, axis, heads))
         by_size.append([_mean([run[step] for run in runs]) for step in range(num_steps + 1)])
     slopes = slopes_of(sizes, by_size)
-    largest = bench.section_at(**{axis: sizes[-1]})
-    reasons = failures(slopes, bench.rows(kind, largest), bench.rows("mup", largest), axis, sizes[-1], kind)
+    reasons = failures(slopes, bench.rows(kind, largest), rules, axis, sizes[-1], kind)
     return Check(kind, axis, tuple(sizes), slopes, reasons)
 
 
-def _mean(runs: Sequence[dict[str, tuple[float, float]]]) -> dict[str, tuple[float, float]]:
+def _mean(runs: Sequence[dict[str, Size]]) -> dict[str, Size]:
     return {
-        name: (float(np.mean([run[name][0] for run in runs])), float(np.mean([run[name][1] for run in runs])))
+        name: Size(*np.mean([run[name] for run in runs], axis=0).tolist())
         for name in runs[0]
         if all(name in run for run in runs)
     }
 
 
-def slopes_of(sizes: Sequence[int], by_size: Sequence[Sequence[dict[str, tuple[float, float]]]]) -> list[Slope]:
+def slopes_of(sizes: Sequence[int], by_size: Sequence[Sequence[dict[str, Size]]]) -> list[Slope]:
     """The least-squares lines through what was measured at each size and step, of modules that all sizes have."""
     names = [name for name in by_size[0][0] if all(name in steps[0] for steps in by_size)]
     found = []
     for name, step in itertools.product(names, range(len(by_size[0]))):
-        values = [steps[step][name] for steps in by_size]
-        means, deltas = tuple(one[0] for one in values), tuple(one[1] for one in values)
-        slope, delta = _slope(sizes, means), _slope(sizes, deltas)
+        means, changes, judged = zip(*(steps[step][name] for steps in by_size), strict=True)
+        slope = _slope(sizes, means)
         if slope is not None:
-            found.append(Slope(name, step, slope, delta, means, deltas))
+            found.append(Slope(name, step, slope, _slope(sizes, changes), _slope(sizes, judged), means, judged))
     return found
 
 
@@ -210,23 +265,21 @@ def failures(
 ) -> list[str]:
     """A sentence for each module whose change grows or shrinks after step 0, in the order of the forward, with the rule
     of muP that its parameters, or those before it, depart from."""
-    kinds = {row.name.rpartition(".")[0]: row.kind for row in rows if len(row.shape) > 1}
     modules = list(dict.fromkeys(one.module for one in slopes))
     found = []
     for name in modules:
-        least = LEAST_OF_LOGITS if name == LOGITS or kinds.get(name) is ScaledKind.OUTPUT else -LIMIT
         bad = [
             one
             for one in slopes
-            if one.module == name and one.delta_slope is not None and not least <= one.delta_slope <= LIMIT
+            if one.module == name and one.judged_slope is not None and abs(one.judged_slope) > LIMIT
         ]
         if bad:
-            worst = max(bad, key=lambda one: abs(one.delta_slope or 0.0))
-            assert worst.delta_slope is not None
-            way = "grows" if worst.delta_slope > 0 else "shrinks"
+            worst = max(bad, key=lambda one: abs(one.judged_slope or 0.0))
+            assert worst.judged_slope is not None
+            way = "grows" if worst.judged_slope > 0 else "shrinks"
             before = modules[: modules.index(name) + 1]
             found.append(
-                f"{name}: its change {way} with the {axis}, slope {worst.delta_slope:+.2f} after step {worst.step}. "
+                f"{name}: its change {way} with the {axis}, slope {worst.judged_slope:+.2f} after step {worst.step}. "
                 + _blame(name, before, rows, rules, axis, size)
             )
     return found
@@ -254,11 +307,6 @@ def _blame(
         return f"Its own parameters follow muP; what moves it comes after: {next(iter(wrong.values()))}"
     if axis == "depth":
         return "Branches add up: parametrization.depth: completep, or depth-mup, is the rule for that."
-    if name == LOGITS or any(row.name == f"{name}.weight" and row.kind is ScaledKind.OUTPUT for row in rows):
-        return (
-            "All parameters follow muP: what a head's initial values make of a change falls with the width and may "
-            "hide what it learns, which does not; later steps, more seeds and wider models show more."
-        )
     return "All parameters follow muP: fewer rows, a lower learning rate or a larger base width may be all it needs."
 
 

@@ -49,7 +49,7 @@ def check_figure(checks: Sequence[Check]) -> Figure:
 
 
 def _verdict(check: Check, step: int) -> str:
-    slopes = [one.delta_slope for one in check.slopes if one.step == step and one.delta_slope is not None]
+    slopes = [one.judged_slope for one in check.slopes if one.step == step and one.judged_slope is not None]
     return f"slopes {min(slopes):+.2f} to {max(slopes):+.2f}" if slopes else "nothing moved"
 
 
@@ -62,11 +62,11 @@ def _draw_check(ax: Axes, check: Check, step: int) -> dict[str, Artist]:
     )
     handles[f"slopes within {LIMIT}"] = band
     for one in check.slopes:
-        if one.step != step or not all(value > 0 for value in one.deltas):
+        if one.step != step or not all(value > 0 for value in one.judged):
             continue
         is_logits = one.module == LOGITS
         line = ax.plot(
-            sizes, [value / one.deltas[0] for value in one.deltas],
+            sizes, [value / one.judged[0] for value in one.judged],
             color=ORANGE if is_logits else BLUE, linewidth=1.6 if is_logits else 0.8, alpha=1.0 if is_logits else 0.55,
             zorder=3 if is_logits else 2,
         )[0]  # fmt: skip

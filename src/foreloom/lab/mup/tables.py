@@ -54,13 +54,13 @@ def rules_table(recipe: Recipe) -> ScoreTable:
 
 
 def check_table(checks: Sequence[Check]) -> ScoreTable:
-    """Slopes by parametrization, module and step, and how each was judged."""
+    """Slopes by parametrization, module and step, and how each was judged: a head's change is what it learned."""
     columns = [
         Column("parametrization", "text"), Column("module", "text"), Column("step", "count"),
         Column("slope", "score"), Column("slope of change", "score"),
     ]  # fmt: skip
     rows: list[list[Cell]] = [
-        [check.kind, one.module, one.step, one.slope, one.delta_slope] for check in checks for one in check.slopes
+        [check.kind, one.module, one.step, one.slope, one.judged_slope] for check in checks for one in check.slopes
     ]
     first = checks[0]
     title = f"Slopes of log2 size on log2 {first.axis} ({', '.join(map(str, first.sizes))})"
@@ -72,7 +72,7 @@ def verdicts(checks: Sequence[Check], most: int = 3) -> list[str]:
     sentences = []
     for check in checks:
         worst = check.worst()
-        steepest = f"; the steepest is {worst.module}, {worst.delta_slope:+.2f}" if worst else ""
+        steepest = f"; the steepest is {worst.module}, {worst.judged_slope:+.2f}" if worst else ""
         sentences.append(f"{check.kind} {'passes' if check.passes else 'FAILS'} the coordinate check{steepest}.")
         sentences += [f"  {sentence}" for sentence in check.failures[:most]]
         if len(check.failures) > most:
@@ -83,7 +83,7 @@ def verdicts(checks: Sequence[Check], most: int = 3) -> list[str]:
 def summary_table(checks: Sequence[Check]) -> ScoreTable:
     """The change of each module after the first and the last step, a column a parametrization."""
     last = max(one.step for one in checks[0].slopes)
-    of = {(check.kind, one.module, one.step): one.delta_slope for check in checks for one in check.slopes}
+    of = {(check.kind, one.module, one.step): one.judged_slope for check in checks for one in check.slopes}
     modules = list(dict.fromkeys(one.module for check in checks for one in check.slopes))
     columns = [Column("module", "text")]
     columns += [Column(f"{check.kind} step {step}", "score") for check in checks for step in sorted({1, last})]

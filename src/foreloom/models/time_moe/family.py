@@ -207,7 +207,7 @@ FAMILY = ModelFamily(
         stds=initial_stds,
         queries=("self_attn.q_proj",),
         branch_ends=("self_attn.o_proj", "down_proj"),
-        logits=lambda module, arguments: module(**arguments).logits,
+        logits=lambda module, arguments: module(**{**arguments, "labels": None}).logits,
     ),
     teach_transformers=teach_transformers,
 )
