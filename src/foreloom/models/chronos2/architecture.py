@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 from torch import nn
 
+from foreloom.models.chronos2.naive import NUM_FORECASTS
 from foreloom.models.common.architecture import (
     Count,
     FromArchitecture,
@@ -216,7 +217,7 @@ def flops_per_row(module: nn.Module, data: WindowLengths) -> float:
     time attention, 2 * T (D I + I D) for group attention (no q, k for a lone row) and 2 * T * 2 D F for the
     feed-forward; the last block only n tokens but for its keys and values; the patch embedding
     2 * (N + n) (3P F + F D + 3P D), the head 2 * n (D F + F Q P + D Q P), reading and weighing naive forecasts
-    2 * n (7P + 1 + 7P) D.
+    2 * n (K (P + 1) + 2 + K P) D.
     """
     context_length, horizon = data.context_length, data.prediction_length
     arch = Architecture.of(module)
@@ -233,6 +234,6 @@ def flops_per_row(module: nn.Module, data: WindowLengths) -> float:
     out = len(arch.quantiles) * patch
     head = num_future * (width * hidden + hidden * out + width * out)
     if arch.from_naive:
-        head += num_future * (14 * patch + 1) * width
+        head += num_future * (NUM_FORECASTS * (2 * patch + 1) + 2) * width
     multiply_adds = patch_embedding + (arch.num_layers - 1) * block(num_tokens) + block(num_future) + head
     return 3 * 2.0 * multiply_adds
