@@ -51,17 +51,26 @@ class Table:
         tolerance: float | None = None,
         times: int = 1,
     ) -> float:
-        """Call both once (where there is a tolerance, they must agree), then in turns, `times` as many as usual; print
-        medians and the median ratio. Our median in seconds. `trains`: ours flushes subnormal floats, as our trainer
+        """Call both once (where there is a tolerance, they must agree), then in turns that each begins as often, `times` as
+        many as usual; print medians and the median ratio. Our median in seconds. `trains`: ours flushes subnormal floats, as our trainer
         does; what is measured from end to end does so itself."""
         ours, theirs = (call() for call in pair)
         if tolerance is not None:
             torch.testing.assert_close(ours.float(), theirs.float(), rtol=tolerance, atol=tolerance)
         taken = []
-        for _ in range(times * self.turns):
-            with subnormals.flushed() if trains else nullcontext():
-                our_seconds = self._seconds(pair[0])
-            taken.append((our_seconds, self._seconds(pair[1])))
+        flushed = subnormals.flushed if trains else nullcontext
+
+        def ours_takes() -> float:
+            with flushed():
+                return self._seconds(pair[0])
+
+        for turn in range(times * self.turns):
+            # Who goes second finds a warmer or a busier machine, so they change places.
+            if turn % 2:
+                their_seconds = self._seconds(pair[1])
+                taken.append((ours_takes(), their_seconds))
+            else:
+                taken.append((ours_takes(), self._seconds(pair[1])))
         our_median, their_median = (statistics.median(column) for column in zip(*taken, strict=True))
         ratio = statistics.median(b / a for a, b in taken)
         milliseconds = f"{our_median * 1e3:,.1f} ms | {their_median * 1e3:,.1f} ms"
