@@ -51,9 +51,9 @@ class Table:
         tolerance: float | None = None,
         times: int = 1,
     ) -> float:
-        """Call both once (where there is a tolerance, they must agree), then in turns that each begins as often, `times` as
-        many as usual; print medians and the median ratio. Our median in seconds. `trains`: ours flushes subnormal floats, as our trainer
-        does; what is measured from end to end does so itself."""
+        """Call both once (where there is a tolerance, they must agree), then in turns, `times` as many as usual, each
+        first every other time; print medians and the median ratio. Our median in seconds. `trains`: ours flushes
+        subnormal floats, as our trainer does; what is measured from end to end does so itself."""
         ours, theirs = (call() for call in pair)
         if tolerance is not None:
             torch.testing.assert_close(ours.float(), theirs.float(), rtol=tolerance, atol=tolerance)
