@@ -89,7 +89,8 @@ def fingerprints(rows: Sequence[np.ndarray], wanted: Callable[[np.ndarray], np.n
         begin_P = begin_R[row_P]
         fits_P = place_P - (_HALF - 1) * factor >= begin_P
         fits_P &= place_P + (_HALF + 1) * factor <= begin_P + length_R[row_P]
-        fits_P &= (place_P - begin_P) % _phase_stride(factor) == 0
+        if (stride := _phase_stride(factor)) > 1:
+            fits_P &= (place_P - begin_P) % stride == 0
         found.append(_of_places(values_T, kind, place_P[fits_P], row_P[fits_P], begin_P[fits_P], wanted))
     return Fingerprints(*map(np.concatenate, zip(*found, strict=True))) if found else _NONE
 
