@@ -142,7 +142,7 @@ def _blocks(values_T: np.ndarray, border: int, factor: int, before: int, after: 
     value."""
     first, num = border - before * abs(factor), before + after
     if factor < 0:
-        return values_T[first :: -factor][:num]
+        return values_T[first::-factor][:num]
     stretch_T = values_T[first : first + num * factor]
     return stretch_T if factor == 1 else stretch_T.reshape(num, factor).sum(axis=1) / factor
 

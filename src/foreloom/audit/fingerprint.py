@@ -161,7 +161,8 @@ def _of_places(
         step_WP *= np.where(is_falling_P, -scale_P, scale_P)
     rounded_WP = np.rint(step_WP)
     with np.errstate(invalid="ignore"):
-        forwards_P, backwards_P = _DIGITS_2W @ rounded_WP
+        # A product by BLAS is no faster, and its threads take the cores from the other processes.
+        forwards_P, backwards_P = np.einsum("dw,wp->dp", _DIGITS_2W, rounded_WP)
         is_good_P = np.isfinite(forwards_P) & (size_P > _ROUNDING * max(kind, 1))
         is_good_P &= np.count_nonzero(rounded_WP, axis=0) >= _LEAST_MOVING
     good = np.flatnonzero(is_good_P)
