@@ -112,7 +112,7 @@ Watch = Callable[[Iterable[int], int], Iterable[int]]
 def audit(training: Rows, benchmark: Benchmark, watch: Watch = lambda rows, total: rows) -> Audit:
     """Look for every row of `benchmark` in every row of `training`; `watch` sees the rows go by.
 
-    Raises ValueError where nothing of the benchmark can be told apart. Uses all cores; memory is that of the
+    Raises ValueError where nothing of the benchmark can be told apart. Uses all cores (on Linux); memory is that of the
     benchmark's fingerprints, and some of each core's own.
     """
     ours = _Unfit()
