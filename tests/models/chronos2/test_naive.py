@@ -50,10 +50,12 @@ def test_levels_drifts_and_seasons():
     torch.testing.assert_close(mean[1], ahead + 5.0), "every season put where the last one lies"
     torch.testing.assert_close(mean_moved[1], ahead + torch.tensor([6.0] * 5 + [7.0] * 3))
     assert naive.correlation_B2[0, 0] > 0.99 and not naive.correlation_B2[2:].any()
-    # A season copied is a season known before; of a straight line the drift is, of growth its own.
-    error_BK = naive.error_BK.exp()
-    assert error_BK[0, 5] == pytest.approx(1e-3) and error_BK[0, 1] > 1.0
-    assert error_BK[4, 4] < 0.5 * error_BK[4, 3] < 0.25 * error_BK[4, 1]
+    # Which would have been the best: of a season its copies, of growth the drift that grows. Not how good it is.
+    error_BK = naive.error_BK
+    torch.testing.assert_close(error_BK.mean(1), torch.zeros(5))
+    assert (error_BK[0, 5:] < error_BK[0, :5].min() - 3).all()
+    assert error_BK[4, 4] + 0.5 < error_BK[4, 3] < error_BK[4, 1] - 1
+    assert not error_BK[3].any(), "where nothing is known none is better"
 
 
 def new_model(**fields) -> Chronos2Forecaster:

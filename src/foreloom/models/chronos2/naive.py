@@ -30,6 +30,8 @@ MOST_GROWTH = 2.0
 """Of the drift, from one such stretch to the next."""
 NUM_CYCLES = 4
 """Over which the mean of the seasons goes, and in which a missing step is looked for."""
+LEAST_ERROR = 0.02
+"""In deviations of the context; what is smaller is as good."""
 HELD_BACK = 24
 """Newest steps that the forecasts are tried on, at most; a quarter of a shorter row."""
 
@@ -42,7 +44,8 @@ class NaiveForecasts(NamedTuple):
     its drift, as it is and growing as it grew; what `_repeated` gives of the season; of the longer season the last and
     the mean."""
     error_BK: Tensor
-    """float32: log of the mean absolute error that each would have made on the newest steps."""
+    """float32: log of the mean absolute error that each would have made on the newest steps, over the geometric mean of
+    all: which is the best and not how good it is, since what was foretold well once may not go on so."""
     correlation_B2: Tensor
     """Of both seasons, see `Seasons`."""
 
@@ -57,7 +60,7 @@ def naive_forecasts(value_BC: Tensor, observed_BC: Tensor, horizon: int) -> Naiv
         seasons = seasons_of(value_BC, observed_BC)
         return NaiveForecasts(
             _forecasts(value_BC, observed_BC, seasons, horizon),
-            _errors(value_BC, observed_BC, seasons).clamp(min=1e-3).log(),
+            _relative(_errors(value_BC, observed_BC, seasons)),
             torch.stack([seasons.correlation_B, seasons.longer_correlation_B], 1),
         )
 
@@ -85,6 +88,11 @@ def _errors(value_BC: Tensor, observed_BC: Tensor, seasons: Seasons) -> Tensor:
     scored_BH = observed_BC.gather(1, place_BH) & (ahead < held_B1)
     error_BKH = (_forecasts(past_BC, seen_BC, seasons, HELD_BACK) - value_BC.gather(1, place_BH)[:, None]).abs()
     return torch.where(scored_BH[:, None], error_BKH, 0.0).sum(2) / scored_BH.sum(1, keepdim=True).clamp(min=1)
+
+
+def _relative(error_BK: Tensor) -> Tensor:
+    log_BK = error_BK.clamp(min=LEAST_ERROR).log()
+    return log_BK - log_BK.mean(1, keepdim=True)
 
 
 def _last_value_and_level(value_BC: Tensor, observed_BC: Tensor) -> tuple[Tensor, Tensor]:
