@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from foreloom.tuning.candidates import Pace, in_budget
+from foreloom.tuning import candidates
+from foreloom.tuning.candidates import FIRST, Kind, Outcome, Pace, following, in_budget
 from foreloom.tuning.verdict import Ratio, best_of, ratio
 from foreloom.tuning.windows import Windows, part
 
@@ -39,3 +40,19 @@ def test_a_budget_is_spent_on_as_many_candidates_as_have_steps():
     assert in_budget(pace, 40, 5, 10**6) == (1, 26)
     assert in_budget(pace, 30, 5, 10**6) == (0, 0), "not even one"
     assert in_budget(pace, 6000, 5, 32) == (4, 20), "few values are not gone through for ever"
+
+
+def test_learning_rates_follow_the_better(monkeypatch):
+    lora, full = (Kind(*one) for one in FIRST)
+    calm, hot = (lambda error: Outcome(error, False)), (lambda error: Outcome(error, True))
+    assert following({}) == lora and following({lora: calm(0.9)}) == full
+    tried = {lora: calm(0.9), full: calm(0.8)}
+    for times, error in ((100, 0.7), (1000, 0.75)):
+        assert following(tried) == ("full", times), "better, and the higher the better"
+        tried[following(tried)] = calm(error)
+    assert following(tried) is None, "both neighbours of the best were tried"
+    assert following({lora: calm(1.2), full: calm(1.1)}) == ("full", 1), "worse than the model as it was: lower"
+    assert following({lora: calm(0.9), full: hot(0.8)}) == ("full", 1), "a higher rate would be too high"
+    assert following({lora: calm(0.9), full: hot(0.8), Kind("full", 1.0): hot(0.9)}) is None
+    monkeypatch.setattr(candidates, "MOST_CANDIDATES", 2)
+    assert following({lora: calm(0.9), full: calm(0.8)}) is None
