@@ -141,7 +141,7 @@ class Outcome(NamedTuple):
 def was_hot(run_dir: Path) -> bool:
     """See `Outcome`, of a finished run."""
     losses = [event["loss"] for event in read_metrics(run_dir).events if event["kind"] == "validation"]
-    return not all(loss <= losses[0] for loss in losses)
+    return not all(loss is not None and loss <= losses[0] for loss in losses)  # null is not finite
 
 
 def following(outcomes: Mapping[Kind, Outcome]) -> Kind | None:

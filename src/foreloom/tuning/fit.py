@@ -34,7 +34,7 @@ from foreloom.models.family import Forecaster, ModelFamily, forecaster_of
 from foreloom.monitoring.metrics_file import FILE_NAME as METRICS_NAME
 from foreloom.run import train
 from foreloom.tuning import candidates, verdict
-from foreloom.tuning.candidates import SHARES, Candidate, Kind, Outcome, between
+from foreloom.tuning.candidates import SHARES, Candidate, Kind, Outcome, Pace, between
 from foreloom.tuning.verdict import Ratio, row_errors
 from foreloom.tuning.windows import LEAST_HORIZONS, MOST_SCORED, Windows, part
 
@@ -247,9 +247,11 @@ class _Work:
         plan, kind = self.state.get("plan"), candidates.following(outcomes)
         if plan is None or kind is None:
             return None
-        if outcomes and self._spent() + plan["seconds"] > KEPT_SHARE * 60 * self.minutes - plan["seconds_after"]:
+        left = KEPT_SHARE * 60 * self.minutes - self._spent() - plan["scoring"] - plan["after"]
+        steps = min(Pace(*plan["pace"]).steps_in(left), plan["steps"])
+        if outcomes and steps < max(plan["steps"] / 2, candidates.LEAST_STEPS):
             return None
-        candidate = candidates.candidate(kind, recipe, shared, plan["steps"])
+        candidate = candidates.candidate(kind, recipe, shared, steps if outcomes else plan["steps"])
         self.state.setdefault("candidates", []).append(candidates.settings_of(candidate))
         self._write()
         return candidate
@@ -289,8 +291,7 @@ class _Work:
             )
             return  # nothing is planned, so that a longer budget goes on
         self.say(f"{num} candidates of at most {steps:,} steps fit into {self.minutes:g} minutes")
-        seconds = pace.seconds_of(steps) + scoring
-        self.state["plan"] = {"steps": steps, "seconds": seconds, "seconds_after": after}
+        self.state["plan"] = {"steps": steps, "pace": pace, "scoring": scoring, "after": after}  # in seconds
         self._write()
 
     def _train(self, candidate: Candidate) -> bool:
@@ -340,7 +341,9 @@ class _Work:
             for name, one in self.state["contenders"].items()
         ]
         best = verdict.best_of({one.name: one.selection for one in contenders if one.name in trained})
-        chosen, last = self._confirmed(best, trained)
+        lasts = {name: self._ratio(name, is_last=True) for name in _and_nearer(best, trained)}
+        chosen = verdict.first_better(lasts)
+        last = lasts.get(chosen or best or "")
         folder = self.out / "hf"
         module = self.family.load(self.base)
         if chosen is not None:
@@ -361,19 +364,6 @@ class _Work:
         self._write()
         self._doubt_of_both(contenders, chosen)
         return Fit(self.out, chosen, sentence, contenders, self.windows, [*self.notes, *kept.notes], recipe, kept)
-
-    def _confirmed(
-        self, best: str | None, trained: Mapping[str, tuple[Candidate, float]]
-    ) -> tuple[str | None, Ratio | None]:
-        """What is better on the last windows too, the best or what lies halfway to it, and its ratio there; where
-        neither is, None and the ratio of the best."""
-        if best is None:
-            return None, None
-        candidate, share = trained[best]
-        for name in (_name(candidate, less) for less in SHARES if less <= share):
-            if (last := self._ratio(name, is_last=True)).estimate < 1:
-                return name, last
-        return None, self._ratio(best, is_last=True)
 
     def _doubt_of_both(self, contenders: Sequence[Contender], chosen: str | None) -> None:
         naive = next(one for one in contenders if one.name == BASELINE)
@@ -426,6 +416,14 @@ class _Work:
 
 def _name(candidate: Candidate, share: float) -> str:
     return candidate.name if share == 1 else f"{candidate.name}, {share:.0%}"
+
+
+def _and_nearer(best: str | None, trained: Mapping[str, tuple[Candidate, float]]) -> list[str]:
+    """The best, and after it those of the same training that are nearer to the model as it was."""
+    if best is None:
+        return []
+    candidate, share = trained[best]
+    return [_name(candidate, less) for less in SHARES if less <= share]
 
 
 def _with_nan(scores: Mapping[str, float | None]) -> dict[str, float]:

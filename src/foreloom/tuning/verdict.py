@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -65,6 +64,6 @@ def best_of(ratios: Mapping[str, Ratio]) -> str | None:
     return min(sure, key=lambda name: sure[name]) if sure else None
 
 
-def as_numbers(one: Ratio) -> dict[str, Any]:
-    """For a file."""
-    return {"estimate": one.estimate, "lower": one.lower, "upper": one.upper, "num_rows": one.num_rows}
+def first_better(ratios: Mapping[str, Ratio]) -> str | None:
+    """The first contender with less error than the base, surely or not; None where there is none."""
+    return next((name for name, one in ratios.items() if one.estimate < 1), None)
