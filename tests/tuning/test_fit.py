@@ -34,7 +34,9 @@ def base(tmp_path, tiny_chronos2):
 @pytest.fixture
 def short(monkeypatch):
     """Two candidates of a few steps at a rate at which so small a model learns."""
-    monkeypatch.setattr(candidates, "FIRST", (("full", 300.0), ("lora", 300.0)))
+    monkeypatch.setattr(candidates, "FIRST", ("full", "lora"))
+    monkeypatch.setattr(candidates, "PROBED", 300.0)
+    monkeypatch.setattr(candidates, "was_hot", lambda run_dir: False)
     monkeypatch.setattr(candidates, "MOST_CANDIDATES", 2)
     monkeypatch.setattr(candidates, "in_budget", lambda *_: (2, 40))
 
@@ -73,7 +75,8 @@ def test_what_is_better_is_kept_and_what_was_done_is_not_done_again(base, tmp_pa
 
 def test_what_is_not_surely_better_is_left(base, tmp_path, monkeypatch):
     """A rate of nothing at all: the candidates are the model as it was."""
-    monkeypatch.setattr(candidates, "FIRST", (("full", 1e-6),))
+    monkeypatch.setattr(candidates, "FIRST", ("full",))
+    monkeypatch.setattr(candidates, "PROBED", 1e-6)
     monkeypatch.setattr(candidates, "MOST_CANDIDATES", 1)
     monkeypatch.setattr(candidates, "in_budget", lambda *_: (1, 2))
     monkeypatch.setattr(fit, "SCORING_SHARE", 1e-6)

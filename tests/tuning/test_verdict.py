@@ -1,6 +1,7 @@
 """How a history is parted, what counts as better, and how long candidates are."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -29,6 +30,11 @@ def test_better_is_what_is_surely_better():
     assert best_of({"a": same, "b": better, "c": Ratio(0.5, 0.4, 1.1, 9)}) == "b" and best_of({"a": same}) is None
     worse, halfway = Ratio(1.01, 0.9, 1.1, 9), Ratio(0.99, 0.9, 1.1, 9)
     assert first_better({"a": worse, "a, 50%": halfway}) == "a, 50%" and first_better({"a": worse}) is None
+    window_S = np.arange(60) % 6
+    phases = base * np.where(window_S % 2, 1.02, 0.75)
+    assert ratio(phases, base).is_sure and ratio(phases, base, window_S).share_better == 0.5
+    assert not ratio(phases, base, window_S).is_sure, "the rows of a window share what happened then"
+    assert ratio(base * 0.9, base, window_S).is_sure
     few = ratio(base[:4] * 0.5, base[:4])
     assert few.estimate == 0.5 and not few.is_sure and "too few for an interval" in str(few)
     missing = ratio(np.full(6, np.nan), base[:6])
@@ -47,20 +53,21 @@ def test_a_budget_is_spent_on_as_many_candidates_as_have_steps():
 
 
 def test_learning_rates_follow_the_better(monkeypatch, tmp_path):
-    lora, full = (Kind(*one) for one in FIRST)
+    full, lora = (Kind(what, 10.0) for what in FIRST)
     calm, hot = (lambda error: Outcome(error, False)), (lambda error: Outcome(error, True))
-    assert following({}) == lora and following({lora: calm(0.9)}) == full
+    after = partial(following, first_times=10.0)
+    assert after({}) == full and after({full: calm(0.9)}) == lora
     tried = {lora: calm(0.9), full: calm(0.8)}
     for times, error in ((100, 0.7), (1000, 0.75)):
-        assert following(tried) == ("full", times), "better, and the higher the better"
-        tried[following(tried)] = calm(error)
-    assert following(tried) is None, "both neighbours of the best were tried"
-    assert following({lora: calm(1.2), full: calm(1.1)}) == ("full", 1), "worse than the model as it was: lower"
-    assert following({lora: calm(0.9), full: hot(0.8)}) == ("full", 1), "a higher rate would be too high"
-    assert following({lora: calm(0.9), full: hot(0.8), Kind("full", 1.0): hot(0.9)}) is None
+        assert after(tried) == ("full", times), "better, and the higher the better"
+        tried[after(tried)] = calm(error)
+    assert after(tried) is None, "both neighbours of the best were tried"
+    assert after({lora: calm(1.2), full: calm(1.1)}) == ("full", 1), "worse than the model as it was: lower"
+    assert after({lora: calm(0.9), full: hot(0.8)}) == ("full", 1), "a higher rate would be too high"
+    assert after({lora: calm(0.9), full: hot(0.8), Kind("full", 1.0): hot(0.9)}) is None
     for losses, is_hot in (([3.0, 2.0, 2.5], False), ([3.0, 3.1, 2.0], True), ([3.0, None], True)):
         records = [{"kind": "validation", "step": step, "loss": loss} for step, loss in enumerate(losses)]
         (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
         assert was_hot(tmp_path) == is_hot
     monkeypatch.setattr(candidates, "MOST_CANDIDATES", 2)
-    assert following({lora: calm(0.9), full: calm(0.8)}) is None
+    assert after({lora: calm(0.9), full: calm(0.8)}) is None

@@ -18,8 +18,10 @@ from foreloom.models.family import ModelFamily
 from foreloom.monitoring.metrics_file import read_metrics
 from foreloom.run import load
 
-FIRST = (("lora", 10.0), ("full", 10.0))
-"""What is trained first, and the learning rate over that of the recipe."""
+FIRST = ("full", "lora")
+"""What is trained first."""
+PROBED = 100.0
+"""The learning rate of the probe over that of the recipe, and where the first begin if it does no harm."""
 APART = 10.0
 """From one learning rate to the next."""
 NUM_PLANNED = 4
@@ -144,12 +146,12 @@ def was_hot(run_dir: Path) -> bool:
     return not all(loss is not None and loss <= losses[0] for loss in losses)  # null is not finite
 
 
-def following(outcomes: Mapping[Kind, Outcome]) -> Kind | None:
+def following(outcomes: Mapping[Kind, Outcome], first_times: float) -> Kind | None:
     """What to try after those that were: what comes first, then beside the best by learning rate, first higher where
     that one was better than the model as it was and never hot. None where there is nothing left."""
-    for kind in FIRST:
-        if kind not in outcomes:
-            return Kind(*kind)
+    for what in FIRST:
+        if (kind := Kind(what, first_times)) not in outcomes:
+            return kind
     best = min(outcomes, key=lambda kind: outcomes[kind].error)
     up, down = (best._replace(times=best.times * times) for times in (APART, 1 / APART))
     may_rise = outcomes[best].error < 1 and not outcomes[best].is_hot

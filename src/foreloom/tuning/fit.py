@@ -244,7 +244,8 @@ class _Work:
 
     def _another(self, outcomes: Mapping[Kind, Outcome], recipe: str, shared: Sequence[str]) -> Candidate | None:
         """What is to be trained after those; None where there is nothing left to try, or no time."""
-        plan, kind = self.state.get("plan"), candidates.following(outcomes)
+        plan = self.state.get("plan")
+        kind = None if plan is None else candidates.following(outcomes, plan["first_times"])
         if plan is None or kind is None:
             return None
         left = KEPT_SHARE * 60 * self.minutes - self._spent() - plan["scoring"] - plan["after"]
@@ -271,12 +272,13 @@ class _Work:
         return path, int(lengths[kept].max()), int((lengths * self.source.num_targets)[kept].sum())
 
     def _plan(self, recipe: str, shared: Sequence[str], num_values: int, windows: Windows) -> None:
-        """How many candidates of how many steps the budget has room for, by a probe of a few steps."""
+        """How many candidates of how many steps the budget has room for, and at what learning rate to begin, by a probe
+        of a few steps."""
         zero_shot_seconds = self.state["contenders"][ZERO_SHOT]["seconds"]
         scoring = len(SHARES) * zero_shot_seconds
         after = 2 * zero_shot_seconds * windows.num_verdict / windows.num  # see `_conclude`
         began = time.monotonic()
-        probe = candidates.candidate(Kind("lora", 1.0), recipe, shared, candidates.PROBE_STEPS)
+        probe = candidates.candidate(Kind("full", candidates.PROBED), recipe, shared, candidates.PROBE_STEPS)
         length = [f"validation.steps={candidates.PROBE_STEPS}", f"monitoring.log_steps={candidates.PROBE_STEPS}"]
         folder = self.out / "probe"
         self._run(replace(probe, name="probe", overrides=(*probe.overrides, *length)), folder)
@@ -291,7 +293,9 @@ class _Work:
             )
             return  # nothing is planned, so that a longer budget goes on
         self.say(f"{num} candidates of at most {steps:,} steps fit into {self.minutes:g} minutes")
-        self.state["plan"] = {"steps": steps, "pace": pace, "scoring": scoring, "after": after}  # in seconds
+        first_times = candidates.PROBED / (candidates.APART if candidates.was_hot(folder) else 1)
+        seconds = {"pace": pace, "scoring": scoring, "after": after}
+        self.state["plan"] = {"steps": steps, "first_times": first_times, **seconds}
         self._write()
 
     def _train(self, candidate: Candidate) -> bool:
@@ -329,11 +333,12 @@ class _Work:
 
     def _ratio(self, name: str, *, is_last: bool) -> Ratio:
         """The errors of a contender over those of zero-shot, on the last windows or on those before."""
-        rows_S = (np.array(self.state["window"]) >= self.first_of_verdict) == is_last
+        window_S = np.array(self.state["window"])
+        rows_S = (window_S >= self.first_of_verdict) == is_last
         ours_S, base_S = (
             np.array(self.state["contenders"][one]["errors"], dtype=float) for one in (name, ZERO_SHOT)
         )  # null is NaN
-        return verdict.ratio(ours_S[rows_S], base_S[rows_S])
+        return verdict.ratio(ours_S[rows_S], base_S[rows_S], window_S[rows_S])
 
     def _conclude(self, trained: Mapping[str, tuple[Candidate, float]]) -> Fit:
         contenders = [
@@ -388,7 +393,11 @@ class _Work:
             )
         why = "nothing was tuned" if not trained else "no candidate is surely better on the windows it is chosen by"
         if best is not None:
-            why = f"{best}, the best on the windows it is chosen by, has {last} of its error on the last ones"
+            assert last is not None
+            why = (
+                f"{best}, the best on the windows it is chosen by, has {last} of its error on the last ones and is "
+                f"better in {last.share_better:.0%} of these"
+            )
         return f"keep zero-shot: {why}. {self.out} holds the weights of {self.called} as they were."
 
     def _spent(self) -> float:
