@@ -393,11 +393,7 @@ class _Work:
             )
         why = "nothing was tuned" if not trained else "no candidate is surely better on the windows it is chosen by"
         if best is not None:
-            assert last is not None
-            why = (
-                f"{best}, the best on the windows it is chosen by, has {last} of its error on the last ones and is "
-                f"better in {last.share_better:.0%} of these"
-            )
+            why = f"{best}, the best on the windows it is chosen by, has {last} of its error on the last ones"
         return f"keep zero-shot: {why}. {self.out} holds the weights of {self.called} as they were."
 
     def _spent(self) -> float:

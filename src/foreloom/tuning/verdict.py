@@ -33,14 +33,9 @@ class Ratio:
     """Of the windows of time, in which the error is less than the base's."""
 
     @property
-    def is_better(self) -> bool:
-        """Less error, in most windows too?"""
-        return self.estimate < 1 and self.share_better >= SHARE_BETTER
-
-    @property
     def is_sure(self) -> bool:
-        """Is the whole interval on the better side too?"""
-        return self.is_better and self.upper < 1
+        """Is the whole interval on the better side, in most windows of time too?"""
+        return self.upper < 1 and self.share_better >= SHARE_BETTER
 
     def __str__(self) -> str:
         if self.num_rows < FEWEST_TASKS:
@@ -80,5 +75,5 @@ def best_of(ratios: Mapping[str, Ratio]) -> str | None:
 
 
 def first_better(ratios: Mapping[str, Ratio]) -> str | None:
-    """The first contender that is better than the base, surely or not; None where there is none."""
-    return next((name for name, one in ratios.items() if one.is_better), None)
+    """The first contender with less error than the base, surely or not; None where there is none."""
+    return next((name for name, one in ratios.items() if one.estimate < 1), None)
