@@ -61,7 +61,8 @@ PLANTED = {
 
 
 def test_planted_copies_are_found_with_what_was_done_to_them():
-    training = walks(40, 800, 2) | {name: of for name, (of, _) in PLANTED.items()}
+    """Among rows of more than one batch, which several processes share."""
+    training = walks(170, 800, 2) | {name: of for name, (of, _) in PLANTED.items()}
     found = looked_for(BENCHMARK, training)
     assert {(one.series, one.benchmark_series) for one in found.overlaps} == {(name, "1-7") for name in PLANTED}
     for one in found.overlaps:

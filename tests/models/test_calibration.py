@@ -36,6 +36,8 @@ def test_bands_that_are_too_narrow_are_widened_by_step_and_the_median_stays():
     assert pooled.first_steps == (0,)
     longer = made.apply(np.zeros((1, 12, 3)), (0.1, 0.5, 0.9), np.ones((1, 12)))
     assert (longer[0, 8:] == longer[0, 7]).all()
+    draws = Calibration.fit(forecast_SHQ[:20], LEVELS, unit_SH[:20], label_SH[:20], {}, num_windows=4)
+    np.testing.assert_allclose(draws.shift_GQ, pooled.shift_GQ * 4 / 5)
     with pytest.raises(ValueError, match=r"made of 100 values at least, and these windows have 96"):
         Calibration.fit(forecast_SHQ[:12], LEVELS, unit_SH[:12], label_SH[:12], {})
 
@@ -86,6 +88,25 @@ def test_a_model_is_calibrated_once_saved_and_loaded(walks, tmp_path, tiny_chron
         path.write_text(path.read_text().replace('"first_steps"', '"steps"'))
         with pytest.raises(ValueError, match=r"calibration.json is no calibration. Delete it"):
             from_pretrained(folder, device="cpu")
+
+
+def test_a_quarter_of_the_rows_is_held_out_and_what_dates_share_makes_a_coverage_less_sure():
+    """Four series of 20 windows and 36 of 4: of the newest window alone a quarter of the rows is nearly made."""
+    rng = np.random.default_rng(0)
+    days = pd.date_range("2024-01-01", periods=164)
+    shock = np.repeat(rng.choice([0.0, 4.0], 41), 4)
+    errors = {}
+    for name, shared in (("own", 0.0), ("shared", 1.0)):
+        values = rng.normal(size=(40, 164)) * (1 + shared * shock)
+        begins = [0 if n < 4 else 128 for n in range(40)]
+        parts = [
+            pd.DataFrame({"item_id": f"s{n}", "timestamp": days[begin:], "target": values[n, begin:]})
+            for n, begin in enumerate(begins)
+        ]
+        trial = naive_model().calibrate(pd.concat(parts), 8)
+        assert trial.num_windows == 40 and trial.calibration.facts["windows"] == 19
+        errors[name] = trial.rows[1]["standard_error"]
+    assert 0 < errors["own"] < errors["shared"] / 2
 
 
 def test_windows_that_are_too_few_are_said(walks):

@@ -86,14 +86,16 @@ def align(one_T: np.ndarray, other_T: np.ndarray, seed: Seed, least_bits: float)
 def _align(
     one_T: np.ndarray, other_T: np.ndarray, seed: Seed, reach: int, least: float, least_bits: float
 ) -> Stretch | None:
-    one_N, before = _blocks(one_T, seed.border, seed.factor)
-    other_N, other_before = _blocks(other_T, seed.other_border, seed.other_factor)
+    before, after = _num_blocks(len(one_T), seed.border, seed.factor)
+    other_before, other_after = _num_blocks(len(other_T), seed.other_border, seed.other_factor)
     if seed.is_reversed:
-        other_N, other_before = other_N[::-1], len(other_N) - other_before
-    shared = min(before, other_before)
-    num_shared = shared + min(len(one_N) - before, len(other_N) - other_before)
-    first, other_first = before - shared, other_before - shared
-    one_N, other_N = one_N[first : first + num_shared], other_N[other_first : other_first + num_shared]
+        other_before, other_after = other_after, other_before
+    shared, shared_after = min(before, other_before), min(after, other_after)
+    one_N = _blocks(one_T, seed.border, seed.factor, shared, shared_after)
+    if seed.is_reversed:
+        other_N = _blocks(other_T, seed.other_border, seed.other_factor, shared_after, shared)[::-1]
+    else:
+        other_N = _blocks(other_T, seed.other_border, seed.other_factor, shared, shared_after)
     near = _HALF * reach // abs(seed.factor)
     if not _agrees_near(one_N[max(shared - near, 0) : shared + near], other_N[max(shared - near, 0) : shared + near]):
         return None
@@ -127,23 +129,33 @@ def _align(
     )
 
 
-def _blocks(values_T: np.ndarray, border: int, factor: int) -> tuple[np.ndarray, int]:
-    """Means over `factor` steps, so that one block ends before step `border`; and how many blocks lie before it. Of a
-    negative factor every first value."""
+def _num_blocks(num_steps: int, border: int, factor: int) -> tuple[int, int]:
+    """How many lie before step `border`, and from it on."""
+    size = abs(factor)
+    before = border // size
+    num = num_steps - border % size
+    return before, (-(-num // size) if factor < 0 else num // size) - before
+
+
+def _blocks(values_T: np.ndarray, border: int, factor: int, before: int, after: int) -> np.ndarray:
+    """Means over `factor` steps, so many before step `border` and so many from it on. Of a negative factor every first
+    value."""
+    first, num = border - before * abs(factor), before + after
     if factor < 0:
-        return values_T[border % -factor :: -factor], border // -factor
-    first = border % factor
-    num = (len(values_T) - first) // factor
-    return values_T[first : first + num * factor].reshape(num, factor).mean(axis=1), border // factor
+        return values_T[first::-factor][:num]
+    stretch_T = values_T[first : first + num * factor]
+    return stretch_T if factor == 1 else stretch_T.reshape(num, factor).sum(axis=1) / factor
 
 
 def _agrees_near(one_N: np.ndarray, other_N: np.ndarray) -> bool:
     """Of the window that was looked up: do differences agree, and what they hold besides smooth curves? Most of what
     only looks alike ends here."""
-    for order, least in _NEAR.items():
-        one_D, other_D = np.diff(one_N, order), np.diff(other_N, order)
-        if not abs(float(one_D @ other_D)) >= least * math.sqrt(float(one_D @ one_D) * float(other_D @ other_D)):
-            return False
+    for order in range(1, max(_NEAR) + 1):
+        one_N, other_N = one_N[1:] - one_N[:-1], other_N[1:] - other_N[:-1]
+        if order in _NEAR:
+            power = float(one_N @ one_N) * float(other_N @ other_N)
+            if not abs(float(one_N @ other_N)) >= _NEAR[order] * math.sqrt(power):
+                return False
     return True
 
 
@@ -154,14 +166,14 @@ def _agreeing(one_N: np.ndarray, other_N: np.ndarray, seed: int) -> slice | None
     width = min(_WINDOW, len(one_E))
     is_known_E = np.isfinite(one_E) & np.isfinite(other_E)
     one_E, other_E = (np.where(is_known_E, of_E, 0.0) for of_E in (one_E, other_E))
-    of_windows = lambda of_E: np.convolve(of_E, np.ones(width), mode="valid")
-    with np.errstate(invalid="ignore", divide="ignore"):
-        local = of_windows(one_E * other_E) / np.sqrt(of_windows(one_E**2) * of_windows(other_E**2))
-    is_empty = ~np.isfinite(local)
-    near = np.arange(max(seed - _WINDOW, 0), min(seed + 1, len(local)))
-    if not len(near) or np.isnan(local[near]).all():
+    begin = max(seed - _WINDOW, 0)
+    near = slice(begin, seed + width)
+    near_local = np.abs(_local(one_E[near], other_E[near], width)) if len(one_E) >= begin + width else np.empty(0)
+    if not (near_local >= _LEAST_LOCAL).any():
         return None
-    best = int(near[np.nanargmax(np.abs(local[near]))])
+    best = begin + int(np.nanargmax(near_local))
+    local = _local(one_E, other_E, width)
+    is_empty = ~np.isfinite(local)
     agrees = local * np.sign(local[best]) >= _LEAST_LOCAL
     if not agrees[best]:
         return None
@@ -172,6 +184,13 @@ def _agreeing(one_N: np.ndarray, other_N: np.ndarray, seed: int) -> slice | None
     inside = low + np.flatnonzero(agrees[low:high])
     num_before = len(one_N) - len(one_E)
     return slice(int(inside[0]), int(inside[-1]) + width + num_before)
+
+
+def _local(one_E: np.ndarray, other_E: np.ndarray, width: int) -> np.ndarray:
+    """Their agreement in every window of `width`; NaN where one is flat."""
+    of_windows = lambda of_E: np.convolve(of_E, np.ones(width), mode="valid")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return of_windows(one_E * other_E) / np.sqrt(of_windows(one_E**2) * of_windows(other_E**2))
 
 
 def _innovations(one_N: np.ndarray, other_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

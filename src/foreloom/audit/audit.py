@@ -7,14 +7,16 @@ and compared step by step.
 from __future__ import annotations
 
 import math
-import os
+import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import groupby
-from typing import TypeVar
+from multiprocessing import get_context
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +25,7 @@ from foreloom.audit.benchmark import Benchmark, BenchmarkTask
 from foreloom.audit.fingerprint import FACTORS, NUM_BLOCKS
 from foreloom.audit.index import Candidate, Index
 from foreloom.audit.rows import Rows, last_parts
+from foreloom.run.machine import find_machine
 
 _MOST_ENTRIES = 16
 """Rows of the benchmark that one row is compared with, the likeliest first."""
@@ -109,8 +112,8 @@ Watch = Callable[[Iterable[int], int], Iterable[int]]
 def audit(training: Rows, benchmark: Benchmark, watch: Watch = lambda rows, total: rows) -> Audit:
     """Look for every row of `benchmark` in every row of `training`; `watch` sees the rows go by.
 
-    Raises ValueError where nothing of the benchmark can be told apart. Uses all cores; memory is that of the
-    benchmark's fingerprints.
+    Raises ValueError where nothing of the benchmark can be told apart. Uses all cores (on Linux); memory is that of the
+    benchmark's fingerprints, and some of each core's own.
     """
     ours = _Unfit()
     index = Index(ours.over(benchmark.rows.batches()), benchmark.rows.num_points)
@@ -127,7 +130,7 @@ def audit(training: Rows, benchmark: Benchmark, watch: Watch = lambda rows, tota
 
     def numbers() -> Iterator[int]:
         first = 0
-        for num_rows, of_batch in _on_all_cores(compare, theirs.over(training.batches())):
+        for num_rows, of_batch in _on_all_cores(compare, theirs.over(training.batches()), training.num_batches):
             found.extend((first + row, entry, stretch) for row, entry, stretch in of_batch)
             yield from range(first, first := first + num_rows)
 
@@ -155,17 +158,36 @@ class _Unfit:
         return Unfit(self._num_rows, self._num_short, self._num_constant)
 
 
-def _on_all_cores(work: Callable[[A], B], batches: Iterable[A]) -> Iterator[B]:
-    """What `work` makes of each, in their order, a few at once."""
-    num_cores = os.cpu_count() or 1
+def _on_all_cores(work: Callable[[A], B], batches: Iterable[A], num_batches: int) -> Iterator[B]:
+    """What `work` makes of each, in their order, a few at once. A core is a process, forked so that the index is there
+    once: `work` is many short calls, and threads of one process would make them in turn."""
+    num_cores = min(find_machine().cores_allowed, num_batches) if sys.platform == "linux" else 1
+    if num_cores <= 1:
+        yield from map(work, batches)
+        return
     running: deque[Future[B]] = deque()
-    with ThreadPoolExecutor(num_cores) as pool:
+    with ProcessPoolExecutor(num_cores, get_context("fork"), initializer=_begin, initargs=(work,)) as pool:
         for one in batches:
-            running.append(pool.submit(work, one))
+            running.append(pool.submit(_do, one))
             if len(running) > 2 * num_cores:
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()
+
+
+def _begin(work: Callable[[Any], Any]) -> None:
+    """In a process of its own, which leaves it to the first to be interrupted."""
+    global _work
+    _work = work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _do(one: Any) -> Any:
+    return _work(one)
+
+
+_work: Callable[[Any], Any]
+"""Of a forked process."""
 
 
 def _compare(

@@ -89,7 +89,8 @@ def fingerprints(rows: Sequence[np.ndarray], wanted: Callable[[np.ndarray], np.n
         begin_P = begin_R[row_P]
         fits_P = place_P - (_HALF - 1) * factor >= begin_P
         fits_P &= place_P + (_HALF + 1) * factor <= begin_P + length_R[row_P]
-        fits_P &= (place_P - begin_P) % _phase_stride(factor) == 0
+        if (stride := _phase_stride(factor)) > 1:
+            fits_P &= (place_P - begin_P) % stride == 0
         found.append(_of_places(values_T, kind, place_P[fits_P], row_P[fits_P], begin_P[fits_P], wanted))
     return Fingerprints(*map(np.concatenate, zip(*found, strict=True))) if found else _NONE
 
@@ -160,7 +161,8 @@ def _of_places(
         step_WP *= np.where(is_falling_P, -scale_P, scale_P)
     rounded_WP = np.rint(step_WP)
     with np.errstate(invalid="ignore"):
-        forwards_P, backwards_P = _DIGITS_2W @ rounded_WP
+        # A product by BLAS is no faster, and its threads take the cores from the other processes.
+        forwards_P, backwards_P = np.einsum("dw,wp->dp", _DIGITS_2W, rounded_WP)
         is_good_P = np.isfinite(forwards_P) & (size_P > _ROUNDING * max(kind, 1))
         is_good_P &= np.count_nonzero(rounded_WP, axis=0) >= _LEAST_MOVING
     good = np.flatnonzero(is_good_P)

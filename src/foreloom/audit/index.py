@@ -5,7 +5,7 @@ Axes: K entries of the index; P fingerprints asked for; M matches.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from foreloom.audit.alignment import Seed
 from foreloom.audit.fingerprint import Fingerprints, fingerprints
 
 MOST_ENTRIES = 2**24
-"""Of an index, about: 35 bytes each."""
+"""Of an index, about: 47 bytes each."""
 _MOST_OF_A_KEY = 48
 """Entries; a shape that is there more often tells nothing."""
 _MOST_OF_A_ROW = 64
@@ -64,7 +64,10 @@ class Index:
         key_K = every.key[order]
         begin = np.flatnonzero(np.concatenate([[True], key_K[1:] != key_K[:-1]])) if len(key_K) else order
         count = np.diff(np.append(begin, len(key_K)))
-        self._entries = every.at(order[np.repeat(count <= _MOST_OF_A_KEY, count)])
+        is_kept = count <= _MOST_OF_A_KEY
+        self._entries = every.at(order[np.repeat(is_kept, count)])
+        self._keys = key_K[begin[is_kept]]
+        self._begin = np.concatenate([[0], np.cumsum(count[is_kept])]).astype(np.int32)
         self._filter = np.zeros(2**_FILTER_BITS // 8, np.uint8)
         byte_K, bit_K = self._places(self._entries.key)
         np.bitwise_or.at(self._filter, byte_K, bit_K)
@@ -72,21 +75,24 @@ class Index:
     def __len__(self) -> int:
         return len(self._entries.key)
 
-    def candidates(self, rows: Sequence[np.ndarray]) -> list[Candidate]:
+    def candidates(self, rows: Sequence[np.ndarray]) -> Iterator[Candidate]:
         """Where rows, (T,) float64 each, may hold parts of the benchmark: row by row, the likeliest first."""
         asked = fingerprints(rows, self._may_hold)
-        low_P = np.searchsorted(self._entries.key, asked.key, side="left")
-        num_P = np.searchsorted(self._entries.key, asked.key, side="right") - low_P
-        which_M = np.repeat(np.arange(len(num_P)), num_P)
-        entry_M = low_P[which_M] + np.arange(len(which_M)) - (np.cumsum(num_P) - num_P)[which_M]
-        theirs, ours = asked.at(which_M), self._entries.at(entry_M)
-        off_M = np.square(theirs.shape.astype(np.int32) - ours.shape).mean(axis=1)
-        is_alike_M = off_M <= _MOST_OFF**2
-        is_alike_M &= (np.sign(theirs.factor) == np.sign(ours.factor)) | (theirs.factor == 1) | (ours.factor == 1)
-        alike = np.flatnonzero(is_alike_M)
-        if not len(alike):
-            return []
-        theirs, ours = theirs.at(alike), ours.at(alike)
+        order = np.argsort(asked.key)  # what is looked up one after the other lies side by side
+        place_P = np.empty(len(order), np.int64)
+        place_P[order] = np.searchsorted(self._keys, asked.key[order])
+        there = np.flatnonzero(self._keys.take(place_P, mode="clip") == asked.key)
+        low_P = self._begin[place_P[there]]
+        num_P = self._begin[place_P[there] + 1] - low_P
+        which_M = np.repeat(there, num_P)
+        entry_M = np.repeat(low_P - (np.cumsum(num_P) - num_P), num_P) + np.arange(len(which_M))
+        off_MW = asked.shape[which_M].astype(np.int32) - self._entries.shape[entry_M]
+        is_alike_M = np.einsum("mw,mw->m", off_MW, off_MW) <= _MOST_OFF**2 * off_MW.shape[1]
+        factor_M, other_M = self._entries.factor[entry_M], asked.factor[which_M]
+        is_alike_M &= (np.sign(other_M) == np.sign(factor_M)) | (other_M == 1) | (factor_M == 1)
+        if not is_alike_M.any():
+            return iter(())
+        theirs, ours = asked.at(which_M[is_alike_M]), self._entries.at(entry_M[is_alike_M])
         is_short = np.array([len(row) for row in rows]) <= _SHORT_STEPS
         return _by_diagonal(theirs, ours, np.where(is_short[theirs.row] | self._is_short[ours.row], 1, 2))
 
@@ -110,7 +116,7 @@ class Index:
         return (place >> np.uint64(3)).astype(np.int64), (np.uint8(1) << (place & np.uint64(7)).astype(np.uint8))
 
 
-def _by_diagonal(theirs: Fingerprints, ours: Fingerprints, least_M: np.ndarray) -> list[Candidate]:
+def _by_diagonal(theirs: Fingerprints, ours: Fingerprints, least_M: np.ndarray) -> Iterator[Candidate]:
     """Matches that lay two rows on each other at one place are one candidate; `least_M` is how many it takes."""
     factor_M, other_M = ours.factor.astype(np.int64), theirs.factor.astype(np.int64)
     is_reversed_M = ours.is_backwards != theirs.is_backwards
@@ -131,11 +137,10 @@ def _by_diagonal(theirs: Fingerprints, ours: Fingerprints, least_M: np.ndarray) 
     ranked = np.lexsort((-num_votes, theirs.row[first]))
     row_C = theirs.row[first[ranked]]
     ranked = ranked[np.arange(len(ranked)) - np.searchsorted(row_C, row_C) < _MOST_OF_A_ROW]
-    return [
-        Candidate(
-            int(theirs.row[m]), int(ours.row[m]),
-            Seed(int(ours.border[m]), int(theirs.border[m]), int(factor_M[m]), int(other_M[m]), bool(is_reversed_M[m])),
-            int(votes),
-        )
-        for m, votes in zip(first[ranked], num_votes[ranked], strict=True)
-    ]  # fmt: skip
+    chosen = first[ranked]
+    columns = (theirs.row, ours.row, ours.border, theirs.border, factor_M, other_M, is_reversed_M)
+    values = [column[chosen].tolist() for column in columns]
+    return (
+        Candidate(row, entry, Seed(*seed), votes)
+        for row, entry, *seed, votes in zip(*values, num_votes[ranked].tolist(), strict=True)
+    )

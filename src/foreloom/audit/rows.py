@@ -49,6 +49,11 @@ class Rows:
     def num_points(self) -> int:
         return int(self.length_R.sum())
 
+    @property
+    def num_batches(self) -> int:
+        """At most."""
+        return -(-self.num_points // _POINTS_AT_ONCE)
+
     def batches(self) -> Iterator[list[np.ndarray]]:
         """All rows in their order, float64 (T,) each, some at a time; not finite is missing."""
         changes = (np.diff(self.item_R) != 0) | (np.diff(self.source_R) != 0)

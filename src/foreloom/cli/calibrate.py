@@ -21,7 +21,7 @@ def calibrate(
     out: Annotated[Path, typer.Option(help="The folder to write: the model with its calibration.")],
     windows: Annotated[
         int, typer.Option(min=2, help="Windows of each series; the newest quarter tries what the older ones make.")
-    ] = 8,
+    ] = 24,
     step: Annotated[
         int | None, typer.Option(min=1, help="Steps from one window to the next (default: the horizon).")
     ] = None,
@@ -44,10 +44,14 @@ def calibrate(
         data, horizon, windows, step=step, context_length=context_length, progress=Progress, **vars(table)
     )
     loaded.save_pretrained(out)
-    names = ("coverage", "coverage_calibrated", "width", "width_calibrated")
+    names = ("coverage", "coverage_calibrated", "standard_error", "width", "width_calibrated")
     columns = [Column("Band", "text"), *(Column(name.replace("_", " ").capitalize(), "score", name) for name in names)]
     rows = [[f"{row['band']} %", *(row[name] for name in names)] for row in trial.rows]
     title = f"{data.name}: {trial.num_windows:,} windows of {horizon:,} steps, later than those it is made of"
-    notes = ("Width: the mean, in seasonal errors.", *(f"note: {note}" for note in trial.notes))
+    notes = (
+        "Standard error: of a coverage, by how much windows of one number differ from those of another.",
+        "Width: the mean, in seasonal errors.",
+        *(f"note: {note}" for note in trial.notes),
+    )
     print_or_write(ScoreTable(columns, rows, [], title, notes), "json" if as_json else None, None)
     typer.echo(f"wrote {out}", err=as_json)

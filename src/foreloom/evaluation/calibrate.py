@@ -5,6 +5,7 @@ Axes: S rows (one target of one window), H horizon steps, Q quantile levels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,16 +29,16 @@ class Trial:
 
     calibration: Calibration
     rows: Sequence[Mapping[str, Any]]
-    """A row a central band: `band` (percent), `coverage` and `coverage_calibrated`, `width` and `width_calibrated` (the
-    mean, in seasonal errors)."""
+    """A row a central band: `band` (percent), `coverage` and `coverage_calibrated`, its `standard_error` (by how much
+    that of so few windows is off by chance), `width` and `width_calibrated` (the mean, in seasonal errors)."""
     num_windows: int
     """That it was tried on."""
     notes: Sequence[str]
 
     def __repr__(self) -> str:
         lines = [
-            f"{row['band']} %: coverage {row['coverage']:.1%} -> {row['coverage_calibrated']:.1%}, "
-            f"width {row['width']:.3g} -> {row['width_calibrated']:.3g}"
+            f"{row['band']} %: coverage {row['coverage']:.1%} -> {row['coverage_calibrated']:.1%} "
+            f"(standard error {row['standard_error']:.1%}), width {row['width']:.3g} -> {row['width_calibrated']:.3g}"
             for row in self.rows
         ]
         return "\n".join([f"tried on {self.num_windows:,} windows", *lines, *(f"note: {note}" for note in self.notes)])
@@ -47,7 +48,7 @@ def calibrate(
     forecaster: Forecaster,
     source: Source,
     prediction_length: int,
-    windows: int = 8,
+    windows: int = 24,
     *,
     step: int | None = None,
     batch_size: int = 256,
@@ -61,8 +62,7 @@ def calibrate(
     assert windows >= 2
     task = rolling_task(source, prediction_length, windows, step=step, levels=LEVELS, context_length=context_length)
     kept = backtest({FORECASTER: forecaster}, task, batch_size=batch_size, progress=progress)
-    newest = max(windows // 4, 1)
-    is_held_out_S = kept.window_S >= windows - newest
+    is_held_out_S = _is_newest(kept.window_S)
     if is_held_out_S.all():
         raise ValueError(
             f"{source.name}: no series holds more than one window of {prediction_length:,} steps, and a calibration is "
@@ -70,23 +70,46 @@ def calibrate(
         )
     forecast_SHQ, levels = kept.forecast_SHQ[FORECASTER], list(task.asked_levels)
     unit_SH = _scales(forecaster, kept, source, context_length or forecaster.context_length)
-    facts = {"data": source.name, "prediction_length": prediction_length, "windows": windows - newest}
+    num_older = len(np.unique(kept.window_S[~is_held_out_S]))
+    facts = {"data": source.name, "prediction_length": prediction_length, "windows": num_older}
     made = [part[~is_held_out_S] for part in (forecast_SHQ, unit_SH, kept.label_SH)]
-    calibration = Calibration.fit(made[0], levels, made[1], made[2], facts)
-    before, label_SH, scale_S = (part[is_held_out_S] for part in (forecast_SHQ, kept.label_SH, kept.scale_S))
-    after = calibration.apply(before, levels, unit_SH[is_held_out_S])
-    rows = []
-    for percent, lower, upper in central_intervals(levels):
-        if percent in PERCENTS:
-            row: dict[str, Any] = {"band": percent}
-            for name, forecast in (("", before), ("_calibrated", after)):
-                low_SH, high_SH = forecast[..., lower], forecast[..., upper]
-                row[f"coverage{name}"] = _share((low_SH <= label_SH) & (label_SH <= high_SH), np.isfinite(label_SH))
-                row[f"width{name}"] = _mean_ratio(high_SH - low_SH, scale_S)
-            rows.append(row)
+    draws = num_older if len(forecaster.quantile_levels) > 1 else None
+    calibration = Calibration.fit(made[0], levels, made[1], made[2], facts, draws)
+    after_SHQ = calibration.apply(forecast_SHQ, levels, unit_SH)
+    bands = [band for band in central_intervals(levels) if band[0] in PERCENTS]
+    rows = [_row(kept, is_held_out_S, forecast_SHQ, after_SHQ, *band) for band in bands]
     told = {f"coverage_{row['band']}": [row["coverage"], row["coverage_calibrated"]] for row in rows}
     calibration = replace(calibration, facts={**calibration.facts, "held_out": told})
     return Trial(calibration, rows, int(is_held_out_S.sum()), [*kept.notes, *_doubts(rows)])
+
+
+def _is_newest(window_S: np.ndarray) -> np.ndarray:
+    """bool (S,): of the newest windows, as many as hold a quarter of the rows at most, or of the newest alone. Windows
+    that do not fit into short series are missing among the older ones."""
+    held_W = np.cumsum(np.bincount(window_S)[::-1])
+    num_newest = max(int((held_W <= len(window_S) / 4).sum()), 1)
+    return window_S > window_S.max() - num_newest
+
+
+def _row(
+    kept: Backtest,
+    is_held_out_S: np.ndarray,
+    before_SHQ: np.ndarray,
+    after_SHQ: np.ndarray,
+    percent: int,
+    lower: int,
+    upper: int,
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"band": percent}
+    known_SH, scale_S = np.isfinite(kept.label_SH), kept.scale_S[is_held_out_S]
+    for name, forecast_SHQ in (("", before_SHQ), ("_calibrated", after_SHQ)):
+        low_SH, high_SH = forecast_SHQ[..., lower], forecast_SHQ[..., upper]
+        covered_SH = (low_SH <= kept.label_SH) & (kept.label_SH <= high_SH)
+        row[f"coverage{name}"] = _share(covered_SH[is_held_out_S], known_SH[is_held_out_S])
+        row[f"width{name}"] = _mean_ratio((high_SH - low_SH)[is_held_out_S], scale_S)
+    num_newest = len(np.unique(kept.window_S[is_held_out_S]))
+    row["standard_error"] = _spread(covered_SH, known_SH, kept.window_S) / math.sqrt(num_newest)
+    return row
 
 
 def _scales(forecaster: Forecaster, kept: Backtest, source: Source, context_length: int) -> np.ndarray:
@@ -99,6 +122,18 @@ def _scales(forecaster: Forecaster, kept: Backtest, source: Source, context_leng
         context_VL = source.read(int(item)).target_VT[target : target + 1, max(cut - context_length, 0) : cut]
         unit_SH[s] = local_scale(forecast_SHQ[s : s + 1], (0.5,), context_VL)
     return unit_SH
+
+
+def _spread(covered_SH: np.ndarray, known_SH: np.ndarray, window_S: np.ndarray) -> float:
+    """Standard deviation of a window's coverage, weighted by known labels; NaN for one window. Series of one date err
+    together, so a window is one draw however many series it has."""
+    known_W = np.bincount(window_S, known_SH.sum(axis=1))
+    covered_W = np.bincount(window_S, (covered_SH & known_SH).sum(axis=1))[known_W > 0]
+    known_W = known_W[known_W > 0]
+    weight_W = known_W / known_W.sum()
+    square = float(weight_W @ (covered_W / known_W - weight_W @ (covered_W / known_W)) ** 2)
+    freedom = 1 - float(weight_W @ weight_W)
+    return math.sqrt(square / freedom) if freedom > 0 else float("nan")
 
 
 def _share(covered_SH: np.ndarray, known_SH: np.ndarray) -> float:

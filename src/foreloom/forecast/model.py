@@ -307,7 +307,7 @@ class Model:
         self,
         data: Any,
         prediction_length: int | None = None,
-        windows: int = 8,
+        windows: int = 24,
         *,
         step: int | None = None,
         batch_size: int = 256,

@@ -2,7 +2,9 @@
 
 Conformalized quantile regression (Romano, Patterson and Candès 2019), level by level and, where data suffice, step by
 step: to a forecast at level p is added the p-quantile of what it was short by on windows that the model did not learn
-from, in units of the local scale. The median stays, but where its neighbours, once moved, leave it outside.
+from, in units of the local scale. Series of one date err together, so the windows are few draws however many series
+there are, and the forecast itself counts as one more, which needed no shift. The median stays, but where its
+neighbours, once moved, leave it outside.
 
 Axes: V targets, H horizon steps, Q quantile levels, S rows (a target of a window each), G groups of steps.
 """
@@ -59,10 +61,12 @@ class Calibration:
         unit_SH: np.ndarray,
         label_SH: np.ndarray,
         facts: Mapping[str, Any],
+        num_windows: int | None = None,
     ) -> Calibration:
         """From forecasts at `LEVELS`, all of which `levels` hold, of windows and what came; NaN labels do not count.
 
-        ValueError for fewer than `LEAST_LABELS`.
+        `num_windows`: those of one series, so many draws of time; None leaves shifts whole, as a model of single values
+        needs them. ValueError for fewer than `LEAST_LABELS`.
         """
         known_SH = np.isfinite(label_SH) & (unit_SH > 0)
         num_labels, horizon = int(known_SH.sum()), label_SH.shape[1]
@@ -81,7 +85,8 @@ class Calibration:
             for q, (column, level) in enumerate(zip(columns, LEVELS, strict=True)):
                 short_X = (label_SH[part] - forecast_SHQ[part][..., column])[known_X] / unit_SH[part][known_X]
                 shift_GQ[group, q] = 0.0 if level == 0.5 else conformal_quantile(short_X, level)
-        return cls(LEVELS, tuple(edges[:-1]), shift_GQ, {**facts, "labels": num_labels})
+        share = 1.0 if num_windows is None else num_windows / (num_windows + 1)
+        return cls(LEVELS, tuple(edges[:-1]), share * shift_GQ, {**facts, "labels": num_labels})
 
     def apply(self, forecast_VHQ: np.ndarray, levels: Sequence[float], unit_VH: np.ndarray) -> np.ndarray:
         """Forecasts at ascending `levels`, 0.5 among them, moved and ascending."""
