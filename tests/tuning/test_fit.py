@@ -34,7 +34,10 @@ def base(tmp_path, tiny_chronos2):
 @pytest.fixture
 def short(monkeypatch):
     """Two candidates of a few steps at a rate at which so small a model learns."""
-    monkeypatch.setattr(candidates, "KINDS", (("full", 300.0), ("lora", 300.0)))
+    monkeypatch.setattr(candidates, "FIRST", ("full", "lora"))
+    monkeypatch.setattr(candidates, "PROBED", 300.0)
+    monkeypatch.setattr(candidates, "was_hot", lambda run_dir: False)
+    monkeypatch.setattr(candidates, "MOST_CANDIDATES", 2)
     monkeypatch.setattr(candidates, "in_budget", lambda *_: (2, 40))
 
 
@@ -72,10 +75,14 @@ def test_what_is_better_is_kept_and_what_was_done_is_not_done_again(base, tmp_pa
 
 def test_what_is_not_surely_better_is_left(base, tmp_path, monkeypatch):
     """A rate of nothing at all: the candidates are the model as it was."""
-    monkeypatch.setattr(candidates, "KINDS", (("full", 1e-6),))
+    monkeypatch.setattr(candidates, "FIRST", ("full",))
+    monkeypatch.setattr(candidates, "PROBED", 1e-6)
+    monkeypatch.setattr(candidates, "MOST_CANDIDATES", 1)
     monkeypatch.setattr(candidates, "in_budget", lambda *_: (1, 2))
+    monkeypatch.setattr(fit, "SCORING_SHARE", 1e-6)
     model, out = from_pretrained(base, device="cpu"), tmp_path / "fitted"
-    found = model.fit(seasons(2), 8, out)
+    found = model.fit(seasons(6), 8, out)
+    assert found.notes[0] == "contenders are scored on 4 of the 6 series.", "no more than the budget has room for"
     assert found.chosen is None and found.recipe is None
     assert found.sentence.startswith("keep zero-shot: no candidate is surely better")
     kept = from_pretrained(out, device="cpu")

@@ -1,9 +1,11 @@
-"""The candidates of a fit: the fine-tuning recipe of the model's family, whole weights and LoRA, at a few learning
-rates, each as long as the budget allows; and the models between one and the model as it was."""
+"""The candidates of a fit: the fine-tuning recipe of the model's family, whole weights and LoRA, at learning rates that
+follow from how those before did, each as long as the budget allows; and the models between one and the model as it was.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +18,15 @@ from foreloom.models.family import ModelFamily
 from foreloom.monitoring.metrics_file import read_metrics
 from foreloom.run import load
 
-KINDS = (("lora", 10.0), ("full", 1.0), ("full", 10.0), ("lora", 1.0))
-"""What is trained, and the learning rate over that of the recipe; the first are tried first."""
+FIRST = ("full", "lora")
+"""What is trained first."""
+PROBED = 100.0
+"""The learning rate of the probe over that of the recipe, and where the first begin if it does no harm."""
+APART = 10.0
+"""From one learning rate to the next."""
+NUM_PLANNED = 4
+"""Candidates that the budget is parted for; what ends early leaves room for others."""
+MOST_CANDIDATES = 8
 LEAST_STEPS = 10
 MOST_STEPS = 1000
 MOST_PASSES = 20
@@ -30,13 +39,28 @@ SHARES = (1.0, 0.5)
 """How far from the model as it was towards the tuned one: all the way, and halfway."""
 
 
+class Kind(NamedTuple):
+    """What candidates differ in."""
+
+    what: str
+    """lora or full."""
+    times: float
+    """The learning rate over that of the recipe."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A training to be made."""
 
     name: str
+    kind: Kind
     recipe: str
     overrides: tuple[str, ...]
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Candidate:
+        """From what `settings_of` made of it."""
+        return cls(settings["name"], Kind(*settings["kind"]), settings["recipe"], tuple(settings["overrides"]))
 
 
 class Pace(NamedTuple):
@@ -47,10 +71,13 @@ class Pace(NamedTuple):
     step: float
     validation: float
 
+    def seconds_of(self, steps: int) -> float:
+        """A training of so many, validations among them."""
+        return self.start + (VALIDATIONS + 2) * self.validation + steps * self.step
+
     def steps_in(self, seconds: float) -> int:
-        """That fit, validations among them; none where not even they do."""
-        left = seconds - self.start - (VALIDATIONS + 2) * self.validation
-        return max(int(left / self.step), 0)
+        """That fit; none where not even the validations do."""
+        return max(int((seconds - self.seconds_of(0)) / self.step), 0)
 
 
 def recipe_of(family: ModelFamily) -> str:
@@ -89,21 +116,47 @@ def lasting(steps: int) -> list[str]:
         f"training.steps={steps}",
         f"training.save_steps={steps}",
         f"validation.steps={every}",
-        "validation.patience=3",
+        f"validation.patience={VALIDATIONS // 2}",  # much of the gain comes late, with the rate's decay
+        "optimizer.warmup_ratio=0.1",
         f"monitoring.log_steps={every}",
     ]
 
 
-def plan(recipe: str, shared: Sequence[str], num: int, steps: int) -> list[Candidate]:
-    """The first `num` of the candidates, `steps` long."""
+def candidate(kind: Kind, recipe: str, shared: Sequence[str], steps: int) -> Candidate:
+    """One of a kind, `steps` long."""
     settings = [*shared, *lasting(steps)]
-    rate = load(shipped_recipes()[recipe], settings, need_data=False).sections["optimizer"].learning_rate
-    planned = []
-    for kind, times in KINDS[:num]:
-        own = [f"optimizer.learning_rate={times * rate:g}"]
-        own += ["adapter.kind=lora", "adapter.export=merged"] if kind == "lora" else []
-        planned.append(Candidate(f"{kind}-{times * rate:g}", recipe, (*settings, *own)))
-    return planned
+    rate = kind.times * load(shipped_recipes()[recipe], settings, need_data=False).sections["optimizer"].learning_rate
+    own = [f"optimizer.learning_rate={rate:g}"]
+    own += ["adapter.kind=lora", "adapter.export=merged"] if kind.what == "lora" else []
+    return Candidate(f"{kind.what}-{rate:g}", kind, recipe, (*settings, *own))
+
+
+class Outcome(NamedTuple):
+    """How a candidate did."""
+
+    error: float
+    """Over that of the model as it was, where candidates are chosen."""
+    is_hot: bool
+    """Did its held-out loss ever rise above that of the model as it was? Then no higher rate is better."""
+
+
+def was_hot(run_dir: Path) -> bool:
+    """See `Outcome`, of a finished run."""
+    losses = [event["loss"] for event in read_metrics(run_dir).events if event["kind"] == "validation"]
+    return not all(loss is not None and loss <= losses[0] for loss in losses)  # null is not finite
+
+
+def following(outcomes: Mapping[Kind, Outcome], first_times: float) -> Kind | None:
+    """What to try after those that were: what comes first, then beside the best by learning rate, first higher where
+    that one was better than the model as it was and never hot. None where there is nothing left."""
+    for what in FIRST:
+        if (kind := Kind(what, first_times)) not in outcomes:
+            return kind
+    best = min(outcomes, key=lambda kind: outcomes[kind].error)
+    up, down = (best._replace(times=best.times * times) for times in (APART, 1 / APART))
+    may_rise = outcomes[best].error < 1 and not outcomes[best].is_hot
+    near = [kind for kind in ([up, down] if may_rise else [down]) if kind not in outcomes]
+    return near[0] if near and len(outcomes) < MOST_CANDIDATES else None
 
 
 def pace_of(run_dir: Path, wall_seconds: float) -> Pace:
@@ -121,7 +174,7 @@ def in_budget(pace: Pace, seconds: float, scoring_seconds: float, num_values: in
     """(candidates, steps of each) that `seconds` allow, each scored for `scoring_seconds`: as many candidates as have
     enough steps. (0, 0) where not one has."""
     most = min(MOST_STEPS, max(MOST_PASSES * num_values // BATCH_SIZE, LEAST_STEPS))
-    for num in range(len(KINDS), 0, -1):
+    for num in range(NUM_PLANNED, 0, -1):
         steps = pace.steps_in(seconds / num - scoring_seconds)
         if steps >= (LEAST_STEPS if num == 1 else min(5 * LEAST_STEPS, most)):
             return num, min(steps, most)
@@ -130,7 +183,7 @@ def in_budget(pace: Pace, seconds: float, scoring_seconds: float, num_values: in
 
 def settings_of(candidate: Candidate) -> dict[str, Any]:
     """For a file."""
-    return {"name": candidate.name, "recipe": candidate.recipe, "overrides": list(candidate.overrides)}
+    return dataclasses.asdict(candidate)
 
 
 def between(family: ModelFamily, base: Path, tuned: Path, share: float) -> nn.Module:

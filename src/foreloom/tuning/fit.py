@@ -10,7 +10,7 @@ import importlib.util
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,13 @@ from foreloom.evaluation.adapters.statistical import StatisticalForecaster
 from foreloom.evaluation.backtest import Backtest, backtest, rolling_task
 from foreloom.evaluation.baselines import SeasonalNaive
 from foreloom.evaluation.skill import BASELINE
+from foreloom.evaluation.tasks import OpenedTask
 from foreloom.files import read_json, strict_json, whole_or_absent, write_text
 from foreloom.models.family import Forecaster, ModelFamily, forecaster_of
 from foreloom.monitoring.metrics_file import FILE_NAME as METRICS_NAME
 from foreloom.run import train
 from foreloom.tuning import candidates, verdict
-from foreloom.tuning.candidates import SHARES, Candidate, between
+from foreloom.tuning.candidates import SHARES, Candidate, Kind, Outcome, Pace, between
 from foreloom.tuning.verdict import Ratio, row_errors
 from foreloom.tuning.windows import LEAST_HORIZONS, MOST_SCORED, Windows, part
 
@@ -44,6 +45,10 @@ MOST_ETS = 200
 """Windows that AutoETS, which is fitted to each anew, is scored on."""
 KEPT_SHARE = 0.85
 """Of the budget that is planned for; the rest is for what takes longer than it was measured."""
+SCORING_SHARE = 0.04
+"""Of the budget that scoring one contender may take: of more series so many are chosen that it does not take more."""
+FIRST_TIMED = 4
+"""Series whose scoring is timed first; four times as many until the time says something."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +139,8 @@ class _Work:
     def run(self) -> Fit:
         zero_shot = self._forecaster(self.family.load(self.base))
         num = self.windows.num if self.windows else min(max((int(self.source.lengths.max()) - 1) // self.horizon, 1), 3)
-        scored = self._scored(num)
-        self.task = rolling_task(scored, self.horizon, num, season_length=self.season_length)
+        scored = self._scored(num, zero_shot)
+        self.task = self._rolling(scored, num)
         self._score(ZERO_SHOT, lambda: zero_shot)
         self._score(BASELINE, SeasonalNaive)
         if importlib.util.find_spec("statsforecast") and num * len(scored) <= MOST_ETS:
@@ -152,13 +157,38 @@ class _Work:
             trained = self._train_all(self.windows, zero_shot)
         return self._conclude(trained)
 
-    def _scored(self, num_windows: int) -> Source:
-        """The series that contenders are scored on."""
-        rows = fixed_choice(np.arange(len(self.source)), max(MOST_SCORED // num_windows, 1))
+    def _rolling(self, source: Source, num_windows: int) -> OpenedTask:
+        return rolling_task(source, self.horizon, num_windows, season_length=self.season_length)
+
+    def _scored(self, num_windows: int, zero_shot: Forecaster) -> Source:
+        """The series that contenders are scored on: of those that hold a window as many as the budget allows."""
+        rows = np.flatnonzero(self.source.lengths > self.horizon)
+        most = min(max(MOST_SCORED // num_windows, 1), len(rows))
+        if "num_scored" not in self.state:
+            self.state["num_scored"] = self._affordable(rows, most, num_windows, zero_shot)
+            self._write()
+        rows = fixed_choice(rows, self.state["num_scored"])
+        if len(rows) < len(self.source):
+            self.notes.append(f"contenders are scored on {len(rows):,} of the {len(self.source):,} series.")
+        return self._chosen(rows)
+
+    def _chosen(self, rows: np.ndarray) -> Source:
         if len(rows) == len(self.source):
             return self.source
-        self.notes.append(f"contenders are scored on {len(rows):,} of the {len(self.source):,} series.")
         return ChosenRows(self.source, rows, name=self.source.name, fingerprint=self.source.fingerprint, files={})
+
+    def _affordable(self, rows: np.ndarray, most: int, num_windows: int, zero_shot: Forecaster) -> int:
+        """How many of the series can be scored in a contender's share of the budget, by scoring a few."""
+        allowed, num = SCORING_SHARE * 60 * self.minutes, FIRST_TIMED
+        while num < most:
+            task = self._rolling(self._chosen(fixed_choice(rows, num)), num_windows)
+            began = time.monotonic()
+            backtest({ZERO_SHOT: zero_shot}, task)
+            taken = time.monotonic() - began
+            if taken > allowed / 4:
+                return min(max(int(num * allowed / taken), FIRST_TIMED), most)
+            num *= 4
+        return most
 
     def _score(self, name: str, forecaster: Callable[[], Forecaster]) -> None:
         """Once; what is known of it goes into the state."""
@@ -193,19 +223,39 @@ class _Work:
             self.base, data.resolve(), horizon=horizon, context_length=context,
             min_past=min(horizon, context), device=self.device,
         )  # fmt: skip
-        if "candidates" not in self.state:
-            self._plan(recipe, shared, num_values)
+        if "plan" not in self.state:
+            self._plan(recipe, shared, num_values, windows)
         found: dict[str, tuple[Candidate, float]] = {}
-        for one in self.state.get("candidates", []):
-            candidate = Candidate(one["name"], one["recipe"], tuple(one["overrides"]))
+        outcomes: dict[Kind, Outcome] = {}
+        known = [Candidate.of(one) for one in self.state.get("candidates", [])]
+        while candidate := known.pop(0) if known else self._another(outcomes, recipe, shared):
+            outcomes[candidate.kind] = Outcome(np.inf, is_hot=True)
             if not self._train(candidate):
                 continue
-            tuned = self._tuned(candidate)
+            tuned, errors = self._tuned(candidate), []
             for share in SHARES:
-                name = candidate.name if share == 1 else f"{candidate.name}, {share:.0%}"
+                name = _name(candidate, share)
                 self._score(name, partial(self._between, tuned, share))
                 found[name] = (candidate, share)
+                errors.append(self._ratio(name, is_last=False).estimate)
+            error = float(np.nan_to_num(np.fmin.reduce(errors), nan=np.inf))
+            outcomes[candidate.kind] = Outcome(error, candidates.was_hot(self._folder(candidate)))
         return found
+
+    def _another(self, outcomes: Mapping[Kind, Outcome], recipe: str, shared: Sequence[str]) -> Candidate | None:
+        """What is to be trained after those; None where there is nothing left to try, or no time."""
+        plan = self.state.get("plan")
+        kind = None if plan is None else candidates.following(outcomes, plan["first_times"])
+        if plan is None or kind is None:
+            return None
+        left = KEPT_SHARE * 60 * self.minutes - self._spent() - plan["scoring"] - plan["after"]
+        steps = min(Pace(*plan["pace"]).steps_in(left), plan["steps"])
+        if outcomes and steps < max(plan["steps"] / 2, candidates.LEAST_STEPS):
+            return None
+        candidate = candidates.candidate(kind, recipe, shared, steps if outcomes else plan["steps"])
+        self.state.setdefault("candidates", []).append(candidates.settings_of(candidate))
+        self._write()
+        return candidate
 
     def _training_data(self, windows: Windows) -> tuple[Path | None, int, int]:
         """What lies before the windows as a file, its longest series, and its values; None where nothing is left."""
@@ -221,28 +271,31 @@ class _Work:
                 write_series(read_in_turn(before, kept), beside)
         return path, int(lengths[kept].max()), int((lengths * self.source.num_targets)[kept].sum())
 
-    def _plan(self, recipe: str, shared: Sequence[str], num_values: int) -> None:
-        """How many candidates of how many steps the budget has room for, by a probe of a few steps."""
-        scoring = len(SHARES) * self.state["contenders"][ZERO_SHOT]["seconds"]
+    def _plan(self, recipe: str, shared: Sequence[str], num_values: int, windows: Windows) -> None:
+        """How many candidates of how many steps the budget has room for, and at what learning rate to begin, by a probe
+        of a few steps."""
+        zero_shot_seconds = self.state["contenders"][ZERO_SHOT]["seconds"]
+        scoring = len(SHARES) * zero_shot_seconds
+        after = 2 * zero_shot_seconds * windows.num_verdict / windows.num  # see `_conclude`
         began = time.monotonic()
-        probe = candidates.plan(recipe, shared, 1, candidates.PROBE_STEPS)[0]
+        probe = candidates.candidate(Kind("full", candidates.PROBED), recipe, shared, candidates.PROBE_STEPS)
         length = [f"validation.steps={candidates.PROBE_STEPS}", f"monitoring.log_steps={candidates.PROBE_STEPS}"]
         folder = self.out / "probe"
-        self._run(Candidate("probe", recipe, (*probe.overrides, *length)), folder)
+        self._run(replace(probe, name="probe", overrides=(*probe.overrides, *length)), folder)
         pace = candidates.pace_of(folder, time.monotonic() - began)
-        left = KEPT_SHARE * 60 * self.minutes - self._spent() - scoring
+        left = KEPT_SHARE * 60 * self.minutes - self._spent() - after
         num, steps = candidates.in_budget(pace, left, scoring, num_values)
         if not num:
-            least = self._spent() + pace.start + (candidates.VALIDATIONS + 2) * pace.validation
-            least += candidates.LEAST_STEPS * pace.step + 2 * scoring
+            least = self._spent() + pace.seconds_of(candidates.LEAST_STEPS) + scoring + after
             self.notes.append(
                 f"{self.minutes:g} minutes are too short for one candidate here: give {least / KEPT_SHARE / 60:.1f} at "
                 "least (--minutes)."
             )
             return  # nothing is planned, so that a longer budget goes on
         self.say(f"{num} candidates of at most {steps:,} steps fit into {self.minutes:g} minutes")
-        planned = candidates.plan(recipe, shared, num, steps)
-        self.state["candidates"] = [candidates.settings_of(one) for one in planned]
+        first_times = candidates.PROBED / (candidates.APART if candidates.was_hot(folder) else 1)
+        seconds = {"pace": pace, "scoring": scoring, "after": after}
+        self.state["plan"] = {"steps": steps, "first_times": first_times, **seconds}
         self._write()
 
     def _train(self, candidate: Candidate) -> bool:
@@ -278,20 +331,24 @@ class _Work:
     def _forecaster(self, module: Any) -> Forecaster:
         return forecaster_of(self.family, module.to(self.device).eval())
 
-    def _conclude(self, trained: Mapping[str, tuple[Candidate, float]]) -> Fit:
+    def _ratio(self, name: str, *, is_last: bool) -> Ratio:
+        """The errors of a contender over those of zero-shot, on the last windows or on those before."""
         window_S = np.array(self.state["window"])
-        is_last_S = window_S >= self.first_of_verdict
-        errors = {
-            name: np.array(one["errors"], dtype=float) for name, one in self.state["contenders"].items()
-        }  # null is NaN
-        over = lambda name, rows_S: verdict.ratio(errors[name][rows_S], errors[ZERO_SHOT][rows_S])
+        rows_S = (window_S >= self.first_of_verdict) == is_last
+        ours_S, base_S = (
+            np.array(self.state["contenders"][one]["errors"], dtype=float) for one in (name, ZERO_SHOT)
+        )  # null is NaN
+        return verdict.ratio(ours_S[rows_S], base_S[rows_S], window_S[rows_S])
+
+    def _conclude(self, trained: Mapping[str, tuple[Candidate, float]]) -> Fit:
         contenders = [
-            Contender(name, over(name, ~is_last_S), over(name, is_last_S), _with_nan(one["scores"]))
+            Contender(name, self._ratio(name, is_last=False), self._ratio(name, is_last=True), _with_nan(one["scores"]))
             for name, one in self.state["contenders"].items()
         ]
         best = verdict.best_of({one.name: one.selection for one in contenders if one.name in trained})
-        last = next((one.verdict for one in contenders if one.name == best), None)
-        chosen = best if last is not None and last.estimate < 1 else None
+        lasts = {name: self._ratio(name, is_last=True) for name in _and_nearer(best, trained)}
+        chosen = verdict.first_better(lasts)
+        last = lasts.get(chosen or best or "")
         folder = self.out / "hf"
         module = self.family.load(self.base)
         if chosen is not None:
@@ -303,7 +360,7 @@ class _Work:
         write_folder(self.family, module.cpu(), module.state_dict(), folder, card)
         recipe = self._folder(trained[chosen][0]) / "recipe.yaml" if chosen is not None else None
         num = self.windows.num_verdict if self.windows else 1
-        task = rolling_task(self.task.data, self.horizon, num, season_length=self.season_length)
+        task = self._rolling(self.task.data, num)
         shown: dict[str, Forecaster] = {ZERO_SHOT: self._forecaster(self.family.load(self.base))}
         if chosen is not None:
             shown[chosen] = self._forecaster(module)
@@ -360,6 +417,18 @@ class _Work:
     def _write(self) -> None:
         self.state["seconds"] = self._spent()
         write_text(self.out / STATE_NAME, json.dumps(strict_json(self.state), indent=1) + "\n")
+
+
+def _name(candidate: Candidate, share: float) -> str:
+    return candidate.name if share == 1 else f"{candidate.name}, {share:.0%}"
+
+
+def _and_nearer(best: str | None, trained: Mapping[str, tuple[Candidate, float]]) -> list[str]:
+    """The best, and after it those of the same training that are nearer to the model as it was."""
+    if best is None:
+        return []
+    candidate, share = trained[best]
+    return [_name(candidate, less) for less in SHARES if less <= share]
 
 
 def _with_nan(scores: Mapping[str, float | None]) -> dict[str, float]:

@@ -1,13 +1,12 @@
 """Is a contender better than the model as it was? Ratios of paired errors, with bootstrap intervals.
 
-Axes: S rows (one target of one window).
+Axes: S rows (one target of one window), W windows of time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,9 @@ from foreloom.evaluation.backtest import Backtest
 from foreloom.evaluation.skill import FEWEST_TASKS, bootstrap
 
 CONFIDENCE = 0.9
+SHARE_BETTER = 0.75
+"""Of the windows of time, in which a contender must have less error: what happens at a time happens to all series, of
+which their rows, drawn one by one, know nothing."""
 METRIC = "SQL"
 """The quantile loss over the seasonal error, so that every series counts alike; of single values it is MASE."""
 
@@ -27,11 +29,13 @@ class Ratio:
     lower: float
     upper: float
     num_rows: int
+    share_better: float = 1.0
+    """Of the windows of time, in which the error is less than the base's."""
 
     @property
     def is_sure(self) -> bool:
-        """Is the whole interval on the better side?"""
-        return self.upper < 1
+        """Is the whole interval on the better side, in most windows of time too?"""
+        return self.upper < 1 and self.share_better >= SHARE_BETTER
 
     def __str__(self) -> str:
         if self.num_rows < FEWEST_TASKS:
@@ -44,8 +48,9 @@ def row_errors(kept: Backtest, model: str) -> np.ndarray:
     return np.array([kept.sums(model, np.array([s])).scores()[METRIC] for s in range(len(kept.item_S))])
 
 
-def ratio(ours_S: np.ndarray, base_S: np.ndarray) -> Ratio:
-    """Of the rows that both have, drawn anew with repetition."""
+def ratio(ours_S: np.ndarray, base_S: np.ndarray, window_S: np.ndarray | None = None) -> Ratio:
+    """Of the rows that both have, drawn anew with repetition; `window_S` says of which window of time each is (default:
+    all of one)."""
     known_S = np.isfinite(ours_S) & np.isfinite(base_S)
     error_S2 = np.stack([ours_S[known_S], base_S[known_S]], axis=1)
     if not len(error_S2) or not error_S2[:, 1].sum():
@@ -56,7 +61,11 @@ def ratio(ours_S: np.ndarray, base_S: np.ndarray) -> Ratio:
         return mean / mean[1:]
 
     found = bootstrap(error_S2, over_base, confidence=CONFIDENCE)
-    return Ratio(float(found.estimate[0]), float(found.lower[0]), float(found.upper[0]), len(error_S2))
+    window_S = np.zeros(len(known_S)) if window_S is None else window_S
+    _, number_S = np.unique(window_S[known_S], return_inverse=True)
+    gain_W = np.bincount(number_S, weights=error_S2[:, 1] - error_S2[:, 0])
+    estimate, lower, upper = (float(one[0]) for one in (found.estimate, found.lower, found.upper))
+    return Ratio(estimate, lower, upper, len(error_S2), float((gain_W > 0).mean()))
 
 
 def best_of(ratios: Mapping[str, Ratio]) -> str | None:
@@ -65,6 +74,6 @@ def best_of(ratios: Mapping[str, Ratio]) -> str | None:
     return min(sure, key=lambda name: sure[name]) if sure else None
 
 
-def as_numbers(one: Ratio) -> dict[str, Any]:
-    """For a file."""
-    return {"estimate": one.estimate, "lower": one.lower, "upper": one.upper, "num_rows": one.num_rows}
+def first_better(ratios: Mapping[str, Ratio]) -> str | None:
+    """The first contender with less error than the base, surely or not; None where there is none."""
+    return next((name for name, one in ratios.items() if one.estimate < 1), None)
