@@ -58,7 +58,8 @@ def seasons_of(value_BC: Tensor, observed_BC: Tensor) -> Seasons:
 
     def season(lag_B1: Tensor) -> tuple[Tensor, Tensor]:
         correlation_B1 = _correlation(residual_BC, observed_BC, lag_B1).float()
-        return tuple(torch.where(found_B1, x, 0).squeeze(1) for x in (lag_B1, correlation_B1))
+        found = lambda x_B1: torch.where(found_B1, x_B1, 0).squeeze(1)
+        return found(lag_B1), found(correlation_B1)
 
     return Seasons(*season(lag_B1), *season(longer_B1))
 
