@@ -182,9 +182,8 @@ def measured(
                     part = nn.functional.linear(input, heads[name] - weight_of_0[name]).float().flatten()
                     if logits and output.data_ptr() == said.data_ptr():
                         parts[LOGITS] = [part]
-                    if not isinstance(
-                        model.get_submodule(name), nn.Embedding
-                    ):  # a tied table's own output is no head's
+                    # What a tied table gives as a module is an embedding.
+                    if not isinstance(model.get_submodule(name), nn.Embedding):
                         parts.setdefault(name, []).append(part)
                 if logits:
                     values[LOGITS] = said.detach().float().flatten()
