@@ -30,6 +30,8 @@ def test_better_is_what_is_surely_better():
     assert best_of({"a": same, "b": better, "c": Ratio(0.5, 0.4, 1.1, 9)}) == "b" and best_of({"a": same}) is None
     worse, halfway = Ratio(1.01, 0.9, 1.1, 9), Ratio(0.99, 0.9, 1.1, 9)
     assert first_better({"a": worse, "a, 50%": halfway}) == "a, 50%" and first_better({"a": worse}) is None
+    fading = Ratio(0.94, 0.93, 0.96, 87, share_better=2 / 3)
+    assert first_better({"a": fading}) is None and first_better({"a": fading, "a, 50%": halfway}) == "a, 50%"
     window_S = np.arange(60) % 6
     phases = base * np.where(window_S % 2, 1.02, 0.75)
     assert ratio(phases, base).is_sure and ratio(phases, base, window_S).share_better == 0.5

@@ -394,6 +394,8 @@ class _Work:
         why = "nothing was tuned" if not trained else "no candidate is surely better on the windows it is chosen by"
         if best is not None:
             why = f"{best}, the best on the windows it is chosen by, has {last} of its error on the last ones"
+            if last is not None and last.estimate < 1:
+                why += f", but is better in {last.share_better:.0%} of them only"
         return f"keep zero-shot: {why}. {self.out} holds the weights of {self.called} as they were."
 
     def _spent(self) -> float:

@@ -75,5 +75,7 @@ def best_of(ratios: Mapping[str, Ratio]) -> str | None:
 
 
 def first_better(ratios: Mapping[str, Ratio]) -> str | None:
-    """The first contender with less error than the base, surely or not; None where there is none."""
-    return next((name for name, one in ratios.items() if one.estimate < 1), None)
+    """The first contender with less error than the base, surely or not, in most windows of time too: what was better
+    on their mean and grew worse from one to the next will be worse on the one to come. None where there is none."""
+    most = ((name, one) for name, one in ratios.items() if one.share_better >= SHARE_BETTER)
+    return next((name for name, one in most if one.estimate < 1), None)
