@@ -45,6 +45,10 @@ def _are_tables(layout: str, files: Any, options: TableOptions) -> bool:
 def _rows_of_series(source: Source, path: Path) -> Rows:
     """A row a series and step."""
     all_series = list(read_in_turn(source, np.arange(len(source))))
+    empty = [one.item_id for one in all_series if not one.length]
+    all_series = [one for one in all_series if one.length]
+    if not all_series:
+        raise ValueError(f"{path}: no series has a step, so there is nothing to forecast.")
     names = target_names(all_series[0])
     columns: dict[str, list[Any]] = {"item_id": [], "timestamp": [], **{name: [] for name in names}}
     roles = {"past": "past", "future": "future"}
@@ -65,7 +69,12 @@ def _rows_of_series(source: Source, path: Path) -> Rows:
             absent = np.full(one.length, None, dtype=object)
             columns.setdefault(column, []).append(getattr(one, role).get(name, absent))
     table = pa.table({name: pa.array(np.concatenate(parts), from_pandas=True) for name, parts in columns.items()})
-    return Rows(table, Origin((str(path),), (len(table),)), options=TableOptions(target=tuple(names)))
+    freqs = {str(one.item_id): one.freq for one in all_series if one.freq is not None}
+    rows = Rows(table, Origin((str(path),), (len(table),)), options=TableOptions(target=tuple(names)), freqs=freqs)
+    if empty:
+        others = f" and {len(empty) - 1:,} more have" if len(empty) > 1 else " has"
+        rows.say(f"{path}: series {empty[0]!r}{others} no step, and no forecast is made of it.")
+    return rows
 
 
 def target_names(series: Series) -> list[str]:

@@ -107,7 +107,8 @@ class LongTable:
         options, place = self.rows.options, self.rows.name
         try:
             if isinstance(self.times_T, pd.DatetimeIndex):
-                timeline = Timeline.read(self.times_T, self.starts, self.series, options.freq, options.fill_gaps)
+                stated_N = [options.freq or self.rows.freqs.get(key) for key in self.keys_N]
+                timeline = Timeline.read(self.times_T, self.starts, self.series, stated_N, options.fill_gaps)
                 times_T, starts, row_T, notes = timeline.times_T, timeline.starts, timeline.row_T, timeline.notes
             else:
                 timeline = None

@@ -13,7 +13,7 @@ import difflib
 import io
 import json
 import numbers
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,8 @@ class Rows:
     time_forms: dict[str, str] = field(default_factory=dict)
     """In which form, in strptime's words, a column of times is read that is not ISO 8601: the first choice of those
     that fit before it was read, the one that was taken after."""
+    freqs: Mapping[str, str] = field(default_factory=dict)
+    """The frequency of a series, by its id, where the data state it beside the times."""
 
     @property
     def name(self) -> str:
