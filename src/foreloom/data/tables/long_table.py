@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -234,7 +235,7 @@ class LongTable:
             raise several_series(self.rows, self.time_column, self.times_T[position], both, self.order_T, self.times_T)
         raise ValueError(
             f"{origin.file(two)}: series {self.series(self.series_T[position])} has {self.times_T[position]} twice "
-            f"({both}). Keep one row a series and time step."
+            f"({both}). Keep one row a series and time step.{_of_a_clock(self.times_T[position], self.times_T)}"
         )
 
     def _check_same_series(self, rows: Rows, codes: np.ndarray) -> None:
@@ -278,8 +279,16 @@ def several_series(rows: Rows, time: str, stamp: object, both: str, order: np.nd
         remedy = f"Is the series named by {quoted}? Then say id_column={given} (--id-column {asked})."
     return ValueError(
         f"{rows.name} has no column {rows.options.id_column[0]!r}. Its columns: {', '.join(rows.names)}. The time "
-        f"{stamp} stands in it twice ({both}), so it holds more than one series. {remedy}"
+        f"{stamp} stands in it twice ({both}), so it holds more than one series. {remedy}{_of_a_clock(stamp, times)}"
     )
+
+
+def _of_a_clock(stamp: Any, times: pd.Index) -> str:
+    """A word where a time that stands twice may be the hour of a clock that was set back."""
+    if not isinstance(times, pd.DatetimeIndex) or times.tz is not None or len(np.unique(times.time)) < 2:
+        return ""
+    is_night = pd.Timestamp(stamp).hour <= 3
+    return " If a clock was set back there, write all times with their UTC offset: 02:00+01:00." if is_night else ""
 
 
 def _likely_keys(rows: Rows, time: str, place: np.ndarray, times: pd.Index) -> tuple[str, ...]:
@@ -290,8 +299,9 @@ def _likely_keys(rows: Rows, time: str, place: np.ndarray, times: pd.Index) -> t
         type_ = rows.column(name).type
         if name == time or not (pa.types.is_large_string(type_) or pa.types.is_integer(type_)):
             continue
-        code = pd.factorize(rows.column(name).to_pandas())[0]
-        if 1 < code.max() + 1 <= len(code) // 2:
+        code, labels = pd.factorize(rows.column(name).to_pandas())
+        is_measured = name in (*rows.options.target, *TARGET_NAMES) or _are_fractions(labels)
+        if 1 < code.max() + 1 <= len(code) // 2 and not is_measured:
             codes[name] = code
     best: tuple[int, tuple[str, ...]] | None = None
     for names in [*((name,) for name in codes), *combinations(list(codes)[:_MOST_KEYS], 2)]:
@@ -300,6 +310,12 @@ def _likely_keys(rows: Rows, time: str, place: np.ndarray, times: pd.Index) -> t
             found = (len(frame.drop_duplicates()), names)
             best = found if best is None or found[0] < best[0] else best
     return best[1] if best else ()
+
+
+def _are_fractions(labels: pd.Index) -> bool:
+    """Numbers of a text file, and not whole ones: values, and no names."""
+    numbers = pd.to_numeric(pd.Series(labels), errors="coerce")
+    return bool(numbers.notna().all() and (numbers % 1 != 0).any())
 
 
 def _id_columns(rows: Rows) -> tuple[str, ...]:
