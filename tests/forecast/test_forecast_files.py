@@ -21,7 +21,7 @@ def frame():
     )
 
 
-@pytest.mark.parametrize("ending", [".csv", ".csv.gz", ".tsv", ".parquet"])
+@pytest.mark.parametrize("ending", [".csv", ".csv.gz", ".tsv", ".tsv.csv", ".parquet"])
 def test_forecast_from_file_to_file(tmp_path, ending):
     write_table(frame(), tmp_path / f"data{ending}")
     later = pd.DataFrame({"item_id": "a", "timestamp": pd.date_range("2024-01-05", periods=2)})
@@ -32,6 +32,7 @@ def test_forecast_from_file_to_file(tmp_path, ending):
     )
     back = read_table(out)
     assert back["predictions"].tolist() == result["predictions"].tolist() == [4.5, 4.5]
+    assert ending != ".tsv.csv" or out.read_text().startswith("item_id,timestamp")
     assert pd.to_datetime(back["timestamp"]).tolist() == result["timestamp"].tolist()
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 

@@ -116,7 +116,7 @@ def write_table(df: pd.DataFrame, path: str | Path) -> None:
         if suffix == ".parquet":
             df.to_parquet(beside, index=False)
         else:
-            df.to_csv(beside, index=False, sep="\t" if ".tsv" in path.suffixes else ",")
+            df.to_csv(beside, index=False, sep="\t" if suffix == ".tsv" else ",")
 
 
 def suffix_of(path: Path) -> str:

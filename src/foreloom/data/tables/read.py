@@ -315,7 +315,8 @@ def _read_text(path: Path, options: TableOptions, notes: list[str]) -> pa.Table:
 
 
 def _separator(path: Path, options: TableOptions) -> str:
-    return options.separator or ("\t" if ".tsv" in path.suffixes else ",")
+    kinds = [suffix for suffix in path.suffixes if suffix in (".csv", ".tsv")]
+    return options.separator or ("\t" if kinds[-1:] == [".tsv"] else ",")  # week.tsv.csv is a .csv
 
 
 def _text_of(path: Path, notes: list[str]) -> tuple[bytes, str]:
