@@ -344,6 +344,17 @@ def test_a_series_without_a_value_is_named(cases, forecast):
         forecast(cases / "15_all_empty_series.csv")
 
 
+def test_a_target_without_a_value_beside_others_is_named(forecast, tmp_path):
+    days, path = pd.date_range("2024-01-01", periods=4), tmp_path / "two.csv"
+    one = pd.DataFrame({"item_id": "a", "timestamp": days, "x": 1.0, "y": [1.0, 2.0, 3.0, 4.0]})
+    pd.concat([one, one.assign(item_id="b", y=None), one.assign(item_id="c", y=None)]).to_csv(path, index=False)
+    with pytest.warns(UserWarning) as caught:
+        forecast(path, target=["x", "y"])
+    assert [str(one.message).partition("two.csv: ")[2] for one in caught if "no value" in str(one.message)] == [
+        "series 'b' and 1 more have no value of 'y': there is nothing to forecast it from."
+    ]
+
+
 def test_infinite_values_are_refused_or_said(forecast, tmp_path):
     days = pd.date_range("2024-01-01", periods=4).strftime("%Y-%m-%d")
     long, wide = tmp_path / "long.csv", tmp_path / "wide.csv"

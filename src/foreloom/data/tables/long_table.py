@@ -210,15 +210,19 @@ class LongTable:
         return f"{self.rows.origin.row(self.order_T[position])} (series {self.series(self.series_T[position])})"
 
     def say_empty(self, target_VT: np.ndarray) -> None:
-        """A note where a series has no value in any of its targets."""
-        has_value_N = np.add.reduceat(np.isfinite(target_VT).any(axis=0), self.starts[:-1]) > 0
-        if not has_value_N.all():
-            empty = np.flatnonzero(~has_value_N)
+        """A note where a series has no value in any of its targets, or in one of several."""
+        has_value_VN = np.add.reduceat(np.isfinite(target_VT), self.starts[:-1], axis=1, dtype=np.int64) > 0
+        is_empty_N = ~has_value_VN.any(axis=0)
+        self._say_empty(is_empty_N, "no value: there is nothing to forecast from")
+        for name, has_value_N in zip(self.targets, has_value_VN, strict=True):
+            without = f"no value of {name!r}: there is nothing to forecast it from"
+            self._say_empty(~has_value_N & ~is_empty_N, without)
+
+    def _say_empty(self, is_empty_N: np.ndarray, what: str) -> None:
+        if is_empty_N.any():
+            empty = np.flatnonzero(is_empty_N)
             others = f" and {len(empty) - 1} more have" if len(empty) > 1 else " has"
-            self.rows.say(
-                f"{self.rows.name}: series {self.series(int(empty[0]))}{others} no value: there is nothing to "
-                "forecast from."
-            )
+            self.rows.say(f"{self.rows.name}: series {self.series(int(empty[0]))}{others} {what}.")
 
     def _check_times(self) -> None:
         instants_T = instants(self.times_T)
