@@ -69,7 +69,7 @@ def _rows_of_series(source: Source, path: Path) -> Rows:
             absent = np.full(one.length, None, dtype=object)
             columns.setdefault(column, []).append(getattr(one, role).get(name, absent))
     table = pa.table({name: pa.array(np.concatenate(parts), from_pandas=True) for name, parts in columns.items()})
-    freqs = {str(one.item_id): one.freq for one in all_series if one.freq is not None}
+    freqs = {one.item_id: one.freq for one in all_series if one.freq is not None}
     rows = Rows(table, Origin((str(path),), (len(table),)), options=TableOptions(target=tuple(names)), freqs=freqs)
     if empty:
         others = f" and {len(empty) - 1:,} more have" if len(empty) > 1 else " has"

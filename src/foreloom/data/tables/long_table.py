@@ -212,7 +212,7 @@ class LongTable:
     def say_empty(self, target_VT: np.ndarray) -> None:
         """A note where a series has no value in any of its targets, or in one of several."""
         has_value_VN = np.add.reduceat(np.isfinite(target_VT), self.starts[:-1], axis=1, dtype=np.int64) > 0
-        is_empty_N = ~has_value_VN.any(axis=0)
+        is_empty_N = np.asarray(~has_value_VN.any(axis=0))
         self._say_empty(is_empty_N, "no value: there is nothing to forecast from")
         for name, has_value_N in zip(self.targets, has_value_VN, strict=True):
             without = f"no value of {name!r}: there is nothing to forecast it from"
