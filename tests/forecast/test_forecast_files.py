@@ -193,3 +193,14 @@ def test_series_of_no_step_are_named(tmp_path):
     data.write_text('{"item_id": "a", "start": "2024-01-01", "freq": "D", "target": []}\n')
     with pytest.raises(ValueError, match="no series has a step"):
         forecast_file(naive_model(), data, tmp_path / "out.csv", prediction_length=1)
+
+
+def test_series_of_one_name_are_parts_of_one_and_that_is_said(tmp_path):
+    data, days = tmp_path / "data.jsonl", {"item_id": "a", "freq": "D", "target": [1.0, 2.0, 3.0]}
+    data.write_text("\n".join(json.dumps({**days, "start": start}) for start in ("2024-01-04", "2024-01-01")))
+    with pytest.warns(UserWarning, match="data.jsonl: 2 series are called 'a' and taken as parts of one"):
+        found = forecast_file(naive_model(), data, tmp_path / "out.csv", prediction_length=1)
+    assert found["timestamp"].tolist() == [pd.Timestamp("2024-01-07")]
+    data.write_text("\n".join(json.dumps({**days, "start": "2024-01-01", "freq": freq}) for freq in ("D", "h")))
+    with pytest.raises(ValueError, match="several series are called 'a', of the frequencies D and h. Give each a name"):
+        forecast_file(naive_model(), data, tmp_path / "out.csv", prediction_length=1)

@@ -5,6 +5,7 @@ Axes: T steps of all series.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,18 @@ def _rows_of_series(source: Source, path: Path) -> Rows:
             columns.setdefault(column, []).append(getattr(one, role).get(name, absent))
     table = pa.table({name: pa.array(np.concatenate(parts), from_pandas=True) for name, parts in columns.items()})
     freqs = {one.item_id: one.freq for one in all_series if one.freq is not None}
+    if odd := next((one for one in all_series if one.freq not in (None, freqs.get(one.item_id))), None):
+        raise ValueError(
+            f"{path}: several series are called {odd.item_id!r}, of the frequencies {odd.freq} and "
+            f"{freqs[odd.item_id]}. Give each a name of its own."
+        )
     rows = Rows(table, Origin((str(path),), (len(table),)), options=TableOptions(target=tuple(names)), freqs=freqs)
+    named = Counter(one.item_id for one in all_series)
+    if twice := [name for name, count in named.items() if count > 1]:
+        rows.say(
+            f"{path}: {named[twice[0]]:,} series are called {twice[0]!r} and taken as parts of one"
+            f"{f', as are those of {len(twice) - 1:,} more names' if len(twice) > 1 else ''}."
+        )
     if empty:
         others = f" and {len(empty) - 1:,} more have" if len(empty) > 1 else " has"
         rows.say(f"{path}: series {empty[0]!r}{others} no step, and no forecast is made of it.")
