@@ -90,6 +90,15 @@ def test_covariates_are_passed_over_and_that_is_said(small):
             door()
 
 
+def test_its_quantiles_never_cross(small):
+    weeks = np.tile(np.random.default_rng(0).normal(100, 10, 7), 9)
+    for series in (weeks, np.arange(60.0), np.full(60, 5.0), 1e12 + weeks):
+        (forecast_VHQ,) = small.predict([series], 100, small.forecaster.quantile_levels)
+        assert (np.diff(forecast_VHQ, axis=-1) >= 0).all()
+        (unasked_VHQ,) = small.predict([series], 14, [0.9, 0.13, 0.5])
+        assert (unasked_VHQ[..., 1] <= unasked_VHQ[..., 2]).all() and (unasked_VHQ[..., 2] <= unasked_VHQ[..., 0]).all()
+
+
 def test_it_behaves_on_planted_series_as_its_page_says(small, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import planted_series as planted

@@ -6,7 +6,8 @@ import shutil
 
 import pytest
 
-from foreloom.checkpoint.locate import find_model_folder, load_newest
+from foreloom.checkpoint.claim import claim
+from foreloom.checkpoint.locate import check_hides_no_run, find_model_folder, load_newest
 
 
 def test_a_checkpoint_deleted_meanwhile_gives_way_to_the_newest(tmp_path, monkeypatch):
@@ -51,3 +52,21 @@ def test_a_model_that_comes_with_foreloom_is_found_by_name_where_no_folder_of_it
     (here / "small" / "config.json").touch()
     with pytest.warns(UserWarning, match="small is the folder here, not the model that comes with foreloom"):
         assert find_model_folder("small").resolve() == here / "small"
+
+
+@pytest.mark.parametrize("name", ["config.json", "hf/config.json", "hf/adapter_config.json"])
+def test_a_run_is_not_begun_where_another_model_would_be_taken_for_it(tmp_path, name):
+    (tmp_path / "hf").mkdir()
+    (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=rf"holds a model \({name}\), .* choose another folder"):
+        claim(tmp_path, resume=False)
+    (tmp_path / name).unlink()
+    claim(tmp_path, resume=False).close()
+
+
+@pytest.mark.parametrize("name", ["checkpoints/step-00000003", "hf/config.json"])
+def test_no_model_is_written_before_a_run_or_a_fit(tmp_path, name):
+    check_hides_no_run(tmp_path)
+    (tmp_path / name).mkdir(parents=True)
+    with pytest.raises(ValueError, match=rf"holds a run or a fit \({name}\), .*Name another folder"):
+        check_hides_no_run(tmp_path)

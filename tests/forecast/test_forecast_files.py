@@ -21,7 +21,7 @@ def frame():
     )
 
 
-@pytest.mark.parametrize("ending", [".csv", ".csv.gz", ".tsv", ".parquet"])
+@pytest.mark.parametrize("ending", [".csv", ".csv.gz", ".tsv", ".tsv.csv", ".parquet"])
 def test_forecast_from_file_to_file(tmp_path, ending):
     write_table(frame(), tmp_path / f"data{ending}")
     later = pd.DataFrame({"item_id": "a", "timestamp": pd.date_range("2024-01-05", periods=2)})
@@ -32,6 +32,7 @@ def test_forecast_from_file_to_file(tmp_path, ending):
     )
     back = read_table(out)
     assert back["predictions"].tolist() == result["predictions"].tolist() == [4.5, 4.5]
+    assert ending != ".tsv.csv" or out.read_text().startswith("item_id,timestamp")
     assert pd.to_datetime(back["timestamp"]).tolist() == result["timestamp"].tolist()
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
@@ -160,3 +161,46 @@ def test_a_long_forecast_says_how_far_it_is(tmp_path, tiny_chronos2, tiny_time_m
         options = {"prediction_length": 4, "quantile_levels": [0.5], "batch_size": 3, "progress": progress}
         forecast_file(Model(family, module), tmp_path / "sales.csv", tmp_path / "out.csv", **options)
         assert said == [("Forecast", done / 7, f"{done} of 7 forecasts") for done in (0, 3, 6)]
+
+
+@pytest.mark.parametrize(
+    ("series", "ahead"),
+    [
+        ({"start": "2024-01-01", "freq": "B", "target": [1, 2, 3, 4]}, ["2024-01-05", "2024-01-08"]),
+        ({"start": "2024-01-01", "freq": "MS", "target": [1]}, ["2024-02-01", "2024-03-01"]),
+        ({"start": "2024-01-01", "freq": "h", "target": [1, 2]}, ["2024-01-01 02:00", "2024-01-01 03:00"]),
+        ({"start": "2024-01-01", "freq": "30T", "target": [1, 2]}, ["2024-01-01 01:00", "2024-01-01 01:30"]),
+        ({"start": "2024-01-01", "freq": "SMS", "target": [1, 2, 3]}, ["2024-02-15", "2024-03-01"]),
+        ({"timestamp": ["2024-01-02", "2024-01-03", "2024-01-04"], "target": [1, 2, 3]}, ["2024-01-05", "2024-01-06"]),
+    ],
+)
+def test_the_frequency_that_series_state_is_theirs(tmp_path, series, ahead):
+    days = {"item_id": "days", "start": "2024-01-01", "freq": "D", "target": [1.0] * 20}
+    for beside in ([], [days]):
+        data = tmp_path / f"{len(beside)}.jsonl"
+        data.write_text("\n".join(json.dumps(one) for one in [*beside, {"item_id": "own", **series}]))
+        found = forecast_file(naive_model(), data, tmp_path / "out.csv", prediction_length=2)
+        assert found[found["item_id"] == "own"]["timestamp"].tolist() == [pd.Timestamp(one) for one in ahead]
+
+
+def test_series_of_no_step_are_named(tmp_path):
+    data = tmp_path / "data.jsonl"
+    days = {"start": "2024-01-01", "freq": "D"}
+    data.write_text("\n".join(json.dumps({"item_id": n, **days, "target": [1.0] * n}) for n in (0, 3)))
+    with pytest.warns(UserWarning, match=r"data.jsonl: series '0' has no step, and no forecast is made of it"):
+        found = forecast_file(naive_model(), data, tmp_path / "out.csv", prediction_length=1)
+    assert found["item_id"].tolist() == ["3"]
+    data.write_text('{"item_id": "a", "start": "2024-01-01", "freq": "D", "target": []}\n')
+    with pytest.raises(ValueError, match="no series has a step"):
+        forecast_file(naive_model(), data, tmp_path / "out.csv", prediction_length=1)
+
+
+def test_series_of_one_name_are_parts_of_one_and_that_is_said(tmp_path):
+    data, days = tmp_path / "data.jsonl", {"item_id": "a", "freq": "D", "target": [1.0, 2.0, 3.0]}
+    data.write_text("\n".join(json.dumps({**days, "start": start}) for start in ("2024-01-04", "2024-01-01")))
+    with pytest.warns(UserWarning, match="data.jsonl: 2 series are called 'a' and taken as parts of one"):
+        found = forecast_file(naive_model(), data, tmp_path / "out.csv", prediction_length=1)
+    assert found["timestamp"].tolist() == [pd.Timestamp("2024-01-07")]
+    data.write_text("\n".join(json.dumps({**days, "start": "2024-01-01", "freq": freq}) for freq in ("D", "h")))
+    with pytest.raises(ValueError, match="several series are called 'a', of the frequencies D and h. Give each a name"):
+        forecast_file(naive_model(), data, tmp_path / "out.csv", prediction_length=1)

@@ -125,6 +125,8 @@ def test_values_reach_the_forecaster_in_the_precision_they_have(tmp_path):
 def test_an_input_without_a_value_is_named():
     with pytest.warns(UserWarning, match="input 1 has no value: there is nothing to forecast from"):
         naive_model().predict([RAMP, RAMP * np.nan], 2)
+    with pytest.warns(UserWarning, match="input 0 has a target without a value: there is nothing to forecast it from"):
+        naive_model().predict([np.stack([RAMP, RAMP * np.nan]), RAMP], 2)
 
 
 def test_the_package_and_a_model_say_what_they_are(tmp_path):

@@ -43,6 +43,9 @@ def test_ids_and_times_in_the_index_of_a_frame_are_columns():
         pd.testing.assert_frame_equal(indexed, expected)
     for name in ("date", "row", "promo"):  # an index beside the times, and one that is neither
         pd.testing.assert_frame_equal(model.predict_df(table(promo=0.0).rename_axis(name), later, 2), expected)
+    one = table(ids=("b",)).set_index("timestamp")
+    nameless = naive_model().predict_df(one.rename_axis(None), prediction_length=2)
+    pd.testing.assert_frame_equal(nameless, naive_model().predict_df(one, prediction_length=2))
     # Two series, one after the other, are not one.
     one, two = table(ids=("b",)), table(ids=("a",)).assign(timestamp=lambda x: x["timestamp"] + pd.Timedelta(days=6))
     result = model.predict_df(pd.concat([one, two]).set_index("item_id"), prediction_length=1)
@@ -132,6 +135,23 @@ def swap(frame, row, column, value):
 def test_bad_tables_get_a_sentence(frame, later, sentence):
     with pytest.raises(ValueError, match=sentence):
         naive_model().predict_df(frame, later, 2)
+
+
+def test_a_time_that_stands_twice_is_not_told_by_what_is_measured():
+    days = pd.date_range("2024-01-01", periods=6).tolist()
+    lone = pd.DataFrame({"timestamp": [*days, days[2]], "target": [1, 2, 3, 1, 2, 3, 2]})
+    with pytest.raises(ValueError, match="stands in it twice .*Name the column that tells them apart") as raised:
+        naive_model().predict_df(lone, prediction_length=2)
+    assert "clock" not in str(raised.value)
+    hours = pd.date_range("2024-10-26", periods=48, freq="h", tz="Europe/Berlin").tz_localize(None)
+    for ids in ({}, {"item_id": "a"}):
+        with pytest.raises(ValueError, match="2024-10-27 02:00:00 .*twice .*If a clock was set back there"):
+            naive_model().predict_df(pd.DataFrame({"timestamp": hours, "target": 1.0, **ids}), prediction_length=2)
+
+
+def test_a_series_of_pandas_is_refused_with_a_sentence():
+    with pytest.raises(TypeError, match="df is of type Series: give a data frame"):
+        naive_model().predict_df(table(ids=("a",)).set_index("timestamp")["target"], prediction_length=2)
 
 
 def test_a_future_table_without_covariates_changes_nothing():

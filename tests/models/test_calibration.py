@@ -75,6 +75,9 @@ def test_a_model_is_calibrated_once_saved_and_loaded(walks, tmp_path, tiny_chron
                 assert row["coverage_calibrated"] == pytest.approx(row["band"] / 100, abs=0.1)
         folder = tmp_path / family.name
         model.save_pretrained(folder)
+        (tmp_path / "run" / "checkpoints" / "step-00000003").mkdir(parents=True, exist_ok=True)
+        with pytest.raises(ValueError, match="run holds a run or a fit"):
+            model.save_pretrained(tmp_path / "run")
         again = from_pretrained(folder, device="cpu")
         asked = [0.05, 0.5, 0.77, 0.9]
         (forecast,) = again.predict(np.arange(40.0) % 7, 8, asked)
@@ -84,7 +87,10 @@ def test_a_model_is_calibrated_once_saved_and_loaded(walks, tmp_path, tiny_chron
         assert 0.95 in scored.quantile_levels, "evaluate scores it as it forecasts"
         with pytest.raises(ValueError, match="is calibrated already, on df"):
             again.calibrate(walks, 8)
-        path = folder / "calibration.json"
+        path, kept = folder / "calibration.json", (folder / "calibration.json").read_text()
+        Model(family, module).save_pretrained(folder)
+        assert not path.exists(), "a calibration of other weights does not stay beside these"
+        path.write_text(kept)
         path.write_text(path.read_text().replace('"first_steps"', '"steps"'))
         with pytest.raises(ValueError, match=r"calibration.json is no calibration. Delete it"):
             from_pretrained(folder, device="cpu")

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from foreloom.checkpoint.locate import model_file_in
 from foreloom.distributed.process import launch_name
 
 LOCK_NAME = ".run.lock"
@@ -54,6 +55,11 @@ def claim(run_dir: Path, *, resume: bool) -> TextIO:
     if not resume and (trace := _earlier_run(run_dir)):
         lock.close()
         raise ValueError(f"{run_dir} holds an earlier run ({trace}); give --resume to go on with it, or another folder")
+    if not resume and (model := model_file_in(run_dir)):
+        lock.close()
+        raise ValueError(
+            f"{run_dir} holds a model ({model}), which would be taken for what this run trains; choose another folder"
+        )
     claimed = {"host": socket.gethostname(), "pid": os.getpid(), "since": f"{datetime.now(UTC):%Y-%m-%d %H:%M}Z"}
     claimed |= {"launch": launch} if launch else {}
     try:

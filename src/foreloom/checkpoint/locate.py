@@ -52,6 +52,23 @@ def find_model_folder(path_or_hub_id: str | Path) -> Path:
     raise ValueError(f"there is no folder {path}. {wanted}")
 
 
+def check_hides_no_run(folder: str | Path) -> None:
+    """ValueError where a model in `folder` would stand before the run or the fit that the folder holds, see
+    `find_model_folder`."""
+    for kind in ("checkpoints/step-*[0-9]", *(f"hf/{file}" for file in _MODEL_FILES)):
+        if found := next(Path(folder).glob(kind), None):
+            raise ValueError(
+                f"{folder} holds a run or a fit ({found.relative_to(folder)}), whose model nobody would find behind "
+                "this one. Name another folder."
+            )
+
+
+def model_file_in(folder: Path) -> str:
+    """The file of a model that `find_model_folder` finds in a folder before the checkpoints of a run; "" for none."""
+    names = [f"{place}{file}" for place in ("", "hf/") for file in _MODEL_FILES]
+    return next((name for name in names if (folder / name).is_file()), "")
+
+
 def load_newest(path_or_hub_id: str | Path, load: Callable[[Path], T]) -> T:
     """`load` of `find_model_folder`; again, of the newest, where a run under way deletes the checkpoint meanwhile."""
     while True:

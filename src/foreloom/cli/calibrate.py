@@ -32,6 +32,7 @@ def calibrate(
     table: TableOptions,
 ) -> None:
     """Move a model's quantiles so that its bands hold what they say, and write it with them."""
+    from foreloom.checkpoint.locate import check_hides_no_run
     from foreloom.files import check_writable
     from foreloom.forecast import from_pretrained
     from foreloom.models.calibration import CALIBRATION_FILE
@@ -39,6 +40,7 @@ def calibrate(
     from foreloom.report.tables import Column, ScoreTable, print_or_write
 
     check_writable(out / CALIBRATION_FILE, "--out", [data, model])
+    check_hides_no_run(out)
     loaded = from_pretrained(model, device=device)
     trial = loaded.calibrate(
         data, horizon, windows, step=step, context_length=context_length, progress=Progress, **vars(table)

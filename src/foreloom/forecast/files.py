@@ -5,6 +5,7 @@ Axes: T steps of all series.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,10 @@ def _are_tables(layout: str, files: Any, options: TableOptions) -> bool:
 def _rows_of_series(source: Source, path: Path) -> Rows:
     """A row a series and step."""
     all_series = list(read_in_turn(source, np.arange(len(source))))
+    empty = [one.item_id for one in all_series if not one.length]
+    all_series = [one for one in all_series if one.length]
+    if not all_series:
+        raise ValueError(f"{path}: no series has a step, so there is nothing to forecast.")
     names = target_names(all_series[0])
     columns: dict[str, list[Any]] = {"item_id": [], "timestamp": [], **{name: [] for name in names}}
     roles = {"past": "past", "future": "future"}
@@ -65,7 +70,23 @@ def _rows_of_series(source: Source, path: Path) -> Rows:
             absent = np.full(one.length, None, dtype=object)
             columns.setdefault(column, []).append(getattr(one, role).get(name, absent))
     table = pa.table({name: pa.array(np.concatenate(parts), from_pandas=True) for name, parts in columns.items()})
-    return Rows(table, Origin((str(path),), (len(table),)), options=TableOptions(target=tuple(names)))
+    freqs = {one.item_id: one.freq for one in all_series if one.freq is not None}
+    if odd := next((one for one in all_series if one.freq not in (None, freqs.get(one.item_id))), None):
+        raise ValueError(
+            f"{path}: several series are called {odd.item_id!r}, of the frequencies {odd.freq} and "
+            f"{freqs[odd.item_id]}. Give each a name of its own."
+        )
+    rows = Rows(table, Origin((str(path),), (len(table),)), options=TableOptions(target=tuple(names)), freqs=freqs)
+    named = Counter(one.item_id for one in all_series)
+    if twice := [name for name, count in named.items() if count > 1]:
+        rows.say(
+            f"{path}: {named[twice[0]]:,} series are called {twice[0]!r} and taken as parts of one"
+            f"{f', as are those of {len(twice) - 1:,} more names' if len(twice) > 1 else ''}."
+        )
+    if empty:
+        others = f" and {len(empty) - 1:,} more have" if len(empty) > 1 else " has"
+        rows.say(f"{path}: series {empty[0]!r}{others} no step, and no forecast is made of it.")
+    return rows
 
 
 def target_names(series: Series) -> list[str]:
@@ -107,7 +128,7 @@ def write_table(df: pd.DataFrame, path: str | Path) -> None:
         if suffix == ".parquet":
             df.to_parquet(beside, index=False)
         else:
-            df.to_csv(beside, index=False, sep="\t" if ".tsv" in path.suffixes else ",")
+            df.to_csv(beside, index=False, sep="\t" if suffix == ".tsv" else ",")
 
 
 def suffix_of(path: Path) -> str:

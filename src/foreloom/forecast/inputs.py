@@ -37,10 +37,17 @@ def as_forecast_inputs(inputs: Any, prediction_length: int) -> list[ForecastInpu
     made = _sound_rows(inputs, prediction_length) or [
         _one_input(entry, f"input {i}", prediction_length) for i, entry in enumerate(inputs)
     ]
-    empty = [i for i, one in enumerate(made) if np.isnan(one.context_RC[: one.num_targets]).all()]
-    if empty:
-        others = f" and {len(empty) - 1} more have" if len(empty) > 1 else " has"
-        warnings.warn(f"input {empty[0]}{others} no value: there is nothing to forecast from.", stacklevel=3)
+    is_empty = [np.isnan(one.context_RC[: one.num_targets]).all(axis=1) for one in made]
+    for found, what in (
+        ([i for i, is_V in enumerate(is_empty) if is_V.all()], "no value: there is nothing to forecast from"),
+        (
+            [i for i, is_V in enumerate(is_empty) if is_V.any() and not is_V.all()],
+            "a target without a value: there is nothing to forecast it from",
+        ),
+    ):
+        if found:
+            others = f" and {len(found) - 1} more have" if len(found) > 1 else " has"
+            warnings.warn(f"input {found[0]}{others} {what}.", stacklevel=3)
     return made
 
 

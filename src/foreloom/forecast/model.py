@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from foreloom.checkpoint.locate import load_newest
+from foreloom.checkpoint.locate import check_hides_no_run, load_newest
 from foreloom.data.source import has_covariates
 from foreloom.distributed.process import DeviceSetting
 from foreloom.forecast.asked import (
@@ -27,7 +27,7 @@ from foreloom.forecast.asked import (
     whole,
 )
 from foreloom.forecast.inputs import as_forecast_inputs
-from foreloom.models.calibration import CalibratedForecaster, Calibration
+from foreloom.models.calibration import CALIBRATION_FILE, CalibratedForecaster, Calibration
 from foreloom.models.common.forecasting import telling
 from foreloom.models.family import Forecaster, ModelFamily, forecaster_of, generator_of
 from foreloom.models.registry import recognise
@@ -408,13 +408,17 @@ class Model:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors, loadable here and by the library the family comes from.
 
-        ValueError where `folder` is a file, or lies below one.
+        ValueError where `folder` is a file, or lies below one, and where it holds a run or a fit. What is written
+        replaces a model that lies there, with its calibration.
         """
         for place in (Path(folder), *Path(folder).parents):
             if place.is_file():
                 raise ValueError(f"{place} is a file; save_pretrained writes a folder. Name another.")
+        check_hides_no_run(folder)
         self.family.save(self.module, self.module.state_dict(), Path(folder))
-        if self.calibration is not None:
+        if self.calibration is None:
+            (Path(folder) / CALIBRATION_FILE).unlink(missing_ok=True)  # of the weights that lay there
+        else:
             self.calibration.write(Path(folder))
 
     def _quantiles(

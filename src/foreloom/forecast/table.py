@@ -193,7 +193,7 @@ def _finite(table: LongTable, name: str) -> np.ndarray:
     if is_beyond_T.any():
         raise ValueError(
             f"{table.rows.name}: column {name!r} is infinite in {table.place(int(is_beyond_T.argmax()))}, "
-            "or beyond float32 (3.4e38)."
+            "or beyond float32 (3.4e38). Leave the cell empty if its value is not known."
         )
     return column
 

@@ -344,6 +344,33 @@ def test_a_series_without_a_value_is_named(cases, forecast):
         forecast(cases / "15_all_empty_series.csv")
 
 
+def test_a_target_without_a_value_beside_others_is_named(forecast, tmp_path):
+    days, path = pd.date_range("2024-01-01", periods=4), tmp_path / "two.csv"
+    one = pd.DataFrame({"item_id": "a", "timestamp": days, "x": 1.0, "y": [1.0, 2.0, 3.0, 4.0]})
+    pd.concat([one, one.assign(item_id="b", y=None), one.assign(item_id="c", y=None)]).to_csv(path, index=False)
+    with pytest.warns(UserWarning) as caught:
+        forecast(path, target=["x", "y"])
+    assert [str(one.message).partition("two.csv: ")[2] for one in caught if "no value" in str(one.message)] == [
+        "series 'b' and 1 more have no value of 'y': there is nothing to forecast it from."
+    ]
+
+
+def test_infinite_values_are_refused_or_said(forecast, tmp_path):
+    days = pd.date_range("2024-01-01", periods=4).strftime("%Y-%m-%d")
+    long, wide = tmp_path / "long.csv", tmp_path / "wide.csv"
+    pd.DataFrame({"timestamp": days, "target": [1, np.inf, -np.inf, 4]}).iloc[::-1].to_csv(long, index=False)
+    pd.DataFrame({"date": days, "a": [1, 2, 3, 4], "b": [1, 2, np.inf, 4]}).iloc[::-1].to_csv(wide, index=False)
+    with pytest.raises(ValueError, match=r"'target' is infinite in row 4 .*Leave the cell empty"):
+        forecast(long)
+    for path, sentence in (
+        (long, "'target' holds 2 infinite values, taken as missing: the first in row 4"),
+        (wide, "'b' holds 1 infinite value, taken as missing: the first in row 3"),
+    ):
+        for _ in range(2):  # also when it is opened again
+            with pytest.warns(UserWarning, match=sentence):
+                open_source(path)
+
+
 def test_decimal_commas_are_read_when_they_are_said(cases, forecast, tmp_path):
     path = cases / "13_semicolon_decimal_comma.csv"
     refused_everywhere(path, forecast, "cannot be read .*parted by semicolons.*--separator ';' --decimal ,")

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from foreloom.data.tables.frequency import checked_offset
+from foreloom.data.tables.frequency import checked_offset, counts_from_first, steps_from
 from foreloom.data.tables.read import TableOptions, rows_of
 from foreloom.data.tables.times import read_times
 
@@ -106,8 +106,9 @@ def test_other_whole_numbers_count_steps():
         (["2024-01-01", "soon"], "df: column 't' holds 'soon' in row 1, which is not a time"),
         (["13/01/2024", "14/01/2024", "15/14/2024"], "'15/14/2024' in row 2, which is not a time of the form %d/%m/%Y"),
         (["01/01/2024 25:00"], "holds '01/01/2024 25:00' in row 0, which is not a time"),
-        (["2024-01-01", None], "column 't' is empty in row 1"),
+        (["2024-01-01", None], "column 't' is empty in row 1. Fill it in, or drop the row"),
         (["2024-03-30T00:00:00", "2024-03-30T01:00:00Z"], "'2024-03-30T01:00:00Z' in row 1: some times state a UTC"),
+        (["2024-W01", "2024-W02"], "'2024-W01' in row 0, which is not a time. Write times as .*, weeks and"),
         ([0.5, 1.5], "column 't' holds numbers, not times"),
         ([pd.Timedelta("1h")], "column 't' holds durations, not times"),
         ([datetime.time(10)], "column 't' holds clock times, not times"),
@@ -171,6 +172,8 @@ def test_of_two_readings_the_regular_one_is_taken_and_said():
 
 def test_old_names_of_frequencies():
     assert checked_offset("H") == checked_offset("h") and checked_offset("15T").n == 15
+    assert steps_from(np.datetime64("2024-01-01"), 2, "15T")[1] == np.datetime64("2024-01-01T00:15")
+    assert not counts_from_first("H")
     for old, words in (
         ("M", "MS for the first day of each or ME"),
         ("Q-DEC", "QS-DEC .* or QE-DEC"),

@@ -54,6 +54,13 @@ def test_sentences(tmp_path):
         analyse(folder, options=Options(non_embedding=True))
     for path in list(folder.iterdir())[2:]:
         path.unlink()
+    one, _ = folder.iterdir()
+    whole = one.read_text()
+    head, *rows = [line.split(",") for line in whole.splitlines()]
+    one.write_text("\n".join(",".join(line) for line in [head, *([row[0], "nan", *row[2:]] for row in rows)]))
+    with pytest.raises(ValueError, match=rf"Run more. {one.stem} is left out: its loss is not finite"):
+        analyse(folder)
+    one.write_text(whole)
     with pytest.raises(ValueError, match="--hold-out largest: without the largest of 2 runs fewer than two budgets"):
         analyse(folder, options=Options(hold_out="largest"))
     next(folder.iterdir()).unlink()

@@ -94,3 +94,13 @@ def test_what_cannot_be_fitted_is_refused_or_flagged():
     assert "E" in without_E.at_bound
     fixed = fit_parametric(N, D, 1.5 + 50 * N**-0.2 + 70 * D**-0.25, E=1.5)
     assert math.isclose(fixed.E, 1.5) and fixed.num_starts == 9 and not fixed.at_bound
+
+
+def test_losses_that_nothing_moves_have_no_best_size_and_no_traceback():
+    N_P, D_P = (one.ravel() for one in np.meshgrid([1e6, 1e7, 1e8], [2e7, 2e8, 2e9]))
+    flat = fit_parametric(N_P, D_P, np.full(9, 3.0))
+    assert {"alpha", "beta"} <= set(flat.at_bound)
+    for found in (flat, dataclasses.replace(flat, A=2.0, B=1e-9), dataclasses.replace(flat, A=1e-9, B=2.0)):
+        N, D = found.optimal(1e18)
+        assert not math.isnan(N) and not math.isnan(D)
+    assert dataclasses.replace(flat, A=2.0, B=1e-9, alpha=1e-4, beta=1e-4).optimal(1e18) == (math.inf, 0)

@@ -41,6 +41,9 @@ def test_rows_of_one_run_are_one_observation(table):
     [
         ("a,b\n1,2\n", "no column for N, L, D or C; there are a, b. Name them with --columns"),
         ("N,D,L\n1e6,x,3\n", "points.csv:2: 'x' in column 'D' is not a number"),
+        ("N,C,L\n1e6,2e17,3\n0,2e17,3\n", "points.csv:3: N must be a positive number, found 0"),
+        ("", "no column for N, L, D or C; there are none. Name them"),
+        ("N,D,L\n", "points.csv: no row below the header"),
         ("N,D,L\n1e6,2e7,3\n-5,2e7,3\n", "points.csv:3: N must be a positive number, found -5"),
     ],
 )

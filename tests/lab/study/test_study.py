@@ -237,6 +237,11 @@ def test_lint(recipe):
     ratio = [("s", f"{d}d", common | {"hidden_dim": d, "tokens_per_parameter": 0.2}) for d in (16, 32, 48)]
     (one,) = lint(Study("s", tuple(ratio)).resolve())
     assert one.startswith("s: D / N is 0.2") and "no L(N, D)" in one
+    length = [("s", f"{d}d", common | {"hidden_dim": d, "steps": 3}) for d in (16, 32, 48)]
+    (one,) = lint(Study("s", tuple(length)).resolve())
+    assert one.startswith("s: D is ") and "at all 3 sizes: no L(N, D)" in one
+    (one,) = lint(Study("s", (*length, ("s", "16d_6", common | {"hidden_dim": 16, "steps": 6}))).resolve())
+    assert one.startswith("s: steps differs")
     silent = [("s", "a", common | {"steps": 3, "learning_rate": 0.01}), ("s", "b", common | {"steps": 4})]
     found = lint(Study("s", tuple(silent)).resolve())
     assert any("learning_rate differs (0.01), and the label does not tell it: a" in one for one in found)

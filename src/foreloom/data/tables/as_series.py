@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -132,6 +132,7 @@ def _from_long(table: LongTable) -> pa.Table:
     offsets = pa.array(table.starts, pa.int64())
     target_VT = np.stack([table.numbers(name) for name in table.targets])
     table.say_empty(target_VT)
+    _say_infinite(table.rows, table.targets, target_VT, table.place)
     if len(target_VT) == 1:
         arrays["target"] = pa.LargeListArray.from_arrays(offsets, pa.array(target_VT[0]))
     else:
@@ -192,6 +193,7 @@ def _from_wide(rows: Rows) -> pa.Table:
             rows.say(f"{rows.name}: {note}")
     target_VT = np.stack([values.numbers(rows, name)[order][row_T] for name in names])
     target_VT[:, row_T < 0] = np.nan
+    _say_infinite(rows, names, target_VT, lambda place: rows.origin.row(order[row_T[place]]))
     arrays = {
         "item_id": pa.array([rows.lone[0]]),
         **_clock(times_T, starts, freqs),
@@ -199,6 +201,17 @@ def _from_wide(rows: Rows) -> pa.Table:
         f"static__{VARIATES}": pa.array([", ".join(names)]),
     }
     return pa.table(arrays)
+
+
+def _say_infinite(rows: Rows, names: Sequence[str], target_VT: np.ndarray, place: Callable[[int], str]) -> None:
+    """A note on values that are read as missing though something stands there."""
+    for name, target_T in zip(names, target_VT, strict=True):
+        found = np.flatnonzero(np.isinf(target_T))
+        if len(found):
+            rows.say(
+                f"{rows.name}: column {name!r} holds {len(found):,} infinite value{'s' * (len(found) > 1)}, taken as "
+                f"missing: the first in {place(int(found[0]))}."
+            )
 
 
 def _variates(variates: Sequence[np.ndarray] | np.ndarray, starts: np.ndarray) -> pa.Array:

@@ -155,7 +155,7 @@ def checked_offset(freq: str) -> BaseOffset:
 
 def counts_from_first(freq: str | None) -> bool:
     """Months, quarters and years counted from the first of a month?"""
-    offset = None if freq is None else pd.tseries.frequencies.to_offset(freq)
+    offset = None if freq is None else checked_offset(freq)
     return isinstance(offset, pd.offsets.MonthBegin | pd.offsets.QuarterBegin | pd.offsets.YearBegin)
 
 
@@ -175,7 +175,7 @@ def month_days(clock_T: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 def _fixed_step(freq: str) -> np.timedelta64 | None:
     """The step of a frequency whose steps all last equally long on its clock; None for months, business days ..."""
-    offset = pd.tseries.frequencies.to_offset(freq)
+    offset = checked_offset(freq)
     if isinstance(offset, pd.offsets.Day):  # a Tick in pandas 2, not in pandas 3
         return np.timedelta64(offset.n, "D")
     if isinstance(offset, pd.offsets.Week):
@@ -188,7 +188,7 @@ def _fixed_step(freq: str) -> np.timedelta64 | None:
 
 def _one_step(freq: str) -> tuple[BaseOffset, int]:
     """A calendar frequency as its offset and the multiple of it: 2MS is (MS, 2)."""
-    offset = pd.tseries.frequencies.to_offset(freq)
+    offset = checked_offset(freq)
     return offset.base, offset.n
 
 

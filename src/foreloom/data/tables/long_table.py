@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -107,7 +108,8 @@ class LongTable:
         options, place = self.rows.options, self.rows.name
         try:
             if isinstance(self.times_T, pd.DatetimeIndex):
-                timeline = Timeline.read(self.times_T, self.starts, self.series, options.freq, options.fill_gaps)
+                stated_N = [options.freq or self.rows.freqs.get(key) for key in self.keys_N]
+                timeline = Timeline.read(self.times_T, self.starts, self.series, stated_N, options.fill_gaps)
                 times_T, starts, row_T, notes = timeline.times_T, timeline.starts, timeline.row_T, timeline.notes
             else:
                 timeline = None
@@ -208,15 +210,19 @@ class LongTable:
         return f"{self.rows.origin.row(self.order_T[position])} (series {self.series(self.series_T[position])})"
 
     def say_empty(self, target_VT: np.ndarray) -> None:
-        """A note where a series has no value in any of its targets."""
-        has_value_N = np.add.reduceat(np.isfinite(target_VT).any(axis=0), self.starts[:-1]) > 0
-        if not has_value_N.all():
-            empty = np.flatnonzero(~has_value_N)
+        """A note where a series has no value in any of its targets, or in one of several."""
+        has_value_VN = np.add.reduceat(np.isfinite(target_VT), self.starts[:-1], axis=1, dtype=np.int64) > 0
+        is_empty_N = np.asarray(~has_value_VN.any(axis=0))
+        self._say_empty(is_empty_N, "no value: there is nothing to forecast from")
+        for name, has_value_N in zip(self.targets, has_value_VN, strict=True):
+            without = f"no value of {name!r}: there is nothing to forecast it from"
+            self._say_empty(~has_value_N & ~is_empty_N, without)
+
+    def _say_empty(self, is_empty_N: np.ndarray, what: str) -> None:
+        if is_empty_N.any():
+            empty = np.flatnonzero(is_empty_N)
             others = f" and {len(empty) - 1} more have" if len(empty) > 1 else " has"
-            self.rows.say(
-                f"{self.rows.name}: series {self.series(int(empty[0]))}{others} no value: there is nothing to "
-                "forecast from."
-            )
+            self.rows.say(f"{self.rows.name}: series {self.series(int(empty[0]))}{others} {what}.")
 
     def _check_times(self) -> None:
         instants_T = instants(self.times_T)
@@ -233,7 +239,7 @@ class LongTable:
             raise several_series(self.rows, self.time_column, self.times_T[position], both, self.order_T, self.times_T)
         raise ValueError(
             f"{origin.file(two)}: series {self.series(self.series_T[position])} has {self.times_T[position]} twice "
-            f"({both}). Keep one row a series and time step."
+            f"({both}). Keep one row a series and time step.{_of_a_clock(self.times_T[position], self.times_T)}"
         )
 
     def _check_same_series(self, rows: Rows, codes: np.ndarray) -> None:
@@ -277,8 +283,16 @@ def several_series(rows: Rows, time: str, stamp: object, both: str, order: np.nd
         remedy = f"Is the series named by {quoted}? Then say id_column={given} (--id-column {asked})."
     return ValueError(
         f"{rows.name} has no column {rows.options.id_column[0]!r}. Its columns: {', '.join(rows.names)}. The time "
-        f"{stamp} stands in it twice ({both}), so it holds more than one series. {remedy}"
+        f"{stamp} stands in it twice ({both}), so it holds more than one series. {remedy}{_of_a_clock(stamp, times)}"
     )
+
+
+def _of_a_clock(stamp: Any, times: pd.Index) -> str:
+    """A word where a time that stands twice may be the hour of a clock that was set back."""
+    if not isinstance(times, pd.DatetimeIndex) or times.tz is not None or len(np.unique(times.time)) < 2:
+        return ""
+    is_night = pd.Timestamp(stamp).hour <= 3
+    return " If a clock was set back there, write all times with their UTC offset: 02:00+01:00." if is_night else ""
 
 
 def _likely_keys(rows: Rows, time: str, place: np.ndarray, times: pd.Index) -> tuple[str, ...]:
@@ -289,8 +303,9 @@ def _likely_keys(rows: Rows, time: str, place: np.ndarray, times: pd.Index) -> t
         type_ = rows.column(name).type
         if name == time or not (pa.types.is_large_string(type_) or pa.types.is_integer(type_)):
             continue
-        code = pd.factorize(rows.column(name).to_pandas())[0]
-        if 1 < code.max() + 1 <= len(code) // 2:
+        code, labels = pd.factorize(rows.column(name).to_pandas())
+        is_measured = name in (*rows.options.target, *TARGET_NAMES) or _are_fractions(labels)
+        if 1 < code.max() + 1 <= len(code) // 2 and not is_measured:
             codes[name] = code
     best: tuple[int, tuple[str, ...]] | None = None
     for names in [*((name,) for name in codes), *combinations(list(codes)[:_MOST_KEYS], 2)]:
@@ -299,6 +314,12 @@ def _likely_keys(rows: Rows, time: str, place: np.ndarray, times: pd.Index) -> t
             found = (len(frame.drop_duplicates()), names)
             best = found if best is None or found[0] < best[0] else best
     return best[1] if best else ()
+
+
+def _are_fractions(labels: pd.Index) -> bool:
+    """Numbers of a text file, and not whole ones: values, and no names."""
+    numbers = pd.to_numeric(pd.Series(labels), errors="coerce")
+    return bool(numbers.notna().all() and (numbers % 1 != 0).any())
 
 
 def _id_columns(rows: Rows) -> tuple[str, ...]:

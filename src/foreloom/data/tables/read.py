@@ -13,7 +13,7 @@ import difflib
 import io
 import json
 import numbers
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,8 @@ class Rows:
     time_forms: dict[str, str] = field(default_factory=dict)
     """In which form, in strptime's words, a column of times is read that is not ISO 8601: the first choice of those
     that fit before it was read, the one that was taken after."""
+    freqs: Mapping[str, str] = field(default_factory=dict)
+    """The frequency of a series, by its id, where the data state it beside the times."""
 
     @property
     def name(self) -> str:
@@ -130,10 +132,11 @@ def rows_of(table: Any, argument: str, options: TableOptions = TableOptions()) -
     if isinstance(table, Rows):
         return table
     if isinstance(table, pd.DataFrame):
+        table = _with_named_times(table, options)
         table = table.reset_index(_keys_in_index(table, options))
         names, columns = [str(name) for name in table.columns], [_from_pandas(column) for _, column in table.items()]
         arrow = pa.table(columns, names=names) if names else pa.table({})
-    elif hasattr(table, "__arrow_c_stream__"):
+    elif hasattr(table, "__arrow_c_stream__") and not isinstance(table, pd.Series):
         arrow = pa.table(table)
     else:
         raise TypeError(
@@ -141,6 +144,15 @@ def rows_of(table: Any, argument: str, options: TableOptions = TableOptions()) -
             "pandas, polars or pyarrow. Files are forecast with foreloom.forecast.forecast_file or the command line."
         )
     return _checked(Rows(_without_periods(arrow), Origin((argument,), (len(arrow),)), options=options))
+
+
+def _with_named_times(table: Any, options: TableOptions) -> Any:
+    """A frame whose times are an index without a name, and stand in no column, with that name."""
+    import pandas as pd
+
+    is_index = isinstance(table.index, pd.DatetimeIndex | pd.PeriodIndex) and table.index.name is None
+    named = set(table.columns) & {options.timestamp_column, *TIME_NAMES}
+    return table.rename_axis(options.timestamp_column) if is_index and not named else table
 
 
 def _keys_in_index(table: Any, options: TableOptions) -> list[str]:
@@ -303,7 +315,8 @@ def _read_text(path: Path, options: TableOptions, notes: list[str]) -> pa.Table:
 
 
 def _separator(path: Path, options: TableOptions) -> str:
-    return options.separator or ("\t" if ".tsv" in path.suffixes else ",")
+    kinds = [suffix for suffix in path.suffixes if suffix in (".csv", ".tsv")]
+    return options.separator or ("\t" if kinds[-1:] == [".tsv"] else ",")  # week.tsv.csv is a .csv
 
 
 def _text_of(path: Path, notes: list[str]) -> tuple[bytes, str]:

@@ -57,23 +57,22 @@ class Timeline:
         times_T: pd.DatetimeIndex,
         starts: np.ndarray,
         name: Callable[[int], str],
-        freq: str | None = None,
+        freq: str | Sequence[str | None] | None = None,
         fill_gaps: bool | None = None,
     ) -> Timeline:
-        """Tell the frequency of each series (a `freq` given is that of all) and put absent steps in.
+        """Tell the frequency of each series (a `freq` given is that of all, or of each; None is told) and put absent
+        steps in.
 
         Absent steps are those of a frequency that is plain: it is stated, or most steps of the series are one of it,
         or it is that of most of the table, and no more than half is absent. `fill_gaps` True asks less, False leaves
         rows as they are. ValueError names the first series with an odd step, and where it is.
         """
-        offset = None if freq is None else checked_offset(freq)
-        on_wall = _keeps_to_the_wall(times_T) if offset is None else not is_below_a_day(offset)
+        stated_N = [freq] * (len(starts) - 1) if freq is None or isinstance(freq, str) else list(freq)
+        stated = {one: checked_offset(one) for one in dict.fromkeys(stated_N) if one is not None}
+        on_wall = not any(map(is_below_a_day, stated.values())) if stated else _keeps_to_the_wall(times_T)
         clock_T = _clock(times_T, on_wall)
         shift_N = month_days(clock_T, starts)
-        if freq is None:
-            freqs_N = _Told(clock_T, starts, shift_N, name, fill_gaps).freqs()
-        else:
-            freqs_N = [freq] * (len(starts) - 1)
+        freqs_N = _told_or_stated(stated_N, clock_T, starts, shift_N, name, fill_gaps)
         shift_N = np.where([counts_from_first(one) for one in freqs_N], shift_N, np.timedelta64(0, "s"))
         lengths_N = np.diff(starts)
         row_T = np.arange(len(clock_T))
@@ -145,6 +144,28 @@ class Timeline:
             f'row{"s" * (len(rows) > 1)} and 3 are needed. Say it with freq="D" (or h, W, MS ...), --freq D on the '
             "command line."
         )
+
+
+def _told_or_stated(
+    stated_N: Sequence[str | None],
+    clock_T: np.ndarray,
+    starts: np.ndarray,
+    shift_N: np.ndarray,
+    name: Callable[[int], str],
+    fill_gaps: bool | None,
+) -> list[str | None]:
+    """The frequency of each series: as it is stated, else told from the times of those that state none."""
+    asked = np.flatnonzero([one is None for one in stated_N])
+    if not len(asked):
+        return list(stated_N)
+    lengths_N = np.diff(starts)
+    mine_T = np.repeat(np.isin(np.arange(len(stated_N)), asked), lengths_N)
+    own_starts = np.concatenate([[0], np.cumsum(lengths_N[asked])])
+    told = _Told(clock_T[mine_T], own_starts, shift_N[asked], lambda n: name(int(asked[n])), fill_gaps).freqs()
+    freqs_N = list(stated_N)
+    for n, one in zip(asked.tolist(), told, strict=True):
+        freqs_N[n] = one
+    return freqs_N
 
 
 @dataclass(frozen=True)

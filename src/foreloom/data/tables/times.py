@@ -46,7 +46,9 @@ def read_times(rows: Rows, name: str) -> pd.DatetimeIndex | pd.Index:
         column = pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), pa.scalar(None, column.type), column)
     if column.null_count:
         row = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
-        raise ValueError(f"{rows.origin.file(row)}: column {name!r} is empty in {rows.origin.row(row)}.")
+        raise ValueError(
+            f"{rows.origin.file(row)}: column {name!r} is empty in {rows.origin.row(row)}. Fill it in, or drop the row."
+        )
     type_ = column.type
     if pa.types.is_timestamp(type_):
         return pd.DatetimeIndex(column.to_pandas())
@@ -119,7 +121,10 @@ def _from_text(rows: Rows, name: str, column: pa.Array) -> pd.DatetimeIndex:
             what += f" of the form {form}, as the others are"
         elif rows.options.date_format is not None:
             what += f" of the form {form} (date_format)"
-        raise ValueError(f"{rows.origin.file(row)}: column {name!r} {what}.")
+        raise ValueError(
+            f"{rows.origin.file(row)}: column {name!r} {what}. Write times as 2024-01-31 12:00:00, weeks and quarters "
+            "as the date they begin on."
+        )
     return pd.DatetimeIndex(parsed).take(place_N)
 
 

@@ -157,7 +157,9 @@ def ids(rows: Rows, name: str) -> pa.Array:
         missing = pc.or_(missing, pc.equal(column, ""))
     if pc.any(missing).as_py():
         row = pc.index(missing, True).as_py()
-        raise ValueError(f"{rows.origin.file(row)}: column {name!r} is empty in {rows.origin.row(row)}.")
+        raise ValueError(
+            f"{rows.origin.file(row)}: column {name!r} is empty in {rows.origin.row(row)}. Fill it in, or drop the row."
+        )
     if pa.types.is_nested(column.type):
         raise ValueError(
             f"{rows.name}: column {name!r} holds {kind_of(column.type)}, and names the series. Write text."

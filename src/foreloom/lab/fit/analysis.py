@@ -129,7 +129,10 @@ def analyse(path: Path, columns: Mapping[str, str] | None = None, options: Optio
             raise ValueError(f"--drop-worst {options.drop_worst} of {len(points)} points leaves too few for a law.")
         points = points.drop_worst(options.drop_worst)
     if len(np.unique(np.round(np.log(points.C_P), 6))) < 2:
-        raise ValueError(f"{path}: all {len(points)} runs have one size and length: a law needs several. Run more.")
+        left_out = "".join(f" {note}" for note in points.notes if "left out" in note)
+        raise ValueError(
+            f"{path}: all {len(points)} runs have one size and length: a law needs several. Run more.{left_out}"
+        )
     kept, held_out = split_held_out(points, options.hold_out) if options.hold_out else (points, None)
     doubts: list[str] = []
     tried = lambda fit: _or_doubt(fit, doubts)

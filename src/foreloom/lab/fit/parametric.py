@@ -82,11 +82,12 @@ class ParametricFit:
         return np.log(L_P) - np.log(self.predict(N_P, D_P))
 
     def optimal(self, C: float) -> tuple[float, float]:
-        """The N and D that reach the lowest loss with C = 6 N D FLOPs."""
+        """The N and D that reach the lowest loss with C = 6 N D FLOPs; inf and 0 where exponents near 0 say so."""
         pairs = C / FLOPS_PER_PARAMETER_TOKEN
-        balance = (self.alpha * self.A / (self.beta * self.B)) ** (1 / (self.alpha + self.beta))
-        N = balance * pairs**self.a
-        return N, pairs / N
+        with np.errstate(over="ignore", divide="ignore"):
+            balance = np.float64(self.alpha * self.A / (self.beta * self.B)) ** (1 / (self.alpha + self.beta))
+            N = balance * pairs**self.a
+            return float(N), float(pairs / N)
 
 
 class Surface:

@@ -76,10 +76,14 @@ def read_points(path: Path, columns: Mapping[str, str] | None = None) -> Points:
         header = [name.strip() for name in next(reader, [])]
         rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     place = _places(path, header, columns or {})
+    if not rows:
+        raise ValueError(f"{path}: no row below the header. Give a row a run.")
     table: dict[str, np.ndarray] = {}
     for name in ("N", "D", "C", "L"):
         if name in place:
             table[name] = np.array([_number(path, line, header, row, place[name]) for line, row in rows])
+    for name in [name for name in ("N", "D", "C") if name in table]:
+        _check_positive(path, name, table[name], [line for line, _ in rows])
     notes = []
     if "D" not in table:
         table["D"] = table["C"] / (FLOPS_PER_PARAMETER_TOKEN * table["N"])
@@ -93,7 +97,7 @@ def read_points(path: Path, columns: Mapping[str, str] | None = None) -> Points:
         notes.append("C is 6ND; N counts what the table counts: say whether embeddings are in it.")
     labels = [row[place["run"]].strip() if "run" in place else f"line {line}" for line, row in rows]
     points = Points(table["N"], table["D"], table["L"], table["C"], tuple(labels), _numbered(labels), tuple(notes))
-    return _checked(path, points, [line for line, _ in rows], has_runs="run" in place)
+    return _checked(path, points, has_runs="run" in place)
 
 
 def _places(path: Path, header: Sequence[str], columns: Mapping[str, str]) -> dict[str, int]:
@@ -110,8 +114,8 @@ def _places(path: Path, header: Sequence[str], columns: Mapping[str, str]) -> di
         missing.append("D or C")
     if missing:
         raise ValueError(
-            f"{path}: no column for {', '.join(missing)}; there are {_listed(header)}. Name them with --columns, as in "
-            "--columns N=params,D=tokens,L=loss."
+            f"{path}: no column for {', '.join(missing)}; there are {_listed(header) or 'none'}. Name them with "
+            "--columns, as in --columns N=params,D=tokens,L=loss."
         )
     return place
 
@@ -124,12 +128,14 @@ def _number(path: Path, line: int, header: Sequence[str], row: Sequence[str], pl
         raise ValueError(f"{path}:{line}: {text!r} in column {header[place]!r} is not a number.") from None
 
 
-def _checked(path: Path, points: Points, lines: Sequence[int], *, has_runs: bool) -> Points:
-    """Without rows that have no loss. ValueError for sizes that are none, and for rows that are no runs."""
-    for name, values in (("N", points.N_P), ("D", points.D_P)):
-        wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
-        if len(wrong):
-            raise ValueError(f"{path}:{lines[wrong[0]]}: {name} must be a positive number, found {values[wrong[0]]:g}.")
+def _check_positive(path: Path, name: str, values: np.ndarray, lines: Sequence[int]) -> None:
+    wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
+    if len(wrong):
+        raise ValueError(f"{path}:{lines[wrong[0]]}: {name} must be a positive number, found {values[wrong[0]]:g}.")
+
+
+def _checked(path: Path, points: Points, *, has_runs: bool) -> Points:
+    """Without rows that have no loss. ValueError for rows that are no runs."""
     fine_P = np.isfinite(points.L_P) & (points.L_P > 0)
     left_out = [label for label, fine in zip(points.labels, fine_P, strict=True) if not fine]
     if left_out:

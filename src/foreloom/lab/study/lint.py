@@ -69,7 +69,13 @@ def _mixed(planned: Sequence[Planned]) -> list[str]:
 
 
 def _one_ratio(planned: Sequence[Planned]) -> list[str]:
-    """Sizes that are all trained on as many tokens a parameter."""
+    """Sizes that are all trained on as many tokens, or as many a parameter."""
+    lengths = {one.facts["num_parameters"]: one.facts.get("planned_tokens") for one in planned}
+    if len(lengths) > 2 and len({one.facts.get("planned_tokens") for one in planned}) == 1 and all(lengths.values()):
+        return [
+            f"D is {next(iter(lengths.values())):,} at all {len(lengths)} sizes: no L(N, D) can be fitted, as nothing "
+            "tells what more tokens do from the loss that stays. Vary tokens, or leave them to tokens_per_parameter."
+        ]
     ratios: Mapping[int, float] = {
         one.facts["num_parameters"]: one.facts["planned_tokens"] / one.facts["num_parameters"]
         for one in planned

@@ -57,7 +57,8 @@ class Chronos2Forecaster:
         """See `models.family.Forecaster`. `cross_learning` lets all rows of a batch see each other. Horizons beyond one
         forward follow the paths of the model's levels `unrolled_quantiles` (see `unrolled_levels` for none).
 
-        Levels the model was not trained for are interpolated, flat beyond its outermost. Horizons beyond
+        Levels the model was not trained for are interpolated, flat beyond its outermost. Those of a model that begins
+        from naive forecasts ascend; those of others are left as they are, as in the reference. Horizons beyond
         `max_output_patches` are unrolled. ValueError for a context beyond the limit where `context_length` does not
         say how much of it to use.
         """
@@ -82,6 +83,8 @@ class Chronos2Forecaster:
                     unrolled_quantiles,
                 )
                 quantiles_BHQ = quantiles_BQH.transpose(1, 2)
+                if self.architecture.from_naive:  # on a clean season its quantiles lie close and would cross
+                    quantiles_BHQ = quantiles_BHQ.sort(-1).values
                 values = interpolate_levels(quantiles_BHQ, self.quantile_levels, quantile_levels).cpu().numpy()
                 first_rows = np.flatnonzero(np.diff(group_ids, prepend=-1))
                 for i, row in zip(chunk, first_rows, strict=True):
