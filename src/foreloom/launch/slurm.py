@@ -3,6 +3,7 @@ when it was handed in."""
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,10 @@ from foreloom.launch.hosts import DEFAULT_PORT
 
 SAVE_AND_LEAVE = 138
 """The exit code of a run that SIGUSR1 told to save and leave: 128 + 10."""
+
+
+TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}|UNLIMITED|INFINITE", re.IGNORECASE)
+"""Minutes, minutes:seconds, hours:minutes:seconds, days-hours, and those with minutes and seconds."""
 
 
 @section
@@ -68,6 +73,8 @@ class SlurmJob:
             raise ValueError(
                 f"{self.processes} processes share {self.gpus} gpus of a machine; each takes one: leave processes out"
             )
+        if self.time and not TIME.fullmatch(self.time):
+            raise ValueError(f"time: {self.time!r} is none that SLURM reads; say minutes (90), 24:00:00 or 2-00:00:00")
 
 
 def directives(job: SlurmJob, name: str, log: str, *, num_tasks: int, is_shell_told: bool = False) -> list[str]:

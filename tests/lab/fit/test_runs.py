@@ -46,6 +46,7 @@ def test_runs_that_are_left_out(tmp_path):
     write_run(tmp_path, "nan", losses=(5.0, float("nan"), float("nan")))
     write_run(tmp_path, "short", config={"num_steps": 90})
     write_run(tmp_path, "stopped", config={"outcome": {"status": "stopped"}})
+    write_run(tmp_path, "copied", config={"num_tokens": 400, "outcome": {"status": "finished"}})
     write_run(tmp_path, "scores", N=1000)
     (tmp_path / "scores.csv").write_text("task,WQL\na,1\n")
     study = read_study(tmp_path)
@@ -53,6 +54,7 @@ def test_runs_that_are_left_out(tmp_path):
     reasons = {run.label: run.reason for run in study.left_out}
     assert reasons["9d"] == "it has 0.167 tokens a parameter where most have 0.3: it did not end"
     assert reasons["nan"] == "its loss is not finite from step 20 on"
+    assert reasons["copied"] == "its rows end at 300 of the 400 tokens trained"
     assert reasons["short"] == "it ended after 30 of 90 steps" and reasons["stopped"] == "its last session has stopped"
     assert "scores.csv is no run: it has no column of steps, tokens and loss." in study.notes
 

@@ -45,6 +45,7 @@ FACTS: Mapping[str, tuple[str, ...]] = {
     "study": ("study", "folder_name"),
     "num_steps": ("num_steps", "steps"),
     "planned_tokens": ("planned_tokens", "max_tokens_training"),
+    "num_tokens": ("num_tokens",),
     "n_convention": ("n_convention",),
     "status": ("status",),
 }
@@ -199,6 +200,11 @@ def read_run(path: Path, config: Path | None = None, num_parameters: float | Non
         return replace(run, ending="diverged", reason=f"its loss is not finite {where}")
     if "status" in facts and facts["status"] != "finished":
         return replace(run, ending="unfinished", reason=f"its last session has {facts['status']}")
+    last, trained = float(value["tokens"][-1]), facts.get("num_tokens")
+    if trained and last < trained:
+        return replace(
+            run, ending="unfinished", reason=f"its rows end at {last:,.0f} of the {trained:,.0f} tokens trained"
+        )
     for planned, reached, name in (("num_steps", run.step_T[-1], "steps"), ("planned_tokens", run.tokens, "tokens")):
         wanted = None if "status" in facts else facts.get(planned)
         if wanted and reached < wanted * (1 - SAME_RATIO):
