@@ -1,9 +1,10 @@
-"""Is a fitted model ever worse than its base? Each data set's last window is kept from the fit and scored after it.
+"""Is a fitted model ever worse than its base? Each data set's last window, of few series its last windows, is kept
+from the fit and scored after it.
 
     python benchmarks/fit.py small --minutes 2 --out runs/fit
 
 Errors are the quantile loss over the seasonal error (SQL), those of what `fit` kept over those of the base, with the
-interval of a bootstrap over the rows of the last window.
+interval of a bootstrap over their rows.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ FRESH = {
 }  # fmt: skip
 """On which no rule of `fit` was found: `--only` names them."""
 MOST_SERIES = 200
+LEAST_ROWS = 20
+"""To be scored after the fit: of few series more windows than one are kept from it, as an interval needs so many."""
 
 
 def opened(path: Path) -> Source:
@@ -54,17 +57,18 @@ def main() -> None:
     given = parser.parse_args()
     base = foreloom.from_pretrained(given.model)
     (forecaster, _) = forecasters_by_name([given.model], torch.device("cpu")).values()
-    print("| data | kept | on the last window, over the base | rows | Seasonal Naive over the base |")
+    print("| data | kept | on what it did not see, over the base | rows | Seasonal Naive over the base |")
     print("| --- | --- | ---: | ---: | ---: |")
     for name in given.only:
         horizon, source = (HORIZONS | FRESH)[name], opened(given.data_root / name)
-        known = Shortened(source, np.maximum(source.lengths - horizon, 0))
+        num_windows = -(-LEAST_ROWS // int(source.num_targets.sum()))
+        known = Shortened(source, np.maximum(source.lengths - num_windows * horizon, 0))
         out = given.out / name
         found = fit(base.family, given.model, known, horizon, out, minutes=given.minutes)
         asked = {"base": forecaster, "naive": SeasonalNaive()}
         if found.chosen is not None:
             (asked["kept"], _) = forecasters_by_name([str(out)], torch.device("cpu")).values()
-        scored = backtest(asked, rolling_task(source, horizon, 1))
+        scored = backtest(asked, rolling_task(source, horizon, num_windows))
         errors = {model: row_errors(scored, model) for model in asked}
         kept = ratio(errors["kept"], errors["base"]) if found.chosen else "1, the base"
         naive = ratio(errors["naive"], errors["base"])
