@@ -82,6 +82,13 @@ def test_transfer_keeps_what_it_has_trained(tmp_path: Path) -> None:
     other = standing(path, [*settings, "training.seed=9"], [32, 64])
     with other as (bench, widths), pytest.raises(ValueError, match="transfer.csv:2: of another recipe"):
         sweep(bench, ["mup"], widths, [-8.0], num_seeds=1, out=tmp_path / "out")
+    # The recipe has no base width, so the first width is the base, and what was trained from another is another run.
+    with standing(path, settings, [64, 128]) as (bench, widths), pytest.raises(ValueError, match="another base width"):
+        sweep(bench, ["mup"], widths, [-8.0], num_seeds=1, out=tmp_path / "out")
+    with (tmp_path / "out" / FILE_NAME).open("a") as file:
+        file.write("cut")
+    with standing(path, settings, [32, 64]) as (bench, widths), pytest.raises(ValueError, match="csv:8: expected the"):
+        sweep(bench, ["mup"], widths, [-8.0], num_seeds=1, out=tmp_path / "out")
 
 
 def test_octaves_are_counted_between_vertices() -> None:

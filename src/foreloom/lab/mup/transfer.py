@@ -76,10 +76,10 @@ def sweep(
     `out`/transfer.csv; those that are there already are not trained again.
 
     The loss is that of what the recipe holds out, or else the mean over the last tenth of the steps. ValueError where
-    the file is of another recipe.
+    the file is of another recipe or base width.
     """
     num_steps = bench.training.in_steps(bench.loader.num_epoch_batches).num_steps
-    key = config_hash(bench.recipe)
+    key = f"{config_hash(bench.recipe)} from {bench.base_width}"
     done = _read(out / FILE_NAME, key)
     wanted = list(itertools.product(kinds, widths, log2_rates, range(num_seeds)))
     missing = [one for one in wanted if one not in done]
@@ -149,14 +149,18 @@ def _read(path: Path, key: str) -> dict[tuple[str, int, float, int], float]:
     with path.open(newline="", encoding="utf-8") as file:
         for number, row in enumerate(csv.DictReader(file), start=2):
             try:
-                if row["recipe"] != key:
-                    raise ValueError(
-                        f"{path}:{number}: of another recipe or other settings; give another --out, or delete the file."
-                    )
                 where = row["kind"], int(row["width"]), float(row["log2_rate"]), int(row["seed"])
-                found[where] = float(row["loss"])
-            except (KeyError, TypeError):
-                raise ValueError(f"{path}:{number}: expected the columns {', '.join(_COLUMNS)}.") from None
+                of, found[where] = row["recipe"], float(row["loss"])
+            except (KeyError, TypeError, ValueError):
+                raise ValueError(
+                    f"{path}:{number}: expected the columns {', '.join(_COLUMNS)}, numbers from the width on; delete "
+                    "the line, and its run is trained again."
+                ) from None
+            if of != key:
+                raise ValueError(
+                    f"{path}:{number}: of another recipe, other settings or another base width (the first of --widths "
+                    "where the recipe has none); give another --out, or delete the file."
+                )
     return found
 
 
