@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from foreloom.lab.fit.learning_rate import fit_basin, fit_rates, value_from, write_rates
+from foreloom.lab.fit.learning_rate import RateFit, fit_basin, fit_rates, value_from, write_rates
 from foreloom.lab.fit.runs import read_study
 
 
@@ -68,6 +68,9 @@ def test_the_file_that_studies_read(tmp_path):
     assert value_from(path, width=32) == one.basins[0].best
     with pytest.raises(ValueError, match="has no law over sizes, and its one size is 32: sweep a second one"):
         value_from(path, width=64)
+    write_rates(RateFit("batch_size", one.basins, {}, {}, ()), path)
+    with pytest.raises(ValueError, match="is a fit of batch_size, not of learning rates"):
+        value_from(path, width=32)
     path.write_text("{}")
     with pytest.raises(ValueError, match="is no fit of learning rates"):
         value_from(path, width=64)

@@ -191,14 +191,16 @@ def write_rates(fit: RateFit, path: Path) -> None:
 
 
 def value_from(path: Path, *, width: float | None = None, num_parameters: float | None = None) -> float:
-    """The best value at a size by a `fit.json`: of its law, or of its table where the law is one of one size.
+    """The best learning rate at a size by a `fit.json`: of its law, or of its table where the law is one of one size.
 
-    ValueError where the file says nothing of that size.
+    ValueError where the file says nothing of that size, and where it is of batch sizes.
     """
     fit = read_json(path, "`foreloom lab lr-fit` writes it.")
     size = {"width": width, "num_parameters": num_parameters}
     if not isinstance(fit, dict) or "laws" not in fit or "table" not in fit:
         raise ValueError(f"{path} is no fit of learning rates; `foreloom lab lr-fit SWEEP` writes one.")
+    if fit["of"] != "learning_rate":
+        raise ValueError(f"{path} is a fit of {fit['of']}, not of learning rates; name that of a sweep of rates.")
     for over, value in size.items():
         if value is not None and (law := fit["laws"].get(over)):
             return float(law["coefficient"] * value ** law["exponent"])
