@@ -94,7 +94,7 @@ def test_ablation(shared):
 
 def test_variants(tmp_path):
     path = tmp_path / "losses.csv"
-    path.write_text("variant,seed,loss\na,1,3.0\na,2,3.2\nb,1,2.8\nb,2,\nc,1,\n")
+    path.write_text("variant, seed, loss\na,1,3.0\na,2,3.2\nb,1,2.8\nb,2,\nc,1,\n")
     a, b = sorted(compare_variants(read_variants(path), "a", E=1.0, gamma=0.2), key=lambda one: one.name)
     assert b.multiplier == pytest.approx(loss_multiplier(3.1, 2.8, E=1.0, gamma=0.2)) and b.multiplier > 1
     assert (b.multiplier_interval, b.deviation, b.diverged) == (None, None, ("2",)), "one seed has no spread"

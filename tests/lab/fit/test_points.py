@@ -45,6 +45,7 @@ def test_rows_of_one_run_are_one_observation(table):
         ("", "no column for N, L, D or C; there are none. Name them"),
         ("N,D,L\n", "points.csv: no row below the header"),
         ("N,D,L\n1e6,2e7,3\n-5,2e7,3\n", "points.csv:3: N must be a positive number, found -5"),
+        ("N,D,C,L\n1e6,2e7,1e14,3\n1e6,2e7,,3\n", "points.csv:3: C must be a positive number, found nan"),
     ],
 )
 def test_sentences(table, text, sentence):

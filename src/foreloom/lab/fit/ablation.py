@@ -44,7 +44,7 @@ def read_variants(path: Path) -> dict[str, dict[str, float]]:
     """
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
-        header = [name.strip() for name in reader.fieldnames or []]
+        reader.fieldnames = header = [name.strip() for name in reader.fieldnames or []]
         loss = next((name for name in LOSS_NAMES if name in header), None)
         if loss is None or VARIANT not in header or SEED not in header:
             raise ValueError(
