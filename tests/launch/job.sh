@@ -18,12 +18,12 @@
 set -u
 cd /home/me || exit 1
 module load cuda
-export PYTHONPATH=/r/code
-export NCCL_SOCKET_IFNAME='eth 0'
 MASTER_ADDR="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
 MASTER_PORT=$((29500 + SLURM_JOB_ID % 1000))
 OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"
 export MASTER_ADDR MASTER_PORT OMP_NUM_THREADS
+export NCCL_SOCKET_IFNAME='eth 0'
+export PYTHONPATH=/r/code
 srun --kill-on-bad-exit=0 python -m foreloom train chronos2-base training.steps=5
 code=$?
 if [ "$code" -eq 138 ]; then scontrol requeue "$SLURM_JOB_ID"; fi

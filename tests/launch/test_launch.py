@@ -101,6 +101,18 @@ def test_text_of_a_slurm_job(tmp_path) -> None:
     assert "requeue" not in brief and "#SBATCH --ntasks-per-node=1\n" in brief
 
 
+def test_what_a_profile_says_of_the_environment_is_what_ranks_of_a_job_have(tmp_path) -> None:
+    install(tmp_path)
+    names = ("OMP_NUM_THREADS", "MASTER_PORT", "PYTHONPATH")
+    its = {"OMP_NUM_THREADS": "3", "MASTER_PORT": "1234", "PYTHONPATH": "/theirs"}
+    job = SlurmJob(cpus=12, environment=its, command=f"printenv {' '.join(names)} #")
+    script = tmp_path / "job.sh"
+    script.write_text(batch_script(TRAIN, job, name="n", log="x", folder=tmp_path, code=Path("/code")))
+    path = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_CPUS_PER_TASK": "12"}
+    done = subprocess.run(["sbatch", str(script)], env=path, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3", "1234", "/code:/theirs"], done.stderr
+
+
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [

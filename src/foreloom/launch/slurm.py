@@ -3,6 +3,7 @@ when it was handed in."""
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
@@ -114,10 +115,12 @@ def batch_script(
     python: str = sys.executable,
 ) -> str:
     """The text for sbatch: one srun starts all ranks, which SLURM numbers. `folder`: where the verb is run. `code`: a
-    folder whose foreloom is run instead of the installed one."""
+    folder whose foreloom is run instead of the installed one. What `job.environment` says comes last: it may name
+    another address, port or number of threads than those that are found."""
     command = f"{job.command or shlex.join([python, '-m', 'foreloom'])} {shlex.join(verb)}"
-    exports = {"PYTHONPATH": str(code)} if code else {}
-    exports |= job.environment
+    exports = dict(job.environment)
+    if code:
+        exports["PYTHONPATH"] = os.pathsep.join([str(code), *filter(None, [exports.get("PYTHONPATH")])])
     lines = [
         "#!/usr/bin/env bash",
         *directives(job, name, log, num_tasks=job.num_tasks),
@@ -125,12 +128,13 @@ def batch_script(
         "set -u",
         f"cd {shlex.quote(str(folder))} || exit 1",
     ]
-    lines += [*job.setup, *(f"export {key}={shlex.quote(value)}" for key, value in exports.items())]
     lines += [
+        *job.setup,
         'MASTER_ADDR="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"',
         f"MASTER_PORT=$(({port} + SLURM_JOB_ID % 1000))",
         'OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"',
         "export MASTER_ADDR MASTER_PORT OMP_NUM_THREADS",
+        *(f"export {key}={shlex.quote(value)}" for key, value in exports.items()),
     ]
     # A rank that leaves a moment before the others must not have them killed.
     lines += [f"srun --kill-on-bad-exit=0 {command}", "code=$?"]
