@@ -93,6 +93,14 @@ def test_the_page_shows_what_there_is(tmp_path):
     assert more.count("<img") == 1, "our own figures are not shown twice"
 
 
+def test_the_smallest_of_all_studies_is_named(tmp_path):
+    large, small = (write_study(tmp_path / name, ratios=(20,)) for name in ("large", "small"))
+    for path in large.glob("16d*"):
+        path.unlink()
+    text = write_report([large, small], tmp_path / "out", Options(num_bootstrap=1)).read_text()
+    assert "<b>10k to 320k</b>" in text
+
+
 def test_the_command_line(tmp_path):
     folder = write_study(tmp_path / "study")
     told = CliRunner().invoke(app, ["lab", "fit", str(folder), "--bootstrap", "20", "--json", "--hold-out", "largest"])

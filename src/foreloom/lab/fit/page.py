@@ -19,6 +19,7 @@ from foreloom.lab.fit.frontier import fit_power
 from foreloom.lab.fit.learning_rate import RateFit, fit_rates
 from foreloom.lab.fit.points import COLUMN_NAMES
 from foreloom.lab.fit.runs import Study, check_there, read_study
+from foreloom.lab.labels import SWEEP_SUFFIX
 from foreloom.report.html import MEDIA_TYPES, document, escape, grid, image, width_points
 from foreloom.report.style import save_figure
 from foreloom.report.tables import ScoreTable
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAGE_NAME, FIGURES = "report.html", "figures"
-SWEEP_ENDING = "_lr_sweep"
 FEWEST_RUNGS = 4
 """Of different compute, for the largest to be predicted from the others."""
 NARROW_POINTS = 360
@@ -149,7 +149,7 @@ def _held_out(found: Findings, path: Path, options: Options, suffix: str, stem: 
 def _sweeps(folders: Sequence[Path]) -> list[Section]:
     """The sweeps of several studies beside one another."""
     found = {path.resolve().name: _fit_of_rates(read_study(path), path) for path in folders}
-    fits = {name.removesuffix(SWEEP_ENDING): fit for name, fit in found.items() if fit is not None}
+    fits = {name.removesuffix(SWEEP_SUFFIX): fit for name, fit in found.items() if fit is not None}
     if len(fits) < 2:
         return []
     return [Section("Learning rates side by side", {"learning-rates": figures.sweeps_figure(fits)})]
@@ -165,7 +165,7 @@ def _rates(study: Study, path: Path, title: str, stem: str) -> Section | None:
 
 def _fit_of_rates(study: Study, path: Path) -> RateFit | None:
     """Of the study itself, or of the sweep beside it; None where no rate was swept."""
-    beside = path.with_name(path.resolve().name + SWEEP_ENDING)
+    beside = path.with_name(path.resolve().name + SWEEP_SUFFIX)
     for candidate in (study, read_study(beside) if beside.is_dir() else None):
         of_size: dict[float, set[float]] = {}
         for run in candidate.runs if candidate else ():
@@ -268,13 +268,11 @@ def _header(folders: Sequence[Path]) -> str:
     if not studies:
         return ""
     runs = [run for study in studies for run in study.runs]
+    sizes = [run.num_parameters for run in runs]
     facts = [
         ("runs finished", f"{len(runs)}"),
         ("left out", f"{sum(len(study.left_out) for study in studies)}"),
-        (
-            "parameters",
-            f"{figures.short(runs[0].num_parameters)} to {figures.short(max(r.num_parameters for r in runs))}",
-        ),
+        ("parameters", f"{figures.short(min(sizes))} to {figures.short(max(sizes))}"),
         ("FLOPs in all, 6ND", f"{sum(run.flops for run in runs):.3g}"),
         ("lowest loss, nats", f"{min(run.loss for run in runs):.4g}"),
     ]
