@@ -149,7 +149,7 @@ def test_old_names_and_values(recipe):
 
 def test_a_rate_from_a_fit(recipe, tmp_path):
     law = {"over": "width", "coefficient": 0.5, "exponent": -1.0}
-    (tmp_path / "fit.json").write_text(json.dumps({"laws": {"width": law}, "table": []}))
+    (tmp_path / "fit.json").write_text(json.dumps({"of": "learning_rate", "laws": {"width": law}, "table": []}))
     (tmp_path / "s.yaml").write_text(
         f"study: s\nrecipe: {recipe}\nruns: [{{label: a, hidden_dim: 64, steps: 3, learning_rate: 'from:fit.json'}}]\n"
     )

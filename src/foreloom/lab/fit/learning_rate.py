@@ -197,7 +197,7 @@ def value_from(path: Path, *, width: float | None = None, num_parameters: float 
     """
     fit = read_json(path, "`foreloom lab lr-fit` writes it.")
     size = {"width": width, "num_parameters": num_parameters}
-    if not isinstance(fit, dict) or "laws" not in fit or "table" not in fit:
+    if not isinstance(fit, dict) or not {"of", "laws", "table"} <= fit.keys():
         raise ValueError(f"{path} is no fit of learning rates; `foreloom lab lr-fit SWEEP` writes one.")
     if fit["of"] != "learning_rate":
         raise ValueError(f"{path} is a fit of {fit['of']}, not of learning rates; name that of a sweep of rates.")
