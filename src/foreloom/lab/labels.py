@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 MOST_BYTES = 200
 """Of a label: file systems take 255, and `config_<label>.json` is longer."""
+SWEEP_SUFFIX = "_lr_sweep"
+"""Of a folder whose runs differ in learning rate."""
 _MARK = "_lr_"
 _SHORT = 7
 """Characters of a number that is written as it is."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from foreloom.lab.study.experiments import SWEEP_SUFFIX
+from foreloom.lab.labels import SWEEP_SUFFIX
 from foreloom.lab.study.resolve import Planned
 from foreloom.launch.profile import Profile
 from foreloom.launch.slurm import SlurmJob, directives

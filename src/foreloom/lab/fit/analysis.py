@@ -24,7 +24,7 @@ from foreloom.lab.fit.allocation import (
     fit_parabolas,
     second_approach,
 )
-from foreloom.lab.fit.frontier import ASSUMED_SHARES, PowerLaw, fit_power
+from foreloom.lab.fit.frontier import ASSUMED_SHARES, PowerLaw, fit_power, pareto
 from foreloom.lab.fit.parametric import DELTA, FEWEST_POINTS, Loss, ParametricFit, bootstrap, fit_parametric
 from foreloom.lab.fit.points import Points, read_points
 from foreloom.lab.fit.prediction import Prediction, predict_held_out, split_held_out
@@ -149,7 +149,7 @@ def analyse(path: Path, columns: Mapping[str, str] | None = None, options: Optio
     first = None if is_one else tried(lambda: first_approach(kept))
     parabolas = None if is_one else tried(lambda: fit_parabolas(kept, window=options.window, robust=options.robust))
     second = tried(lambda: second_approach(parabolas)) if parabolas else None
-    of_parabolas = _drawn_parabolas(parabolas, kept, options) if second else []
+    of_parabolas = _drawn_parabolas(kept, options) if second else []
     doubts += [f"at {one.C:.3g} FLOPs {one.reason}: left out of approach 2" for one in parabolas or () if one.reason]
     power = power_laws(kept, options.E, doubts)
     predictions = (
@@ -236,8 +236,6 @@ def sensitivity(points: Points, fit: ParametricFit, options: Options) -> list[Se
 
 def power_laws(points: Points, assumed: float | None, doubts: list[str]) -> list[PowerLaw]:
     """The frontier of the endpoints, or all of them where they are one line of runs: E free, then assumed."""
-    from foreloom.lab.fit.frontier import pareto
-
     kept = pareto(points.C_P, points.L_P)
     if len(kept) < 2:
         doubts.append("no run of more compute is better than the cheapest: there is no law over compute")
@@ -276,7 +274,7 @@ def _drawn(fit: ParametricFit, points: Points, options: Options) -> list[Paramet
     return bootstrap(fit, points.N_P, points.D_P, points.L_P, points.run_P, num=options.num_bootstrap, E=options.E)
 
 
-def _drawn_parabolas(parabolas: Sequence[Parabola] | None, points: Points, options: Options) -> list[list[Parabola]]:
+def _drawn_parabolas(points: Points, options: Options) -> list[list[Parabola]]:
     return bootstrap_second(points, window=options.window, robust=options.robust, num=options.num_bootstrap)
 
 

@@ -260,7 +260,7 @@ def bootstrap(
                 B=constants["B"],
                 alpha=constants["alpha"],
                 beta=constants["beta"],
-                objective=value,
+                objective=value * (fit.delta or DELTA),
                 converged=converged,
                 at_bound=_at_bound(surface, p, E),
                 num_starts=1,

@@ -81,7 +81,7 @@ def read_points(path: Path, columns: Mapping[str, str] | None = None) -> Points:
     table: dict[str, np.ndarray] = {}
     for name in ("N", "D", "C", "L"):
         if name in place:
-            table[name] = np.array([_number(path, line, header, row, place[name]) for line, row in rows])
+            table[name] = np.array([number_at(path, line, header, row, place[name]) for line, row in rows])
     for name in [name for name in ("N", "D", "C") if name in table]:
         _check_positive(path, name, table[name], [line for line, _ in rows])
     notes = []
@@ -120,7 +120,8 @@ def _places(path: Path, header: Sequence[str], columns: Mapping[str, str]) -> di
     return place
 
 
-def _number(path: Path, line: int, header: Sequence[str], row: Sequence[str], place: int) -> float:
+def number_at(path: Path, line: int, header: Sequence[str], row: Sequence[str], place: int) -> float:
+    """In a row of a CSV, NaN for an empty cell. ValueError names the file, the line and the column."""
     text = row[place].strip() if place < len(row) else ""
     try:
         return float(text) if text else math.nan

@@ -13,7 +13,7 @@ import itertools
 import math
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ import numpy as np
 
 from foreloom.files import read_json
 from foreloom.lab.fit.parametric import FLOPS_PER_PARAMETER_TOKEN
-from foreloom.lab.fit.points import Points
+from foreloom.lab.fit.points import Points, number_at
 from foreloom.lab.labels import learning_rate_in
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -172,9 +172,7 @@ def read_run(path: Path, config: Path | None = None, num_parameters: float | Non
     text, value = _read_columns(path)
     facts = _facts_of(read_json(config, "Write it again, or remove it.")) if config else {}
     facts = _facts_of_label(path.stem) | facts
-    is_held_out = "validation" in value and bool(
-        np.isfinite(value["validation"]).any() or _says_nan(text["validation"])
-    )
+    is_held_out = any(text.get("validation", ()))
     kind = "validation" if is_held_out else "training"
     measured = np.array([bool(cell) for cell in text[kind]]) & (value["tokens"] > 0)
     if not measured.any():
@@ -242,29 +240,12 @@ def _read_columns(path: Path) -> tuple[dict[str, list[str]], dict[str, np.ndarra
         for kind, at in place.items()
         if at is not None
     }
-    value = {}
-    for kind, cells in text.items():
-        name = next(one for one in COLUMNS[kind] if one in header)
-        try:
-            value[kind] = np.array([float(cell) if cell else math.nan for cell in cells])
-        except ValueError:
-            line, wrong = next(
-                (line, cell) for (line, _), cell in zip(rows, cells, strict=True) if not _is_number(cell)
-            )
-            raise ValueError(f"{path}:{line}: {wrong!r} in column {name!r} is not a number.") from None
+    value = {
+        kind: np.array([number_at(path, line, header, row, at) for line, row in rows])
+        for kind, at in place.items()
+        if at is not None
+    }
     return text, value
-
-
-def _is_number(cell: str) -> bool:
-    return (
-        not cell
-        or re.fullmatch(r"[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|nan|inf|infinity)", cell, re.I)
-        is not None
-    )
-
-
-def _says_nan(cells: Iterable[str]) -> bool:
-    return any(cell for cell in cells)
 
 
 def _parameters_of(path: Path, text: Mapping[str, Sequence[str]], value: Mapping[str, np.ndarray]) -> float:

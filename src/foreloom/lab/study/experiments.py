@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypedDict
 
-from foreloom.lab.labels import with_learning_rate
+from foreloom.lab.labels import SWEEP_SUFFIX, with_learning_rate
 from foreloom.lab.study.settings import check_names
 
 NARROW_LR_SWEEP = [10**-3.0, 10**-2.5, 10**-2.0, 10**-1.5, 10**-1.0]
 WIDE_LR_SWEEP = [10 ** (exponent / 2) for exponent in range(-8, 1)]
-SWEEP_SUFFIX = "_lr_sweep"
 SWEEP_TOKENS = 129_000_000 // 8
 """The fewest of a run of a sweep, as in hansgundlach/Experimental_Progress."""
 SWEEP_FRACTION = 0.05

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foreloom.config.loader import flatten, plain
+from foreloom.lab.fit.runs import SAME_RATIO
 from foreloom.lab.labels import learning_rate_in
 from foreloom.lab.study.resolve import Planned
 from foreloom.run.recipe import load
 
-SAME_RATIO = 0.01
-"""By how much D / N may differ and count as the same."""
 SHAPE = ("hidden_dim", "recipe")
 """What is said of a model by other settings than those that make its data."""
 
