@@ -136,6 +136,13 @@ def test_nothing_is_found_where_nothing_was_planted(seed):
     assert found.benchmark.num_constant == found.training.num_constant == 1
 
 
+def test_a_number_that_stands_for_a_gap_is_one() -> None:
+    filled = ONE[:400].copy()
+    filled[[50, 120]] = np.finfo(float).max, -np.finfo(float).max
+    (found,) = looked_for(BENCHMARK, {"filled": filled}).overlaps
+    assert (found.start, found.length, found.transform) == (0, 400, "identical")
+
+
 def test_what_cannot_be_told_apart_is_counted_and_an_empty_benchmark_is_refused():
     random = np.random.default_rng(6)
     training = {

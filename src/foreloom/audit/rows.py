@@ -13,6 +13,8 @@ from foreloom.data.synthetic.address import is_synthetic
 
 _POINTS_AT_ONCE = 2**17
 """Fit into a core's cache with all that is made of them."""
+_TOO_LARGE = 1e150
+"""Squares of more overflow; what is so large stands for a missing value."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Rows:
         return -(-self.num_points // _POINTS_AT_ONCE)
 
     def batches(self) -> Iterator[list[np.ndarray]]:
-        """All rows in their order, float64 (T,) each, some at a time; not finite is missing."""
+        """All rows in their order, float64 (T,) each, some at a time; not finite or above 1e150 is missing."""
         changes = (np.diff(self.item_R) != 0) | (np.diff(self.source_R) != 0)
         begin_R = np.flatnonzero(np.concatenate([[True], changes])) if len(self) else np.empty(0, int)
         points_R = np.append(np.cumsum(self.length_R) - self.length_R, self.num_points)
@@ -87,7 +89,7 @@ class Rows:
         rows_RT = np.full((int(source.num_rows[item]), length), np.nan)
         source.fill_window(item, length, rows_RT, rows_RT[:, :0])
         targets_VT = rows_RT[: int(source.num_targets[item])]
-        targets_VT[np.isinf(targets_VT)] = np.nan
+        targets_VT[np.abs(targets_VT) > _TOO_LARGE] = np.nan
         return list(targets_VT)
 
 
