@@ -348,13 +348,12 @@ class _Work:
         best = verdict.best_of({one.name: one.selection for one in contenders if one.name in trained})
         lasts = {name: self._ratio(name, is_last=True) for name in _and_nearer(best, trained)}
         chosen = verdict.first_better(lasts)
-        last = lasts.get(chosen or best or "")
         folder = self.out / "hf"
         module = self.family.load(self.base)
         if chosen is not None:
             candidate, share = trained[chosen]
             module = between(self.family, self.base, self._tuned(candidate), share)
-        sentence = self._sentence(best, chosen, last, trained)
+        sentence = self._sentence(best, chosen, lasts, trained)
         facts = {"Fit": {"verdict": sentence, "data": self.source.name, "horizon": self.horizon}}
         card = model_card(self.out.name, self.family, facts, base=None, step=0)
         write_folder(self.family, module.cpu(), module.state_dict(), folder, card)
@@ -383,19 +382,24 @@ class _Work:
         self,
         best: str | None,
         chosen: str | None,
-        last: Ratio | None,
+        lasts: Mapping[str, Ratio],
         trained: Mapping[str, tuple[Candidate, float]],
     ) -> str:
         if chosen is not None:
+            how = (
+                "which nothing was chosen by"
+                if chosen == best
+                else f"where {best}, which was chosen before, has {lasts[best or '']}"
+            )
             return (
-                f"keep {chosen}: {last} of the error of zero-shot on the last windows, which nothing was chosen by. "
+                f"keep {chosen}: {lasts[chosen]} of the error of zero-shot on the last windows, {how}. "
                 f"{self.out} holds it."
             )
         why = "nothing was tuned" if not trained else "no candidate is surely better on the windows it is chosen by"
         if best is not None:
-            why = f"{best}, the best on the windows it is chosen by, has {last} of its error on the last ones"
-            if last is not None and last.estimate < 1:
-                why += f", but is better in {last.share_better:.0%} of them only"
+            why = f"{best}, the best on the windows it is chosen by, has {lasts[best]} of its error on the last ones"
+            if lasts[best].estimate < 1:
+                why += f", but is better in {lasts[best].share_better:.0%} of them only"
         return f"keep zero-shot: {why}. {self.out} holds the weights of {self.called} as they were."
 
     def _spent(self) -> float:

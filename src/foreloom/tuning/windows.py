@@ -2,8 +2,8 @@
 
     | training ............ | holdout | selection windows | verdict windows |
 
-The holdout is the trainer's own: it ends a training early. No candidate sees the selection, none is chosen by the
-verdict.
+The holdout is the trainer's own: it ends a training early. No candidate sees the selection. By the verdict
+none is chosen: what was chosen is kept, or what lies halfway to it, or neither.
 """
 
 from __future__ import annotations
