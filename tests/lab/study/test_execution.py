@@ -206,6 +206,26 @@ def test_a_run_in_other_hands_is_left_to_them(trained, capsys):
     assert "1 of 1 runs are in the hands of other processes: fine" in capsys.readouterr().err
 
 
+def test_a_process_that_has_lost_a_run_writes_nothing_of_it(trained, tmp_path, capsys, monkeypatch):
+    """It slept, another took the run over and finished it."""
+    monkeypatch.setattr(locks, "BEAT_SECONDS", 0.02)
+    results = tmp_path / "results"
+    shutil.copytree(trained.folder / "results", results, symlinks=True)
+    shutil.rmtree(results / "pair" / "runs" / "fine")
+
+    def train(run, stop, earlier=None, *, resume=False):
+        (results / "pair" / ".locks" / "fine.2").write_text("{}")
+        while not stop.signal_number:
+            time.sleep(0.01)
+        return Outcome(run.name, "", [], "", "stopped")
+
+    monkeypatch.setattr(runs, "train", train)
+    assert execute(trained.planned[:1], results, GO_ON) == 0
+    assert json.loads((results / "pair" / "config_fine.json").read_text())["outcome"]["status"] == "finished"
+    said = capsys.readouterr().err
+    assert "is lost to a process" in said and "1 of 1 runs are in the hands of other processes: fine" in said
+
+
 def test_a_run_that_diverged_is_told_and_not_begun_again(trained, tmp_path, capsys, monkeypatch):
     planned = Study("s", (("s", "wild", {"recipe": str(trained.folder / "base.yaml"), "steps": 4}),)).resolve()
     asked = []

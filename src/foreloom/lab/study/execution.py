@@ -52,7 +52,11 @@ class _StopOfEither:
 
     @property
     def signal_number(self) -> int:
-        return self._stop.signal_number or (signal.SIGTERM if self._lock.is_lost else 0)
+        return self._stop.signal_number or (signal.SIGTERM if self.is_lost else 0)
+
+    @property
+    def is_lost(self) -> bool:
+        return self._lock.is_lost
 
 
 def run_dir_of(planned: Planned, results: Path) -> Path:
@@ -101,7 +105,10 @@ def execute(planned: Sequence[Planned], results: Path, stop: StopRequest, *, wai
         if stop.signal_number:
             say("stopped; the same command goes on from here")
             return exit_code(stop.signal_number)
-        if outcome.status == "failed" and not is_diverged(run, outcome):
+        if lock.is_lost:
+            say("  is lost to a process that found this one silent")
+            left.append(one.label)
+        elif outcome.status == "failed" and not is_diverged(run, outcome):
             failures.append(outcome)
     if left:
         say(f"{len(left)} of {len(todo)} runs are in the hands of other processes: {', '.join(left)}")
@@ -120,6 +127,8 @@ def _train(planned: Planned, run: Run, others: Sequence[Run], results: Path, sto
         return earlier
     failure = ladder.climb(run, others, stop) if planned.facts.get("num_cooldown_steps") else None
     outcome, was_there = (failure, False) if failure else runs.advance(run, stop, earlier)
+    if stop.is_lost:  # what is written of it is the other's, who may have finished it
+        return outcome
     if outcome is not earlier or not csv_path(folder, planned.label).is_file():
         write_results(planned, folder, run.folder, outcome)
     if outcome.status == "finished":
