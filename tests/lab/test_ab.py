@@ -327,7 +327,9 @@ def test_a_loss_that_is_not_finite_is_a_failure(folder, capsys):
         re.sub(r'("kind": "validation".*"step": 4,.*"forecast_loss": )[0-9.e-]+', r"\1null", metrics.read_text())
     )
     assert compare(folder, out="diverged") == 1
-    assert "A-seed-5: loss not finite; see " in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "A-seed-5: loss not finite; see " in told.err
+    assert "1 of 2 runs failed or diverged" in " ".join(told.out.split()), "beside the verdict, which leaves it out"
     assert read_outcomes(folder / "diverged")["A-seed-5"].loss is None
 
 

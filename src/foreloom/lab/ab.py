@@ -361,6 +361,8 @@ def _publish(
     test: ABTest, results: Sequence[Result], compared: Sequence[Compared], failures: Sequence[str], form: Form | None
 ) -> None:
     notes = notes_of(test.recipes, test.sizes)
+    if failures:
+        notes.append(f"{len(failures)} of {len(test.runs)} runs failed or diverged: this is of the others.")
     tables = [verdict.table_of(one, notes) for one in compared]
     page = [f"# {test.names[0]} and {test.names[1]}\n", *(table.render("markdown") for table in tables)]
     if results:
