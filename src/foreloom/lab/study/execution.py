@@ -22,7 +22,6 @@ from foreloom.run import RECIPE_NAME
 from foreloom.training.incidents import FutileRunError
 from foreloom.training.signals import StopRequest, exit_code
 
-RESULTS = Path("results")
 RUNS, LOCKS = "runs", ".locks"
 """In the folder of a study: the folders of its runs, and who is training which."""
 

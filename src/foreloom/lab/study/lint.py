@@ -11,9 +11,6 @@ from foreloom.lab.labels import learning_rate_in
 from foreloom.lab.study.resolve import Planned
 from foreloom.run.recipe import load
 
-SHAPE = ("hidden_dim", "recipe")
-"""What is said of a model by other settings than those that make its data."""
-
 
 def lint(planned: Sequence[Planned]) -> list[str]:
     """A sentence for each thing that is wrong with a study's runs, folder by folder."""
