@@ -242,6 +242,14 @@ def test_lint(recipe):
     assert one.startswith("s: D is ") and "at all 3 sizes: no L(N, D)" in one
     (one,) = lint(Study("s", (*length, ("s", "16d_6", common | {"hidden_dim": 16, "steps": 6}))).resolve())
     assert one.startswith("s: steps differs")
+    longer = [("s", f"{d}d_x2", common | {"hidden_dim": d, "tokens_per_parameter": 0.4}) for d in (16, 32, 48)]
+    both = lint(Study("s", (*longer, *ratio)).resolve())
+    assert not any("D / N" in one for one in both), "every size has two lengths"
+    seeds = [("s", f"16d_{name}", common | {"steps": 3, "seed": seed}) for seed, name in ((1, "a"), (6, "b"))]
+    (one,) = lint(Study("s", tuple(seeds)).resolve())
+    assert one == "s: seed differs (1, 6), and the label does not tell it: 16d_a, 16d_b."
+    told = [("s", f"16d_seed_{seed}", common | {"steps": 3, "seed": seed}) for seed in (1, 6)]
+    assert lint(Study("s", tuple(told)).resolve()) == []
     silent = [("s", "a", common | {"steps": 3, "learning_rate": 0.01}), ("s", "b", common | {"steps": 4})]
     found = lint(Study("s", tuple(silent)).resolve())
     assert any("learning_rate differs (0.01), and the label does not tell it: a" in one for one in found)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from foreloom.config.loader import flatten, plain
@@ -41,8 +42,11 @@ def _tells(label: str, name: str, value: Any) -> bool:
         return True
     if isinstance(value, bool):
         return name.removeprefix("use_").rpartition(".")[2] in label
-    texts = [str(value), f"{value:g}" if isinstance(value, int | float) else str(value).removesuffix("-tiny")]
-    return any(text.lower() in label.lower() for text in texts) or name == "recipe"
+    if isinstance(value, int | float):  # a 1 is not told by the 128 of 128d
+        return any(re.search(rf"(?<![\d.]){re.escape(text)}(?!\.?\d)", label) for text in (str(value), f"{value:g}"))
+    return any(text.lower() in label.lower() for text in (str(value), str(value).removesuffix("-tiny"))) or (
+        name == "recipe"
+    )
 
 
 def _mixed(planned: Sequence[Planned]) -> list[str]:
@@ -66,21 +70,20 @@ def _mixed(planned: Sequence[Planned]) -> list[str]:
 
 def _one_ratio(planned: Sequence[Planned]) -> list[str]:
     """Sizes that are all trained on as many tokens, or as many a parameter."""
-    lengths = {one.facts["num_parameters"]: one.facts.get("planned_tokens") for one in planned}
-    if len(lengths) > 2 and len({one.facts.get("planned_tokens") for one in planned}) == 1 and all(lengths.values()):
+    known = [one.facts for one in planned if one.facts.get("planned_tokens")]
+    sizes, lengths = ({facts[name] for facts in known} for name in ("num_parameters", "planned_tokens"))
+    if len(sizes) < 3:
+        return []
+    if len(lengths) == 1 and len(known) == len(planned):
         return [
-            f"D is {next(iter(lengths.values())):,} at all {len(lengths)} sizes: no L(N, D) can be fitted, as nothing "
-            "tells what more tokens do from the loss that stays. Vary tokens, or leave them to tokens_per_parameter."
+            f"D is {min(lengths):,} at all {len(sizes)} sizes: no L(N, D) can be fitted, as nothing tells what more "
+            "tokens do from the loss that stays. Vary tokens, or leave them to tokens_per_parameter."
         ]
-    ratios: Mapping[int, float] = {
-        one.facts["num_parameters"]: one.facts["planned_tokens"] / one.facts["num_parameters"]
-        for one in planned
-        if one.facts.get("planned_tokens")
-    }
-    if len(ratios) < 3 or max(ratios.values()) > min(ratios.values()) * (1 + SAME_RATIO):
+    ratios = [facts["planned_tokens"] / facts["num_parameters"] for facts in known]
+    if max(ratios) > min(ratios) * (1 + SAME_RATIO):
         return []
     return [
-        f"D / N is {max(ratios.values()):.3g} at all {len(ratios)} sizes: a power law of loss in compute can be "
+        f"D / N is {max(ratios):.3g} at all {len(sizes)} sizes: a power law of loss in compute can be "
         "fitted, but no L(N, D), as nothing tells what more tokens do from what more parameters do. Vary "
         "tokens_per_parameter."
     ]
