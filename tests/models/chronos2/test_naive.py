@@ -47,7 +47,7 @@ def test_levels_drifts_and_seasons():
         torch.testing.assert_close(seasons[2:], level[2:])
     torch.testing.assert_close(last[1], ahead + torch.tensor([5.0, 4.0, 5.0, 5.0, 5.0, 5.0, 4.0, 5.0]))
     torch.testing.assert_close(moved[1], last[1] + torch.tensor([1.0] * 5 + [2.0] * 3))
-    torch.testing.assert_close(mean[1], ahead + 5.0), "every season put where the last one lies"
+    torch.testing.assert_close(mean[1], ahead + 5.0)  # every season put where the last one lies
     torch.testing.assert_close(mean_moved[1], ahead + torch.tensor([6.0] * 5 + [7.0] * 3))
     assert naive.correlation_B2[0, 0] > 0.99 and not naive.correlation_B2[2:].any()
     # Which would have been the best: of a season its copies, of growth the drift that grows. Not how good it is.

@@ -47,12 +47,15 @@ class Parabola:
 
     @property
     def N(self) -> float:
-        return math.exp(self.vertex)
+        """inf or 0 where the vertex of what is nearly a line lies beyond all numbers."""
+        with np.errstate(over="ignore"):
+            return float(np.exp(self.vertex))
 
     @property
     def D(self) -> float:
         """Tokens that the budget pays for at N, by the points' own price of a parameter and a token."""
-        return float(np.exp(np.mean(np.log(self.N_P * self.D_P)))) / self.N
+        with np.errstate(divide="ignore"):
+            return float(np.exp(np.mean(np.log(self.N_P * self.D_P))) / self.N)
 
     def predict(self, N: np.ndarray) -> np.ndarray:
         return self.level + self.curvature * (np.log(N) - self.vertex) ** 2
