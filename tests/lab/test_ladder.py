@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from foreloom.lab import create_ladder_experiments, gen_experim, runs
+from foreloom.lab.study import execution
 from foreloom.lab.study.execution import execute
 from foreloom.lab.study.experiments import flat
 from foreloom.lab.study.resolve import Planned, resolve
@@ -60,6 +61,18 @@ def test_a_rung_is_the_run_of_its_length_bit_for_bit(recipe, tmp_path, trainings
     assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
     rung = read_outcome(folder, "a_768_tokens")
     assert rung is not None and (rung.flops, rung.training_loss) == (outcome.flops, outcome.training_loss)
+
+
+def test_the_shortest_is_trained_first_in_whatever_order_they_are_named(recipe, tmp_path, monkeypatch) -> None:
+    trained = []
+
+    def train(planned, run, others, results, stop):
+        trained.append(planned.facts["num_steps"])
+        return runs.Outcome(run.name, "", [], "", "finished")
+
+    monkeypatch.setattr(execution, "_train", train)
+    long, short = reversed(rungs(recipe, [12, 6]))
+    assert execute([long, short], tmp_path, GO_ON) == 0 and trained == [6, 12]
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,8 @@ def execute(planned: Sequence[Planned], results: Path, stop: StopRequest, *, wai
     were killed. ValueError, before anything is trained, where a run's folder holds another one.
     """
     todo = [(one, as_run(one, results)) for one in planned]
+    # A rung begins on what a shorter one has left, in whatever order the study names them.
+    todo.sort(key=lambda one: ladder.first_cooldown_step(one[1]))
     for folder in dict.fromkeys(one.folder for one in planned):
         check_writable(results / folder / "any.csv", "--results")
     for _, run in todo:
