@@ -24,7 +24,7 @@ from foreloom.lab.fit.allocation import (
     fit_parabolas,
     second_approach,
 )
-from foreloom.lab.fit.frontier import ASSUMED_SHARES, PowerLaw, fit_power, pareto
+from foreloom.lab.fit.frontier import ASSUMED_SHARES, INTERVAL, PowerLaw, fit_power, pareto
 from foreloom.lab.fit.parametric import DELTA, FEWEST_POINTS, Loss, ParametricFit, bootstrap, fit_parametric
 from foreloom.lab.fit.points import Points, read_points
 from foreloom.lab.fit.prediction import Prediction, predict_held_out, split_held_out
@@ -32,7 +32,6 @@ from foreloom.lab.fit.runs import Study, check_there, read_study
 
 T = TypeVar("T")
 
-INTERVAL = (0.025, 0.975)
 COLLINEAR = 0.05
 """Standard deviation of log(D / N^slope) below which N and D are one variable."""
 DROPPED = (0, 1, 2, 5, 10)

@@ -13,6 +13,7 @@ import numpy as np
 
 from foreloom.lab.fit.frontier import (
     ASSUMED_SHARES,
+    INTERVAL,
     WIDE,
     Compute,
     PowerLaw,
@@ -23,7 +24,6 @@ from foreloom.lab.fit.frontier import (
 )
 from foreloom.lab.fit.runs import Run, Study, read_study
 
-INTERVAL = (0.025, 0.975)
 NUM_GAINS = 40
 FEWEST_POINTS = 4
 Window = tuple[float, float]

@@ -14,8 +14,8 @@ import numpy as np
 
 from foreloom.lab.fit.ablation import Variant
 from foreloom.lab.fit.allocation import Parabola
-from foreloom.lab.fit.analysis import INTERVAL, Approach, Findings
-from foreloom.lab.fit.frontier import PowerLaw
+from foreloom.lab.fit.analysis import Approach, Findings
+from foreloom.lab.fit.frontier import INTERVAL, PowerLaw
 from foreloom.lab.fit.learning_rate import RateFit
 from foreloom.lab.fit.runs import Run
 from foreloom.report.figures import PANEL_INCHES, panel_grid, panel_title

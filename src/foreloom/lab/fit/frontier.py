@@ -19,6 +19,8 @@ import numpy as np
 from foreloom.lab.fit.runs import Run
 
 CONFIDENCE = 0.95
+INTERVAL = (0.025, 0.975)
+"""The same as quantiles of what was drawn."""
 ASSUMED_SHARES = (0.0, 0.25, 0.5, 0.65, 0.8, 0.9)
 """Of the lowest loss: where E is assumed to see what the exponent makes of it."""
 WIDE = 0.2

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from foreloom.lab.fit.allocation import BUDGET_WIDTH
-from foreloom.lab.fit.frontier import CONFIDENCE, PowerLaw, pareto
+from foreloom.lab.fit.frontier import CONFIDENCE, INTERVAL, PowerLaw, pareto
 from foreloom.lab.fit.parametric import ParametricFit
 from foreloom.lab.fit.points import Points
 
@@ -96,7 +96,7 @@ def parametric_interval(
     residual = fit.residuals(points.N_P, points.D_P, points.L_P) * math.sqrt(len(points) / (len(points) - 5))
     scatter = np.random.default_rng(seed).choice(residual, size=(20, len(drawn)))
     losses = np.exp(np.log([float(one.predict(N, D)) for one in drawn]) + scatter)
-    low, high = np.quantile(losses, [0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2])
+    low, high = np.quantile(losses, INTERVAL)
     return float(low), float(high)
 
 
