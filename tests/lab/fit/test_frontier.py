@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from foreloom.lab.fit.ablation import compare_variants, read_variants
+from foreloom.lab.fit.ablation import compare_variants, read_variants, variants_of
 from foreloom.lab.fit.comparison import Course, exponents, gain_of
 from foreloom.lab.fit.frontier import PowerLaw, compute_equivalent_gain, fit_power, frontier, loss_multiplier, pareto
 from foreloom.lab.fit.runs import read_study
@@ -111,3 +111,12 @@ def test_variants(tmp_path):
     path.write_text("name,seed,loss\n")
     with pytest.raises(ValueError, match="expected columns variant, seed and one of .*; there are name, seed, loss"):
         read_variants(path)
+
+
+def test_no_run_of_a_variant_takes_the_place_of_another(tmp_path):
+    for label, loss in (("a", 3.0), ("a_seed_1", 2.0)):
+        (tmp_path / f"{label}.csv").write_text(f"step,validation_loss,tokens,theoretical_flops\n9,{loss},1000,60000\n")
+    assert variants_of(read_study(tmp_path)) == {"a": {"a": 3.0, "1": 2.0}}
+    (tmp_path / "config_a.json").write_text(json.dumps({"seed": 1}))
+    with pytest.raises(ValueError, match="a_seed_1 is a second run of a with seed 1; remove one|a is a second run"):
+        variants_of(read_study(tmp_path))

@@ -65,13 +65,18 @@ def read_variants(path: Path) -> dict[str, dict[str, float]]:
 
 
 def variants_of(study: Study) -> dict[str, dict[str, float]]:
-    """The same of a study's runs: a variant is a label without its seed."""
+    """The same of a study's runs: a variant is a label without its seed. ValueError where two of one have one seed."""
     found: dict[str, dict[str, float]] = {}
     for run in (*study.runs, *study.left_out):
         if run.ending != "unfinished":
             name = re.sub(r"_seed_?\d+", "", run.label)
             loss = run.loss if run.ending == "finished" else math.nan
-            found.setdefault(name, {})[str(run.facts.get("seed", len(found.get(name, {}))))] = loss
+            of_seed, seed = found.setdefault(name, {}), str(run.facts.get("seed", run.label))
+            if seed in of_seed:
+                raise ValueError(
+                    f"{study.path}: {run.label} is a second run of {name} with seed {seed}; remove one of them."
+                )
+            of_seed[seed] = loss
     return found
 
 
