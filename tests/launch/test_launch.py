@@ -93,8 +93,8 @@ def test_text_of_a_slurm_job(tmp_path) -> None:
     script = tmp_path / "job.sh"
     script.write_text(text)
     subprocess.run(["bash", "-n", script], check=True)
-    for time in ("90", "30:00", "2-00", "2-00:00:00"):
-        assert SlurmJob(time=time).time == time
+    for limit in ("90", "30:00", "2-00", "2-00:00:00"):
+        assert SlurmJob(time=limit).time == limit
     with pytest.raises(ValueError, match=r"time: 'abc' is none that SLURM reads; say minutes \(90\)"):
         SlurmJob(time="abc")
     brief = batch_script(["evaluate", "m"], SlurmJob(save_seconds=0), name="e", log="x", folder=Path("/"))
