@@ -47,6 +47,15 @@ def test_weeks_that_repeat_exactly_are_found_behind_days_that_nearly_do():
     assert both.longer_B.item() == 168 and both.longer_correlation_B > both.correlation_B
 
 
+def test_what_repeats_exactly_has_its_season_however_it_is_padded():
+    for length in range(9, 60):
+        row = (torch.arange(float(length)) % 2)[None] - 0.5
+        for padding in range(0, 90, 3):
+            padded, seen = torch.nn.functional.pad(row, (padding, 0)), torch.ones(1, padding + length, dtype=torch.bool)
+            seen[:, :padding] = False
+            assert seasons_of(padded, seen).lag_B.item() == 2, (length, padding)
+
+
 def test_what_has_no_season_has_none():
     rng = np.random.default_rng(0)
     noise = torch.from_numpy(rng.normal(size=(100, 512)).astype(np.float32))

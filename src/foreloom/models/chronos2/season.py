@@ -49,7 +49,8 @@ def seasons_of(value_BC: Tensor, observed_BC: Tensor) -> Seasons:
     eligible = peak_BL & ((correlation_BL < 0).cumsum(1) > 0) & (count_BL >= 4) & (2 * count_BL >= lag)
     sure_BL = torch.where(eligible, correlation_BL - count_BL.clamp(min=1).rsqrt(), -1.0)
     best_B1, best_lag = sure_BL.max(1, keepdim=True)
-    close_B1 = (1 - correlation_BL.gather(1, best_lag)).clamp(max=AS_GOOD)
+    # Rounding may take a correlation of 1 above it: no lag is as good as what is better than the best.
+    close_B1 = (1 - correlation_BL.gather(1, best_lag)).clamp(min=0, max=AS_GOOD)
     # argmax gives the first of equals.
     lag_B1 = (sure_BL >= best_B1 - close_B1).byte().argmax(1, keepdim=True)
     found_B1 = sure_BL.gather(1, lag_B1) >= LEAST_CORRELATION
