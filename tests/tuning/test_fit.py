@@ -69,7 +69,7 @@ def test_what_is_better_is_kept_and_what_was_done_is_not_done_again(base, tmp_pa
     assert again.sentence == found.sentence and repr(again) == repr(found)
     # Where the last windows allow half of it only, they had a say, which the sentence does not deny.
     assert found.chosen == "full-0.003" and "which nothing was chosen by" in found.sentence
-    monkeypatch.setattr(fit.verdict, "first_better", lambda lasts: [*lasts][-1])
+    monkeypatch.setattr(fit.verdict, "first_that_holds", lambda lasts: [*lasts][-1])
     half = model.fit(seasons(), 8, out, season_length=8, known_ahead="promo")
     assert "where full-0.003, which was chosen before, has 0." in half.sentence and half.chosen == "full-0.003, 50%"
     with pytest.raises(ValueError, match="holds a fit with another prediction_length"):

@@ -35,7 +35,7 @@ from foreloom.monitoring.metrics_file import FILE_NAME as METRICS_NAME
 from foreloom.run import train
 from foreloom.tuning import candidates, verdict
 from foreloom.tuning.candidates import SHARES, Candidate, Kind, Outcome, Pace, between
-from foreloom.tuning.verdict import Ratio, row_errors
+from foreloom.tuning.verdict import SHARE_BETTER, Ratio, row_errors
 from foreloom.tuning.windows import LEAST_HORIZONS, MOST_SCORED, Windows, part
 
 STATE_NAME = "fit.json"
@@ -347,7 +347,7 @@ class _Work:
         ]
         best = verdict.best_of({one.name: one.selection for one in contenders if one.name in trained})
         lasts = {name: self._ratio(name, is_last=True) for name in _and_nearer(best, trained)}
-        chosen = verdict.first_better(lasts)
+        chosen = verdict.first_that_holds(lasts)
         folder = self.out / "hf"
         module = self.family.load(self.base)
         if chosen is not None:
@@ -398,7 +398,7 @@ class _Work:
         why = "nothing was tuned" if not trained else "no candidate is surely better on the windows it is chosen by"
         if best is not None:
             why = f"{best}, the best on the windows it is chosen by, has {lasts[best]} of its error on the last ones"
-            if lasts[best].estimate < 1:
+            if lasts[best].estimate < 1 and lasts[best].share_better < SHARE_BETTER:
                 why += f", but is better in {lasts[best].share_better:.0%} of them only"
         return f"keep zero-shot: {why}. {self.out} holds the weights of {self.called} as they were."
 
