@@ -1,13 +1,16 @@
 """A fit from end to end: what is learned is kept, what is not is left, what was stopped goes on."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from foreloom import from_pretrained
 from foreloom.forecast import Model
+from foreloom.forecast.asked import setting_of
 from foreloom.models.chronos2.family import FAMILY as CHRONOS2
 from foreloom.models.time_moe.family import FAMILY as TIME_MOE
 from foreloom.report.fit_page import fit_table, write_fit_page
@@ -130,6 +133,19 @@ def test_what_cannot_be_judged_is_said(base, tmp_path, monkeypatch, tiny_time_mo
         model.fit(seasons(2), 8, tmp_path / "e", minutes=0)
     with pytest.raises(ValueError, match="lies in no folder yet"):
         Model(TIME_MOE, tiny_time_moe).fit(seasons(2), 8, tmp_path / "e")
+
+
+def test_a_gpu_that_training_would_not_take_is_refused(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert [setting_of(torch.device(name)) for name in ("cpu", "cuda:0", "mps:0")] == ["cpu", "cuda", "mps"]
+    model = from_pretrained(base, device="cpu")
+    weight = SimpleNamespace(device=torch.device("cuda:1"))
+    monkeypatch.setattr(model, "module", SimpleNamespace(parameters=lambda: iter([weight])))
+    with pytest.raises(ValueError, match=r"is on cuda:1, and training takes cuda:0.*CUDA_VISIBLE_DEVICES=1"):
+        model.fit(seasons(2), 8, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_weights_in_between(base, tmp_path, tiny_chronos2):
