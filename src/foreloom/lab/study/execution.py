@@ -126,7 +126,7 @@ def _train(planned: Planned, run: Run, others: Sequence[Run], results: Path, sto
     if earlier and earlier.status == "failed" and is_diverged(run, earlier):
         say("  has diverged before")
         return earlier
-    failure = ladder.climb(run, others, stop) if planned.facts.get("num_cooldown_steps") else None
+    failure = _climb(run, others, folder / LOCKS, stop) if planned.facts.get("num_cooldown_steps") else None
     outcome, was_there = (failure, False) if failure else runs.advance(run, stop, earlier)
     if stop.is_lost:  # what is written of it is the other's, who may have finished it
         return outcome
@@ -137,6 +137,24 @@ def _train(planned: Planned, run: Run, others: Sequence[Run], results: Path, sto
     elif outcome.status == "failed":
         say("  diverged" if is_diverged(run, outcome) else f"  failed (exit code {outcome.exit_code})")
     return outcome
+
+
+def _climb(run: Run, others: Sequence[Run], locks: Path, stop: Any) -> Outcome | None:
+    """`ladder.climb`, while no other process trains the same piece of trunk for a rung of its own: that is waited
+    for."""
+    while runs.state_of(run) == "absent":
+        with locked(locks, ladder.trunk_of(run).name) as lock:
+            if isinstance(lock, Lock):
+                stop_of_either: Any = _StopOfEither(stop, lock)
+                failure = ladder.climb(run, others, stop_of_either)
+                if stop.signal_number or not lock.is_lost:
+                    return failure
+                continue
+        if stop.signal_number:
+            return Outcome(run.name, str(run.recipe.path), list(run.overrides), str(run.folder), "stopped")
+        say(f"  waits for {lock}, which trains the same steps before another cooldown")
+        time.sleep(WAIT_SECONDS)
+    return None
 
 
 def is_diverged(run: Run, outcome: Outcome) -> bool:
