@@ -13,6 +13,7 @@ from foreloom.forecast import Model
 from foreloom.forecast.asked import setting_of
 from foreloom.models.chronos2.family import FAMILY as CHRONOS2
 from foreloom.models.time_moe.family import FAMILY as TIME_MOE
+from foreloom.monitoring.metrics_file import read_metrics
 from foreloom.report.fit_page import fit_table, write_fit_page
 from foreloom.tuning import candidates, fit
 from foreloom.tuning.candidates import Pace, between
@@ -115,6 +116,22 @@ def test_what_was_stopped_goes_on(base, tmp_path, short, monkeypatch):
     assert [*state["contenders"]] == ["zero-shot", "seasonal-naive", "full-0.003", "full-0.003, 50%"]
     found = model.fit(seasons(2), 8, out)
     assert trained == ["probe", "full-0.003", "lora-0.003", "lora-0.003"] and len(found.contenders) == 6
+
+
+def test_a_probe_is_timed_whole_whenever_it_is_timed(base, tmp_path, monkeypatch):
+    model, out, probes, walls = from_pretrained(base, device="cpu"), tmp_path / "fitted", [], []
+    real, pace = fit.train, Pace(start=1e4, step=9, validation=9)
+
+    def train(recipe, overrides, **options):
+        probes.append(options["resume"])
+        return real(recipe, overrides, **options)
+
+    monkeypatch.setattr(fit, "train", train)
+    monkeypatch.setattr(candidates, "pace_of", lambda run_dir, wall: walls.append(read_metrics(run_dir)) or pace)
+    for minutes in (0.5, 0.6):
+        assert model.fit(seasons(2), 8, out, minutes=minutes).chosen is None
+    assert probes == [False, False], "a finished one that is resumed takes no time"
+    assert [len([e for e in one.events if e["kind"] == "validation"]) for one in walls] == [2, 2]
 
 
 def test_what_cannot_be_judged_is_said(base, tmp_path, monkeypatch, tiny_time_moe):
