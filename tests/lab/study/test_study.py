@@ -58,6 +58,23 @@ def test_experiments_are_lists_of_dictionaries_that_add_up(recipe):
         _ = foreloom.lab.gen_experiment
 
 
+@pytest.mark.parametrize(
+    ("experiment", "sentence"),
+    [
+        ({"subexperiments": [{"overrides": {"hidden_dim": 16}}]}, r"not a run, .* with label \(a text\)"),
+        ({"subexperiments": [{"label": 32, "overrides": {}}]}, r"not a run, .*: \{'label': 32"),
+        ({"subexperiments": ["32d"]}, "not a run, .*: '32d'"),
+        ({"subexperiments": [{"label": "a", "overrides": [16]}]}, r"a: overrides are a dictionary.*got \[16\]"),
+        ({"name": 3, "subexperiments": []}, "name of an experiment is that of a folder, a text; got 3"),
+        ({"name": "a"}, "not an experiment"),
+    ],
+)
+def test_a_list_that_is_none_of_experiments(tmp_path, experiment, sentence):
+    (tmp_path / "own.py").write_text(f"RUNS = [{experiment!r}]\n")
+    with pytest.raises(ValueError, match=sentence):
+        find_study(f"{tmp_path / 'own.py'}:RUNS")
+
+
 def test_a_sweep(recipe):
     base = gen_experim(32, label="32d", recipe=recipe, folder_name="tune")
     sweep = create_multi_lr_experiments(base, NARROW_LR_SWEEP)
