@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 import foreloom.lab
+from foreloom.cli import app
 from foreloom.config.located import RecipeError
 from foreloom.lab import NARROW_LR_SWEEP, create_multi_lr_experiments, create_multi_seed_experiments, gen_experim
 from foreloom.lab.study.experiments import SWEEP_TOKENS, gen_lstm_experim, subset_experiments
@@ -276,6 +278,13 @@ def test_lint(recipe):
     mixed = [("s", "base", common | {"steps": 3}), ("s", "other", {"recipe": str(other), "steps": 3})]
     (one,) = lint(Study("s", tuple(mixed)).resolve())
     assert "differ in data.context_length (48 in base; 96 in other)" in one
+
+
+def test_lint_says_that_it_found_nothing(recipe, tmp_path):
+    study = tmp_path / "study.yaml"
+    study.write_text(f"study: s\nrecipe: {recipe}\nruns: [{{label: 16d, hidden_dim: 16, steps: 3}}]\n")
+    told = CliRunner().invoke(app, ["lab", "lint", str(study)])
+    assert told.exit_code == 0 and told.output == f"nothing of {study} will be regretted; runs looked at: 1.\n"
 
 
 def test_data_that_are_not_there(recipe):

@@ -14,7 +14,7 @@ from foreloom.lab import ladder, runs
 from foreloom.lab.runs import Outcome, Run, say
 from foreloom.lab.study.locks import Lock, holder_of, locked
 from foreloom.lab.study.resolve import Planned
-from foreloom.lab.study.results import csv_path, read_outcome, write_results
+from foreloom.lab.study.results import csv_path, read_num_steps, read_outcome, write_results
 from foreloom.monitoring.console import duration
 from foreloom.monitoring.metrics_file import FILE_NAME as METRICS_NAME
 from foreloom.monitoring.metrics_file import read_metrics
@@ -189,4 +189,7 @@ def status_of(planned: Sequence[Planned], results: Path) -> Iterator[Status]:
             is_futile = outcome.exit_code == FutileRunError.exit_code
             state = "diverged" if is_futile and is_non_finite else outcome.status
             words = outcome.error.splitlines()[-1] if outcome.error else ""
+            was, is_now = read_num_steps(folder, one.label), one.facts["num_steps"]
+            if not words and was is not None and is_now is not None and was != is_now:
+                words = f"was of {was:,} steps, and the study asks for {is_now:,} now: that is another run"
         yield Status(one, state, step, loss, validation, words)
