@@ -129,7 +129,7 @@ def lint(study: StudyArgument, common: CommonArgument = None) -> None:
 
     planned = _study(study, common).resolve()
     found = lint(planned)
-    for sentence in found or [f"nothing of {study} will be regretted; runs looked at: {len(planned):,}."]:
+    for sentence in found or [f"{study}: nothing found that will be regretted, in {len(planned):,} runs."]:
         typer.echo(sentence)
     raise typer.Exit(1 if found else 0)
 

@@ -284,7 +284,7 @@ def test_lint_says_that_it_found_nothing(recipe, tmp_path):
     study = tmp_path / "study.yaml"
     study.write_text(f"study: s\nrecipe: {recipe}\nruns: [{{label: 16d, hidden_dim: 16, steps: 3}}]\n")
     told = CliRunner().invoke(app, ["lab", "lint", str(study)])
-    assert told.exit_code == 0 and told.output == f"nothing of {study} will be regretted; runs looked at: 1.\n"
+    assert told.exit_code == 0 and told.output == f"{study}: nothing found that will be regretted, in 1 runs.\n"
 
 
 def test_data_that_are_not_there(recipe):
