@@ -6,7 +6,7 @@ Axes: S rows (one target of one window), H horizon steps.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ import pandas as pd
 from foreloom.data.formats.reader import open_source
 from foreloom.data.source import Source, has_covariates
 from foreloom.data.tables.as_series import write_series_of_rows
+from foreloom.data.tables.long_table import LongTable
 from foreloom.data.tables.options import TableOptions
 from foreloom.data.tables.read import rows_of
 from foreloom.evaluation.backtest import Backtest, Part, backtest, rolling_task, without_future
@@ -31,6 +32,7 @@ from foreloom.monitoring.progress import Progress
 
 MODEL = "model"
 """What the scores call it, beside `BASELINE`."""
+_OF_FORECASTS = ("cutoff", "window", "target_name", "target", "predictions", BASELINE)
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class CrossValidation:
     """Forecasts of rolling windows, and their scores."""
 
     forecasts: pd.DataFrame
-    """A row a series, window, target and step, ordered so: id, timestamp, cutoff (the last time before the window),
+    """A row a series, window, target and step, ordered so: id and timestamp (of a frame as they are called there, ids
+    of its types), cutoff (the last time before the window),
     window (0 the oldest), target_name, target (what came), predictions (the median), a column a quantile level, and
     seasonal-naive. Of series without times the steps are counted."""
     scores: pd.DataFrame
@@ -58,18 +61,19 @@ class CrossValidation:
 
 
 @contextmanager
-def opened(data: Any, options: TableOptions) -> Generator[Source]:
-    """The series of a path, of any layout, or of a frame; what is to be known of them is warned of."""
+def opened(data: Any, options: TableOptions) -> Generator[tuple[Source, LongTable | None]]:
+    """The series of a path, of any layout, or of a frame, with the table that a frame is; what is to be known of them
+    is warned of."""
     if isinstance(data, str | Path):
-        yield without_future(open_source(data, table=options))
+        yield without_future(open_source(data, table=options)), None
         return
     rows = rows_of(data, "df", options)
     with TemporaryDirectory() as folder:
         written = Path(folder) / "df.arrow"
-        write_series_of_rows(rows, written)
+        table = write_series_of_rows(rows, written)
         for note in rows.notes:
             warnings.warn(note, stacklevel=4)
-        yield without_future(open_source(written, "df"))
+        yield without_future(open_source(written, "df")), table
 
 
 def cross_validate(
@@ -87,7 +91,8 @@ def cross_validate(
     progress: Callable[[str], Progress] | None = None,
 ) -> CrossValidation:
     """See `Model.cross_validation`."""
-    with opened(data, options) as source:
+    with opened(data, options) as (source, table):
+        _refuse_names(table, levels)
         warn_of_covariates(forecaster, has_covariates(source))
         task = rolling_task(
             source,
@@ -99,13 +104,29 @@ def cross_validate(
             context_length=context_length or 0,
         )
         kept = backtest({MODEL: forecaster, BASELINE: SeasonalNaive()}, task, batch_size=batch_size, progress=progress)
-        named = (options.id_column[0] if len(options.id_column) == 1 else "item_id", options.timestamp_column)
-        return CrossValidation(
-            _forecasts(kept, source, levels, *named), pd.DataFrame(kept.scores()), list(kept.notes), kept
-        )
+        time_column = options.timestamp_column if table is None else table.time_column
+        forecasts = _forecasts(kept, source, levels, _ids(kept, options, table), time_column)
+        return CrossValidation(forecasts, pd.DataFrame(kept.scores()), list(kept.notes), kept)
 
 
-def _forecasts(kept: Backtest, source: Source, levels: Sequence[float], item_id: str, timestamp: str) -> pd.DataFrame:
+def _refuse_names(table: LongTable | None, levels: Sequence[float]) -> None:
+    """ValueError where ids or times of a frame have a name that another column of the forecasts has."""
+    names = set() if table is None else {*table.id_columns, table.time_column}
+    if taken := names & {*_OF_FORECASTS, *map(str, levels)}:
+        raise ValueError(f"df: a column of the forecasts is called {min(taken)!r} too: rename it in the table.")
+
+
+def _ids(kept: Backtest, options: TableOptions, table: LongTable | None) -> dict[str, pd.Series]:
+    """Columns (S,) that name the series: those of a frame as they are there, else one of text."""
+    if table is None or not table.id_columns:
+        name = options.id_column[0] if len(options.id_column) == 1 else "item_id"
+        return {name: pd.Series(kept.name_S)}
+    return {name: table.id_values(name).take(kept.item_S) for name in table.id_columns}
+
+
+def _forecasts(
+    kept: Backtest, source: Source, levels: Sequence[float], ids: Mapping[str, pd.Series], timestamp: str
+) -> pd.DataFrame:
     length = kept.label_SH.shape[1]
     asked = kept.task.asked_levels
     found = {item: source.read(item) for item in np.unique(kept.item_S).tolist()}
@@ -120,7 +141,7 @@ def _forecasts(kept: Backtest, source: Source, levels: Sequence[float], item_id:
     by_step = lambda values_S: np.repeat(np.asarray(values_S), length)
     ours_SHQ, median = kept.forecast_SHQ[MODEL], asked.index(0.5)
     columns = {
-        item_id: by_step(kept.name_S),
+        **{name: of_row.repeat(length).array for name, of_row in ids.items()},
         timestamp: np.concatenate(times),
         "cutoff": by_step(cutoffs),
         "window": by_step(kept.window_S),

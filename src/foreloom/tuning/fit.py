@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -277,10 +278,12 @@ class _Work:
         zero_shot_seconds = self.state["contenders"][ZERO_SHOT]["seconds"]
         scoring = len(SHARES) * zero_shot_seconds
         after = 2 * zero_shot_seconds * windows.num_verdict / windows.num  # see `_conclude`
+        folder = self.out / "probe"
+        # Of one that an earlier call began, or finished with too short a budget, this call would time the rest alone.
+        shutil.rmtree(folder, ignore_errors=True)
         began = time.monotonic()
         probe = candidates.candidate(Kind("full", candidates.PROBED), recipe, shared, candidates.PROBE_STEPS)
         length = [f"validation.steps={candidates.PROBE_STEPS}", f"monitoring.log_steps={candidates.PROBE_STEPS}"]
-        folder = self.out / "probe"
         self._run(replace(probe, name="probe", overrides=(*probe.overrides, *length)), folder)
         pace = candidates.pace_of(folder, time.monotonic() - began)
         left = KEPT_SHARE * 60 * self.minutes - self._spent() - after

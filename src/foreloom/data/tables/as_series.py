@@ -64,10 +64,13 @@ def write_series_of(paths: Sequence[Path], out: Path, options: TableOptions = Ta
         _write(pa.concat_tables(series, promote_options="permissive"), notes, out)
 
 
-def write_series_of_rows(rows: Rows, out: Path) -> None:
-    """The same of a long table. What its owner should know is in `rows.notes` too."""
-    table = _from_long(LongTable.read(rows))
-    _write(table, rows.notes, out)
+def write_series_of_rows(rows: Rows, out: Path) -> LongTable:
+    """The same of a long table, whose series have the order of its keys. What its owner should know is in `rows.notes`
+    too."""
+    table = LongTable.read(rows)
+    series = _from_long(table)
+    _write(series, rows.notes, out)
+    return table
 
 
 def _write(table: pa.Table, notes: Sequence[str], out: Path) -> None:
