@@ -6,7 +6,7 @@ Axes: S rows (one target of one window), H horizon steps.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
+from foreloom.data.formats.arrow import ArrowSource
 from foreloom.data.formats.reader import open_source
 from foreloom.data.source import Source, has_covariates
-from foreloom.data.tables.as_series import write_series_of_rows
+from foreloom.data.tables.as_series import in_zone, write_series_of_rows
+from foreloom.data.tables.long_table import LongTable
 from foreloom.data.tables.options import TableOptions
 from foreloom.data.tables.read import rows_of
 from foreloom.evaluation.backtest import Backtest, Part, backtest, rolling_task, without_future
@@ -40,7 +43,8 @@ class CrossValidation:
     forecasts: pd.DataFrame
     """A row a series, window, target and step, ordered so: id, timestamp, cutoff (the last time before the window),
     window (0 the oldest), target_name, target (what came), predictions (the median), a column a quantile level, and
-    seasonal-naive. Of series without times the steps are counted."""
+    seasonal-naive. Times have the zone that the table states; of series without times the steps are counted. A frame's
+    columns of ids and times are called as there."""
     scores: pd.DataFrame
     """A row a forecaster (`model`, and seasonal-naive) and part of the windows: `by` (all, series, target, step,
     window), `name`, the metrics of docs/evaluation.md, coverages, windows and points."""
@@ -60,16 +64,23 @@ class CrossValidation:
 @contextmanager
 def opened(data: Any, options: TableOptions) -> Generator[Source]:
     """The series of a path, of any layout, or of a frame; what is to be known of them is warned of."""
+    with _read(data, options) as (source, _):
+        yield without_future(source)
+
+
+@contextmanager
+def _read(data: Any, options: TableOptions) -> Generator[tuple[Source, LongTable | None]]:
+    """The series, those of a frame with its table."""
     if isinstance(data, str | Path):
-        yield without_future(open_source(data, table=options))
+        yield open_source(data, table=options), None
         return
     rows = rows_of(data, "df", options)
     with TemporaryDirectory() as folder:
         written = Path(folder) / "df.arrow"
-        write_series_of_rows(rows, written)
+        table = write_series_of_rows(rows, written)
         for note in rows.notes:
-            warnings.warn(note, stacklevel=4)
-        yield without_future(open_source(written, "df"))
+            warnings.warn(note, stacklevel=6)
+        yield open_source(written, "df"), table
 
 
 def cross_validate(
@@ -87,7 +98,8 @@ def cross_validate(
     progress: Callable[[str], Progress] | None = None,
 ) -> CrossValidation:
     """See `Model.cross_validation`."""
-    with opened(data, options) as source:
+    with _read(data, options) as (read, long):
+        source = without_future(read)
         warn_of_covariates(forecaster, has_covariates(source))
         task = rolling_task(
             source,
@@ -99,13 +111,28 @@ def cross_validate(
             context_length=context_length or 0,
         )
         kept = backtest({MODEL: forecaster, BASELINE: SeasonalNaive()}, task, batch_size=batch_size, progress=progress)
-        named = (options.id_column[0] if len(options.id_column) == 1 else "item_id", options.timestamp_column)
-        return CrossValidation(
-            _forecasts(kept, source, levels, *named), pd.DataFrame(kept.scores()), list(kept.notes), kept
-        )
+        timestamp = long.time_column if long else options.timestamp_column
+        table = _forecasts(kept, source, levels, _ids(kept, options, long), timestamp)
+        notes = list(kept.notes)
+        if table[timestamp].dtype.kind == "M":
+            zoned = read.schema if isinstance(read, ArrowSource) else pa.schema([])
+            for name in (timestamp, "cutoff"):
+                table[name] = in_zone(table[name].to_numpy(), zoned)
+        else:
+            notes.append(f"no times are stated, in dates and hours: {timestamp} and cutoff count the steps from 0.")
+        return CrossValidation(table, pd.DataFrame(kept.scores()), notes, kept)
 
 
-def _forecasts(kept: Backtest, source: Source, levels: Sequence[float], item_id: str, timestamp: str) -> pd.DataFrame:
+def _ids(kept: Backtest, options: TableOptions, long: LongTable | None) -> dict[str, pd.Series]:
+    """The columns that name the series, of a frame as they are there, (S,)."""
+    if long and long.id_columns:
+        return {name: long.id_values(name).take(kept.item_S) for name in long.id_columns}
+    return {options.id_column[0] if len(options.id_column) == 1 else "item_id": pd.Series(kept.name_S)}
+
+
+def _forecasts(
+    kept: Backtest, source: Source, levels: Sequence[float], ids: Mapping[str, pd.Series], timestamp: str
+) -> pd.DataFrame:
     length = kept.label_SH.shape[1]
     asked = kept.task.asked_levels
     found = {item: source.read(item) for item in np.unique(kept.item_S).tolist()}
@@ -120,7 +147,7 @@ def _forecasts(kept: Backtest, source: Source, levels: Sequence[float], item_id:
     by_step = lambda values_S: np.repeat(np.asarray(values_S), length)
     ours_SHQ, median = kept.forecast_SHQ[MODEL], asked.index(0.5)
     columns = {
-        item_id: by_step(kept.name_S),
+        **{name: values.repeat(length).array for name, values in ids.items()},
         timestamp: np.concatenate(times),
         "cutoff": by_step(cutoffs),
         "window": by_step(kept.window_S),
