@@ -111,14 +111,14 @@ def in_zone(clock: np.ndarray, schema: pa.Schema) -> np.ndarray | pd.DatetimeInd
     if (said := (schema.metadata or {}).get(_ZONE)) is None:
         return clock
     zone, on_wall = json.loads(said)
-    return from_clock(clock, pa.lib.string_to_tzinfo(zone), on_wall)
+    return from_clock(clock, zone, on_wall)
 
 
 def _zone(times_T: pd.Index) -> dict[bytes, str]:
     """Metadata: the zone, and whether `_clock` writes what stands on its clocks, or UTC."""
     if not isinstance(times_T, pd.DatetimeIndex) or times_T.tz is None:
         return {}
-    return {_ZONE: json.dumps([pa.lib.tzinfo_to_string(times_T.tz), keeps_to_the_wall(times_T)])}
+    return {_ZONE: json.dumps([pa.timestamp("us", times_T.tz).tz, keeps_to_the_wall(times_T)])}
 
 
 def _series_names(paths: Sequence[Path]) -> list[str]:
