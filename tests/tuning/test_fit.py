@@ -96,7 +96,9 @@ def test_what_is_not_surely_better_is_left(base, tmp_path, monkeypatch):
 
 
 def test_what_was_stopped_goes_on(base, tmp_path, short, monkeypatch):
-    model, out, trained = from_pretrained(base, device="cpu"), tmp_path / "fitted", []
+    """In folders whose names mean something in YAML."""
+    base = base.rename(tmp_path / "the base: {a} #2")
+    model, out, trained = from_pretrained(base, device="cpu"), tmp_path / "fitted [x]: y #3", []
     real = fit.train
 
     def stopping(recipe, overrides, **options):
