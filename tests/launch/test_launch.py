@@ -177,6 +177,7 @@ def test_bad_machines_and_profiles(tmp_path) -> None:
         (["nodes", "--node", "a:0", "train", "quickstart"], "--node a:0: a needs processes or gpus, one at least"),
         (["nodes", "--node", "a:1,1", "train", "quickstart"], "--node a:1,1: gpus of a: [1, 1] are to be different"),
         (["nodes", "--node", "10.0.0.1:2", "--this", "1", "train", "quickstart"], "there are 1 machines"),
+        (["slurm", "--array", "0-3", "--dry-run", "train", "quickstart"], "would train into one folder"),
         (["slurm", "--gpus", "2", "--processes", "4", "--dry-run", "train", "quickstart"], "leave processes out"),
     ],
 )
