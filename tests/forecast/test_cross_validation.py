@@ -102,6 +102,36 @@ def test_a_frame_keeps_its_ids_and_names():
         model.cross_validation(df.rename(columns={"item_id": "window"}), 4, 2, id_column="window")
 
 
+@pytest.mark.parametrize(("freq", "zone"), [("h", "Europe/Berlin"), ("D", "Europe/Berlin"), ("15min", "UTC")])
+def test_times_ids_and_names_are_those_of_the_table(tmp_path, freq, zone):
+    """Over the hour that a clock is set forward, from a frame and from its files: each forecast meets its row."""
+    days = pd.date_range("2024-03-30", periods=40, freq=freq, tz=zone)
+    parts = [pd.DataFrame({"unique_id": n, "ds": days, "y": np.arange(40.0) + 100 * n}) for n in (7, 30)]
+    df, model = pd.concat(parts), naive_model()
+    found = model.cross_validation(df, 3, 11).forecasts
+    met = found.merge(df, on=["unique_id", "ds"])
+    assert len(met) == len(found) == 66 and (met["target"] == met["y"]).all()
+    before = found.merge(df, left_on=["unique_id", "cutoff"], right_on=["unique_id", "ds"])
+    assert (before["predictions"] == before["y"] + 0.5).all()
+    ahead = model.predict_df(df, prediction_length=1)
+    assert (ahead.dtypes[["unique_id", "ds"]] == found.dtypes[["unique_id", "ds"]]).all()
+    named = {"id_column": "unique_id", "timestamp_column": "ds", "target": "y"}
+    for name in ("t.parquet", "t.csv"):
+        write_table(df, tmp_path / name)
+        by_file = model.cross_validation(tmp_path / name, 3, 11, **named).forecasts
+        on_wall = (name, freq) == ("t.csv", "D")  # of which the reader says that it takes them as local times
+        for column in ("ds", "cutoff"):
+            expected = found[column].dt.tz_localize(None) if on_wall else found[column]
+            assert (by_file[column] == expected).all()
+    two = df.assign(store="a").rename(columns={"unique_id": "item"})
+    assert [*model.cross_validation(two, 3, 2, id_column=["store", "item"]).forecasts][:3] == ["store", "item", "ds"]
+
+
+def test_steps_that_are_counted_are_told():
+    found = naive_model().cross_validation(frame().assign(timestamp=[*range(100, 160)]), 4, 1)
+    assert found.notes[-1] == "no times are stated, in dates and hours: timestamp and cutoff count the steps from 0."
+
+
 def test_what_does_not_fit_is_said():
     model, df = naive_model(), frame()
     with pytest.raises(ValueError, match=r"df: the longest of its 2 series has 30 steps, .* horizon of 30 needs 31"):

@@ -56,6 +56,7 @@ def srun(*arguments: str) -> int:
         one for place, one in enumerate(arguments) if not all(x.startswith("--") for x in arguments[: place + 1])
     ]
     count = int(os.environ["FAKE_SLURM_TASKS"])
+    cores = [one.partition("=")[2] for one in arguments if one.startswith("--cpus-per-task=")]
     tasks = [
         subprocess.Popen(
             command,
@@ -65,6 +66,7 @@ def srun(*arguments: str) -> int:
                 "SLURM_LOCALID": str(rank),
                 "SLURM_STEP_NUM_TASKS": str(count),
                 "SLURM_STEP_NODELIST": "here",
+                "FAKE_SLURM_CORES": cores[0] if cores else "1",
             },
         )
         for rank in range(count)
@@ -86,7 +88,8 @@ def scontrol(*arguments: str) -> int:
         case ("show", "hostnames", _):
             print("127.0.0.1")
         case ("requeue", job):
-            assert job == JOB
+            index = os.environ.get("SLURM_ARRAY_TASK_ID")
+            assert job == (JOB if index is None else f"{JOB}_{index}"), "JOB alone is the whole array"
             Path(os.environ["FAKE_SLURM_REQUEUED"]).touch()
         case _:
             return 1

@@ -15,16 +15,16 @@
 #SBATCH --signal=USR1@180
 #SBATCH --exclusive
 
-set -u
 cd /home/me || exit 1
 module load cuda
+set -u
 MASTER_ADDR="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
 MASTER_PORT=$((29500 + SLURM_JOB_ID % 1000))
 OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"
 export MASTER_ADDR MASTER_PORT OMP_NUM_THREADS
 export NCCL_SOCKET_IFNAME='eth 0'
 export PYTHONPATH=/r/code
-srun --kill-on-bad-exit=0 python -m foreloom train chronos2-base training.steps=5
+srun --kill-on-bad-exit=0 ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} python -m foreloom train chronos2-base training.steps=5
 code=$?
-if [ "$code" -eq 138 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+if [ "$code" -eq 138 ]; then scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"; fi
 exit "$code"

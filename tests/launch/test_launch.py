@@ -97,6 +97,8 @@ def test_text_of_a_slurm_job(tmp_path) -> None:
         assert SlurmJob(time=limit).time == limit
     with pytest.raises(ValueError, match=r"time: 'abc' is none that SLURM reads; say minutes \(90\)"):
         SlurmJob(time="abc")
+    spaced = batch_script(TRAIN, SlurmJob(), name="my run", log="/my runs/%j.out", folder=Path("/"))
+    assert "--job-name='my run'\n" in spaced and "--output='/my runs/%j.out'\n" in spaced
     brief = batch_script(["evaluate", "m"], SlurmJob(save_seconds=0), name="e", log="x", folder=Path("/"))
     assert "requeue" not in brief and "#SBATCH --ntasks-per-node=1\n" in brief
 
@@ -111,6 +113,20 @@ def test_what_a_profile_says_of_the_environment_is_what_ranks_of_a_job_have(tmp_
     path = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_CPUS_PER_TASK": "12"}
     done = subprocess.run(["sbatch", str(script)], env=path, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["3", "1234", "/code:/theirs"], done.stderr
+
+
+def test_ranks_of_a_job_have_their_cores_and_its_setup_may_read_what_is_not_set(tmp_path) -> None:
+    """pytorch-lightning#18650, conda#8186. The first start of each task is told to save: it is queued again alone."""
+    install(tmp_path)
+    command = "bash -c 'echo $FAKE_SLURM_CORES $PROMPT $SLURM_ARRAY_TASK_ID $SLURM_RESTART_COUNT; "
+    command += "exit $((SLURM_RESTART_COUNT > 0 ? 0 : 138))' #"
+    job = SlurmJob(cpus=12, array="0-1", setup=('export PROMPT="in env $PS9"',), command=command)
+    script = tmp_path / "job.sh"
+    script.write_text(batch_script(TRAIN, job, name="n", log="x", folder=tmp_path))
+    path = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_CPUS_PER_TASK": "12"}
+    done = subprocess.run(["sbatch", str(script)], env=path, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["12 in env 0 0", "12 in env 0 1", "12 in env 1 1"], done.stderr
+    assert done.returncode == 0 and "unbound" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -161,6 +177,7 @@ def test_bad_machines_and_profiles(tmp_path) -> None:
         (["nodes", "--node", "a:0", "train", "quickstart"], "--node a:0: a needs processes or gpus, one at least"),
         (["nodes", "--node", "a:1,1", "train", "quickstart"], "--node a:1,1: gpus of a: [1, 1] are to be different"),
         (["nodes", "--node", "10.0.0.1:2", "--this", "1", "train", "quickstart"], "there are 1 machines"),
+        (["slurm", "--array", "0-3", "--dry-run", "train", "quickstart"], "would train into one folder"),
         (["slurm", "--gpus", "2", "--processes", "4", "--dry-run", "train", "quickstart"], "leave processes out"),
     ],
 )

@@ -9,7 +9,7 @@ from naive_model import naive_model
 
 from foreloom.evaluation.by_name import forecasters_by_name
 from foreloom.forecast import Model, from_pretrained
-from foreloom.models.calibration import LEVELS, Calibration, conformal_quantile, local_scale, mean_move
+from foreloom.models.calibration import LEVELS, Calibration, conformal_quantile, is_flat, local_scale, mean_move
 from foreloom.models.chronos2.family import FAMILY as CHRONOS2
 from foreloom.models.time_moe.family import FAMILY as TIME_MOE
 
@@ -113,6 +113,24 @@ def test_a_quarter_of_the_rows_is_held_out_and_what_dates_share_makes_a_coverage
         assert trial.num_windows == 40 and trial.calibration.facts["windows"] == 19
         errors[name] = trial.rows[1]["standard_error"]
     assert 0 < errors["own"] < errors["shared"] / 2
+
+
+def test_what_was_flat_before_does_not_say_how_wide_bands_are(tiny_chronos2):
+    """Products that sell nothing until a day: their bands were of rounding alone there, so that those of all series
+    became ten million times as wide."""
+    rng = np.random.default_rng(0)
+    days = pd.date_range("2024-01-01", periods=120)
+    sold = lambda: np.where(np.arange(120) < 70, 0.0, rng.normal(50, 10, 120))
+    df = pd.concat([pd.DataFrame({"item_id": n, "timestamp": days, "target": sold()}) for n in range(6)])
+    model = Model(CHRONOS2, tiny_chronos2)
+    trial = model.calibrate(df, 5, 12)
+    assert all(row["width_calibrated"] < 1000 for row in trial.rows), trial
+    assert np.abs(model.calibration.shift_GQ).max() < 1000
+    assert "18 older windows do not count: what they were forecast from is flat." in trial.notes
+    flat, steps = np.full((1, 9), 0.1) + 1e-17, np.array([[0.1, 0.1, 0.1 + 1e-9]])
+    assert is_flat(flat) and is_flat(np.array([[np.nan, 3.0]])) and is_flat(np.zeros((1, 0))) and not is_flat(steps)
+    with pytest.raises(ValueError, match="these windows have 0 whose past moves"):
+        Model(CHRONOS2, tiny_chronos2).calibrate(df.assign(target=3.3), 5, 12)
 
 
 def test_windows_that_are_too_few_are_said(walks):

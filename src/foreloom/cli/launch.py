@@ -208,6 +208,11 @@ def slurm(
         **{key: value for key, value in asked.items() if value is not None},
     }
     job = from_words(SlurmJob, given, COMMAND_LINE)
+    if job.array and verb[0] == "train" and "--resume" not in verb:
+        raise ValueError(
+            f"--array {job.array}: all tasks would train into one folder, which all but the first would refuse. Runs "
+            "that differ are a study (foreloom lab submit); one run has several turns with --array 0-9%1 and --resume."
+        )
     folder, verb, code = _settle(verb, dry_run=dry_run)
     log = str(folder / "slurm-%j.out") if folder else "slurm-%j.out"
     text = batch_script(

@@ -6,8 +6,9 @@ Axes: S rows (one target of one window), H horizon steps, Q quantile levels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from foreloom.data.source import Source
 from foreloom.evaluation.backtest import Backtest, backtest, rolling_task
 from foreloom.evaluation.metrics import central_intervals
-from foreloom.models.calibration import LEVELS, Calibration, local_scale
+from foreloom.models.calibration import LEVELS, Calibration, is_flat, local_scale
 from foreloom.models.family import Forecaster
 from foreloom.monitoring.progress import Progress
 
@@ -69,10 +70,14 @@ def calibrate(
             "made of the older ones and tried on the newest. Shorten the horizon."
         )
     forecast_SHQ, levels = kept.forecast_SHQ[FORECASTER], list(task.asked_levels)
-    unit_SH = _scales(forecaster, kept, source, context_length or forecaster.context_length)
+    contexts = partial(_contexts, kept, source, context_length or forecaster.context_length)
+    unit_SH = _scales(forecaster, kept, contexts())
+    # A model is sure of what never moved, and what does move then is any number of such bands away.
+    is_flat_S = np.array([is_flat(one) for one in contexts()])
+    label_SH = np.where(is_flat_S[:, None], np.nan, kept.label_SH)
     num_older = len(np.unique(kept.window_S[~is_held_out_S]))
     facts = {"data": source.name, "prediction_length": prediction_length, "windows": num_older}
-    made = [part[~is_held_out_S] for part in (forecast_SHQ, unit_SH, kept.label_SH)]
+    made = [part[~is_held_out_S] for part in (forecast_SHQ, unit_SH, label_SH)]
     draws = num_older if len(forecaster.quantile_levels) > 1 else None
     calibration = Calibration.fit(made[0], levels, made[1], made[2], facts, draws)
     after_SHQ = calibration.apply(forecast_SHQ, levels, unit_SH)
@@ -80,7 +85,9 @@ def calibrate(
     rows = [_row(kept, is_held_out_S, forecast_SHQ, after_SHQ, *band) for band in bands]
     told = {f"coverage_{row['band']}": [row["coverage"], row["coverage_calibrated"]] for row in rows}
     calibration = replace(calibration, facts={**calibration.facts, "held_out": told})
-    return Trial(calibration, rows, int(is_held_out_S.sum()), [*kept.notes, *_doubts(rows)])
+    num_flat = int((is_flat_S & ~is_held_out_S).sum())
+    flat = [f"{num_flat:,} older windows do not count: what they were forecast from is flat."] if num_flat else []
+    return Trial(calibration, rows, int(is_held_out_S.sum()), [*kept.notes, *flat, *_doubts(rows)])
 
 
 def _is_newest(window_S: np.ndarray) -> np.ndarray:
@@ -112,16 +119,19 @@ def _row(
     return row
 
 
-def _scales(forecaster: Forecaster, kept: Backtest, source: Source, context_length: int) -> np.ndarray:
+def _contexts(kept: Backtest, source: Source, context_length: int) -> Iterator[np.ndarray]:
+    """What was forecast from, (1, L) a row."""
+    for item, target, cut in zip(kept.item_S, kept.target_S, kept.cut_S, strict=True):
+        yield source.read(int(item)).target_VT[target : target + 1, max(cut - context_length, 0) : cut]
+
+
+def _scales(forecaster: Forecaster, kept: Backtest, context_S: Iterator[np.ndarray]) -> np.ndarray:
     """(S, H)."""
     forecast_SHQ, levels = kept.forecast_SHQ[FORECASTER], kept.task.asked_levels
     if len(forecaster.quantile_levels) > 1:
         return local_scale(forecast_SHQ, levels, np.empty((0, 0)))
-    unit_SH = np.empty(kept.label_SH.shape)
-    for s, (item, target, cut) in enumerate(zip(kept.item_S, kept.target_S, kept.cut_S, strict=True)):
-        context_VL = source.read(int(item)).target_VT[target : target + 1, max(cut - context_length, 0) : cut]
-        unit_SH[s] = local_scale(forecast_SHQ[s : s + 1], (0.5,), context_VL)
-    return unit_SH
+    of_row = [local_scale(one[None], (0.5,), context) for one, context in zip(forecast_SHQ, context_S, strict=True)]
+    return np.concatenate(of_row)
 
 
 def _spread(covered_SH: np.ndarray, known_SH: np.ndarray, window_S: np.ndarray) -> float:

@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
+from foreloom.data.formats.arrow import ArrowSource
 from foreloom.data.formats.reader import open_source
 from foreloom.data.source import Source, has_covariates
-from foreloom.data.tables.as_series import write_series_of_rows
+from foreloom.data.tables.as_series import in_zone, write_series_of_rows
 from foreloom.data.tables.long_table import LongTable
 from foreloom.data.tables.options import TableOptions
 from foreloom.data.tables.read import rows_of
@@ -32,6 +34,8 @@ from foreloom.monitoring.progress import Progress
 
 MODEL = "model"
 """What the scores call it, beside `BASELINE`."""
+
+
 _OF_FORECASTS = ("cutoff", "window", "target_name", "target", "predictions", BASELINE)
 
 
@@ -40,10 +44,10 @@ class CrossValidation:
     """Forecasts of rolling windows, and their scores."""
 
     forecasts: pd.DataFrame
-    """A row a series, window, target and step, ordered so: id and timestamp (of a frame as they are called there, ids
-    of its types), cutoff (the last time before the window),
+    """A row a series, window, target and step, ordered so: id, timestamp, cutoff (the last time before the window),
     window (0 the oldest), target_name, target (what came), predictions (the median), a column a quantile level, and
-    seasonal-naive. Of series without times the steps are counted."""
+    seasonal-naive. Times have the zone that the table states; of series without times the steps are counted. A frame's
+    columns of ids and times are called as there."""
     scores: pd.DataFrame
     """A row a forecaster (`model`, and seasonal-naive) and part of the windows: `by` (all, series, target, step,
     window), `name`, the metrics of docs/evaluation.md, coverages, windows and points."""
@@ -61,19 +65,25 @@ class CrossValidation:
 
 
 @contextmanager
-def opened(data: Any, options: TableOptions) -> Generator[tuple[Source, LongTable | None]]:
-    """The series of a path, of any layout, or of a frame, with the table that a frame is; what is to be known of them
-    is warned of."""
+def opened(data: Any, options: TableOptions) -> Generator[Source]:
+    """The series of a path, of any layout, or of a frame; what is to be known of them is warned of."""
+    with _read(data, options) as (source, _):
+        yield without_future(source)
+
+
+@contextmanager
+def _read(data: Any, options: TableOptions) -> Generator[tuple[Source, LongTable | None]]:
+    """The series, those of a frame with its table."""
     if isinstance(data, str | Path):
-        yield without_future(open_source(data, table=options)), None
+        yield open_source(data, table=options), None
         return
     rows = rows_of(data, "df", options)
     with TemporaryDirectory() as folder:
         written = Path(folder) / "df.arrow"
         table = write_series_of_rows(rows, written)
         for note in rows.notes:
-            warnings.warn(note, stacklevel=4)
-        yield without_future(open_source(written, "df")), table
+            warnings.warn(note, stacklevel=6)
+        yield open_source(written, "df"), table
 
 
 def cross_validate(
@@ -91,8 +101,9 @@ def cross_validate(
     progress: Callable[[str], Progress] | None = None,
 ) -> CrossValidation:
     """See `Model.cross_validation`."""
-    with opened(data, options) as (source, table):
-        _refuse_names(table, levels)
+    with _read(data, options) as (read, long):
+        _refuse_names(long, levels)
+        source = without_future(read)
         warn_of_covariates(forecaster, has_covariates(source))
         task = rolling_task(
             source,
@@ -104,24 +115,30 @@ def cross_validate(
             context_length=context_length or 0,
         )
         kept = backtest({MODEL: forecaster, BASELINE: SeasonalNaive()}, task, batch_size=batch_size, progress=progress)
-        time_column = options.timestamp_column if table is None else table.time_column
-        forecasts = _forecasts(kept, source, levels, _ids(kept, options, table), time_column)
-        return CrossValidation(forecasts, pd.DataFrame(kept.scores()), list(kept.notes), kept)
+        timestamp = long.time_column if long else options.timestamp_column
+        table = _forecasts(kept, source, levels, _ids(kept, options, long), timestamp)
+        notes = list(kept.notes)
+        if table[timestamp].dtype.kind == "M":
+            zoned = read.schema if isinstance(read, ArrowSource) else pa.schema([])
+            for name in (timestamp, "cutoff"):
+                table[name] = in_zone(table[name].to_numpy(), zoned)
+        else:
+            notes.append(f"no times are stated, in dates and hours: {timestamp} and cutoff count the steps from 0.")
+        return CrossValidation(table, pd.DataFrame(kept.scores()), notes, kept)
 
 
-def _refuse_names(table: LongTable | None, levels: Sequence[float]) -> None:
+def _refuse_names(long: LongTable | None, levels: Sequence[float]) -> None:
     """ValueError where ids or times of a frame have a name that another column of the forecasts has."""
-    names = set() if table is None else {*table.id_columns, table.time_column}
+    names = {*long.id_columns, long.time_column} if long else set()
     if taken := names & {*_OF_FORECASTS, *map(str, levels)}:
         raise ValueError(f"df: a column of the forecasts is called {min(taken)!r} too: rename it in the table.")
 
 
-def _ids(kept: Backtest, options: TableOptions, table: LongTable | None) -> dict[str, pd.Series]:
-    """Columns (S,) that name the series: those of a frame as they are there, else one of text."""
-    if table is None or not table.id_columns:
-        name = options.id_column[0] if len(options.id_column) == 1 else "item_id"
-        return {name: pd.Series(kept.name_S)}
-    return {name: table.id_values(name).take(kept.item_S) for name in table.id_columns}
+def _ids(kept: Backtest, options: TableOptions, long: LongTable | None) -> dict[str, pd.Series]:
+    """The columns that name the series, of a frame as they are there, (S,)."""
+    if long and long.id_columns:
+        return {name: long.id_values(name).take(kept.item_S) for name in long.id_columns}
+    return {options.id_column[0] if len(options.id_column) == 1 else "item_id": pd.Series(kept.name_S)}
 
 
 def _forecasts(
@@ -141,7 +158,7 @@ def _forecasts(
     by_step = lambda values_S: np.repeat(np.asarray(values_S), length)
     ours_SHQ, median = kept.forecast_SHQ[MODEL], asked.index(0.5)
     columns = {
-        **{name: of_row.repeat(length).array for name, of_row in ids.items()},
+        **{name: values.repeat(length).array for name, values in ids.items()},
         timestamp: np.concatenate(times),
         "cutoff": by_step(cutoffs),
         "window": by_step(kept.window_S),

@@ -334,7 +334,7 @@ class Model:
                 "calibration is of the model's own quantiles. Calibrate the model without its calibration.json."
             )
         refuse_unknown(table)
-        with opened(data, options_of_table(table)) as (source, _):
+        with opened(data, options_of_table(table)) as source:
             warn_of_covariates(self.forecaster, has_covariates(source))
             trial = calibrate(
                 self.forecaster,
@@ -387,7 +387,7 @@ class Model:
         if not 0 < minutes < math.inf:
             raise ValueError(f"minutes must be a number above 0, got {minutes}.")
         device = setting_of(next(self.module.parameters()).device)
-        with opened(data, options_of_table(table)) as (source, _):
+        with opened(data, options_of_table(table)) as source:
             warn_of_covariates(self.forecaster, has_covariates(source))
             return fit(
                 self.family,

@@ -96,7 +96,7 @@ def directives(job: SlurmJob, name: str, log: str, *, num_tasks: int, is_shell_t
         "array": job.array,
         "output": log,
     }
-    lines = [f"--{key}={value}" for key, value in given.items() if value]
+    lines = [f"--{key}={shlex.quote(value)}" for key, value in given.items() if value]  # sbatch knows a shell's quotes
     if job.save_seconds:
         signal = f"{'B:' if is_shell_told else ''}USR1@{job.save_seconds}"
         lines += ["--requeue", "--open-mode=append", f"--signal={signal}"]
@@ -125,19 +125,23 @@ def batch_script(
         "#!/usr/bin/env bash",
         *directives(job, name, log, num_tasks=job.num_tasks),
         "",
-        "set -u",
         f"cd {shlex.quote(str(folder))} || exit 1",
     ]
     lines += [
         *job.setup,
+        "set -u",  # not before: what activates an environment reads variables that are not set (conda#8186)
         'MASTER_ADDR="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"',
         f"MASTER_PORT=$(({port} + SLURM_JOB_ID % 1000))",
         'OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"',
         "export MASTER_ADDR MASTER_PORT OMP_NUM_THREADS",
         *(f"export {key}={shlex.quote(value)}" for key, value in exports.items()),
     ]
-    # A rank that leaves a moment before the others must not have them killed.
-    lines += [f"srun --kill-on-bad-exit=0 {command}", "code=$?"]
+    # A rank that leaves a moment before the others must not have them killed. From 22.05 on, srun gives each one core
+    # unless it is told of them itself (pytorch-lightning#18650).
+    cores = '${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"}'
+    lines += [f"srun --kill-on-bad-exit=0 {cores} {command}", "code=$?"]
     if job.save_seconds:
-        lines.append(f'if [ "$code" -eq {SAVE_AND_LEAVE} ]; then scontrol requeue "$SLURM_JOB_ID"; fi')
+        # The last task of an array has the number of the whole, which would all begin again (pytorch-lightning#15022).
+        own = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if job.array else "$SLURM_JOB_ID"
+        lines.append(f'if [ "$code" -eq {SAVE_AND_LEAVE} ]; then scontrol requeue "{own}"; fi')
     return "\n".join([*lines, 'exit "$code"', ""])

@@ -72,8 +72,8 @@ class Calibration:
         num_labels, horizon = int(known_SH.sum()), label_SH.shape[1]
         if num_labels < LEAST_LABELS:
             raise ValueError(
-                f"a calibration is made of {LEAST_LABELS} values at least, and these windows have {num_labels:,}: more "
-                "windows (--windows), a longer horizon or more series give more."
+                f"a calibration is made of {LEAST_LABELS} values at least, and these windows have "
+                f"{num_labels:,} whose past moves: more windows (--windows), a longer horizon or more series give more."
             )
         num_groups = min(max(num_labels // LABELS_OF_A_GROUP, 1), horizon)
         edges = [round(number * horizon / num_groups) for number in range(num_groups + 1)]
@@ -151,6 +151,12 @@ def mean_move(context_VL: np.ndarray) -> np.ndarray:
     move_VL = np.abs(np.diff(np.where(np.isfinite(newest), newest, np.nan), axis=-1))
     known_VL = np.isfinite(move_VL)
     return np.where(known_VL, move_VL, 0.0).sum(-1) / np.maximum(known_VL.sum(-1), 1)
+
+
+def is_flat(context_VL: np.ndarray) -> bool:
+    """Does nothing in it move by more than rounding, or is nothing known?"""
+    known_X = context_VL[np.isfinite(context_VL)].astype(np.float64)
+    return not len(known_X) or bool(np.ptp(known_X) <= 1e-12 * np.abs(known_X).max())
 
 
 class CalibratedForecaster:

@@ -5,6 +5,7 @@ follow from how those before did, each as long as the budget allows; and the mod
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,8 +94,8 @@ def shared_overrides(
 ) -> list[str]:
     """What every candidate has in common: the model, the data, and the lengths."""
     return [
-        f"model.pretrained={folder}",
-        f"data.sources.0.path={data}",
+        f"model.pretrained={json.dumps(str(folder))}",  # values are YAML: a folder may be called `a #2: [b]`
+        f"data.sources.0.path={json.dumps(str(data))}",
         f"data.sources.0.holdout={horizon}",
         f"data.context_length={context_length}",
         f"data.prediction_length={horizon}",

@@ -153,7 +153,9 @@ class _Work:
                 "have less: nothing was tuned, and the scores are of the windows that there are."
             )
         elif not np.isfinite(np.array(self.state["contenders"][ZERO_SHOT]["errors"], dtype=float)).any():
-            self.notes.append("every target is constant before its windows: nothing can be scaled by, or learned.")
+            self.notes.append(
+                "no window has a value to compare with and a past that moves: nothing can be scaled by, or learned."
+            )
         else:
             trained = self._train_all(self.windows, zero_shot)
         return self._conclude(trained)

@@ -109,3 +109,26 @@ def test_a_size_whose_runs_all_diverged_is_a_doubt(tmp_path):
         write_end(tmp_path / "none", f"128d_lr_{rate}", float("nan"), 128)
     with pytest.raises(ValueError, match="none: no size with two values of .*: width 128: every run of 2"):
         fit_rates(read_study(tmp_path / "none"))
+
+
+def test_runs_that_differ_in_more_than_the_rate_are_not_taken_for_seeds(tmp_path):
+    """Two batch sizes, each with the rates about its own best, and a short run: their mean has another best."""
+    losses = {
+        (16, 1e-3): 3.0, (16, 3e-3): 2.9, (16, 1e-2): 3.1, (64, 3e-3): 3.5, (64, 1e-2): 3.4, (64, 3e-2): 3.45
+    }  # fmt: skip
+    runs = [(batch, rate, loss, 1000) for (batch, rate), loss in losses.items()] + [(16, 2e-3, 5.0, 100)]
+    for number, (batch, rate, loss, tokens) in enumerate(runs):
+        text = f"step,validation_loss,tokens,theoretical_flops\n9,{loss},{tokens},{6 * 32**2 * tokens}\n"
+        (tmp_path / f"{number}_32d_lr_{rate}.csv").write_text(text)
+        (tmp_path / f"config_{number}_32d_lr_{rate}.json").write_text(
+            json.dumps({"batch_size": batch, "planned_tokens": tokens})
+        )
+    fit = fit_rates(read_study(tmp_path))
+    (basin,) = fit.basins
+    assert basin.argmin == 3e-3 and basin.value_P == (1e-3, 3e-3, 1e-2) and not basin.edge
+    assert fit.doubts[:2] == (
+        "width 32: 1 run has fewer than its longest runs' 1,000 tokens: left out",
+        "width 32: of its 2 batch sizes the one with the lowest loss, 16, was taken",
+    )
+    by_batch = fit_rates(read_study(tmp_path), "batch_size")
+    assert by_batch.basins[0].loss_P == (2.9, 3.4)

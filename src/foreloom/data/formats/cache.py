@@ -13,7 +13,7 @@ from pathlib import Path
 
 from foreloom.files import whole_or_absent
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Part of every key: raise it when a converter writes something else for the same file."""
 
 FILE_MAGIC = b"ARROW1"

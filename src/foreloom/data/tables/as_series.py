@@ -28,10 +28,11 @@ from foreloom.data.tables.long_table import LongTable, instants, several_series
 from foreloom.data.tables.options import TableOptions
 from foreloom.data.tables.read import Origin, Rows, join, nearest, read_rows, separator_hint
 from foreloom.data.tables.roles import find, has_values
-from foreloom.data.tables.timeline import Timeline, clock_of
+from foreloom.data.tables.timeline import Timeline, clock_of, from_clock, keeps_to_the_wall
 from foreloom.data.tables.times import read_times
 
 _NOTES = b"foreloom.notes"
+_ZONE = b"foreloom.zone"
 _NOWHERE = Origin(("",), (0,))
 
 
@@ -65,17 +66,15 @@ def write_series_of(paths: Sequence[Path], out: Path, options: TableOptions = Ta
 
 
 def write_series_of_rows(rows: Rows, out: Path) -> LongTable:
-    """The same of a long table, whose series have the order of its keys. What its owner should know is in `rows.notes`
-    too."""
-    table = LongTable.read(rows)
-    series = _from_long(table)
-    _write(series, rows.notes, out)
-    return table
+    """The same of a long table, which is given back. What its owner should know is in `rows.notes` too."""
+    long = LongTable.read(rows)
+    _write(_from_long(long), rows.notes, out)
+    return long
 
 
 def _write(table: pa.Table, notes: Sequence[str], out: Path) -> None:
     if notes:
-        table = table.replace_schema_metadata({_NOTES: json.dumps(notes)})
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), _NOTES: json.dumps(notes)})
     with pa.OSFile(str(out), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table, max_chunksize=4096)
 
@@ -104,6 +103,22 @@ def say_notes(schema: pa.Schema) -> None:
     """Warn of what was guessed or left out when a table was read, also where it was read long ago."""
     for note in json.loads((schema.metadata or {}).get(_NOTES, b"[]")):
         warnings.warn(note, stacklevel=5)
+
+
+def in_zone(clock: np.ndarray, schema: pa.Schema) -> np.ndarray | pd.DatetimeIndex:
+    """Times of series that were made of a table, datetime64, in the zone that the table states; as they are where it
+    states none."""
+    if (said := (schema.metadata or {}).get(_ZONE)) is None:
+        return clock
+    zone, on_wall = json.loads(said)
+    return from_clock(clock, zone, on_wall)
+
+
+def _zone(times_T: pd.Index) -> dict[bytes, str]:
+    """Metadata: the zone, and whether `_clock` writes what stands on its clocks, or UTC."""
+    if not isinstance(times_T, pd.DatetimeIndex) or times_T.tz is None:
+        return {}
+    return {_ZONE: json.dumps([pa.timestamp("us", times_T.tz).tz, keeps_to_the_wall(times_T)])}
 
 
 def _series_names(paths: Sequence[Path]) -> list[str]:
@@ -151,7 +166,7 @@ def _from_long(table: LongTable) -> pa.Table:
         arrays[called] = pa.LargeListArray.from_arrays(offsets, column)
     for one in table.of_role("static"):
         arrays[f"static__{one.name}"] = table.static_values(one)
-    return pa.table(arrays)
+    return pa.table(arrays).replace_schema_metadata(_zone(table.times_T))
 
 
 def _from_wide(rows: Rows) -> pa.Table:
@@ -203,7 +218,7 @@ def _from_wide(rows: Rows) -> pa.Table:
         "target": _variates(target_VT, starts),
         f"static__{VARIATES}": pa.array([", ".join(names)]),
     }
-    return pa.table(arrays)
+    return pa.table(arrays).replace_schema_metadata(_zone(times_T))
 
 
 def _say_infinite(rows: Rows, names: Sequence[str], target_VT: np.ndarray, place: Callable[[int], str]) -> None:

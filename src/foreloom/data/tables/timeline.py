@@ -69,7 +69,7 @@ class Timeline:
         """
         stated_N = [freq] * (len(starts) - 1) if freq is None or isinstance(freq, str) else list(freq)
         stated = {one: checked_offset(one) for one in dict.fromkeys(stated_N) if one is not None}
-        on_wall = not any(map(is_below_a_day, stated.values())) if stated else _keeps_to_the_wall(times_T)
+        on_wall = not any(map(is_below_a_day, stated.values())) if stated else keeps_to_the_wall(times_T)
         clock_T = _clock(times_T, on_wall)
         shift_N = month_days(clock_T, starts)
         freqs_N = _told_or_stated(stated_N, clock_T, starts, shift_N, name, fill_gaps)
@@ -113,7 +113,7 @@ class Timeline:
             f"series, and taken as missing values: the first in {self.name(n)}, from {self.times_T[gap]} to "
             f"{self.times_T[gap + 1]} at {self.freqs_N[n]}. --no-fill-gaps (fill_gaps=False) takes rows as consecutive."
         )
-        times_T = _from_clock(full_T, self.times_T.tz, on_wall).as_unit(self.times_T.unit)
+        times_T = from_clock(full_T, self.times_T.tz, on_wall).as_unit(self.times_T.unit)
         return Timeline(times_T, full_starts, row_T, self.freqs_N, self.name, self.shift_N, (note,))
 
     def ahead(self, num_steps: int) -> pd.DatetimeIndex:
@@ -132,8 +132,8 @@ class Timeline:
             on_wall = not is_below_a_day(checked_offset(freq))
             last_X, step_X = (x.ravel() for x in np.broadcast_arrays(_clock(last_N[mine], on_wall)[:, None], step_H))
             later_X = later(last_X, step_X, freq, np.repeat(self.shift_N[mine], num_steps))
-            utc_NH[mine] = _clock(_from_clock(later_X, self.times_T.tz, on_wall), False).reshape(-1, num_steps)
-        return _from_clock(utc_NH.ravel(), self.times_T.tz, on_wall=False)
+            utc_NH[mine] = _clock(from_clock(later_X, self.times_T.tz, on_wall), False).reshape(-1, num_steps)
+        return from_clock(utc_NH.ravel(), self.times_T.tz, on_wall=False)
 
     def _untold(self, n: int) -> ValueError:
         rows = self.times_T[self.starts[n] : self.starts[n + 1]]
@@ -319,7 +319,7 @@ def _counts(
 
 def clock_of(times: pd.DatetimeIndex) -> np.ndarray:
     """datetime64 without a zone: on the wall where times keep their time of day there, else in UTC."""
-    return _clock(times, _keeps_to_the_wall(times))
+    return _clock(times, keeps_to_the_wall(times))
 
 
 def _clock(times: pd.DatetimeIndex, on_wall: bool) -> np.ndarray:
@@ -329,7 +329,8 @@ def _clock(times: pd.DatetimeIndex, on_wall: bool) -> np.ndarray:
     return (times.tz_localize(None) if on_wall else times.tz_convert(None)).to_numpy()
 
 
-def _from_clock(clock: np.ndarray, tz: Any, on_wall: bool) -> pd.DatetimeIndex:
+def from_clock(clock: np.ndarray, tz: Any, on_wall: bool) -> pd.DatetimeIndex:
+    """Times with their zone again; an hour that a clock has twice is its second."""
     index = pd.DatetimeIndex(clock)
     if tz is None:
         return index
@@ -338,7 +339,7 @@ def _from_clock(clock: np.ndarray, tz: Any, on_wall: bool) -> pd.DatetimeIndex:
     return index.tz_localize(tz, nonexistent="shift_forward", ambiguous=np.zeros(len(index), dtype=bool))
 
 
-def _keeps_to_the_wall(times: pd.DatetimeIndex) -> bool:
+def keeps_to_the_wall(times: pd.DatetimeIndex) -> bool:
     """Do times with a zone keep their time of day on its clocks, so that they are days of there?"""
     if times.tz is None:
         return True

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from foreloom.files import read_json, strict_json, write_text
-from foreloom.lab.fit.runs import Run, Study
+from foreloom.lab.fit.runs import SAME_RATIO, Run, Study
 
 PLATEAU = 1.0
 """Nats above the lowest loss from where on a run counts as diverged; at least three must be left."""
@@ -153,8 +153,10 @@ def fit_rates(study: Study, swept: Swept = "learning_rate") -> RateFit:
     for (width, _), group in sorted(
         sizes.items(), key=lambda item: statistics.median(run.num_parameters for run in item[1])
     ):
-        values, losses = _swept_losses(group, swept)
         name = f"width {width:g}" if width is not None else f"N = {group[0].num_parameters:,.0f}"
+        group, told = _comparable(group, swept)
+        doubts += [f"{name}: {one}" for one in told]
+        values, losses = _swept_losses(group, swept)
         if len(set(values)) < 2:
             doubts.append(f"{name}: one {swept.replace('_', ' ')} only")
             continue
@@ -216,6 +218,25 @@ def value_from(path: Path, *, width: float | None = None, num_parameters: float 
             return float(row["best"])
     told = ", ".join(f"{row['width'] or row['num_parameters']:g}" for row in fit["table"])
     raise ValueError(f"{path} has no law over sizes, and its one size is {told}: sweep a second one.")
+
+
+def _comparable(group: Sequence[Run], swept: Swept) -> tuple[list[Run], list[str]]:
+    """Of runs of one size those that differ in nothing that moves the best rate: the longest, and of several batch
+    sizes the one with the lowest loss; what diverged had not to be as long."""
+    kept, told = list(group), []
+    finished = [run for run in kept if run.ending == "finished"]
+    if finished and (longest := max(run.tokens for run in finished)):
+        short = {run.label for run in finished if run.tokens < longest * (1 - SAME_RATIO)}
+        if short:
+            kept = [run for run in kept if run.label not in short]
+            few = "1 run has" if len(short) == 1 else f"{len(short)} runs have"
+            told.append(f"{few} fewer than its longest runs' {longest:,.0f} tokens: left out")
+    sizes = {run.facts.get("batch_size") for run in kept}
+    if swept == "learning_rate" and len(sizes) > 1:
+        best = min(kept, key=lambda run: run.loss if run.ending == "finished" else math.inf).facts.get("batch_size")
+        kept = [run for run in kept if run.facts.get("batch_size") == best]
+        told.append(f"of its {len(sizes)} batch sizes the one with the lowest loss, {best}, was taken")
+    return kept, told
 
 
 def _swept_losses(group: Sequence[Run], swept: Swept) -> tuple[list[float], list[float]]:
