@@ -34,6 +34,8 @@ from foreloom.monitoring.progress import Progress
 
 MODEL = "model"
 """What the scores call it, beside `BASELINE`."""
+_OWN = ("cutoff", "window", "target_name", "target", "predictions", BASELINE)
+"""Columns of forecasts."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,12 @@ def cross_validate(
     """See `Model.cross_validation`."""
     with _read(data, options) as (read, long):
         source = without_future(read)
+        timestamp = long.time_column if long else options.timestamp_column
+        id_columns = long.id_columns if long and long.id_columns else options.id_column
+        if taken := {*_OWN, *map(str, levels)} & {*id_columns, timestamp}:
+            raise ValueError(
+                f"{read.name}: a column of the forecasts is called {min(taken)!r} too: rename it in the table."
+            )
         warn_of_covariates(forecaster, has_covariates(source))
         task = rolling_task(
             source,
@@ -111,7 +119,6 @@ def cross_validate(
             context_length=context_length or 0,
         )
         kept = backtest({MODEL: forecaster, BASELINE: SeasonalNaive()}, task, batch_size=batch_size, progress=progress)
-        timestamp = long.time_column if long else options.timestamp_column
         table = _forecasts(kept, source, levels, _ids(kept, options, long), timestamp)
         notes = list(kept.notes)
         if table[timestamp].dtype.kind == "M":
