@@ -8,7 +8,6 @@ Heavy imports stand inside the parts: each runs in a process of its own and pays
 from __future__ import annotations
 
 import argparse
-import csv
 import gc
 import importlib.util
 import json
@@ -277,16 +276,14 @@ def _write_synthetic(bench: Bench) -> list[Path]:
 
 def _relative(scores: Path) -> dict[str, float]:
     """Geometric means over tasks of WQL and MASE relative to Seasonal Naive."""
-    with scores.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    baseline = {row["task"]: row for row in rows if row["model"] == "seasonal-naive"}
-    ours = [row for row in rows if row["model"] != "seasonal-naive"]
-    figures: dict[str, float] = {"tasks": len(ours)}
-    for metric in ("WQL", "MASE"):
-        ratios = [float(row[metric]) / float(baseline[row["task"]][metric]) for row in ours]
-        known = [ratio for ratio in ratios if math.isfinite(ratio) and ratio > 0]
-        figures[f"{metric}_relative"] = statistics.geometric_mean(known)
-    return figures
+    from foreloom.evaluation.skill import BASELINE, geometric_mean
+    from foreloom.report.scores import read_scores
+    from time_to_skill import known_ratios
+
+    models = read_scores(scores).models
+    (ours,) = (name for name in models if name != BASELINE)
+    means = {f"{one}_relative": geometric_mean(known_ratios(models, ours, one).tolist()) for one in ("WQL", "MASE")}
+    return {"tasks": len(models[ours]), **means}
 
 
 def _train_each(bench: Bench, recipe: str, sizes: Sequence[int], overrides: Sequence[str], steps: int = 9) -> None:

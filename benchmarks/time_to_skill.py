@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import numpy as np
 from foreloom.evaluation import skill
 from foreloom.evaluation.skill import BASELINE
 from foreloom.report.figures import panel_grid, panel_title
-from foreloom.report.scores import read_scores
+from foreloom.report.scores import ModelScores, read_scores
 from foreloom.report.style import BLUE, INK, MUTED, ORANGE, save_figure, styled
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,14 +49,20 @@ def points(entry: str, run: Path, scores: Path) -> list[dict[str, Any]]:
         row = {"entry": entry, "step": step, "windows": logged[step]["num_rows"]}
         row["minutes"] = round(logged[step]["seconds"] / 60, 2)
         for metric in METRICS:
-            errors = {model: {task: own[metric] for task, own in models[model].items()} for model in (name, BASELINE)}
-            table = skill.ErrorTable.of(errors, list(models[BASELINE]))
-            ratio_T = skill.relative(table, BASELINE).error_TM[:, 0]
-            row[metric] = round(float(skill.geometric_means(ratio_T[np.isfinite(ratio_T), None])[0]), 4)
+            ratio_T = known_ratios(models, name, metric)
+            row[metric] = round(skill.geometric_mean(ratio_T.tolist()), 4)
             row[f"{metric} wins"] = int((ratio_T < 1).sum())
-            row[f"{metric} tasks"] = int(np.isfinite(ratio_T).sum())
+            row[f"{metric} tasks"] = len(ratio_T)
         rows.append(row)
     return sorted(rows, key=lambda row: row["step"])
+
+
+def known_ratios(models: Mapping[str, ModelScores], name: str, metric: str) -> np.ndarray:
+    """A model's scores over Seasonal Naive's, (T,), of the tasks that leave something to compare."""
+    errors = {model: {task: own[metric] for task, own in models[model].items()} for model in (name, BASELINE)}
+    table = skill.ErrorTable.of(errors, list(models[BASELINE]))
+    ratio_T = skill.relative(table, BASELINE).error_TM[:, 0]
+    return ratio_T[np.isfinite(ratio_T)]
 
 
 def read_points() -> list[dict[str, Any]]:

@@ -261,6 +261,7 @@ def test_models(foreloom, model):
         (["--future", "none.csv"], ["no file none.csv"]),
         (["--context-length", "9999"], ["context_length is 9999; this model takes 1 to 64"]),
         (["--device", "gpu"], ["there is no device 'gpu'", "auto, cpu, cuda, mps"]),
+        (["--device", "cuda:99"], ["there is no device 'cuda:99': torch sees", "counted from 0"]),
     ],
 )
 def test_forecast_options(foreloom, model, options, words):

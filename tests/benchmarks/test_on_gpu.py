@@ -79,6 +79,16 @@ def test_a_part_gets_no_more_than_is_left(on_gpu):
     assert on_gpu.Budget(0.2).seconds_for(on_gpu.Part("long", 20, least_seconds=15)) == 0
 
 
+def test_a_task_whose_baseline_is_0_leaves_nothing_to_compare(on_gpu, tmp_path):
+    import gpu_parts
+
+    rows = ["model,task,WQL,MASE", "seasonal-naive,a,0.5,1", "seasonal-naive,b,0,2", "seasonal-naive,c,2,4",
+            "ours,a,0.25,1", "ours,b,0.1,1", "ours,c,2,2"]  # fmt: skip
+    (tmp_path / "scores.csv").write_text("\n".join(rows) + "\n")
+    expected = {"tasks": 3, "WQL_relative": 0.5**0.5, "MASE_relative": 0.25 ** (1 / 3)}
+    assert gpu_parts._relative(tmp_path / "scores.csv") == pytest.approx(expected)
+
+
 PART = f"""
 import sys
 

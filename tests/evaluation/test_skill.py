@@ -149,6 +149,25 @@ def test_intervals_hold_the_estimate_and_narrow_with_tasks():
     assert (again.lower == many.lower).all()
 
 
+@pytest.mark.parametrize("statistic", [skill.skills, skill.pairwise_win_rates])
+def test_intervals_are_the_same_drawn_in_parts_and_at_once(monkeypatch, statistic):
+    error_TM = np.random.default_rng(0).lognormal(size=(37, 3))
+    held = []
+
+    def seen(error):
+        held.append(error.size)
+        return statistic(error)
+
+    whole = skill.bootstrap(error_TM, seen)
+    assert max(held) == 1000 * 37 * 3
+    for num in (1, 7, 300):
+        held.clear()
+        monkeypatch.setattr(skill, "MOST_DRAWN", num * error_TM.size + 5)
+        parts = skill.bootstrap(error_TM, seen)
+        assert max(held) == num * error_TM.size and sum(held) == 1001 * error_TM.size
+        assert (parts.lower == whole.lower).all() and (parts.upper == whole.upper).all()
+
+
 def test_geometric_mean_of_nothing_of_zero_and_of_the_unknown():
     assert np.isnan(geometric_mean([]))
     assert geometric_mean([0.25, 4.0]) == pytest.approx(1.0)

@@ -82,6 +82,26 @@ def test_data_of_any_kind(tmp_path):
     assert found.forecasts["target_name"].tolist() == ["y", "y", "z", "z"] * 2 and "ds" in found.forecasts
 
 
+def test_a_frame_keeps_its_ids_and_names():
+    df, model = frame(), naive_model()
+    plain = model.cross_validation(df, 4, 2).forecasts
+    own = df.assign(unique_id=df["item_id"].map({"a": 7, "b": 10}), ds=df["timestamp"], y=df["target"])
+    found = model.cross_validation(own[["unique_id", "ds", "y"]], 4, 2).forecasts
+    asked = model.predict_df(own[["unique_id", "ds", "y"]], prediction_length=4)
+    assert [*found.columns[:2]] == [*asked.columns[:2]] == ["unique_id", "ds"]
+    assert found["unique_id"].dtype == asked["unique_id"].dtype == np.int64
+    assert found["unique_id"].tolist() == plain["item_id"].map({"a": 7, "b": 10}).tolist()
+    assert found["predictions"].tolist() == plain["predictions"].tolist()
+    two = df.assign(store=df["item_id"].map({"a": 1, "b": 2}), item=0.5).drop(columns="item_id")
+    found = model.cross_validation(two, 4, 2, id_column=["store", "item"]).forecasts
+    assert [*found.columns[:3]] == ["store", "item", "timestamp"] and found["item"].tolist() == [0.5] * 16
+    assert found["store"].tolist() == plain["item_id"].map({"a": 1, "b": 2}).tolist()
+    lone = model.cross_validation(df[df["item_id"] == "a"].drop(columns="item_id"), 4, 2).forecasts
+    assert lone["item_id"].unique().tolist() == ["series"]
+    with pytest.raises(ValueError, match="a column of the forecasts is called 'window' too: rename it"):
+        model.cross_validation(df.rename(columns={"item_id": "window"}), 4, 2, id_column="window")
+
+
 @pytest.mark.parametrize(("freq", "zone"), [("h", "Europe/Berlin"), ("D", "Europe/Berlin"), ("15min", "UTC")])
 def test_times_ids_and_names_are_those_of_the_table(tmp_path, freq, zone):
     """Over the hour that a clock is set forward, from a frame and from its files: each forecast meets its row."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file
 
-from foreloom.lab import create_ladder_experiments, gen_experim, runs
+from foreloom.lab import create_ladder_experiments, gen_experim, ladder, runs
 from foreloom.lab.study import execution
 from foreloom.lab.study.execution import execute
 from foreloom.lab.study.experiments import flat
+from foreloom.lab.study.locks import locked
 from foreloom.lab.study.resolve import Planned, resolve
 from foreloom.lab.study.results import read_outcome
 from foreloom.lab.study.table import table_of
@@ -37,8 +39,8 @@ def recipe(tmp_path) -> Path:
 
 def rungs(recipe: Path, lengths: list[int], cooldown: float = 0.25, **overrides) -> list[Planned]:
     one = gen_experim(16, "a", recipe=str(recipe), depth_rule="fixed", **{"warmup_steps": 2, **overrides})
-    ladder = create_ladder_experiments(one, [A_STEP * length for length in lengths], cooldown=cooldown)
-    return [resolve(*run) for run in flat(ladder, "ladder")]
+    study = create_ladder_experiments(one, [A_STEP * length for length in lengths], cooldown=cooldown)
+    return [resolve(*run) for run in flat(study, "ladder")]
 
 
 def test_a_rung_is_the_run_of_its_length_bit_for_bit(recipe, tmp_path, trainings_here) -> None:
@@ -73,6 +75,33 @@ def test_the_shortest_is_trained_first_in_whatever_order_they_are_named(recipe, 
     monkeypatch.setattr(execution, "_train", train)
     long, short = reversed(rungs(recipe, [12, 6]))
     assert execute([long, short], tmp_path, GO_ON) == 0 and trained == [6, 12]
+
+
+def test_a_piece_of_trunk_that_two_rungs_have_is_trained_by_one_process(recipe, tmp_path, monkeypatch) -> None:
+    (ten,), (twelve,) = rungs(recipe, [10], 0.2), rungs(recipe, [12], 1 / 3)
+    trunks = {ladder.trunk_of(execution.as_run(one, tmp_path)).name for one in (ten, twelve)}
+    assert len(trunks) == 1 and trunks.pop().endswith("-8")
+    held, trained = ExitStack(), []
+
+    def advance(run, stop, earlier):
+        trained.append((run.name.partition("-")[0], *(tmp_path / "ladder" / execution.LOCKS).glob("trunk-*")))
+        return runs.Outcome(run.name, "", [], "", "failed"), False
+
+    def say(sentence):
+        if "waits for process" in sentence:
+            assert not trained
+            held.close()
+
+    monkeypatch.setattr(ladder, "advance", advance)
+    monkeypatch.setattr(execution, "say", say)
+    monkeypatch.setattr(execution, "WAIT_SECONDS", 0)
+    name = ladder.trunk_of(execution.as_run(ten, tmp_path)).name
+    held.enter_context(locked(tmp_path / "ladder" / execution.LOCKS, name))
+    assert execute([ten], tmp_path, GO_ON) == 1
+    assert trained == [("trunk", tmp_path / "ladder" / execution.LOCKS / f"{name}.1")], "under a lock of its own"
+    with locked(tmp_path / "ladder" / execution.LOCKS, name):
+        stopping = SimpleNamespace(signal_number=15)
+        assert execute([twelve], tmp_path, stopping) == 143 and len(trained) == 1, "a wait can be stopped"
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,12 @@ def test_one_seed_decides_nothing():
     assert "no interval" in table_of(found).notes[1]
     two = compared(runs([1.0, 2.0], num_steps=9.0), runs([9.0, 11.0], num_steps=9.0))
     assert table_of(two).rows[0] == ["Held-out loss", "1.500", "10", "+8.50", "2 seeds"]
-    assert table_of(two).rows[1][-2:] == ["0", ""], "what no seed changes is sure of two"
+    assert table_of(two).rows[1][-2:] == ["0", ""], "what is neither good nor bad has no verdict"
     assert sentence(two) == "Of 2 seeds, the held-out loss of B is 8.50 higher than that of A." and not two.is_worse
+    equal = compared(runs([1.0, 2.0]), runs([1.5, 2.5]))
+    assert table_of(equal).rows[0] == ["Held-out loss", "1.500", "2", "+0.500", "2 seeds"] and not equal.is_worse
+    assert sentence(equal) == "Of 2 seeds, the held-out loss of B is 0.500 higher than that of A."
+    assert compared(runs([1.0, 2.0, 4.0]), runs([1.5, 2.5, 4.5])).is_worse, "of three it is no chance"
     same = "Of one seed, the held-out loss of B is no higher and no lower than that of A."
     assert sentence(compared(runs([1.0]), runs([1.0]))) == same
     assert not found.is_worse
@@ -163,5 +167,6 @@ def test_one_value_has_no_interval():
 
 
 def test_equal_values_have_one_of_no_width():
-    assert estimate([3.0, 3.0]).interval == (3.0, 3.0)
-    assert paired_difference([1.0, 2.0], [1.0, 2.0]).sign == 0
+    assert estimate([3.0, 3.0, 3.0]).interval == (3.0, 3.0)
+    assert paired_difference([1.0, 2.0, 4.0], [1.0, 2.0, 4.0]).sign == 0
+    assert estimate([3.0, 3.0]).interval is None, "two may be equal by chance"

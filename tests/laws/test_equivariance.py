@@ -1,4 +1,5 @@
-"""Law: forecasts follow the data's units, f(a x + b) = a f(x) + b, covariates in units of their own."""
+"""Laws: forecasts follow the data's units, f(a x + b) = a f(x) + b, covariates in units of their own; and a series is
+forecast alone as in any company."""
 
 from __future__ import annotations
 
@@ -14,12 +15,18 @@ from foreloom.models.family import WindowLengths, forecaster_of
 from foreloom.models.registry import get
 
 
-@pytest.mark.parametrize("arcsinh", [True, False])
-@pytest.mark.parametrize(("a", "b"), [(1000.0, 0.0), (0.01, 0.0), (1.0, 50.0), (8.0, -20.0)])
-def test_scale_and_shift(arcsinh, a, b):
-    config = Chronos2Config(size="test", d_model=32, d_kv=8, d_ff=64, initializer_factor=1.0, use_arcsinh=arcsinh)
+def tiny(**fields):
+    config = Chronos2Config(size="test", d_model=32, d_kv=8, d_ff=64, initializer_factor=1.0, **fields)
     model = FAMILY.build(config, WindowLengths(96, 32)).eval()
     FAMILY.initialize(model, 0)
+    return model
+
+
+@pytest.mark.parametrize("from_naive", [False, True])
+@pytest.mark.parametrize("arcsinh", [True, False])
+@pytest.mark.parametrize(("a", "b"), [(1000.0, 0.0), (0.01, 0.0), (1.0, 50.0), (8.0, -20.0)])
+def test_scale_and_shift(from_naive, arcsinh, a, b):
+    model = tiny(use_arcsinh=arcsinh, from_naive=from_naive)
     generator = torch.Generator().manual_seed(0)
     context = torch.randn(6, 96, generator=generator).cumsum(1)
     context[1, 20:40] = torch.nan
@@ -92,3 +99,52 @@ def test_moves_are_not_lost_in_a_level(request, monkeypatch, name):
     assert ask(1e4).dtype == np.float32
     flat = forecast_input(np.full((1, 60), 1e9 + 3), {}, {}, 12)
     assert forecaster.predict_quantiles([flat], 12, [0.5])[0].dtype == np.float32
+
+
+def clean_series() -> dict[str, np.ndarray]:
+    """What repeats exactly, lines and constants, where rounding alone could tell one batch from another."""
+    week = np.array([3.0, 1, 4, 1, 5, 9, 2])
+    parts = {
+        "week": np.tile(week, 14)[:96],
+        "two weeks and a bit": np.tile(week, 3)[:17],
+        "day and week": np.tile(np.tile([0.0, 2, 1], 7) + np.repeat(week, 3), 5)[:90],
+        "on and off": np.arange(31.0) % 2,
+        "wave": 1e3 + np.sin(2 * np.pi * np.arange(72) / 12),
+        "season on a line": np.tile(week, 9) + 0.25 * np.arange(63),
+        "line": np.arange(40.0),
+        "falling line": 7 - 0.1 * np.arange(25),
+        "constant": np.full(50, 4.2),
+        "nothing": np.zeros(12),
+        "two steps": np.array([1.0, 2]),
+        "season with gaps": np.tile(week, 12),
+        "longest": np.tile(week, 13) + np.random.default_rng(0).normal(0, 0.3, 91),
+    }
+    parts["season with gaps"][30:40] = np.nan
+    return parts
+
+
+@pytest.mark.parametrize("name", ["chronos2", "chronos2 from naive", "chronos_bolt", "chronos_t5", "time_moe"])
+def test_company_changes_nothing(request, monkeypatch, name):
+    family = get(name.partition(" ")[0])
+    model = tiny(from_naive=True) if "naive" in name else request.getfixturevalue(f"tiny_{name}")
+    same = lambda keys, *how: draws([np.zeros(1, np.float32)] * len(keys), *how)
+    monkeypatch.setattr("foreloom.models.chronos_t5.forecast.draws", same)
+    forecaster, series = forecaster_of(family, model), clean_series()
+
+    def ask(names, **how):
+        inputs = [forecast_input(series[one][None], {}, {}, 12) for one in names]
+        answers = forecaster.predict_quantiles(inputs, 12, [0.1, 0.5, 0.9], **how)
+        return dict(zip(names, answers, strict=True))
+
+    alone = {one: ask([one])[one] for one in series}
+    companies = {
+        "all": ask([*series]),
+        "in another order": ask([*series][::-1]),
+        "in batches of three": ask([*series], batch_size=3),
+        "of short ones": ask([one for one in series if len(series[one]) < 32]),
+    }
+    for company, answers in companies.items():
+        for one, answer in answers.items():
+            spread = np.nanmax(series[one]) - np.nanmin(series[one])
+            gap = np.abs(answer - alone[one]).max()
+            assert gap <= 1e-4 * (spread + np.abs(alone[one]).max()), (company, one, gap)

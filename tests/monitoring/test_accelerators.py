@@ -56,3 +56,7 @@ def test_the_catalogue_hangs_together() -> None:
         ValueError, match=r"'a100-80' is not known. Did you mean a100-80gb\? Known: v100-16gb, .* --peak"
     ):
         find_accelerator("a100-80")
+    with pytest.raises(ValueError, match=r"'A100' is not known. Did you mean a100-40gb or a100-80gb or a100-pcie"):
+        find_accelerator("A100")
+    with pytest.raises(ValueError, match=r"Did you mean rtx-4090\?"):
+        find_accelerator("rtx4090")

@@ -1,15 +1,19 @@
 """A fit from end to end: what is learned is kept, what is not is left, what was stopped goes on."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from foreloom import from_pretrained
 from foreloom.forecast import Model
+from foreloom.forecast.asked import setting_of
 from foreloom.models.chronos2.family import FAMILY as CHRONOS2
 from foreloom.models.time_moe.family import FAMILY as TIME_MOE
+from foreloom.monitoring.metrics_file import read_metrics
 from foreloom.report.fit_page import fit_table, write_fit_page
 from foreloom.tuning import candidates, fit
 from foreloom.tuning.candidates import Pace, between
@@ -69,7 +73,7 @@ def test_what_is_better_is_kept_and_what_was_done_is_not_done_again(base, tmp_pa
     assert again.sentence == found.sentence and repr(again) == repr(found)
     # Where the last windows allow half of it only, they had a say, which the sentence does not deny.
     assert found.chosen == "full-0.003" and "which nothing was chosen by" in found.sentence
-    monkeypatch.setattr(fit.verdict, "first_better", lambda lasts: [*lasts][-1])
+    monkeypatch.setattr(fit.verdict, "first_that_holds", lambda lasts: [*lasts][-1])
     half = model.fit(seasons(), 8, out, season_length=8, known_ahead="promo")
     assert "where full-0.003, which was chosen before, has 0." in half.sentence and half.chosen == "full-0.003, 50%"
     with pytest.raises(ValueError, match="holds a fit with another prediction_length"):
@@ -120,6 +124,22 @@ def test_what_was_stopped_goes_on(base, tmp_path, short, monkeypatch):
     assert trained == ["probe", "full-0.003", "lora-0.003", "lora-0.003"] and len(found.contenders) == 6
 
 
+def test_a_probe_is_timed_whole_whenever_it_is_timed(base, tmp_path, monkeypatch):
+    model, out, probes, walls = from_pretrained(base, device="cpu"), tmp_path / "fitted", [], []
+    real, pace = fit.train, Pace(start=1e4, step=9, validation=9)
+
+    def train(recipe, overrides, **options):
+        probes.append(options["resume"])
+        return real(recipe, overrides, **options)
+
+    monkeypatch.setattr(fit, "train", train)
+    monkeypatch.setattr(candidates, "pace_of", lambda run_dir, wall: walls.append(read_metrics(run_dir)) or pace)
+    for minutes in (0.5, 0.6):
+        assert model.fit(seasons(2), 8, out, minutes=minutes).chosen is None
+    assert probes == [False, False], "a finished one that is resumed takes no time"
+    assert [len([e for e in one.events if e["kind"] == "validation"]) for one in walls] == [2, 2]
+
+
 def test_what_cannot_be_judged_is_said(base, tmp_path, monkeypatch, tiny_time_moe):
     model = from_pretrained(base, device="cpu")
     with pytest.raises(ValueError, match="horizon of 160 steps is not shorter than the history"):
@@ -136,6 +156,19 @@ def test_what_cannot_be_judged_is_said(base, tmp_path, monkeypatch, tiny_time_mo
         model.fit(seasons(2), 8, tmp_path / "e", minutes=0)
     with pytest.raises(ValueError, match="lies in no folder yet"):
         Model(TIME_MOE, tiny_time_moe).fit(seasons(2), 8, tmp_path / "e")
+
+
+def test_a_gpu_that_training_would_not_take_is_refused(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert [setting_of(torch.device(name)) for name in ("cpu", "cuda:0", "mps:0")] == ["cpu", "cuda", "mps"]
+    model = from_pretrained(base, device="cpu")
+    weight = SimpleNamespace(device=torch.device("cuda:1"))
+    monkeypatch.setattr(model, "module", SimpleNamespace(parameters=lambda: iter([weight])))
+    with pytest.raises(ValueError, match=r"is on cuda:1, and training takes cuda:0.*CUDA_VISIBLE_DEVICES=1"):
+        model.fit(seasons(2), 8, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_weights_in_between(base, tmp_path, tiny_chronos2):

@@ -8,7 +8,7 @@ import pytest
 
 from foreloom.tuning import candidates
 from foreloom.tuning.candidates import FIRST, Kind, Outcome, Pace, following, in_budget, was_hot
-from foreloom.tuning.verdict import Ratio, best_of, first_better, ratio
+from foreloom.tuning.verdict import Ratio, best_of, first_that_holds, ratio
 from foreloom.tuning.windows import Windows, part
 
 
@@ -28,10 +28,13 @@ def test_better_is_what_is_surely_better():
     assert better.is_sure and better.lower < better.estimate < better.upper < 1 and not same.is_sure
     assert better.estimate == pytest.approx(0.85, abs=0.03)
     assert best_of({"a": same, "b": better, "c": Ratio(0.5, 0.4, 1.1, 9)}) == "b" and best_of({"a": same}) is None
-    worse, halfway = Ratio(1.01, 0.9, 1.1, 9), Ratio(0.99, 0.9, 1.1, 9)
-    assert first_better({"a": worse, "a, 50%": halfway}) == "a, 50%" and first_better({"a": worse}) is None
+    unsure, halfway = Ratio(0.98, 0.9, 1.1, 9), Ratio(0.97, 0.95, 0.99, 9)
+    assert first_that_holds({"a": unsure, "a, 50%": halfway}) == "a, 50%" and first_that_holds({"a": unsure}) is None
     fading = Ratio(0.94, 0.93, 0.96, 87, share_better=2 / 3)
-    assert first_better({"a": fading}) is None and first_better({"a": fading, "a, 50%": halfway}) == "a, 50%"
+    assert first_that_holds({"a": fading}) is None and first_that_holds({"a": fading, "a, 50%": halfway}) == "a, 50%"
+    of_four = ratio(base[:4] * 0.9, base[:4])
+    assert first_that_holds({"a": of_four}) == "a", "too few rows for an interval: the mean must do"
+    assert first_that_holds({"a": ratio(base[:4] * 1.1, base[:4])}) is None
     window_S = np.arange(60) % 6
     phases = base * np.where(window_S % 2, 1.02, 0.75)
     assert ratio(phases, base).is_sure and ratio(phases, base, window_S).share_better == 0.5

@@ -127,8 +127,9 @@ def lint(study: StudyArgument, common: CommonArgument = None) -> None:
     """Tell what of a study will be regretted: silent labels, mixed data, one D / N. Exits with 1 if there is any."""
     from foreloom.lab.study.lint import lint
 
-    found = lint(_study(study, common).resolve())
-    for sentence in found:
+    planned = _study(study, common).resolve()
+    found = lint(planned)
+    for sentence in found or [f"{study}: nothing found that will be regretted, in {len(planned):,} runs."]:
         typer.echo(sentence)
     raise typer.Exit(1 if found else 0)
 

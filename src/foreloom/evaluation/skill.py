@@ -23,6 +23,8 @@ NUM_RESAMPLES = 1000
 SEED = 123
 """fev's: the published intervals come back exactly."""
 CONFIDENCE = 0.95
+MOST_DRAWN = 2**23
+"""Errors that resamples hold at once, 64 MiB: rows of many series in a thousand of them would be gigabytes."""
 FEWEST_TASKS = 5
 """That an interval over tasks is made of."""
 
@@ -149,8 +151,12 @@ def bootstrap(
     if num_tasks < FEWEST_TASKS:
         value = statistic(error_TM)
         return Interval(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
-    draws_BT = np.random.default_rng(seed).integers(0, num_tasks, size=(num_resamples, num_tasks))
-    values_MB = statistic(error_TM[draws_BT].transpose(1, 2, 0))
+    rng, most = np.random.default_rng(seed), max(MOST_DRAWN // error_TM.size, 1)
+    values = []
+    for first in range(0, num_resamples, most):  # one stream, so that the draws are those of a single call
+        draws_BT = rng.integers(0, num_tasks, size=(min(most, num_resamples - first), num_tasks))
+        values.append(statistic(error_TM[draws_BT].transpose(1, 2, 0)))
+    values_MB = np.concatenate(values, axis=-1)
     outside = (1 - confidence) / 2
     lower, upper = np.quantile(values_MB, [outside, 1 - outside], axis=-1)
     return Interval(statistic(error_TM), lower, upper)

@@ -80,11 +80,25 @@ def find_device(device: str) -> torch.device:
         has_mps, num_cuda = torch.backends.mps.is_available(), torch.cuda.device_count()
         return torch.device(choose_device(device, launch, has_mps=has_mps, num_cuda=num_cuda))
     try:
-        return torch.device(device)
+        found = torch.device(device)
     except RuntimeError:
         raise ValueError(
             f"there is no device {device!r}; write auto, cpu, cuda, mps, or one by number: cuda:1."
         ) from None
+    if found.type == "cuda" and (found.index or 0) >= (num_cuda := torch.cuda.device_count()):
+        raise ValueError(f"there is no device {device!r}: torch sees {num_cuda} CUDA devices, counted from 0.")
+    return found
+
+
+def setting_of(device: torch.device) -> str:
+    """`training.device` for a model that lies on `device`. ValueError for a GPU that training, which picks one by the
+    process's rank, would not take."""
+    if device.type == "cuda" and (taken := find_device("cuda")) != device:
+        raise ValueError(
+            f"the model is on {device}, and training takes {taken}: it knows no GPU by number. Show it that one alone, "
+            f"CUDA_VISIBLE_DEVICES={device.index}, and load the model with device cuda."
+        )
+    return device.type
 
 
 def warn_of_covariates(forecaster: Forecaster, are_there: bool) -> None:

@@ -34,8 +34,9 @@ from foreloom.monitoring.progress import Progress
 
 MODEL = "model"
 """What the scores call it, beside `BASELINE`."""
-_OWN = ("cutoff", "window", "target_name", "target", "predictions", BASELINE)
-"""Columns of forecasts."""
+
+
+_OF_FORECASTS = ("cutoff", "window", "target_name", "target", "predictions", BASELINE)
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,7 @@ def cross_validate(
     with _read(data, options) as (read, long):
         source = without_future(read)
         timestamp = long.time_column if long else options.timestamp_column
-        id_columns = long.id_columns if long and long.id_columns else options.id_column
-        if taken := {*_OWN, *map(str, levels)} & {*id_columns, timestamp}:
-            raise ValueError(
-                f"{read.name}: a column of the forecasts is called {min(taken)!r} too: rename it in the table."
-            )
+        _refuse_names(read.name, {*(long.id_columns if long else options.id_column), timestamp}, levels)
         warn_of_covariates(forecaster, has_covariates(source))
         task = rolling_task(
             source,
@@ -128,6 +125,12 @@ def cross_validate(
         else:
             notes.append(f"no times are stated, in dates and hours: {timestamp} and cutoff count the steps from 0.")
         return CrossValidation(table, pd.DataFrame(kept.scores()), notes, kept)
+
+
+def _refuse_names(source: str, names: set[str], levels: Sequence[float]) -> None:
+    """ValueError where ids or times have a name that another column of the forecasts has."""
+    if taken := names & {*_OF_FORECASTS, *map(str, levels)}:
+        raise ValueError(f"{source}: a column of the forecasts is called {min(taken)!r} too: rename it in the table.")
 
 
 def _ids(kept: Backtest, options: TableOptions, long: LongTable | None) -> dict[str, pd.Series]:

@@ -22,6 +22,7 @@ from foreloom.forecast.asked import (
     find_device,
     horizon_of,
     levels_of,
+    setting_of,
     warn_of_covariates,
     where_counts_lie,
     whole,
@@ -385,6 +386,7 @@ class Model:
             )
         if not 0 < minutes < math.inf:
             raise ValueError(f"minutes must be a number above 0, got {minutes}.")
+        device = setting_of(next(self.module.parameters()).device)
         with opened(data, options_of_table(table)) as source:
             warn_of_covariates(self.forecaster, has_covariates(source))
             return fit(
@@ -394,7 +396,7 @@ class Model:
                 whole("prediction_length", prediction_length),
                 Path(out),
                 minutes=minutes,
-                device=next(self.module.parameters()).device.type,
+                device=device,
                 season_length=0 if season_length is None else whole("season_length", season_length),
                 say=say or (lambda sentence: None),
             )

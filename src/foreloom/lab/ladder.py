@@ -48,14 +48,14 @@ def num_trained(lengths: Sequence[tuple[Hashable, int, int]]) -> int:
 def climb(run: Run, others: Sequence[Run], stop: StopRequest) -> Outcome | None:
     """Bring a rung to where its cooldown begins: from the longest finished piece of trunk that one of its kin among
     `others` has left, or from nothing. How that failed or was stopped, else None; a rung that has begun is left as it
-    is."""
+    is. Rungs of several lengths may have one piece of trunk: whoever calls sees to it that one process trains it."""
     if state_of(run) != "absent":
         return None
-    own = _piece(run)
+    own = trunk_of(run)
     if state_of(own) == "absent":
         key, start = kin(run.recipe.path, run.overrides), first_cooldown_step(run)
         shorter = [one for one in others if kin(one.recipe.path, one.overrides) == key]
-        pieces = [_piece(one) for one in sorted(shorter, key=first_cooldown_step) if first_cooldown_step(one) < start]
+        pieces = [trunk_of(one) for one in sorted(shorter, key=first_cooldown_step) if first_cooldown_step(one) < start]
         if finished := [piece for piece in pieces if state_of(piece) == "finished"]:
             _branch(finished[-1], own)
     outcome, _ = advance(own, stop, None)
@@ -65,7 +65,7 @@ def climb(run: Run, others: Sequence[Run], stop: StopRequest) -> Outcome | None:
     return None
 
 
-def _piece(rung: Run) -> Run:
+def trunk_of(rung: Run) -> Run:
     """The trunk up to where a rung leaves it, beside the rung's folder."""
     start = first_cooldown_step(rung)
     digest = blake2b(repr(kin(rung.recipe.path, rung.overrides)).encode(), digest_size=4).hexdigest()

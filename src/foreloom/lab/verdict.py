@@ -84,13 +84,11 @@ class Estimate:
 def estimate(values: Sequence[float]) -> Estimate:
     """The mean of independent measurements, of which there must be one, with its interval."""
     num_values, mean = len(values), math.fsum(values) / len(values)
-    if num_values == 1:
-        return Estimate(mean, None, 1)
+    if num_values < FEWEST_SEEDS:  # two that are equal, too: by chance, for all one knows
+        return Estimate(mean, None, num_values)
     deviation = statistics.stdev(values)
     if deviation <= _ROUNDING * max(map(abs, values)):  # what does not depend on the seed, but for its last digits
         return Estimate(mean, 0.0, num_values)
-    if num_values < FEWEST_SEEDS:
-        return Estimate(mean, None, num_values)
     from scipy import stats
 
     t = float(stats.t.ppf(0.5 + CONFIDENCE / 2, num_values - 1))

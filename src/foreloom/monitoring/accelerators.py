@@ -67,8 +67,10 @@ def find_accelerator(name: str) -> Accelerator:
     plain = re.sub(r"[\s_]+", "-", name.strip().lower())
     if plain in known:
         return known[plain]
-    close = difflib.get_close_matches(plain, known, n=1)
-    nearest = f" Did you mean {close[0]}?" if close else ""
+    # `a100` is short for several, though a10 is spelled more like it.
+    of_name = [one for one in known if one.startswith(f"{plain}-")]
+    close = of_name or difflib.get_close_matches(plain, known, n=1)
+    nearest = f" Did you mean {' or '.join(close)}?" if close else ""
     raise ValueError(
         f"the GPU {name!r} is not known.{nearest} Known: {', '.join(known)}. Of any other, tell what it has: "
         "--memory 80GB --peak 312e12."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +37,7 @@ from foreloom.monitoring.metrics_file import FILE_NAME as METRICS_NAME
 from foreloom.run import train
 from foreloom.tuning import candidates, verdict
 from foreloom.tuning.candidates import SHARES, Candidate, Kind, Outcome, Pace, between
-from foreloom.tuning.verdict import Ratio, row_errors
+from foreloom.tuning.verdict import SHARE_BETTER, Ratio, row_errors
 from foreloom.tuning.windows import LEAST_HORIZONS, MOST_SCORED, Windows, part
 
 STATE_NAME = "fit.json"
@@ -281,10 +282,12 @@ class _Work:
         zero_shot_seconds = self.state["contenders"][ZERO_SHOT]["seconds"]
         scoring = len(SHARES) * zero_shot_seconds
         after = 2 * zero_shot_seconds * windows.num_verdict / windows.num  # see `_conclude`
+        folder = self.out / "probe"
+        # Of one that an earlier call began, or finished with too short a budget, this call would time the rest alone.
+        shutil.rmtree(folder, ignore_errors=True)
         began = time.monotonic()
         probe = candidates.candidate(Kind("full", candidates.PROBED), recipe, shared, candidates.PROBE_STEPS)
         length = [f"validation.steps={candidates.PROBE_STEPS}", f"monitoring.log_steps={candidates.PROBE_STEPS}"]
-        folder = self.out / "probe"
         self._run(replace(probe, name="probe", overrides=(*probe.overrides, *length)), folder)
         pace = candidates.pace_of(folder, time.monotonic() - began)
         left = KEPT_SHARE * 60 * self.minutes - self._spent() - after
@@ -351,7 +354,7 @@ class _Work:
         ]
         best = verdict.best_of({one.name: one.selection for one in contenders if one.name in trained})
         lasts = {name: self._ratio(name, is_last=True) for name in _and_nearer(best, trained)}
-        chosen = verdict.first_better(lasts)
+        chosen = verdict.first_that_holds(lasts)
         folder = self.out / "hf"
         module = self.family.load(self.base)
         if chosen is not None:
@@ -402,7 +405,7 @@ class _Work:
         why = "nothing was tuned" if not trained else "no candidate is surely better on the windows it is chosen by"
         if best is not None:
             why = f"{best}, the best on the windows it is chosen by, has {lasts[best]} of its error on the last ones"
-            if lasts[best].estimate < 1:
+            if lasts[best].estimate < 1 and lasts[best].share_better < SHARE_BETTER:
                 why += f", but is better in {lasts[best].share_better:.0%} of them only"
         return f"keep zero-shot: {why}. {self.out} holds the weights of {self.called} as they were."
 

@@ -74,8 +74,12 @@ def best_of(ratios: Mapping[str, Ratio]) -> str | None:
     return min(sure, key=lambda name: sure[name]) if sure else None
 
 
-def first_better(ratios: Mapping[str, Ratio]) -> str | None:
-    """The first contender with less error than the base, surely or not, in most windows of time too: what was better
-    on their mean and grew worse from one to the next will be worse on the one to come. None where there is none."""
-    most = ((name, one) for name, one in ratios.items() if one.share_better >= SHARE_BETTER)
-    return next((name for name, one in most if one.estimate < 1), None)
+def first_that_holds(ratios: Mapping[str, Ratio]) -> str | None:
+    """The first contender that is surely better than the base here, too; of rows too few for an interval the mean must
+    do. In most windows of time, as well: what was better on the mean of some and grew worse from one to the next will
+    be worse on the one to come. None where there is none."""
+    for name, one in ratios.items():
+        is_better = one.upper < 1 or (one.num_rows < FEWEST_TASKS and one.estimate < 1)
+        if is_better and one.share_better >= SHARE_BETTER:
+            return name
+    return None

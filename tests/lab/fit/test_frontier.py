@@ -98,6 +98,10 @@ def test_variants(tmp_path):
     a, b = sorted(compare_variants(read_variants(path), "a", E=1.0, gamma=0.2), key=lambda one: one.name)
     assert b.multiplier == pytest.approx(loss_multiplier(3.1, 2.8, E=1.0, gamma=0.2)) and b.multiplier > 1
     assert (b.multiplier_interval, b.deviation, b.diverged) == (None, None, ("2",)), "one seed has no spread"
+    for num, known in ((2, False), (3, True)):
+        equal = {name: {str(seed): loss for seed in range(num)} for name, loss in (("a", 3.0), ("b", 2.8))}
+        found = compare_variants(equal, "a", E=1.0, gamma=0.2)[0]
+        assert found.name == "b" and (found.multiplier_interval is not None) == known, "two may be equal by chance"
     assert math.isnan(loss_multiplier(3.0, 0.9, E=1.0, gamma=0.2)) and a.multiplier == 1
     for base, sentence in (
         ("d", "no variant 'd' to compare with; there are a, b, c"),

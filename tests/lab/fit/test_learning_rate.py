@@ -78,6 +78,39 @@ def test_the_file_that_studies_read(tmp_path):
         fit_rates(read_study(tmp_path / "one"), "batch_size")
 
 
+def write_end(folder, label, loss, width=32):
+    folder.mkdir(exist_ok=True)
+    text = f"step,validation_loss,tokens,theoretical_flops\n9,{loss},1000,{6 * width**2 * 1000}\n"
+    (folder / f"{label}.csv").write_text(text)
+
+
+def test_a_batch_size_is_judged_by_one_rate_for_all_seeds(tmp_path):
+    losses = {4: {0.01: (3.0, 3.2, 3.4), 0.1: (3.4, 3.2, 3.0), 1.0: (2.0, float("nan"), 2.0)}, 8: {0.01: (3.1,) * 3}}
+    for batch_size, of_rate in losses.items():
+        for rate, of_seed in of_rate.items():
+            for seed, loss in enumerate(of_seed, start=1):
+                label = f"32d_lr_{rate}_batch_{batch_size}_seed_{seed}"
+                write_end(tmp_path / "sweep", label, loss)
+                config = {"batch_size": batch_size, "learning_rate": rate, "seed": seed, "num_parameters": 1024}
+                (tmp_path / "sweep" / f"config_{label}.json").write_text(json.dumps(config))
+    (basin,) = fit_rates(read_study(tmp_path / "sweep"), "batch_size").basins
+    assert basin.loss_P == pytest.approx((3.2, 3.1)) and basin.argmin == 8, "no seed picks a rate of its own"
+
+
+def test_a_size_whose_runs_all_diverged_is_a_doubt(tmp_path):
+    folder = sweep(tmp_path / "sweep")
+    for rate in (0.3, 1.0):
+        write_end(folder, f"128d_lr_{rate}", float("nan"), 128)
+    fit = fit_rates(read_study(folder))
+    assert [basin.width for basin in fit.basins] == [32, 64]
+    assert "width 128: every run of 2 diverged; sweep lower learning rates" in fit.doubts
+    write_end(tmp_path / "none", "32d", 3.0)
+    for rate in (0.3, 1.0):
+        write_end(tmp_path / "none", f"128d_lr_{rate}", float("nan"), 128)
+    with pytest.raises(ValueError, match="none: no size with two values of .*: width 128: every run of 2"):
+        fit_rates(read_study(tmp_path / "none"))
+
+
 def test_runs_that_differ_in_more_than_the_rate_are_not_taken_for_seeds(tmp_path):
     """Two batch sizes, each with the rates about its own best, and a short run: their mean has another best."""
     losses = {

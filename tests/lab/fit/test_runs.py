@@ -59,6 +59,29 @@ def test_runs_that_are_left_out(tmp_path):
     assert "scores.csv is no run: it has no column of steps, tokens and loss." in study.notes
 
 
+def test_validations_between_log_lines_are_kept_or_told(tmp_path):
+    rows = ["0,,9,0,,0,0,0", "10,6,,100,0.1,6e5,7e5,1", "15,,5,,,,,", "20,4,4,200,0.1,12e5,14e5,1", "25,,3,,,,,"]
+    (tmp_path / "a.csv").write_text("\n".join([HEADER, *rows]))
+    study = read_study(tmp_path, {"a": 1000})
+    (run,) = study.runs
+    assert run.step_T.tolist() == [15, 20] and run.loss_T.tolist() == [5, 4]
+    assert run.tokens_T.tolist() == [150, 200] and run.counted_T.tolist() == [10.5e5, 14e5]
+    assert "a: 1 of its losses lie between rows with tokens: theirs are in proportion to the steps." in study.notes
+    assert "a: 1 of its losses are left out: no row after them says how many tokens there were." in study.notes
+
+
+def test_a_run_whose_training_loss_ends_as_nan_diverged(tmp_path):
+    for label, ends in (("gone", ("nan", "inf")), ("back", ("nan", "3.9")), ("empty", ("", ""))):
+        write_run(tmp_path, label)
+        with (tmp_path / f"{label}.csv").open("a") as file:
+            file.writelines(f"{31 + k},{end},,{310 + k},0.1,,,\n" for k, end in enumerate(ends))
+    study = read_study(tmp_path)
+    assert [run.label for run in study.runs] == ["back", "empty"]
+    (gone,) = study.left_out
+    assert gone.ending == "diverged"
+    assert gone.reason == "its training loss is not finite at its end, after the validation of step 30"
+
+
 def test_of_several_rates_the_best_stands_for_a_size(tmp_path):
     for rate, end in ((0.1, 3.0), (0.01, 2.0), (0.001, 4.0)):
         for seed in (1, 2):

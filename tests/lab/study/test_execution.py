@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -108,7 +109,11 @@ def test_the_second_call_trains_only_what_failed(trained, capsys, monkeypatch):
     assert {label: one.state for label, one in found.items()} == {
         "fine": "finished", "crashes": "failed", "other.fine": "finished",
     }  # fmt: skip
-    assert found["fine"].step == 4 and found["crashes"].words == "no luck"
+    assert found["fine"].step == 4 and found["crashes"].words == "no luck" and found["fine"].words == ""
+    grown = [replace(one, facts={**one.facts, "num_steps": 1000}) for one in trained.planned]
+    words = {one.planned.label: one.words for one in status_of(grown, results)}
+    assert words["fine"] == "was of 4 steps, and the study asks for 1,000 now: that is another run"
+    assert words["crashes"] == "no luck"
 
 
 def test_results_can_be_copied(trained, tmp_path):

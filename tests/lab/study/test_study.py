@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 import foreloom.lab
+from foreloom.cli import app
 from foreloom.config.located import RecipeError
 from foreloom.lab import NARROW_LR_SWEEP, create_multi_lr_experiments, create_multi_seed_experiments, gen_experim
 from foreloom.lab.study.experiments import SWEEP_TOKENS, gen_lstm_experim, subset_experiments
@@ -56,6 +58,23 @@ def test_experiments_are_lists_of_dictionaries_that_add_up(recipe):
         subset_experiments(found, ["x"])
     with pytest.raises(AttributeError, match=r"foreloom\.lab has no gen_experiment; it has gen_experim"):
         _ = foreloom.lab.gen_experiment
+
+
+@pytest.mark.parametrize(
+    ("experiment", "sentence"),
+    [
+        ({"subexperiments": [{"overrides": {"hidden_dim": 16}}]}, r"not a run, .* with label \(a text\)"),
+        ({"subexperiments": [{"label": 32, "overrides": {}}]}, r"not a run, .*: \{'label': 32"),
+        ({"subexperiments": ["32d"]}, "not a run, .*: '32d'"),
+        ({"subexperiments": [{"label": "a", "overrides": [16]}]}, r"a: overrides are a dictionary.*got \[16\]"),
+        ({"name": 3, "subexperiments": []}, "name of an experiment is that of a folder, a text; got 3"),
+        ({"name": "a"}, "not an experiment"),
+    ],
+)
+def test_a_list_that_is_none_of_experiments(tmp_path, experiment, sentence):
+    (tmp_path / "own.py").write_text(f"RUNS = [{experiment!r}]\n")
+    with pytest.raises(ValueError, match=sentence):
+        find_study(f"{tmp_path / 'own.py'}:RUNS")
 
 
 def test_a_sweep(recipe):
@@ -259,6 +278,13 @@ def test_lint(recipe):
     mixed = [("s", "base", common | {"steps": 3}), ("s", "other", {"recipe": str(other), "steps": 3})]
     (one,) = lint(Study("s", tuple(mixed)).resolve())
     assert "differ in data.context_length (48 in base; 96 in other)" in one
+
+
+def test_lint_says_that_it_found_nothing(recipe, tmp_path):
+    study = tmp_path / "study.yaml"
+    study.write_text(f"study: s\nrecipe: {recipe}\nruns: [{{label: 16d, hidden_dim: 16, steps: 3}}]\n")
+    told = CliRunner().invoke(app, ["lab", "lint", str(study)])
+    assert told.exit_code == 0 and told.output == f"{study}: nothing found that will be regretted, in 1 runs.\n"
 
 
 def test_data_that_are_not_there(recipe):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from foreloom.lab.fit.frontier import loss_multiplier
 from foreloom.lab.fit.runs import Study
-from foreloom.lab.verdict import CONFIDENCE, Estimate, estimate
+from foreloom.lab.verdict import CONFIDENCE, FEWEST_SEEDS, Estimate, estimate
 
 VARIANT, SEED = "variant", "seed"
 LOSS_NAMES = ("final_val_loss", "validation_loss", "loss")
@@ -127,8 +127,8 @@ def _interval(
         for values in (base, variant)
     ]
     variance = sum(part for part, _ in parts)
-    if not variance:
-        return multiplier, multiplier
+    if not variance:  # of two seeds that may be chance
+        return (multiplier, multiplier) if min(len(base), len(variant)) >= FEWEST_SEEDS else None
     freedom = variance**2 / sum(part**2 / num for part, num in parts)
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)) * math.sqrt(variance)
     return multiplier * math.exp(-half), multiplier * math.exp(half)

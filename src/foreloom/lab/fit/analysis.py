@@ -202,7 +202,7 @@ def parametric_doubts(fit: ParametricFit, drawn: Sequence[ParametricFit], points
         lowest = float(points.L_P.min())
         low, high = np.quantile([one.E for one in drawn], INTERVAL)
         if low < 0.01 * lowest or high - low > 0.3 * lowest:
-            doubts.append(f"E is not identified: sets of the runs allow {low:.3g} to {high:.3g} nats")
+            doubts.append(f"E is not identified: sets of the runs allow {low:.3g} to {high:.3g}")
         at_bound = np.mean([bool(one.at_bound) for one in drawn])
         if at_bound > 0.05:
             doubts.append(f"{at_bound:.0%} of the drawn sets end with a constant at the edge of what is possible")

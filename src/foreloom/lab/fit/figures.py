@@ -46,7 +46,7 @@ def curves_figure(runs: Sequence[Run], frontier: tuple[np.ndarray, np.ndarray], 
     if law is not None:
         over = np.geomspace(x.min(), x.max(), NUM_ACROSS)
         ax.plot(over, law.predict(over), color=ORANGE, linewidth=1.4, linestyle=(0, (4, 2)), label="law")
-    _log_axis(ax, "compute 6ND, FLOPs", "loss, nats", log_loss=True)
+    _log_axis(ax, "compute 6ND, FLOPs", "loss", log_loss=True)
     lows = [float(np.nanmin(run.loss_T)) for run in runs]
     ax.set_ylim(0.97 * min(lows), min(max(lows) * 1.5, max(float(np.nanmax(run.loss_T)) for run in runs)))
     _legend(figure, ax)
@@ -60,7 +60,7 @@ def basins_figure(fit: RateFit) -> Figure:
     name = fit.swept.replace("_", " ")
     panel_title(axes[0], f"Loss over {name}")
     _draw_basins(axes[0], fit, _shades(len(fit.basins)))
-    _log_axis(axes[0], name, "final loss, nats")
+    _log_axis(axes[0], name, "final loss")
     if fit.trends:
         _draw_trend(axes[1], fit, name)
     _legend(figure, axes[0])
@@ -79,7 +79,7 @@ def sweeps_figure(fits: Mapping[str, RateFit]) -> Figure:
         trend = fit.trends.get("width") or fit.trends.get("num_parameters")
         law = f", best ~ {'width' if trend.over == 'width' else 'N'}^{trend.exponent:.2f}" if trend else ""
         panel_title(ax, title + law)
-        _log_axis(ax, fit.swept.replace("_", " "), "final loss, nats")
+        _log_axis(ax, fit.swept.replace("_", " "), "final loss")
     lows, highs = zip(*(ax.get_ylim() for ax in axes), strict=True)
     for ax in axes:
         ax.set_ylim(min(lows), max(highs))
@@ -109,7 +109,7 @@ def parabolas_figure(
         left.plot(parabola.N, parabola.level, "v", color=ORANGE, markersize=5)
     losses = np.concatenate([one.L_P for one in parabolas])
     left.set_ylim(0.97 * losses.min(), 1.03 * losses.max())
-    _log_axis(left, "N, parameters", "loss, nats")
+    _log_axis(left, "N, parameters", "loss")
     panel_title(right, "Best N over compute")
     fine = [one for one in parabolas if not one.reason]
     right.plot([one.C for one in fine], [one.N for one in fine], "v", color=ORANGE, markersize=5, label="vertices")
@@ -158,7 +158,7 @@ def assumed_E_figure(laws: Sequence[PowerLaw], intervals: Sequence[tuple[float, 
     if known:
         low, high = zip(*(of for _, of in known), strict=True)
         ax.fill_between([at for at, _ in known], low, high, color=BLUE, alpha=0.2, linewidth=0)
-    ax.set_xlabel("E assumed, nats")
+    ax.set_xlabel("E assumed")
     ax.set_ylabel("exponent of L - E over C")
     return figure
 
@@ -178,7 +178,7 @@ def frontiers_figure(
         left.plot(x, loss, ".", color=colour, markersize=2.5, alpha=0.6)
         over = np.geomspace(x.min(), x.max(), NUM_ACROSS)
         left.plot(over, law.predict(over), color=colour, linewidth=1.5, label=f"{name}: C^{law.exponent:.3f}")
-    _log_axis(left, "compute, FLOPs", "loss, nats", log_loss=True)
+    _log_axis(left, "compute, FLOPs", "loss", log_loss=True)
     left.legend(loc="upper right")
     C, middle, low, high = gain
     panel_title(right, f"Compute that {names[0]} needs")
@@ -215,7 +215,7 @@ def variants_figure(variants: Sequence[Variant], base: str) -> Figure:
         ax.axvline(1, color=MUTED, linewidth=0.8)
         ax.set_xscale("log")
         _log_ticks(ax.xaxis)
-    ax.set_xlabel("times the compute (seeds in brackets)" if has_multiplier else "nats (seeds in brackets)")
+    ax.set_xlabel("times the compute (seeds in brackets)" if has_multiplier else "loss (seeds in brackets)")
     return figure
 
 
@@ -235,8 +235,8 @@ def predictions_figure(found: Findings) -> Figure:
             middle = np.array([one.predicted for one in own])
             x, reach = [one.C * shift for one in own], np.abs(span - middle)
             ax.errorbar(x, middle, reach, fmt="d", color=colour, markersize=4, linewidth=1.2, capsize=2, label=law)
-    _log_axis(ax, "compute, FLOPs", "final loss, nats", log_loss=True)
-    ax.legend(loc="upper right")
+    _log_axis(ax, "compute, FLOPs", "final loss", log_loss=True)
+    ax.legend(loc="lower left")
     return figure
 
 

@@ -51,7 +51,7 @@ class PowerLaw:
             return ""
         low, high = self.E_interval
         if low <= 0 or not math.isfinite(high) or high - low > WIDE * max(self.E, high):
-            return f"E is not identified: the points allow {low:.3g} to {high:.3g} nats, and the exponent hangs on it"
+            return f"E is not identified: the points allow {low:.3g} to {high:.3g}, and the exponent hangs on it"
         return ""
 
     def predict(self, x: np.ndarray | float) -> np.ndarray:
@@ -86,7 +86,7 @@ def frontier(
 def fit_power(
     x_T: np.ndarray, loss_T: np.ndarray, *, E: float | None = 0.0, space: Space = "log", num_runs: int | None = None
 ) -> PowerLaw:
-    """Least squares of log(L - E), or of L in `linear` space. `E` in nats, or None to find it, too.
+    """Least squares of log(L - E), or of L in `linear` space. `E` in the unit of the losses, or None to find it, too.
 
     `num_runs` is how many of the points are independent (default: all); it decides how wide the interval of E is.
     ValueError for points of one x, too few points, and an E that is not below every loss.

@@ -101,10 +101,11 @@ def fit_basin(
     means = {value: statistics.fmean(of_value[value]) for value in tried}
     finite = [value for value in tried if math.isfinite(means[value])]
     if not finite:
+        size = f"N = {num_parameters:,.0f}: " if math.isfinite(num_parameters) else ""
         raise ValueError(
             f"width {width:g}: every run of {len(tried)} diverged; sweep lower learning rates."
             if width
-            else f"every run of {len(tried)} diverged; sweep lower values."
+            else f"{size}every run of {len(tried)} diverged; sweep lower values."
         )
     lowest = min(means[value] for value in finite)
     kept = [value for value in finite if means[value] <= lowest + PLATEAU]
@@ -159,9 +160,12 @@ def fit_rates(study: Study, swept: Swept = "learning_rate") -> RateFit:
         if len(set(values)) < 2:
             doubts.append(f"{name}: one {swept.replace('_', ' ')} only")
             continue
-        basin = fit_basin(
-            values, losses, width=width, num_parameters=statistics.median(run.num_parameters for run in group)
-        )
+        num_parameters = statistics.median(run.num_parameters for run in group)
+        try:
+            basin = fit_basin(values, losses, width=width, num_parameters=num_parameters)
+        except ValueError as error:  # all diverged, of which the other sizes know nothing
+            doubts.append(str(error).removesuffix("."))
+            continue
         basins.append(basin)
         if basin.edge:
             where = "lowest" if basin.edge == "low" else "highest"
@@ -172,7 +176,10 @@ def fit_rates(study: Study, swept: Swept = "learning_rate") -> RateFit:
         elif basin.reason:
             doubts.append(f"{name}: {basin.reason}, so the best value tried stands for the vertex")
     if not basins:
-        raise ValueError(f"{study.path}: no size with two values of {swept.replace('_', ' ')}: nothing was swept.")
+        raise ValueError(
+            f"{study.path}: no size with two values of {swept.replace('_', ' ')} of which one did not diverge: "
+            f"{'; '.join(doubts)}."
+        )
     if len(basins) == 1:
         doubts.append("one size only: a best value, and no law over sizes")
     return RateFit(swept, tuple(basins), _trends(basins, "best"), _trends(basins, "argmin"), tuple(doubts))
@@ -237,11 +244,20 @@ def _swept_losses(group: Sequence[Run], swept: Swept) -> tuple[list[float], list
     loss_of = lambda run: run.loss if run.ending == "finished" else math.nan
     if swept == "learning_rate":
         return [float(run.facts[swept]) for run in group], [loss_of(run) for run in group]
-    best: dict[tuple[float, Any], float] = {}
+    of_value: dict[float, dict[Any, list[float]]] = {}
     for run in group:
-        key = float(run.facts[swept]), run.facts.get("seed")
-        best[key] = float(np.fmin(best.get(key, math.nan), loss_of(run)))
-    return [value for value, _ in best], list(best.values())
+        of_rate = of_value.setdefault(float(run.facts[swept]), {})
+        of_rate.setdefault(run.facts.get("learning_rate"), []).append(loss_of(run))
+    # One rate for all seeds: each seed's own best would reward what was tried at more rates, for noise.
+    best = {value: min(of_rate.values(), key=_mean_or_inf) for value, of_rate in of_value.items()}
+    pairs = [(value, loss) for value, losses in best.items() for loss in losses]
+    return [value for value, _ in pairs], [loss for _, loss in pairs]
+
+
+def _mean_or_inf(losses: Sequence[float]) -> float:
+    """Infinite where one diverged, so that `min` has an order."""
+    mean = statistics.fmean(losses)
+    return mean if math.isfinite(mean) else math.inf
 
 
 def _parabola(x_P: np.ndarray, y_P: np.ndarray) -> tuple[float, float | None, float]:

@@ -274,7 +274,7 @@ def _header(folders: Sequence[Path]) -> str:
         ("left out", f"{sum(len(study.left_out) for study in studies)}"),
         ("parameters", f"{figures.short(min(sizes))} to {figures.short(max(sizes))}"),
         ("FLOPs in all, 6ND", f"{sum(run.flops for run in runs):.3g}"),
-        ("lowest loss, nats", f"{min(run.loss for run in runs):.4g}"),
+        ("lowest loss", f"{min(run.loss for run in runs):.4g}"),
     ]
     tiles = "".join(f'<div class="card"><b>{value}</b><span>{escape(label)}</span></div>' for label, value in facts)
     return f'<div class="facts">{tiles}</div>\n'

@@ -19,7 +19,7 @@ from foreloom.lab.fit.points import Points
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of one law for one run that it has not seen. Losses in nats."""
+    """Of one law for one run that it has not seen. Losses in the unit of the runs: nats for text."""
 
     law: str
     label: str

@@ -77,6 +77,7 @@ class Run:
     reason: str = ""
     """Of one that did not finish."""
     is_held_out: bool = True
+    notes: tuple[str, ...] = ()
 
     @property
     def flops_T(self) -> np.ndarray:
@@ -160,6 +161,7 @@ def read_study(folder: Path, parameters: Mapping[str, float] | None = None) -> S
     finished = tuple(run for run in runs if run.ending == "finished")
     left_out = tuple(run for run in runs if run.ending != "finished")
     notes += [f"{run.label} is left out: {run.reason}." for run in left_out]
+    notes += [f"{run.label}: {note}" for run in finished for note in run.notes]
     if not finished:
         raise ValueError(f"{folder}: none of {len(runs)} runs finished. {' '.join(notes)}")
     if any(not run.is_held_out for run in finished):
@@ -174,7 +176,9 @@ def read_run(path: Path, config: Path | None = None, num_parameters: float | Non
     facts = _facts_of_label(path.stem) | facts
     is_held_out = any(text.get("validation", ()))
     kind = "validation" if is_held_out else "training"
-    measured = np.array([bool(cell) for cell in text[kind]]) & (value["tokens"] > 0)
+    has_loss = np.array([bool(cell) for cell in text[kind]])
+    value, notes = _with_losses_between(value, has_loss)
+    measured = has_loss & (value["tokens"] > 0)
     if not measured.any():
         raise ValueError(f"{path}: no row has a loss after step 0: the run has measured nothing.")
     loss_T, tokens_T = value[kind][measured], value["tokens"][measured]
@@ -190,12 +194,16 @@ def read_run(path: Path, config: Path | None = None, num_parameters: float | Non
         float(known),
         facts,
         is_held_out=is_held_out,
+        notes=notes,
     )
     bad = ~np.isfinite(loss_T)
     if bad.any():
         first = int(np.flatnonzero(bad)[0])
         where = "from its first row on" if first == 0 else f"from step {run.step_T[first]:,.0f} on"
         return replace(run, ending="diverged", reason=f"its loss is not finite {where}")
+    if is_held_out and "training" in text and _ends_not_finite(text["training"], value["training"], measured):
+        since = f"its training loss is not finite at its end, after the validation of step {run.step_T[-1]:,.0f}"
+        return replace(run, ending="diverged", reason=since)
     if "status" in facts and facts["status"] != "finished":
         return replace(run, ending="unfinished", reason=f"its last session has {facts['status']}")
     last, trained = float(value["tokens"][-1]), facts.get("num_tokens")
@@ -208,6 +216,38 @@ def read_run(path: Path, config: Path | None = None, num_parameters: float | Non
         if wanted and reached < wanted * (1 - SAME_RATIO):
             return replace(run, ending="unfinished", reason=f"it ended after {reached:,.0f} of {wanted:,.0f} {name}")
     return run
+
+
+def _with_losses_between(
+    value: Mapping[str, np.ndarray], has_loss: np.ndarray
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Tokens and FLOPs of rows that have a loss and no tokens, as of a validation between two log lines: in proportion
+    to the steps. With what is to be said of them."""
+    step = value["step"]
+    without = has_loss & ~np.isfinite(value["tokens"]) & (step > 0)
+    if not without.any():
+        return dict(value), ()
+    filled = dict(value)
+    for kind in {"tokens", "counted"} & value.keys():
+        known = np.isfinite(value[kind])
+        after_0 = known & (step > 0)
+        steps, numbers = np.r_[0.0, step[after_0]], np.r_[0.0, value[kind][after_0]]
+        if (np.diff(steps) > 0).all():
+            between = np.interp(step, steps, numbers, right=math.nan)
+            filled[kind] = np.where(without & ~known, between, value[kind])
+    lost = without & ~np.isfinite(filled["tokens"])
+    notes = []
+    if num := int((without & ~lost).sum()):
+        notes.append(f"{num} of its losses lie between rows with tokens: theirs are in proportion to the steps.")
+    if num := int(lost.sum()):
+        notes.append(f"{num} of its losses are left out: no row after them says how many tokens there were.")
+    return filled, tuple(notes)
+
+
+def _ends_not_finite(text: Sequence[str], loss: np.ndarray, measured: np.ndarray) -> bool:
+    """Is the last training loss after the last validation written, and not finite?"""
+    after = [place for place in range(int(np.flatnonzero(measured)[-1]) + 1, len(text)) if text[place]]
+    return bool(after) and not math.isfinite(loss[after[-1]])
 
 
 def _is_run(path: Path) -> bool:

@@ -85,7 +85,7 @@ def power_table(found: Findings) -> ScoreTable:
         rows.append(
             [f"{law.E:.4g}", kind, f"{law.A:.5g}", f"{law.exponent:.5f}", f"{law.rmse:.3g}", _span(law.E_interval, 3)]
         )
-    columns = _texts(["E, nats", "E is", "A", "exponent", "RMSE", "E, 95 %"])
+    columns = _texts(["E", "E is", "A", "exponent", "RMSE", "E, 95 %"])
     law = found.power[0]
     notes = [f"Of the {law.num_points} runs that no cheaper one reaches. RMSE: of log(L - E)."]
     if law.doubt:
@@ -104,7 +104,7 @@ def prediction_table(found: Findings) -> ScoreTable:
                 *(f"{one.error:+.4f}", f"{one.error / one.measured:+.2%}", inside, f"{one.times_beyond:.3g}"),
             ]
         )
-    names = ["Run", "Law", "Predicted", "95 %", "Measured", "Error, nats", "Error", "Inside", "Times the compute"]
+    names = ["Run", "Law", "Predicted", "95 %", "Measured", "Difference", "Error", "Inside", "Times the compute"]
     note = "Intervals hold a run's own scatter; they hold if the law goes on as it is."
     return ScoreTable(_texts(names), rows, [], "Held out, and predicted from the rest", (note,))
 
@@ -147,7 +147,7 @@ def exponents_table(rows: Sequence[Exponent]) -> ScoreTable:
         exponent = f"{one.law.exponent:.4f}" if not one.doubt else f"({one.law.exponent:.4f})"
         size = (f"{one.law.A:.4g}", str(one.law.num_points))
         cells.append([one.name, window, E, exponent, _span(one.interval, 4), *size, what])
-    names = ["Study", "Window, FLOPs", "E, nats", "exponent", "95 %", "A", "Points", "E is"]
+    names = ["Study", "Window, FLOPs", "E", "exponent", "95 %", "A", "Points", "E is"]
     note = (
         "L = E + A C^exponent of strict Pareto frontiers of all rows of all runs, mid-run rows too; intervals: sets of "
         "runs drawn with replacement. In brackets: of a free E that the runs do not hold; no finding."
@@ -163,7 +163,7 @@ def gain_table(base: str, other: str, gain: Gain) -> ScoreTable:
         for i in places
     ]
     names = [f"Compute of {other}, FLOPs", f"Times that {base} needs", "95 %"]
-    note = f"Where both were measured, by their laws with E = {gain.E:g} nats. Beyond that nothing is known."
+    note = f"Where both were measured, by their laws with E = {gain.E:g}. Beyond that nothing is known."
     return ScoreTable(_texts(names), rows, [], "Compute-equivalent gain", (note,))
 
 

@@ -14,7 +14,7 @@ from foreloom.lab import ladder, runs
 from foreloom.lab.runs import Outcome, Run, say
 from foreloom.lab.study.locks import Lock, holder_of, locked
 from foreloom.lab.study.resolve import Planned
-from foreloom.lab.study.results import csv_path, read_outcome, write_results
+from foreloom.lab.study.results import csv_path, read_num_steps, read_outcome, write_results
 from foreloom.monitoring.console import duration
 from foreloom.monitoring.metrics_file import FILE_NAME as METRICS_NAME
 from foreloom.monitoring.metrics_file import read_metrics
@@ -126,7 +126,7 @@ def _train(planned: Planned, run: Run, others: Sequence[Run], results: Path, sto
     if earlier and earlier.status == "failed" and is_diverged(run, earlier):
         say("  has diverged before")
         return earlier
-    failure = ladder.climb(run, others, stop) if planned.facts.get("num_cooldown_steps") else None
+    failure = _climb(run, others, folder / LOCKS, stop) if planned.facts.get("num_cooldown_steps") else None
     outcome, was_there = (failure, False) if failure else runs.advance(run, stop, earlier)
     if stop.is_lost:  # what is written of it is the other's, who may have finished it
         return outcome
@@ -137,6 +137,24 @@ def _train(planned: Planned, run: Run, others: Sequence[Run], results: Path, sto
     elif outcome.status == "failed":
         say("  diverged" if is_diverged(run, outcome) else f"  failed (exit code {outcome.exit_code})")
     return outcome
+
+
+def _climb(run: Run, others: Sequence[Run], locks: Path, stop: Any) -> Outcome | None:
+    """`ladder.climb`, while no other process trains the same piece of trunk for a rung of its own: that is waited
+    for."""
+    while runs.state_of(run) == "absent":
+        with locked(locks, ladder.trunk_of(run).name) as lock:
+            if isinstance(lock, Lock):
+                stop_of_either: Any = _StopOfEither(stop, lock)
+                failure = ladder.climb(run, others, stop_of_either)
+                if stop.signal_number or not lock.is_lost:
+                    return failure
+                continue
+        if stop.signal_number:
+            return Outcome(run.name, str(run.recipe.path), list(run.overrides), str(run.folder), "stopped")
+        say(f"  waits for {lock}, which trains the same steps before another cooldown")
+        time.sleep(WAIT_SECONDS)
+    return None
 
 
 def is_diverged(run: Run, outcome: Outcome) -> bool:
@@ -171,4 +189,7 @@ def status_of(planned: Sequence[Planned], results: Path) -> Iterator[Status]:
             is_futile = outcome.exit_code == FutileRunError.exit_code
             state = "diverged" if is_futile and is_non_finite else outcome.status
             words = outcome.error.splitlines()[-1] if outcome.error else ""
+            was, is_now = read_num_steps(folder, one.label), one.facts["num_steps"]
+            if not words and was is not None and is_now is not None and was != is_now:
+                words = f"was of {was:,} steps, and the study asks for {is_now:,} now: that is another run"
         yield Status(one, state, step, loss, validation, words)

@@ -143,7 +143,14 @@ def flat(experiments: Sequence[Mapping[str, Any]], study: str) -> list[tuple[str
         if not isinstance(experiment, Mapping) or not isinstance(experiment.get("subexperiments"), list):
             raise ValueError(f"not an experiment, a dictionary with name and subexperiments: {experiment!r:.80}")
         name = experiment.get("name") or ""
+        if not isinstance(name, str):
+            raise ValueError(f"the name of an experiment is that of a folder, a text; got {name!r:.80}")
         folder = f"{study}{name}" if name in ("", SWEEP_SUFFIX) else name
         for run in experiment["subexperiments"]:
-            found.append((folder, run["label"], dict(run.get("overrides") or run.get("config") or {})))
+            if not isinstance(run, Mapping) or not isinstance(run.get("label"), str):
+                raise ValueError(f"not a run, a dictionary with label (a text) and overrides: {run!r:.80}")
+            given = run.get("overrides") or run.get("config") or {}
+            if not isinstance(given, Mapping):
+                raise ValueError(f"{run['label']}: overrides are a dictionary, name: value; got {given!r:.80}")
+            found.append((folder, run["label"], dict(given)))
     return found

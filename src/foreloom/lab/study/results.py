@@ -9,9 +9,9 @@ import csv
 import io
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from foreloom.config.loader import flatten, plain, read_recipe
 from foreloom.files import strict_json, write_text
@@ -22,6 +22,7 @@ from foreloom.monitoring.metrics_file import FILE_NAME as METRICS_NAME
 from foreloom.monitoring.metrics_file import read_metrics
 from foreloom.run.recipe import SECTIONS
 
+T = TypeVar("T")
 COLUMNS = (
     "optimizer_step", "loss", "validation_loss", "tokens_processed", "learning_rate", "theoretical_flops_chinchilla",
     "flops", "seconds",
@@ -130,11 +131,19 @@ def tokens_are(sections: Mapping[str, Any]) -> str:
 
 def read_outcome(folder: Path, label: str) -> Outcome | None:
     """How a run ended the last time; None where that is not known."""
+    return _read_config(folder, label, lambda found: None if found["outcome"] is None else Outcome(**found["outcome"]))
+
+
+def read_num_steps(folder: Path, label: str) -> int | None:
+    """Of how many steps a run was when its configuration was written; None where that is not known."""
+    return _read_config(folder, label, lambda found: found.get("num_steps"))
+
+
+def _read_config(folder: Path, label: str, read: Callable[[dict[str, Any]], T]) -> T | None:
     path = config_path(folder, label)
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["outcome"]
-        return None if found is None else Outcome(**found)
-    except (ValueError, TypeError, KeyError):
+        return read(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, KeyError, AttributeError):
         raise ValueError(f"{path}: not the configuration of a run; delete it, and it is written anew.") from None
