@@ -127,6 +127,16 @@ def test_times_ids_and_names_are_those_of_the_table(tmp_path, freq, zone):
     assert [*model.cross_validation(two, 3, 2, id_column=["store", "item"]).forecasts][:3] == ["store", "item", "ds"]
 
 
+@pytest.mark.parametrize(("theirs", "said"), [("item_id", "window"), ("timestamp", "cutoff"), ("item_id", "0.5")])
+def test_a_column_of_the_table_is_not_written_over(tmp_path, theirs, said):
+    df = frame().rename(columns={theirs: said})
+    named = {"id_column" if theirs == "item_id" else "timestamp_column": said}
+    write_table(df, tmp_path / "t.csv")
+    for data in (df, tmp_path / "t.csv"):
+        with pytest.raises(ValueError, match=f"a column of the forecasts is called '{said}' too"):
+            naive_model().cross_validation(data, 4, 1, **named)
+
+
 def test_steps_that_are_counted_are_told():
     found = naive_model().cross_validation(frame().assign(timestamp=[*range(100, 160)]), 4, 1)
     assert found.notes[-1] == "no times are stated, in dates and hours: timestamp and cutoff count the steps from 0."

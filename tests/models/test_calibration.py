@@ -8,6 +8,7 @@ import pytest
 from naive_model import naive_model
 
 from foreloom.evaluation.by_name import forecasters_by_name
+from foreloom.evaluation.calibrate import _doubts
 from foreloom.forecast import Model, from_pretrained
 from foreloom.models.calibration import LEVELS, Calibration, conformal_quantile, is_flat, local_scale, mean_move
 from foreloom.models.chronos2.family import FAMILY as CHRONOS2
@@ -127,6 +128,9 @@ def test_what_was_flat_before_does_not_say_how_wide_bands_are(tiny_chronos2):
     assert all(row["width_calibrated"] < 1000 for row in trial.rows), trial
     assert np.abs(model.calibration.shift_GQ).max() < 1000
     assert "18 older windows do not count: what they were forecast from is flat." in trial.notes
+    rows = [{"band": 90, "coverage": 0.9, "coverage_calibrated": 0.9, "width": 2.0, "width_calibrated": 24.0}]
+    (doubt,) = _doubts(rows)
+    assert doubt.startswith("the 90 % band is 12 times as wide as it was") and not _doubts([rows[0] | {"width": 3.0}])
     flat, steps = np.full((1, 9), 0.1) + 1e-17, np.array([[0.1, 0.1, 0.1 + 1e-9]])
     assert is_flat(flat) and is_flat(np.array([[np.nan, 3.0]])) and is_flat(np.zeros((1, 0))) and not is_flat(steps)
     with pytest.raises(ValueError, match="these windows have 0 whose past moves"):

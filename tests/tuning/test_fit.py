@@ -80,6 +80,10 @@ def test_what_is_better_is_kept_and_what_was_done_is_not_done_again(base, tmp_pa
         model.fit(seasons(), 9, out, season_length=8, known_ahead="promo")
     with pytest.raises(ValueError, match="base holds something else"):
         model.fit(seasons(), 8, base)
+    # The folder has another model since: its scores would be those of the first, its weights mixed with tuned ones.
+    from_pretrained(out, device="cpu").save_pretrained(base)
+    with pytest.raises(ValueError, match="holds a fit with another content of the model"):
+        model.fit(seasons(), 8, out, season_length=8, known_ahead="promo")
 
 
 def test_what_is_not_surely_better_is_left(base, tmp_path, monkeypatch):

@@ -22,6 +22,8 @@ from foreloom.monitoring.progress import Progress
 
 PERCENTS = (50, 80, 90)
 FORECASTER = "forecaster"
+MOST_WIDENED = 10.0
+"""Times: bands that a calibration makes wider are of little use, and come from windows unlike most."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,18 @@ def _mean_ratio(width_SH: np.ndarray, scale_S: np.ndarray) -> float:
 
 
 def _doubts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Where bands that were calibrated are farther from what they say than those that were not."""
+    """Where bands that were calibrated are too wide to be of use, or farther from what they say than before."""
+    wide = [
+        f"the {row['band']} % band is {row['width_calibrated'] / row['width']:,.0f} times as wide as it was: in some "
+        "older windows the model was sure, as after a long stretch of zeros, and wrong by that many of its own bands. "
+        "Calibrate without those series or stretches."
+        for row in rows
+        if row["width_calibrated"] > MOST_WIDENED * row["width"] > 0
+    ]
+    return [*wide[-1:], *_farther(rows)]
+
+
+def _farther(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     worse = [
         str(row["band"])
         for row in rows

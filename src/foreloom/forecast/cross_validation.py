@@ -102,8 +102,9 @@ def cross_validate(
 ) -> CrossValidation:
     """See `Model.cross_validation`."""
     with _read(data, options) as (read, long):
-        _refuse_names(long, levels)
         source = without_future(read)
+        timestamp = long.time_column if long else options.timestamp_column
+        _refuse_names(read.name, {*(long.id_columns if long else options.id_column), timestamp}, levels)
         warn_of_covariates(forecaster, has_covariates(source))
         task = rolling_task(
             source,
@@ -115,7 +116,6 @@ def cross_validate(
             context_length=context_length or 0,
         )
         kept = backtest({MODEL: forecaster, BASELINE: SeasonalNaive()}, task, batch_size=batch_size, progress=progress)
-        timestamp = long.time_column if long else options.timestamp_column
         table = _forecasts(kept, source, levels, _ids(kept, options, long), timestamp)
         notes = list(kept.notes)
         if table[timestamp].dtype.kind == "M":
@@ -127,11 +127,10 @@ def cross_validate(
         return CrossValidation(table, pd.DataFrame(kept.scores()), notes, kept)
 
 
-def _refuse_names(long: LongTable | None, levels: Sequence[float]) -> None:
-    """ValueError where ids or times of a frame have a name that another column of the forecasts has."""
-    names = {*long.id_columns, long.time_column} if long else set()
+def _refuse_names(source: str, names: set[str], levels: Sequence[float]) -> None:
+    """ValueError where ids or times have a name that another column of the forecasts has."""
     if taken := names & {*_OF_FORECASTS, *map(str, levels)}:
-        raise ValueError(f"df: a column of the forecasts is called {min(taken)!r} too: rename it in the table.")
+        raise ValueError(f"{source}: a column of the forecasts is called {min(taken)!r} too: rename it in the table.")
 
 
 def _ids(kept: Backtest, options: TableOptions, long: LongTable | None) -> dict[str, pd.Series]:

@@ -21,6 +21,7 @@ import numpy as np
 from foreloom.checkpoint.export import model_card, write_folder
 from foreloom.checkpoint.locate import find_model_folder
 from foreloom.config.shipped import shipped_recipes
+from foreloom.data.formats.fingerprint import combine, digests
 from foreloom.data.formats.reader import ChosenRows
 from foreloom.data.formats.writer import write_series
 from foreloom.data.source import Shortened, Source, read_in_turn
@@ -130,6 +131,7 @@ class _Work:
         self.windows = part(source.lengths, prediction_length)
         settings = {
             "model": str(self.base),
+            "content of the model": combine("model", digests([one for one in self.base.iterdir() if one.is_file()])),
             "data": source.fingerprint,
             "prediction_length": prediction_length,
             "season_length": season_length,
