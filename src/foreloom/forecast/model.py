@@ -366,8 +366,8 @@ class Model:
         The last windows of every series are kept from training: of them the older ones choose, the newest have the last
         word. Whole weights and LoRA are trained by the family's recipe, at learning rates that follow from how those
         before did, each ends early, and weights halfway to the model as it was are tried too. What is surely better
-        than zero-shot where it is chosen (by a bootstrap interval) is written to `out`, if it is better on the last
-        windows too, or else what lies halfway to it, if that is; else the weights as they were.
+        than zero-shot where it is chosen (by a bootstrap interval) and on the last windows too is written to `out`, or
+        else what lies halfway to it, if that is; else the weights as they were.
         `minutes` bound it all. The same call goes on with what was stopped. `data`, `season_length` and `table` are as
         in `cross_validation`; `say` is told how it goes. ValueError where no series holds a window, and where `out`
         holds something else; KeyboardInterrupt where it was stopped.

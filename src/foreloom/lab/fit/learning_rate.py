@@ -22,7 +22,8 @@ from foreloom.files import read_json, strict_json, write_text
 from foreloom.lab.fit.runs import SAME_RATIO, Run, Study
 
 PLATEAU = 1.0
-"""Nats above the lowest loss from where on a run counts as diverged; at least three must be left."""
+"""Above the lowest loss, in its unit (nats for text), from where on a run counts as diverged; at least three must be
+left."""
 INSIDE_DECADES = 0.1
 """How far inside of what was swept a vertex must lie."""
 LEAST_R2 = 0.9
