@@ -37,7 +37,7 @@ _TOP_LEVEL = (
 )  # fmt: skip
 _NESTED = ("context_length", "input_patch_size", "use_reg_token", "use_arcsinh", "max_output_patches",
            "time_encoding_scale")  # fmt: skip
-_OURS = ("group_attention", "from_naive")
+_OURS = ("group_attention", "from_naive", "lookbacks")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +73,9 @@ class Architecture(PublishedArchitecture):
     """The forecast begins from a learned mixture of naive ones (level, drift, season: `naive_forecasts`), to which the
     network adds: what repeats exactly is copied exactly. The published models have no such key, and
     chronos-forecasting does not load such a model."""
+    lookbacks: Count = 1
+    """Contexts that a forecast is the mean of: the whole one, and each 0.7 times the one before as long as it holds two
+    seasons. Six take three times the time of one. Not with group_attention, and no part of training."""
     use_arcsinh: bool = False
     """Tame outliers by an arcsinh after standardising."""
     time_encoding_scale: Count = 0
@@ -93,6 +96,11 @@ class Architecture(PublishedArchitecture):
             known = " or ".join(sorted(ACTIVATIONS))
             raise ValueError(f"feed_forward_proj is {self.feed_forward_proj!r}; Chronos-2 has {known}.")
         check_quantile_levels(self.quantiles)
+        if self.lookbacks > 1 and self.group_attention:
+            raise ValueError(
+                f"lookbacks is {self.lookbacks}: rows that see each other look equally far back. Set "
+                "group_attention: false, or lookbacks: 1."
+            )
         if self.d_kv % 2:
             raise ValueError(f"d_kv is {self.d_kv}; rotary positions need an even head width.")
 
@@ -154,6 +162,7 @@ class Architecture(PublishedArchitecture):
             **{key: getattr(self, key) for key in _NESTED},
             **({} if self.group_attention else {"group_attention": False}),
             **({"from_naive": True} if self.from_naive else {}),
+            **({"lookbacks": self.lookbacks} if self.lookbacks > 1 else {}),
             "quantiles": list(self.quantiles),
         }
         return dict(sorted(config.items()))
@@ -175,7 +184,7 @@ because a later, longer stage must not change what the time channel means."""
 @section_of(
     Architecture,
     SIZES,
-    changeable=("context_length", "max_output_patches", "dropout_rate"),
+    changeable=("context_length", "max_output_patches", "dropout_rate", "lookbacks"),
     from_data=("context_length", "max_output_patches", "time_encoding_scale"),
 )
 class Chronos2Config(ModelSection):
@@ -200,6 +209,7 @@ class Chronos2Config(ModelSection):
     use_reg_token: FromArchitecture
     group_attention: FromArchitecture
     from_naive: FromArchitecture
+    lookbacks: FromArchitecture
     use_arcsinh: FromArchitecture
     time_encoding_scale: FromArchitecture
     feed_forward_proj: Literal["relu", "gelu"] | None = None

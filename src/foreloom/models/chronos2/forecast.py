@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from foreloom.data.forecast_input import ForecastInput
 from foreloom.models.chronos2.architecture import Architecture
 from foreloom.models.chronos2.encoder import layout_of
+from foreloom.models.chronos2.lookbacks import lookbacks
 from foreloom.models.common.forecasting import (
     in_float32,
     inference,
@@ -76,15 +77,14 @@ class Chronos2Forecaster:
             for chunk in told(parts, len(order)):
                 contexts = [seen[i].context_RC for i in chunk]
                 group_ids = group_ids_of(contexts)
-                quantiles_BQH = self._predict(
+                predict = self._predict if self.architecture.lookbacks == 1 else self._mean_over_lookbacks
+                quantiles_BQH = predict(
                     stacked_contexts(contexts),
                     stacked_futures([seen[i] for i in chunk], prediction_length),
                     np.zeros_like(group_ids) if cross_learning else group_ids,
                     unrolled_quantiles,
                 )
                 quantiles_BHQ = quantiles_BQH.transpose(1, 2)
-                if self.architecture.from_naive:  # on a clean season its quantiles lie close and would cross
-                    quantiles_BHQ = quantiles_BHQ.sort(-1).values
                 values = interpolate_levels(quantiles_BHQ, self.quantile_levels, quantile_levels).cpu().numpy()
                 first_rows = np.flatnonzero(np.diff(group_ids, prepend=-1))
                 for i, row in zip(chunk, first_rows, strict=True):
@@ -134,7 +134,7 @@ class Chronos2Forecaster:
             )
             return output.quantile_preds
 
-        return unroll(
+        quantiles_BQH = unroll(
             forward,
             to_device(context_BL, self._device),
             to_device(future_BH, self._device),
@@ -145,6 +145,28 @@ class Chronos2Forecaster:
             context_length=self.context_length,
             unrolled=unrolled,
         )
+        # Those of a model that begins from naive forecasts lie close on a clean season, and would cross.
+        return quantiles_BQH.sort(1).values if self.architecture.from_naive else quantiles_BQH
+
+    def _mean_over_lookbacks(
+        self,
+        context_BL: np.ndarray,
+        future_BH: np.ndarray,
+        group_ids: np.ndarray,
+        unrolled: Sequence[float] | None,
+    ) -> Tensor:
+        """The mean of what `_predict` gives of the lookbacks of each row. The rows stand alone, whatever their ids."""
+        sum_BQH = self._predict(context_BL, future_BH, group_ids, unrolled)
+        steps_KB = lookbacks(context_BL, self.architecture.lookbacks, self._device)
+        for steps_B in steps_KB[1:]:
+            # Of one row where there are none, to be dropped: ranks that share a sharded model make as many forwards.
+            rows = np.flatnonzero(steps_B) if steps_B.any() else np.zeros(1, np.int64)
+            is_older = np.arange(context_BL.shape[1]) < context_BL.shape[1] - steps_B[rows, None]
+            newest_BL = np.where(is_older, np.float32("nan"), context_BL[rows])
+            found_BQH = self._predict(newest_BL, future_BH[rows], group_ids[rows], unrolled)
+            if steps_B.any():
+                sum_BQH[torch.from_numpy(rows)] += found_BQH
+        return sum_BQH / torch.from_numpy((steps_KB > 0).sum(0)).to(sum_BQH)[:, None, None]
 
     def _in_float32(
         self, inputs: Sequence[ForecastInput], context_length: int | None
