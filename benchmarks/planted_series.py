@@ -1,4 +1,4 @@
-"""Does a model copy a clean season, follow growth, keep a calm level, stay silent? Planted series, and its error on them.
+"""Does a model copy a season, follow growth, keep a calm level, stay silent? Planted series, and its error on them.
 
     python benchmarks/planted_series.py small auto-ets
 
