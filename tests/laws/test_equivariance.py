@@ -11,7 +11,8 @@ from foreloom.data.forecast_input import forecast_input
 from foreloom.models.chronos2.architecture import Chronos2Config
 from foreloom.models.chronos2.family import FAMILY
 from foreloom.models.chronos_t5.generate import draws
-from foreloom.models.family import WindowLengths, forecaster_of
+from foreloom.models.family import WindowLengths
+from foreloom.models.lookbacks import forecaster_of
 from foreloom.models.registry import get
 
 

@@ -30,7 +30,8 @@ from foreloom.forecast.asked import (
 from foreloom.forecast.inputs import as_forecast_inputs
 from foreloom.models.calibration import CALIBRATION_FILE, CalibratedForecaster, Calibration
 from foreloom.models.common.forecasting import telling
-from foreloom.models.family import Forecaster, ModelFamily, forecaster_of, generator_of
+from foreloom.models.family import Forecaster, ModelFamily, generator_of
+from foreloom.models.lookbacks import LookbacksForecaster, forecaster_of
 from foreloom.models.registry import recognise
 from foreloom.monitoring.progress import Progress
 
@@ -434,7 +435,8 @@ class Model:
         unrolled_quantiles: Sequence[float] | None,
     ) -> list[np.ndarray]:
         unrolling = {} if unrolled_quantiles is None else {"unrolled_quantiles": list(unrolled_quantiles)}
-        if unrolling and "unrolled_quantiles" not in inspect.signature(self._plain.predict_quantiles).parameters:
+        plain = self._plain.base if isinstance(self._plain, LookbacksForecaster) else self._plain
+        if unrolling and "unrolled_quantiles" not in inspect.signature(plain.predict_quantiles).parameters:
             raise ValueError(f"unrolled_quantiles: {self.family.name} follows no paths of chosen levels; leave it out.")
         newest = self.forecaster.context_length if context_length is None else whole("context_length", context_length)
         forecasts = self.forecaster.predict_quantiles(

@@ -15,7 +15,8 @@ from foreloom.checkpoint.locate import find_model_folder
 from foreloom.config.shipped import shipped_recipes
 from foreloom.models import registry
 from foreloom.models.common.count import ParameterGroup
-from foreloom.models.family import WindowLengths, forecaster_of
+from foreloom.models.family import WindowLengths
+from foreloom.models.lookbacks import forecaster_of
 from foreloom.report.tables import Cell, Column, ScoreTable
 
 FLOAT_BYTES, HALF_BYTES = 4, 2

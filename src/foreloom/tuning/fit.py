@@ -32,7 +32,8 @@ from foreloom.evaluation.baselines import SeasonalNaive
 from foreloom.evaluation.skill import BASELINE
 from foreloom.evaluation.tasks import OpenedTask
 from foreloom.files import read_json, strict_json, whole_or_absent, write_text
-from foreloom.models.family import Forecaster, ModelFamily, forecaster_of
+from foreloom.models.family import Forecaster, ModelFamily
+from foreloom.models.lookbacks import forecaster_of
 from foreloom.monitoring.metrics_file import FILE_NAME as METRICS_NAME
 from foreloom.run import train
 from foreloom.tuning import candidates, verdict

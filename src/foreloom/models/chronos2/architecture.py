@@ -14,7 +14,7 @@ from foreloom.models.common.architecture import (
     FromArchitecture,
     ModelSection,
     Positive,
-    PublishedArchitecture,
+    SeriesArchitecture,
     Share,
     check_quantile_levels,
     section_of,
@@ -37,11 +37,11 @@ _TOP_LEVEL = (
 )  # fmt: skip
 _NESTED = ("context_length", "input_patch_size", "use_reg_token", "use_arcsinh", "max_output_patches",
            "time_encoding_scale")  # fmt: skip
-_OURS = ("group_attention", "from_naive", "lookbacks")
+_OURS = ("group_attention", "from_naive")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Architecture(PublishedArchitecture):
+class Architecture(SeriesArchitecture):
     """Everything that shapes a Chronos-2 model, under the names of its config.json. Defaults are the reference's."""
 
     context_length: Count
@@ -73,9 +73,6 @@ class Architecture(PublishedArchitecture):
     """The forecast begins from a learned mixture of naive ones (level, drift, season: `naive_forecasts`), to which the
     network adds: what repeats exactly is copied exactly. The published models have no such key, and
     chronos-forecasting does not load such a model."""
-    lookbacks: Count = 1
-    """Contexts that a forecast is the mean of: the whole one, and each 0.7 times the one before as long as it holds two
-    seasons. Six take three times the time of one. Not with group_attention, and no part of training."""
     use_arcsinh: bool = False
     """Tame outliers by an arcsinh after standardising."""
     time_encoding_scale: Count = 0
@@ -96,11 +93,6 @@ class Architecture(PublishedArchitecture):
             known = " or ".join(sorted(ACTIVATIONS))
             raise ValueError(f"feed_forward_proj is {self.feed_forward_proj!r}; Chronos-2 has {known}.")
         check_quantile_levels(self.quantiles)
-        if self.lookbacks > 1 and self.group_attention:
-            raise ValueError(
-                f"lookbacks is {self.lookbacks}: rows that see each other look equally far back. Set "
-                "group_attention: false, or lookbacks: 1."
-            )
         if self.d_kv % 2:
             raise ValueError(f"d_kv is {self.d_kv}; rotary positions need an even head width.")
 
@@ -162,7 +154,6 @@ class Architecture(PublishedArchitecture):
             **{key: getattr(self, key) for key in _NESTED},
             **({} if self.group_attention else {"group_attention": False}),
             **({"from_naive": True} if self.from_naive else {}),
-            **({"lookbacks": self.lookbacks} if self.lookbacks > 1 else {}),
             "quantiles": list(self.quantiles),
         }
         return dict(sorted(config.items()))

@@ -5,7 +5,7 @@ Axes: B rows, U unrolled levels (paths), L context steps, H horizon steps, Q lev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import numpy as np
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from foreloom.data.forecast_input import ForecastInput
 from foreloom.models.chronos2.architecture import Architecture
 from foreloom.models.chronos2.encoder import layout_of
-from foreloom.models.chronos2.lookbacks import lookbacks
 from foreloom.models.common.forecasting import (
     in_float32,
     inference,
@@ -26,7 +25,7 @@ from foreloom.models.common.forecasting import (
     told,
     usable_steps,
 )
-from foreloom.models.common.rows import to_device, without_leading_padding
+from foreloom.models.common.rows import batches, to_device, without_leading_padding
 
 UNROLLED_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -77,14 +76,15 @@ class Chronos2Forecaster:
             for chunk in told(parts, len(order)):
                 contexts = [seen[i].context_RC for i in chunk]
                 group_ids = group_ids_of(contexts)
-                predict = self._predict if self.architecture.lookbacks == 1 else self._mean_over_lookbacks
-                quantiles_BQH = predict(
+                quantiles_BQH = self._predict(
                     stacked_contexts(contexts),
                     stacked_futures([seen[i] for i in chunk], prediction_length),
                     np.zeros_like(group_ids) if cross_learning else group_ids,
                     unrolled_quantiles,
                 )
                 quantiles_BHQ = quantiles_BQH.transpose(1, 2)
+                if self.architecture.from_naive:  # on a clean season its quantiles lie close and would cross
+                    quantiles_BHQ = quantiles_BHQ.sort(-1).values
                 values = interpolate_levels(quantiles_BHQ, self.quantile_levels, quantile_levels).cpu().numpy()
                 first_rows = np.flatnonzero(np.diff(group_ids, prepend=-1))
                 for i, row in zip(chunk, first_rows, strict=True):
@@ -134,7 +134,7 @@ class Chronos2Forecaster:
             )
             return output.quantile_preds
 
-        quantiles_BQH = unroll(
+        return unroll(
             forward,
             to_device(context_BL, self._device),
             to_device(future_BH, self._device),
@@ -145,28 +145,6 @@ class Chronos2Forecaster:
             context_length=self.context_length,
             unrolled=unrolled,
         )
-        # Those of a model that begins from naive forecasts lie close on a clean season, and would cross.
-        return quantiles_BQH.sort(1).values if self.architecture.from_naive else quantiles_BQH
-
-    def _mean_over_lookbacks(
-        self,
-        context_BL: np.ndarray,
-        future_BH: np.ndarray,
-        group_ids: np.ndarray,
-        unrolled: Sequence[float] | None,
-    ) -> Tensor:
-        """The mean of what `_predict` gives of the lookbacks of each row. The rows stand alone, whatever their ids."""
-        sum_BQH = self._predict(context_BL, future_BH, group_ids, unrolled)
-        steps_KB = lookbacks(context_BL, self.architecture.lookbacks, self._device)
-        for steps_B in steps_KB[1:]:
-            # Of one row where there are none, to be dropped: ranks that share a sharded model make as many forwards.
-            rows = np.flatnonzero(steps_B) if steps_B.any() else np.zeros(1, np.int64)
-            is_older = np.arange(context_BL.shape[1]) < context_BL.shape[1] - steps_B[rows, None]
-            newest_BL = np.where(is_older, np.float32("nan"), context_BL[rows])
-            found_BQH = self._predict(newest_BL, future_BH[rows], group_ids[rows], unrolled)
-            if steps_B.any():
-                sum_BQH[torch.from_numpy(rows)] += found_BQH
-        return sum_BQH / torch.from_numpy((steps_KB > 0).sum(0)).to(sum_BQH)[:, None, None]
 
     def _in_float32(
         self, inputs: Sequence[ForecastInput], context_length: int | None
@@ -179,18 +157,6 @@ class Chronos2Forecaster:
     @property
     def _device(self) -> torch.device:
         return next(self.module.parameters()).device
-
-
-def batches(num_rows: Sequence[int], batch_size: int) -> Iterator[slice]:
-    """Consecutive inputs, added until their rows reach `batch_size`; the rows of an input stay together."""
-    start = rows = 0
-    for index, count in enumerate(num_rows):
-        rows += count
-        if rows >= batch_size:
-            yield slice(start, index + 1)
-            start, rows = index + 1, 0
-    if start < len(num_rows):
-        yield slice(start, len(num_rows))
 
 
 def group_ids_of(contexts: Sequence[np.ndarray]) -> np.ndarray:
