@@ -6,11 +6,16 @@ import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+import foreloom
+import in_process
 from foreloom.data.forecast_input import ForecastInput
 from foreloom.evaluation.ranks import StepBoundedForecaster
+from foreloom.models.calibration import LEVELS as LEVELS_CALIBRATED
+from foreloom.models.calibration import Calibration
 from foreloom.models.chronos2.architecture import Chronos2Config
 from foreloom.models.chronos2.family import FAMILY
 from foreloom.models.family import WindowLengths
@@ -124,3 +129,35 @@ def test_every_family_keeps_them_in_its_config(request, tmp_path, name):
     path.write_text(path.read_text().replace('"lookbacks": 3', '"lookbacks": 0'))
     with pytest.raises(ValueError, match="lookbacks is 0; write a whole number from 1"):
         family.load(tmp_path / "thrice")
+
+
+def test_they_are_asked_for_when_a_model_is_loaded(tiny_chronos2, tiny_decoder, tmp_path):
+    once, text = tmp_path / "once", tmp_path / "text"
+    FAMILY.save(tiny_chronos2, tiny_chronos2.state_dict(), once)
+    get("decoder").save(tiny_decoder, tiny_decoder.state_dict(), text)
+    table = pd.DataFrame(
+        {"item_id": "a", "timestamp": pd.date_range("2024-01-01", periods=96, freq="h"), "target": rows()["noise"][:96]}
+    )
+    steady = foreloom.from_pretrained(once, device="cpu", lookbacks=2)
+    frame = steady.predict_df(table, prediction_length=6)
+    parts = [
+        foreloom.from_pretrained(once, device="cpu").predict_df(table, prediction_length=6, context_length=n)
+        for n in (steady.forecaster.context_length, round(steady.forecaster.context_length * 0.5**0.5))
+    ]
+    np.testing.assert_allclose(frame["0.9"], (parts[0]["0.9"] + parts[1]["0.9"]) / 2, rtol=1e-4)
+    table.to_csv(tmp_path / "table.csv", index=False)
+    out = tmp_path / "forecast.csv"
+    asked = ["--horizon", "6", "--lookbacks", "2", "--out", str(out)]
+    assert in_process.foreloom(["forecast", str(once), str(tmp_path / "table.csv"), *asked]) == 0
+    np.testing.assert_allclose(pd.read_csv(out)["0.9"], frame["0.9"], rtol=1e-5)
+
+    steady.calibration = Calibration(LEVELS_CALIBRATED, (0,), np.zeros((1, len(LEVELS_CALIBRATED))), {})
+    steady.save_pretrained(tmp_path / "calibrated")
+    assert foreloom.from_pretrained(tmp_path / "calibrated", device="cpu").module.architecture.lookbacks == 2
+    for folder, num, message in (
+        (tmp_path / "calibrated", 1, "the model was calibrated looking back 2 times"),
+        (text, 2, "a model of the family decoder does not forecast series"),
+        (once, 0, "lookbacks"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            foreloom.from_pretrained(folder, device="cpu", lookbacks=num)

@@ -45,13 +45,18 @@ if TYPE_CHECKING:
 
 
 def from_pretrained(
-    path_or_hub_id: str | Path, device: DeviceSetting | str = "auto", *, protocol: str | None = None
+    path_or_hub_id: str | Path,
+    device: DeviceSetting | str = "auto",
+    *,
+    lookbacks: int | None = None,
+    protocol: str | None = None,
 ) -> Model:
     """Load a model of any family: one that forecasts series or one that writes text.
 
     `path_or_hub_id`: a folder with config.json and weights, a run folder or one of its checkpoints, "small" (a model
     that comes with foreloom), or a Hugging Face id such as amazon/chronos-2 (downloaded once). `device`: auto (MPS,
-    then CUDA, then CPU), cpu, cuda, mps or cuda:1.
+    then CUDA, then CPU), cpu, cuda, mps or cuda:1. `lookbacks`: a forecast is the mean over so many pasts, each 0.7
+    times the one before as long as it holds two seasons (default: what its config.json says, mostly 1).
     `protocol`, of Time-MoE: where context and forecast together go beyond the steps it was made for, "standard" (the
     default) uses the newest that fit, with a warning, "reference" all, as the official code does. Raises ValueError
     with a sentence for a folder that is missing, damaged or of no known family.
@@ -62,10 +67,24 @@ def from_pretrained(
         said = {} if protocol is None else {"protocol": protocol}
         if said and "protocol" not in inspect.signature(family.load).parameters:
             raise ValueError(f"protocol: {family.name} has one only; leave it out.")
-        module = family.load(folder, **said).to(find_device(device)).eval()
-        return Model(family, module, str(folder), Calibration.read(folder))
+        module: Any = family.load(folder, **said).to(find_device(device)).eval()
+        calibration = Calibration.read(folder)
+        if lookbacks is not None:
+            _look_back(family, module, whole("lookbacks", lookbacks, "pasts"), calibration)
+        return Model(family, module, str(folder), calibration)
 
     return load_newest(path_or_hub_id, load)
+
+
+def _look_back(family: ModelFamily, module: Any, lookbacks: int, calibration: Calibration | None) -> None:
+    if family.forecaster is None:
+        raise ValueError(f"lookbacks: a model of the family {family.name} does not forecast series; leave it out.")
+    if calibration is not None and lookbacks != module.architecture.lookbacks:
+        raise ValueError(
+            f"lookbacks: the model was calibrated looking back {module.architecture.lookbacks} times. Leave it out, "
+            "or calibrate the model without its calibration.json anew."
+        )
+    module.architecture = module.architecture.replace(lookbacks=lookbacks)
 
 
 class Model:
