@@ -156,8 +156,10 @@ def standardized(values_T: np.ndarray, train_end: int, where: str) -> np.ndarray
     train_T = values_T[:train_end]
     if not np.isfinite(train_T).any():
         raise ValueError(f"{where} holds no value in the {train_end:,} training rows. Leave this channel out.")
-    deviation = np.nanstd(train_T)
-    return (values_T - np.nanmean(train_T)) / (deviation if deviation > 0 else 1.0)
+    mean, deviation = np.nanmean(train_T), np.nanstd(train_T)
+    # What rounding makes of a constant, as scikit-learn's StandardScaler, TSLib's, tells it; 20.3 has 4e-15.
+    rounding = np.isfinite(train_T).sum() * np.finfo(np.float64).eps * abs(mean)
+    return (values_T - mean) / (deviation if deviation > rounding else 1.0)
 
 
 def _read(path: Path) -> Rows:
