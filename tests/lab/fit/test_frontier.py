@@ -18,6 +18,10 @@ def test_a_frontier_is_strict():
     x = np.array([1.0, 1.0, 2.0, 3.0, 3.0, 4.0])
     loss = np.array([5.0, 4.0, 4.0, 3.5, 3.0, 3.0])
     assert pareto(x, loss).tolist() == [1, 4]
+    # 6ND of one budget, by N: the cheapest by rounding is none of another budget.
+    N = np.array([1.1e7, 2.3e7, 4.7e7, 8.9e7])
+    C = 6 * N * (1e17 / 6 / N)
+    assert len(np.unique(C)) > 1 and pareto(C, np.array([3.2, 3.0, 3.1, 3.3])).tolist() == [1]
 
 
 def test_power_laws_refuse_what_is_none():

@@ -26,6 +26,9 @@ ASSUMED_SHARES = (0.0, 0.25, 0.5, 0.65, 0.8, 0.9)
 WIDE = 0.2
 """Of the lowest loss: an interval of E wider than this says that E is not known."""
 
+SAME_COMPUTE = 1e-9
+"""Relative difference that rounding may make."""
+
 Compute = Literal["6nd", "counted"]
 Space = Literal["log", "linear"]
 
@@ -64,8 +67,11 @@ class PowerLaw:
 
 def pareto(x_T: np.ndarray, loss_T: np.ndarray) -> np.ndarray:
     """Indices of the strict frontier, by x: points whose loss no point of as little or less x reaches. Of equal x the
-    lowest loss stands for all."""
-    order = np.lexsort((loss_T, x_T))
+    lowest loss stands for all; x that rounding alone sets apart, as it does 6ND of one budget, are equal."""
+    by_x = np.argsort(x_T, kind="stable")
+    x_of_T = np.empty(len(x_T), np.int64)
+    x_of_T[by_x] = np.cumsum(np.diff(x_T[by_x], prepend=x_T[by_x][:1]) > SAME_COMPUTE * np.abs(x_T[by_x]))
+    order = np.lexsort((loss_T, x_of_T))
     best_before = np.r_[np.inf, np.minimum.accumulate(loss_T[order])[:-1]]
     return order[loss_T[order] < best_before]
 
