@@ -145,6 +145,9 @@ def test_windows_that_are_too_few_are_said(walks):
         model.calibrate(walks, 8, windows=1)
     with pytest.raises(ValueError, match="100 values at least, and these windows have 3"):
         model.calibrate(walks[walks["item_id"] == "s0"], 1, windows=4)
+    unknown = walks.assign(target=walks["target"].where(walks["timestamp"] < "2024-02-20"))
+    with pytest.raises(ValueError, match="df: the newest windows hold no value, and a calibration is tried on them"):
+        model.calibrate(unknown, 8, windows=4)
 
 
 def test_counts_are_whole_and_not_negative(walks):

@@ -71,6 +71,13 @@ def calibrate(
             f"{source.name}: no series holds more than one window of {prediction_length:,} steps, and a calibration is "
             "made of the older ones and tried on the newest. Shorten the horizon."
         )
+    if not np.isfinite(kept.label_SH[is_held_out_S]).any():
+        newest = len(np.unique(kept.window_S[is_held_out_S]))
+        where = f"the newest {newest:,} windows of each series hold" if newest > 1 else "the newest windows hold"
+        raise ValueError(
+            f"{source.name}: {where} no value, and a calibration is tried on them. Leave out the steps that nothing is "
+            "known of, or ask for more windows (--windows)."
+        )
     forecast_SHQ, levels = kept.forecast_SHQ[FORECASTER], list(task.asked_levels)
     contexts = partial(_contexts, kept, source, context_length or forecaster.context_length)
     unit_SH = _scales(forecaster, kept, contexts())
@@ -111,12 +118,14 @@ def _row(
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"band": percent}
     known_SH, scale_S = np.isfinite(kept.label_SH), kept.scale_S[is_held_out_S]
+    covered_SH = known_SH
     for name, forecast_SHQ in (("", before_SHQ), ("_calibrated", after_SHQ)):
         low_SH, high_SH = forecast_SHQ[..., lower], forecast_SHQ[..., upper]
         covered_SH = (low_SH <= kept.label_SH) & (kept.label_SH <= high_SH)
         row[f"coverage{name}"] = _share(covered_SH[is_held_out_S], known_SH[is_held_out_S])
         row[f"width{name}"] = _mean_ratio((high_SH - low_SH)[is_held_out_S], scale_S)
-    num_newest = len(np.unique(kept.window_S[is_held_out_S]))
+    # Of the calibrated bands, over all windows: the newest alone are too few to tell how much windows differ.
+    num_newest = len(np.unique(kept.window_S[is_held_out_S & known_SH.any(axis=1)]))
     row["standard_error"] = _spread(covered_SH, known_SH, kept.window_S) / math.sqrt(num_newest)
     return row
 
