@@ -61,6 +61,13 @@ def test_a_part_of_a_large_set(mixed_set) -> None:
     assert report.num_points == 1400
 
 
+def test_points_and_variates_are_of_all_series_whichever_are_read(tmp_path) -> None:
+    targets = [[[1.0] * 10] * 2, *[[[1.0] * 2]] * 9]
+    pq.write_table(pa.table({"target": targets}), tmp_path / "some.parquet")
+    reports = [inspect(tmp_path / "some.parquet", max_series=most) for most in (3, 10)]
+    assert {(report.num_points, report.variates) for report in reports} == {(38, (1, 2))}
+
+
 @pytest.mark.parametrize("name", ["bike_sharing", "nn5", "pbs"])
 @pytest.mark.parametrize("form", ["arrow", "parquet"])
 def test_conversion_keeps_everything(tmp_path, shared, name, form) -> None:

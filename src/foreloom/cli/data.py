@@ -281,7 +281,10 @@ def _facts(report: DataReport, context_length: int, horizon: int) -> dict[str, s
     if report.checksum is not None:
         rows["checksum"] = f"SHA-256 {report.checksum}"
     if report.num_inspected < report.num_series:
-        rows["looked at"] = f"{report.num_inspected:,} series, chosen evenly; counts above are of these"
+        rows["looked at"] = (
+            f"{report.num_inspected:,} series, chosen evenly: frequency, missing, not finite, constant, duplicates and "
+            "covariates are of these"
+        )
     return rows
 
 
