@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from foreloom.data.source import MemorySource, Series
+from foreloom.data.stream.normalization import center_and_scale
 from foreloom.data.tables import values
 from foreloom.data.tables.frequency import count_steps, infer_freq, usual_freq
 from foreloom.data.tables.long_table import instants, several_series
@@ -156,10 +157,8 @@ def standardized(values_T: np.ndarray, train_end: int, where: str) -> np.ndarray
     train_T = values_T[:train_end]
     if not np.isfinite(train_T).any():
         raise ValueError(f"{where} holds no value in the {train_end:,} training rows. Leave this channel out.")
-    mean, deviation = np.nanmean(train_T), np.nanstd(train_T)
-    # What rounding makes of a constant, as scikit-learn's StandardScaler, TSLib's, tells it; 20.3 has 4e-15.
-    rounding = np.isfinite(train_T).sum() * np.finfo(np.float64).eps * abs(mean)
-    return (values_T - mean) / (deviation if deviation > rounding else 1.0)
+    (mean,), (deviation,) = center_and_scale(train_T[None], "zero")
+    return (values_T - mean) / deviation
 
 
 def _read(path: Path) -> Rows:
