@@ -10,7 +10,7 @@ Axes: T points.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -125,21 +125,31 @@ def _with_free_E(x_T: np.ndarray, loss_T: np.ndarray, num_runs: int) -> PowerLaw
     from scipy import stats
 
     lowest = float(loss_T.min())
-    share_S = np.r_[0.0, np.linspace(0.01, 0.99, 197), 1 - np.logspace(-2.2, -5, 15)]
-    sums_S = _lines(x_T, loss_T, share_S * lowest)[0]
-    freedom = max(num_runs - 3, 1)
-    limit = sums_S.min() * (1 + stats.f.ppf(CONFIDENCE, 1, freedom) / freedom) + 1e-20
-    allowed = np.flatnonzero(sums_S <= limit)
-    first = share_S[allowed[0]]
-    high = math.inf if allowed[-1] == len(share_S) - 1 else float(share_S[allowed[-1]] * lowest)
-    best = int(sums_S.argmin())
+    grid_S = np.r_[0.0, np.linspace(0.01, 0.99, 197), 1 - np.logspace(-2.2, -5, 15)]
+    of_grid_S = _lines(x_T, loss_T, grid_S * lowest)[0]
+    share_S, best = grid_S, int(of_grid_S.argmin())
     for _ in range(6):  # a finer grid between the neighbours of the best
         share_S = np.linspace(share_S[max(best - 1, 0)], share_S[min(best + 1, len(share_S) - 1)], 41)
         sums_S, slope_S, level_S = _lines(x_T, loss_T, share_S * lowest)
         best = int(sums_S.argmin())
     E, slope, level = float(share_S[best]) * lowest, float(slope_S[best]), float(level_S[best])
+    freedom = max(num_runs - 3, 1)
+    limit = sums_S[best] * (1 + stats.f.ppf(CONFIDENCE, 1, freedom) / freedom) + 1e-20
+    allowed = np.r_[grid_S[of_grid_S <= limit], share_S[best]]
+    below, above = grid_S[grid_S < allowed.min()], grid_S[grid_S > allowed.max()]
+    is_allowed = lambda share: _lines(x_T, loss_T, np.array([share * lowest]))[0][0] <= limit
+    low = _edge(allowed.min(), below[-1], is_allowed) * lowest if len(below) else 0.0
+    high = _edge(allowed.max(), above[0], is_allowed) * lowest if len(above) else math.inf
     rmse = math.sqrt(float(np.mean((np.log(loss_T - E) - level - slope * np.log(x_T)) ** 2)))
-    return PowerLaw(math.exp(level), slope, E, len(x_T), num_runs, rmse, (float(first * lowest), high))
+    return PowerLaw(math.exp(level), slope, E, len(x_T), num_runs, rmse, (float(low), float(high)))
+
+
+def _edge(inside: float, outside: float, is_allowed: Callable[[float], bool]) -> float:
+    """Where what is allowed ends, by halves."""
+    for _ in range(40):
+        middle = (inside + outside) / 2
+        inside, outside = (middle, outside) if is_allowed(middle) else (inside, middle)
+    return inside
 
 
 def _lines(x_T: np.ndarray, loss_T: np.ndarray, E_S: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
