@@ -40,7 +40,7 @@ def test_report(mixed_set) -> None:
     report = inspect(mixed_set, context_length=16, prediction_length=8, num_examples=6)
     assert (report.layout, report.num_series, report.num_inspected) == ("parquet", 6, 6)
     assert report.num_points == 30 + 20 + 12 + 30 + 8 + 1300
-    assert report.length_quantiles == {0.0: 8, 0.25: 12, 0.5: 20, 0.75: 30, 1.0: 1300}
+    assert report.length_quantiles == {0.0: 8, 0.25: 14, 0.5: 25, 0.75: 30, 1.0: 1300}
     assert report.freqs == {"h": 3, "D": 2, "unknown": 1}
     assert (report.num_missing, report.num_non_finite) == (3 + 8, 3)
     assert report.missing_share == 11 / 1400

@@ -45,7 +45,8 @@ class DataReport:
     num_series: int
     num_points: int
     """Steps of all series, each variate counted, covariates not."""
-    length_quantiles: Mapping[float, int]
+    length_quantiles: Mapping[float, float]
+    """Of steps; between two lengths where no series has it, as the median of 3 and 4 is 3.5."""
     num_usable: int
     """Series long enough for one window: min_past + prediction_length steps."""
     num_full_context: int
@@ -108,7 +109,7 @@ def inspect(
         num_bytes=source.num_bytes,
         num_series=len(source),
         num_points=int((lengths.astype(np.int64) * source.num_targets).sum()),
-        length_quantiles={q: int(np.quantile(lengths, q, method="nearest")) for q in _QUANTILES},
+        length_quantiles={q: _whole(float(np.quantile(lengths, q))) for q in _QUANTILES},
         num_usable=int((lengths >= least_past + prediction_length).sum()),
         num_full_context=int((lengths >= context_length + prediction_length).sum()),
         num_inspected=len(items),
@@ -126,6 +127,11 @@ def inspect(
         checksum=checksum(Path(path).expanduser()) if with_checksum and not is_synthetic(path) else None,
         examples=tuple(_example(source.read(int(item))) for item in shown),
     )
+
+
+def _whole(number: float) -> float:
+    """An int where it is one."""
+    return int(number) if number.is_integer() else number
 
 
 def _layout(path: str | Path) -> str:
