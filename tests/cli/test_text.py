@@ -109,6 +109,9 @@ def test_the_verb_prints_and_writes_them(trained, text, call, tmp_path):
     assert "only for series" in call("evaluate", trained, "--data", text, "--season", "3")[2]
     assert "reads at most 96 tokens" in call("evaluate", trained, "--data", text, "-c", "97")[2]
     assert "there is no column 'body'" in call("evaluate", trained, "--data", text, "--text-column", "body")[2]
+    (tmp_path / "gaps.jsonl").write_text('{"text": "One."}\n{"text": ""}\n{"text": "Two."}\n')
+    _, out, _ = call("evaluate", trained, "--data", tmp_path / "gaps.jsonl")
+    assert "gaps.jsonl: 2 documents, 1 left out (empty)" in out
 
 
 def test_a_run_tells_its_figures_and_its_continuations(trained):

@@ -210,7 +210,8 @@ def _score_text(
     if not process.is_main:
         return
     first = next(iter(scores.values()))
-    table = Table(title=f"{data.name}: {first.num_documents:,} documents")
+    left_out = "".join(f", {num:,} left out ({reason})" for reason, num in first.left_out.items() if num)
+    table = Table(title=f"{data.name}: {first.num_documents:,} documents{left_out}")
     for column in ("model", "tokens", "loss", "perplexity", "bits per byte"):
         table.add_column(column, justify="left" if column == "model" else "right")
     for label, its in scores.items():
