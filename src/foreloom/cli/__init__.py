@@ -11,7 +11,7 @@ import faulthandler
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -31,7 +31,7 @@ from foreloom.cli.lab import lab_app
 from foreloom.cli.launch import launch_app
 from foreloom.cli.plan import plan
 from foreloom.cli.report import report_app
-from foreloom.cli.train import FLAGS_OF_TRAINERS, show, train
+from foreloom.cli.train import flag_of_trainers, show, train
 
 app = typer.Typer(
     name="foreloom",
@@ -58,14 +58,14 @@ def _options(
     pass
 
 
-def _add(verb: Callable[..., None], example: str, flags_elsewhere: Mapping[str, str] | None = None) -> None:
-    app.command(cls=command_with_hints(flags_elsewhere or {}), epilog=f"Example: foreloom {example}")(verb)
+def _add(verb: Callable[..., None], example: str, hint: Callable[[str], str | None] = lambda flag: None) -> None:
+    app.command(cls=command_with_hints(hint), epilog=f"Example: foreloom {example}")(verb)
 
 
-_add(train, "train quickstart training.steps=200 --out runs/first", FLAGS_OF_TRAINERS)
-_add(show, "show chronos2-finetune")
+_add(train, "train quickstart training.steps=200 --out runs/first", flag_of_trainers)
+_add(show, "show chronos2-finetune", flag_of_trainers)
 _add(fit, "fit runs/quickstart examples/births.csv --horizon 28 --season 7 --minutes 5 --out my-model")
-_add(evaluate, "evaluate runs/quickstart amazon/chronos-2 --tasks examples/tasks.yaml", FLAGS_OF_EVALUATORS)
+_add(evaluate, "evaluate runs/quickstart amazon/chronos-2 --tasks examples/tasks.yaml", FLAGS_OF_EVALUATORS.get)
 _add(backtest, "backtest runs/quickstart examples/births.csv --horizon 28 --windows 6 --season 7 --plot")
 _add(calibrate, "calibrate runs/quickstart examples/births.csv --horizon 28 --windows 12 --out births-model")
 _add(forecast, "forecast small examples/births.csv --horizon 28 --out births.csv --plot")

@@ -16,14 +16,15 @@ import typer.core
 from foreloom.data.tables.options import TableOptions, table_options
 
 
-def command_with_hints(flags: Mapping[str, str]) -> type[typer.core.TyperCommand]:
-    """A verb that meets flags of other programs with what says the same here."""
+def command_with_hints(hint: Callable[[str], str | None]) -> type[typer.core.TyperCommand]:
+    """A verb that meets flags of other programs with what says the same here, which `hint` knows."""
 
     class Command(typer.core.TyperCommand):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-            for flag in (arg.partition("=")[0] for arg in args):
-                if flag in flags:
-                    ctx.fail(f"No such option: {flag}. Here it is {flags[flag]}")
+            own = {name for one in self.params for name in (*one.opts, *one.secondary_opts)} | {"--help", "-h"}
+            for flag in (arg.partition("=")[0] for arg in args if arg.startswith("-")):
+                if flag not in own and (here := hint(flag)):
+                    ctx.fail(f"No such option: {flag}. Here it is {here}")
             return super().parse_args(ctx, args)
 
     return Command

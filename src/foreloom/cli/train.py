@@ -9,54 +9,18 @@ from typing import Annotated
 import typer
 
 from foreloom.cli.arguments import OverridesArgument, RecipeArgument
+from foreloom.config.elsewhere import setting_here
 
-FLAGS_OF_TRAINERS = {
-    "--config": "the recipe itself: foreloom train RECIPE",
-    "-d": "data.sources.0.path=PATH",
-    "--data_path": "data.sources.0.path=PATH",
-    "-m": "model.pretrained=FOLDER-OR-ID",
-    "--model_path": "model.pretrained=FOLDER-OR-ID",
-    "--model-id": "model.pretrained=FOLDER-OR-ID",
-    "--from_scratch": "model.pretrained=null model.size=50m",
-    "--random-init": "model.pretrained=null model.size=base",
-    "--no-random-init": "model.pretrained=FOLDER-OR-ID",
-    "-o": "--out FOLDER",
-    "--output_path": "--out FOLDER",
-    "--output-dir": "--out FOLDER",
-    "--resume-from-checkpoint": "--resume",
-    "--context-length": "data.context_length=N",
-    "--prediction-length": "data.prediction_length=N",
-    "--max_length": "data.context_length=N-H+1 data.prediction_length=H",
-    "--stride": "data.stride=N",
-    "--normalization_method": "data.normalization=zero data.normalization_scope=series",
-    "--max-train-series": "data.sources.0.max_series=N",
-    "--max-steps": "training.steps=N",
-    "--train_steps": "training.steps=N training.epochs=null",
-    "--num_train_epochs": "training.epochs=N training.steps=null",
-    "--per-device-train-batch-size": "training.micro_batch_size=N, and training.batch_size of all devices together",
-    "--gradient-accumulation-steps": "training.batch_size=N x devices x training.micro_batch_size",
-    "--global_batch_size": "training.batch_size=N",
-    "--micro_batch_size": "training.micro_batch_size=N",
-    "--precision": "training.precision=bf16",
-    "--gradient_checkpointing": "training.activation_checkpointing=true",
-    "--max_grad_norm": "training.max_grad_norm=X",
-    "--seed": "training.seed=N",
-    "--save_steps": "training.save_steps=N",
-    "--save_total_limit": "training.save_total_limit=N",
-    "--learning-rate": "optimizer.learning_rate=X",
-    "--learning_rate": "optimizer.learning_rate=X",
-    "--min_learning_rate": "optimizer.final_ratio=X, the last learning rate over the highest",
-    "--lr_scheduler_type": "optimizer.schedule=cosine",
-    "--warmup_ratio": "optimizer.warmup_ratio=X",
-    "--warmup_steps": "optimizer.warmup_steps=N",
-    "--weight_decay": "optimizer.weight_decay=X",
-    "--adam_beta1": "optimizer.betas=[0.9, 0.95]",
-    "--adam_beta2": "optimizer.betas=[0.9, 0.95]",
-    "--adam_epsilon": "optimizer.epsilon=X",
-    "--attn_implementation": "model.attn_implementation=sdpa",
-    "--logging_steps": "monitoring.log_steps=N",
-}
-"""Flags of the trainers people come from, Time-MoE's main.py and TSM-Trainer's, and the setting that says the same."""
+_SHORT_FLAGS = {"-d": "--data_path", "-m": "--model_path", "-o": "--output_path"}
+"""Of Time-MoE's main.py."""
+
+
+def flag_of_trainers(flag: str) -> str | None:
+    """The setting that says here what a flag of the trainers people come from says; None for any other flag."""
+    here = setting_here(_SHORT_FLAGS.get(flag, flag)) if flag.startswith("--") or flag in _SHORT_FLAGS else None
+    if here is None and "." in flag and flag.startswith("--"):
+        return f"{flag[2:]}=VALUE, without the strokes, where it is a setting of the recipe"
+    return here
 
 
 def train(
