@@ -40,16 +40,16 @@ def test_a_word_leads_to_one_setting():
 @pytest.mark.parametrize(
     ("typed", "told"),
     [
-        ("training.max_steps=5", "training.max_steps: unknown setting. Here it is training.steps=N."),
-        ("training.learning_rate=1", "unknown setting. Here it is optimizer.learning_rate=X."),
+        ("training.max_steps=5", "training.max_steps: unknown setting. Here: training.steps=N."),
+        ("training.learning_rate=1", "unknown setting. Here: optimizer.learning_rate=X."),
         (
             "trainer.max_steps=5",
-            "trainer: unknown section. Did you mean training? trainer.max_steps is training.steps=N here.",
+            "trainer: unknown section. Did you mean training? trainer.max_steps, here: training.steps=N.",
         ),
         ("trainig.steps=5", "trainig: unknown section. Did you mean training?"),
-        ("lr=1", "write an override as section.setting=value; it is optimizer.learning_rate=X here."),
-        ("+training.steps=5", "write an override as section.setting=value; here training.steps=VALUE."),
-        ("data.sources[0].path=a", "section.setting=value; here data.sources.0.path=VALUE."),
+        ("lr=1", "write an override as section.setting=value; here: optimizer.learning_rate=X."),
+        ("+training.steps=5", "write an override as section.setting=value; here: training.steps=VALUE."),
+        ("data.sources[0].path=a", "section.setting=value; here: data.sources.0.path=VALUE."),
         ("training.device=gpu", "Did you mean cuda?"),
         ("parallel.strategy=FSDP", "Did you mean fsdp?"),
         ("training.precision=bf16-mixed", "Did you mean bf16?"),

@@ -18,7 +18,7 @@ import typer
 
 from foreloom import __version__
 from foreloom.cli import audit, lab_fit, lab_memory, lab_mup, lab_slurm, lab_study  # noqa: F401, they add verbs
-from foreloom.cli.arguments import command_with_hints
+from foreloom.cli.arguments import command_with_hints, flag_of_forecasters
 from foreloom.cli.backtest import backtest
 from foreloom.cli.calibrate import calibrate
 from foreloom.cli.data import data_app
@@ -64,12 +64,24 @@ def _add(verb: Callable[..., None], example: str, hint: Callable[[str], str | No
 
 _add(train, "train quickstart training.steps=200 --out runs/first", flag_of_trainers)
 _add(show, "show chronos2-finetune", flag_of_trainers)
-_add(fit, "fit runs/quickstart examples/births.csv --horizon 28 --season 7 --minutes 5 --out my-model")
+_add(
+    fit,
+    "fit runs/quickstart examples/births.csv --horizon 28 --season 7 --minutes 5 --out my-model",
+    flag_of_forecasters,
+)
 _add(evaluate, "evaluate runs/quickstart amazon/chronos-2 --tasks examples/tasks.yaml", FLAGS_OF_EVALUATORS.get)
-_add(backtest, "backtest runs/quickstart examples/births.csv --horizon 28 --windows 6 --season 7 --plot")
-_add(calibrate, "calibrate runs/quickstart examples/births.csv --horizon 28 --windows 12 --out births-model")
-_add(forecast, "forecast small examples/births.csv --horizon 28 --out births.csv --plot")
-_add(generate, 'generate runs/tiny "The recipe "')
+_add(
+    backtest,
+    "backtest runs/quickstart examples/births.csv --horizon 28 --windows 6 --season 7 --plot",
+    flag_of_forecasters,
+)
+_add(
+    calibrate,
+    "calibrate runs/quickstart examples/births.csv --horizon 28 --windows 12 --out births-model",
+    flag_of_forecasters,
+)
+_add(forecast, "forecast small examples/births.csv --horizon 28 --out births.csv --plot", flag_of_forecasters)
+_add(generate, 'generate runs/tiny "The recipe "', flag_of_forecasters)
 _add(doctor, "doctor chronos2-synthetic-cpu --ranks 2")
 _add(plan, "plan chronos2-base --gpus 64 --gpu a100-80gb --mfu 0.35 --price 2")
 app.add_typer(report_app, name="report")

@@ -170,14 +170,14 @@ def apply_overrides(located: Located, overrides: Iterable[str]) -> Located:
 def _of_others(name: str, section: Any) -> str:
     """What is called here what an unknown section holds, a sentence each."""
     known = {str(key): setting_here(str(key)) for key in section} if isinstance(section, Mapping) else {}
-    return "".join(f" {name}.{key} is {here} here." for key, here in known.items() if here and f".{key}=" not in here)
+    return "".join(f" {name}.{key}, here: {here}." for key, here in known.items() if here and f".{key}=" not in here)
 
 
 def _no_override(key: str) -> str:
     """What to write instead."""
     plain_key = re.sub(r"\[(\w+)\]", r".\1", key.lstrip("+-"))
     here = setting_here(key) if "." not in plain_key else None
-    known = f"; it is {here} here" if here else f"; here {plain_key}=VALUE" if plain_key != key else ""
+    known = f"; here: {here}" if here else f"; here: {plain_key}=VALUE" if plain_key != key else ""
     return f"write an override as section.setting=value{known}."
 
 
@@ -238,7 +238,7 @@ def _explain(cls: type, problem: Any, located: Located, prefix: str, elsewhere: 
         owner = _class_at(cls, loc[:-1])
         known = [f.name for f in dataclasses.fields(owner)] if owner else []
         here = elsewhere(loc[-1])
-        sentence = f"unknown setting. Here it is {here}." if here else f"unknown setting.{_nearest(loc[-1], known)}"
+        sentence = f"unknown setting. Here: {here}." if here else f"unknown setting.{_nearest(loc[-1], known)}"
     elif kind in ("missing", "missing_argument"):
         sentence = "is required and not given."
     elif kind == "value_error":
