@@ -52,14 +52,17 @@ def show(
     recipe: Annotated[str | None, typer.Argument(help="A recipe file, or the name of a shipped one.")] = None,
     overrides: OverridesArgument = None,
     from_tsm: Annotated[Path | None, typer.Option(help="Translate a flat TSM-Trainer YAML into a recipe.")] = None,
-    devices: Annotated[int, typer.Option(min=1, help="With --from-tsm: on how many devices it was run.")] = 1,
+    from_chronos: Annotated[
+        Path | None, typer.Option(help="Translate a YAML of chronos-forecasting's training script into a recipe.")
+    ] = None,
+    devices: Annotated[int, typer.Option(min=1, help="With --from-...: on how many devices it was run.")] = 1,
     list_all: Annotated[bool, typer.Option("--list", help="List the shipped recipes, what each is for.")] = False,
 ) -> None:
     """Print a recipe as it will run, with a sentence a setting; list the shipped ones; or translate an old one."""
     from foreloom.config.shipped import purpose, shipped_recipes
 
-    if sum((recipe is not None, from_tsm is not None, list_all)) != 1:
-        raise ValueError("give a recipe, --list or --from-tsm FILE, one of them.")
+    if sum((recipe is not None, from_tsm is not None, from_chronos is not None, list_all)) != 1:
+        raise ValueError("give a recipe, --list, --from-tsm FILE or --from-chronos FILE, one of them.")
     if list_all:
         shipped = shipped_recipes()
         width = max(map(len, shipped))
@@ -73,18 +76,44 @@ def show(
     elif from_tsm is not None:
         from foreloom.cli.translate_tsm import translate
 
+        _refuse_other(from_tsm, "--from-tsm")
         typer.echo(translate(from_tsm, devices=devices), nl=False)
+    elif from_chronos is not None:
+        from foreloom.cli import translate_chronos
+
+        typer.echo(translate_chronos.translate(from_chronos, devices=devices), nl=False)
+
+
+def _refuse_other(path: Path, option: str) -> None:
+    """A file of chronos-forecasting's script is a Chronos-T5, and would become a Chronos-2 where it has no key that
+    tells."""
+    from foreloom.cli.translate_chronos import is_of_script
+    from foreloom.config.located import read_yaml
+
+    if is_of_script(read_yaml(path).values):
+        raise ValueError(
+            f"{path} is a configuration of chronos-forecasting's training script (Chronos-T5): give it to "
+            f"--from-chronos instead of {option}."
+        )
 
 
 def _look(recipe: str) -> None:
     """Tell of a wrong name, and of a file of another trainer, before torch is imported."""
+    from foreloom.cli.translate_chronos import is_of_script
     from foreloom.cli.translate_tsm import is_old
     from foreloom.config.located import read_yaml
     from foreloom.config.shipped import find_recipe
 
     path = find_recipe(recipe)
-    if is_old(read_yaml(path).values):
+    values = read_yaml(path).values
+    if is_of_script(values):
         raise ValueError(
-            f"{path} is a flat configuration of TSM-Trainer. Translate it first: "
-            f"foreloom show --from-tsm {path} --devices N > recipe.yaml, N the devices it ran on."
+            f"{path} is a configuration of chronos-forecasting's training script. Translate it first: foreloom show "
+            f"--from-chronos {path} --devices N > recipe.yaml, N the devices it ran on."
+        )
+    if is_old(values):
+        raise ValueError(
+            f"{path} is a flat configuration of TSM-Trainer (Chronos-2). Translate it first: foreloom show --from-tsm "
+            f"{path} --devices N > recipe.yaml, N the devices it ran on; or with --from-chronos, if it is of "
+            "chronos-forecasting's training script (Chronos-T5)."
         )
