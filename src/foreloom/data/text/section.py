@@ -125,4 +125,7 @@ class TextData(TextConfig):
 
     def in_words(self) -> Mapping[str, str]:
         """How rows are made."""
-        return {"row": f"{self.max_seq_length:,} tokens, {self.packing}", "tokenizer": str(self.tokenizer)}
+        return {
+            "row": f"{self.max_seq_length:,} tokens, {self.packing}",
+            "tokenizer": self.tokenizer or "that of the model",
+        }

@@ -62,7 +62,10 @@ class TextTokenizer:
         template ends a turn with.
         """
         if not self.hf.chat_template:
-            raise ValueError(f"the tokenizer {self.name} has no chat template; use one of an instruction-tuned model.")
+            raise ValueError(
+                f"the tokenizer {self.name} has no chat template; use one of an instruction-tuned "
+                "model, or put a chat_template.jinja into a copy of its folder and name that as data.tokenizer."
+            )
         if not learns_all and not any(one["role"] == ANSWERING for one in messages):
             return None
         text = self._render(messages)
