@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from foreloom.data.mistaken import what_it_is
 from foreloom.data.text.config import TextSource
 
 ENDINGS = (".txt", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
@@ -118,8 +119,8 @@ def _other_layout(record: Record, source: TextSource) -> str:
         return ""
     return (
         f" Questions in {asked!r} and answers in {told!r} are learned as conversations: write each line as "
-        f'{{"messages": [{{"role": "user", "content": {asked}}}, {{"role": "assistant", "content": {told}}}]}}, and set '
-        "messages_column=messages."
+        f'{{"messages": [{{"role": "user", "content": {asked}}}, {{"role": "assistant", "content": {told}}}]}}, and '
+        "set messages_column=messages."
     )
 
 
@@ -222,7 +223,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, Record]]:
     try:
         file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path}: not a Parquet file ({error}).") from None
+        raise ValueError(f"{path}: not a Parquet file ({error}). {what_it_is(path, 'Write it again.')}") from None
     yield from _batches(path, file.iter_batches())
 
 
@@ -238,7 +239,8 @@ def _arrow(path: Path) -> Iterator[tuple[str, Record]]:
             try:
                 batches = pa.ipc.open_stream(mapped)
             except pa.ArrowInvalid as error:
-                raise ValueError(f"{path}: not an Arrow file ({error}).") from None
+                what = what_it_is(path, "Write it again.")
+                raise ValueError(f"{path}: not an Arrow file ({error}). {what}") from None
         yield from _batches(path, batches)
 
 
