@@ -86,6 +86,11 @@ class TextTokenizer:
             )
         for number, message in enumerate(messages):
             if message["role"] == ANSWERING:
+                if number == 0:
+                    raise ValueError(
+                        "the conversation begins with an answer, and nothing was asked: drop that message, or set "
+                        "data.loss_on: all."
+                    )
                 before = self._render(messages[:number], asks=True)
                 through = self._render(messages[: number + 1])
                 if not (text.startswith(through) and through.startswith(before)):
