@@ -27,6 +27,7 @@ from foreloom.forecast.asked import (
     where_counts_lie,
     whole,
 )
+from foreloom.forecast.elsewhere import attribute_here, meets_options_of_others, refuse_options_of_others
 from foreloom.forecast.inputs import as_forecast_inputs
 from foreloom.models.calibration import CALIBRATION_FILE, CalibratedForecaster, Calibration
 from foreloom.models.common.forecasting import telling
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from foreloom.tuning.fit import Fit
 
 
+@meets_options_of_others
 def from_pretrained(
     path_or_hub_id: str | Path,
     device: DeviceSetting | str = "auto",
@@ -114,9 +116,18 @@ class Model:
         """The continuation of each prompt, or of the one; `options` are those of `models.family.Generator.generate`
         (max_new_tokens, temperature, top_k, top_p, seed, chat, batch_size). ValueError for a family that does not write
         text."""
-        return generator_of(self.family, self.module).generate(
-            [prompts] if isinstance(prompts, str) else prompts, **options
-        )
+        generator = generator_of(self.family, self.module)
+        refuse_options_of_others("generate", options, inspect.signature(generator.generate).parameters)
+        return generator.generate([prompts] if isinstance(prompts, str) else prompts, **options)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """AttributeError, with what does here what other libraries call `name`."""
+            if hasattr(type(self), name):
+                return object.__getattribute__(self, name)  # a property failed: its own error, not this one
+            here = attribute_here(name)
+            raise AttributeError(f"a foreloom.Model has no {name!r}.{f' Here: {here}.' if here else ''}")
 
     def __repr__(self) -> str:
         millions = sum(parameter.numel() for parameter in self.module.parameters()) / 1e6
@@ -127,6 +138,7 @@ class Model:
         origin = self.folder or "memory"
         return f"<foreloom.Model {self.family.name}, {millions:.1f}M parameters{reach}, from {origin}>"
 
+    @meets_options_of_others
     def predict(
         self,
         inputs: Any,
@@ -172,6 +184,7 @@ class Model:
         )
         return where_counts_lie(forecasts, non_negative, integer)
 
+    @meets_options_of_others
     def predict_df(
         self,
         df: Any,
@@ -282,6 +295,7 @@ class Model:
                 )
         return table.result(where_counts_lie(forecasts, non_negative, integer), levels, len(asked))
 
+    @meets_options_of_others
     def cross_validation(
         self,
         data: Any,
@@ -324,6 +338,7 @@ class Model:
             progress=progress,
         )
 
+    @meets_options_of_others
     def calibrate(
         self,
         data: Any,
@@ -369,6 +384,7 @@ class Model:
         self.calibration = trial.calibration
         return trial
 
+    @meets_options_of_others
     def fit(
         self,
         data: Any,
