@@ -131,6 +131,10 @@ def test_the_version_and_completion(foreloom):
         (["forecast", "m", "d.csv", "--horizon", "0"], ["--horizon", "greater than or equal to 1"]),
         (["forecast", "m", "d.csv"], ["Missing option", "--horizon"]),
         (["data", "inspekt", "x"], ["No such command 'inspekt'", "'inspect'"]),
+        (["show", "quickstart", "--devices", "4"], ["--devices has no effect without --from-tsm"]),
+        (["lab", "gen", "scaling", "--arch", "lstm"], ["--arch goes with --table or --match-params"]),
+        (["plan", "chronos2-small", "--simulate", "2", "--mfu", "1"], ["--mfu: without effect beside --simulate"]),
+        (["plan", "chronos2-small", "--scale", "1..4", "--price", "2"], ["--price: without effect beside --scale"]),
     ],
 )
 def test_usage(foreloom, arguments, words):

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -244,7 +245,8 @@ def _settle(verb: Sequence[str], *, dry_run: bool) -> tuple[Path | None, list[st
     from foreloom import run
     from foreloom.launch.snapshot import CODE, snapshot
 
-    name, overrides = verb[1], [word for word in verb[2:] if "=" in word and not word.startswith("-")]
+    rest = [word for before, word in pairwise(verb[1:]) if before != "--out"]
+    name, overrides = verb[1], [word for word in rest if "=" in word and not word.startswith("-")]
     recipe = run.load(name, overrides, need_data=not dry_run)
     training = recipe.sections["training"]
     folder = (run_folder(verb) or Path(training.output_dir or Path("runs") / recipe.path.stem)).absolute()
@@ -253,7 +255,7 @@ def _settle(verb: Sequence[str], *, dry_run: bool) -> tuple[Path | None, list[st
 
         snapshot(folder)
         write_text(folder / CODE / run.RECIPE_NAME, recipe.to_yaml())
-    options = [word for word in verb[2:] if word.startswith("-") and word.partition("=")[0] != "--out"]
+    options = [word for word in rest if word.startswith("-") and word.partition("=")[0] != "--out"]
     settled = ["train", str(folder / CODE / run.RECIPE_NAME), "--out", str(folder), *options]
     return folder, settled, folder / CODE
 

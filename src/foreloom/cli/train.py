@@ -88,7 +88,9 @@ def show(
     recipe: Annotated[str | None, typer.Argument(help="A recipe file, or the name of a shipped one.")] = None,
     overrides: OverridesArgument = None,
     from_tsm: Annotated[Path | None, typer.Option(help="Translate a flat TSM-Trainer YAML into a recipe.")] = None,
-    devices: Annotated[int, typer.Option(min=1, help="With --from-tsm: on how many devices it was run.")] = 1,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="With --from-tsm: on how many devices it was run (default: 1).")
+    ] = None,
     list_all: Annotated[bool, typer.Option("--list", help="List the shipped recipes, what each is for.")] = False,
 ) -> None:
     """Print a recipe as it will run, with a sentence a setting; list the shipped ones; or translate an old one."""
@@ -96,6 +98,8 @@ def show(
 
     if sum((recipe is not None, from_tsm is not None, list_all)) != 1:
         raise ValueError("give a recipe, --list or --from-tsm FILE, one of them.")
+    if devices is not None and from_tsm is None:
+        raise ValueError("--devices has no effect without --from-tsm; leave it out.")
     if list_all:
         shipped = shipped_recipes()
         width = max(map(len, shipped))
@@ -109,7 +113,7 @@ def show(
     elif from_tsm is not None:
         from foreloom.cli.translate_tsm import translate
 
-        typer.echo(translate(from_tsm, devices=devices), nl=False)
+        typer.echo(translate(from_tsm, devices=devices or 1), nl=False)
 
 
 def _look(recipe: str) -> None:
