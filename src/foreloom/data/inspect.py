@@ -80,7 +80,6 @@ def inspect(
     *,
     context_length: int = 2048,
     prediction_length: int = 64,
-    min_past: int | None = None,
     max_series: int = 20_000,
     num_examples: int = 6,
     table: TableOptions = TableOptions(),
@@ -100,7 +99,6 @@ def inspect(
     for series in watch(read_in_turn(source, items), len(items)):
         tally.add(series)
     shown = items[np.linspace(0, len(items) - 1, min(num_examples, len(items))).astype(int)]
-    least_past = prediction_length if min_past is None else min_past
     num_variates = tally.num_variates
     return DataReport(
         path=source.name,
@@ -109,7 +107,7 @@ def inspect(
         num_series=len(source),
         num_points=tally.num_points if len(items) == len(source) else int(lengths.sum() * np.mean(num_variates)),
         length_quantiles={q: int(np.quantile(lengths, q, method="nearest")) for q in _QUANTILES},
-        num_usable=int((lengths >= least_past + prediction_length).sum()),
+        num_usable=int((lengths >= 2 * prediction_length).sum()),
         num_full_context=int((lengths >= context_length + prediction_length).sum()),
         num_inspected=len(items),
         variates=(min(num_variates), max(num_variates)),

@@ -176,10 +176,10 @@ def read_rows(path: Path, options: TableOptions = TableOptions()) -> Rows:
     return _checked(Rows(table, origin, is_text=True, options=options, lone=(path.stem,), notes=notes))
 
 
-def read_names(path: Path, options: TableOptions = TableOptions()) -> list[str]:
-    """The columns of a text file."""
+def read_names(path: Path) -> list[str]:
+    """The columns of a text file whose owner says nothing of it."""
     data, encoding = _text_of(path, [])
-    return _header(path, data, encoding, _separator(path, options))
+    return _header(path, data, encoding, _separator(path, TableOptions()))
 
 
 def join(parts: Sequence[Rows]) -> Rows:
