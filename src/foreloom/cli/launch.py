@@ -49,13 +49,17 @@ def local(
     site = read_profile(profile)
     numbers = _numbers(gpus) if gpus else []
     if numbers and processes not in (None, len(numbers)):
-        raise ValueError(f"--processes {processes} and --gpus {gpus} ({len(numbers)} of them): each takes one.")
+        raise ValueError(
+            f"--processes {processes} and --gpus {gpus} ({len(numbers)} of them): each takes one. Leave one out."
+        )
     seen = 0 if dry_run and (numbers or processes) else _num_gpus()
     if not dry_run and numbers and max(numbers) >= seen:
-        raise ValueError(f"--gpus {gpus}: torch sees {seen} GPUs here, numbered from 0.")
+        raise ValueError(f"--gpus {gpus}: torch sees {seen} GPUs here, numbered from 0. Name some of these.")
     count = processes or len(numbers) or seen or 1
     if processes and 0 < seen < processes:
-        raise ValueError(f"--processes {processes}: torch sees {seen} GPUs here, and each process takes one.")
+        raise ValueError(
+            f"--processes {processes}: torch sees {seen} GPUs here, and each process takes one. Ask for no more."
+        )
     threads = max(1, len(os.sched_getaffinity(0)) // count) if count > 1 and not (numbers or seen) else 0
     command = local_command(
         verb,
@@ -92,7 +96,9 @@ def mpirun(
         check_hosts(machines.hosts)
         slots = sum(host.num_ranks for host in machines.hosts)
         if processes and processes > slots:
-            raise ValueError(f"--processes {processes}: {hostfile} has {slots} slots.")
+            raise ValueError(
+                f"--processes {processes}: {hostfile} has {slots} slots. Ask for no more, or give it more."
+            )
     count = processes or (0 if machines else _num_gpus() or 1)
     port = port or site.port
     if not machines and not is_free(port):
@@ -292,7 +298,9 @@ def _check_here(host: Host, port: int, *, meets: bool) -> None:
         )
     seen = _num_gpus()
     if (host.gpus and not seen) or (seen and seen < host.num_ranks):
-        raise ValueError(f"{host.address} is to give {host.num_ranks} GPUs, and torch sees {seen} here.")
+        raise ValueError(
+            f"{host.address} is to give {host.num_ranks} GPUs, and torch sees {seen} here. Say what it has."
+        )
 
 
 def _numbers(text: str) -> list[int]:

@@ -166,7 +166,7 @@ def _put(tree: Any, keys: Sequence[str], value: Any) -> None:
         slot: Any = key
         if isinstance(node, list):
             if not key.isdigit() or int(key) >= len(node):
-                raise ValueError(f"{key} is not an entry of a list of {len(node)}.")
+                raise ValueError(f"{key} is not an entry of a list of {len(node)}, counted from 0.")
             slot = int(key)
         elif not isinstance(node, dict):
             raise ValueError(f"{'.'.join(keys[: depth - 1])} is {node!r}, which holds no settings.")

@@ -58,7 +58,7 @@ class LongTable:
         twice, and for times that are no steps of a frequency.
         """
         if not len(rows):
-            raise ValueError(f"{rows.name} has no rows.")
+            raise ValueError(f"{rows.name} has no rows. Write it again, or name another.")
         time_column = needed(rows, rows.options.timestamp_column)
         id_columns = _id_columns(rows)
         targets = _targets(rows, {time_column, *id_columns})
@@ -77,7 +77,7 @@ class LongTable:
         ValueError as `read`, and for a series that only one of the tables has.
         """
         if not len(rows):
-            raise ValueError(f"{rows.name} has no rows.")
+            raise ValueError(f"{rows.name} has no rows. Write it again, or name another.")
         rows.time_forms.update(self.rows.time_forms)
         times = read_times(rows, self.time_column)
         codes, keys = _series(rows, self.id_columns, self.keys_N.tolist())
