@@ -99,7 +99,7 @@ SeasonOption = Annotated[
 TextColumnOption = Annotated[
     str | None,
     typer.Option(
-        help="Of language models: --data is text (.txt, .jsonl, .json, .csv, .parquet, .arrow); its column "
+        help="Of language models: --data is text (.txt, .jsonl, .json, .csv, .tsv, .parquet, .arrow); its column "
         "(default: text). --context-length: most tokens of a row.",
         rich_help_panel="Text",
     ),
