@@ -167,10 +167,12 @@ def test_settings(foreloom, settings, words):
 def test_all_mistakes_at_once(foreloom):
     wrong = ["training.stepz=3", "trainig.steps=4", "training.steps=many", "optimizer.weight_decay=.inf"]
     lost = ["data.sources.0.path=nowhere.csv", "model.size=null", "model.pretrained=./nowhere"]
+    lost += ["data.sources.9.weight=1", "steps"]
     answer = foreloom("train", "chronos2-test", *wrong, *lost, "benchmark.steps=2", "benchmark.tasks=no.yaml")
     refused(answer, "training.stepz", "trainig", "'many'", "optimizer.weight_decay: expected a finite number, got inf")
     refused(answer, "no such file or folder: nowhere.csv", "model.pretrained: no such folder, and no hub id", "no.yaml")
-    assert len(answer.err.splitlines()) == 7
+    refused(answer, "9 is not an entry of a list of 4, counted from 0", "'steps': write an override as section.setting")
+    assert len(answer.err.splitlines()) == 9
 
 
 def test_recipes(foreloom):
