@@ -86,6 +86,7 @@ def test_a_model_is_calibrated_once_saved_and_loaded(walks, tmp_path, tiny_chron
         assert (np.diff(forecast, axis=-1) >= 0).all() and (forecast[..., -1] > forecast[..., 0]).all()
         (scored, *_) = forecasters_by_name([str(folder)], module.parameters().__next__().device).values()
         assert 0.95 in scored.quantile_levels, "evaluate scores it as it forecasts"
+        assert (scored.on_scaled_data() is scored) == (family is CHRONOS2), "raw values are its own affair"
         with pytest.raises(ValueError, match="is calibrated already, on df"):
             again.calibrate(walks, 8)
         path, kept = folder / "calibration.json", (folder / "calibration.json").read_text()

@@ -106,6 +106,8 @@ def synth(
     from foreloom.report.style import save_figure
 
     if list_all or not process:
+        if out is not None or plot is not None:
+            raise ValueError("--out and --plot need a process: foreloom data synth kernel --out FILE.arrow.")
         _list_processes()
         return
     if out is None and plot is None:

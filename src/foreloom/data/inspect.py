@@ -82,7 +82,6 @@ def inspect(
     *,
     context_length: int = 2048,
     prediction_length: int = 64,
-    min_past: int | None = None,
     max_series: int = 20_000,
     num_examples: int = 6,
     table: TableOptions = TableOptions(),
@@ -102,7 +101,6 @@ def inspect(
     for series in watch(read_in_turn(source, items), len(items)):
         tally.add(series)
     shown = items[np.linspace(0, len(items) - 1, min(num_examples, len(items))).astype(int)]
-    least_past = prediction_length if min_past is None else min_past
     return DataReport(
         path=source.name,
         layout=_layout(path),
@@ -110,7 +108,7 @@ def inspect(
         num_series=len(source),
         num_points=int((lengths.astype(np.int64) * source.num_targets).sum()),
         length_quantiles={q: _whole(float(np.quantile(lengths, q))) for q in _QUANTILES},
-        num_usable=int((lengths >= least_past + prediction_length).sum()),
+        num_usable=int((lengths >= 2 * prediction_length).sum()),
         num_full_context=int((lengths >= context_length + prediction_length).sum()),
         num_inspected=len(items),
         variates=(int(source.num_targets.min()), int(source.num_targets.max())),

@@ -163,10 +163,13 @@ def standardized(values_T: np.ndarray, train_end: int, where: str) -> np.ndarray
 
 def _read(path: Path) -> Rows:
     if not path.is_file():
-        raise ValueError(f"no file {path}.")
+        raise ValueError(f"no file {path}. Relative paths start at {Path.cwd()}.")
     rows = read_rows(path)
     if len(rows) < _FEWEST_ROWS:
-        raise ValueError(f"{path} has {len(rows)} rows of data; a split into training and test rows needs many more.")
+        raise ValueError(
+            f"{path} has {len(rows)} rows of data; a split into training and test rows needs many more. Score it with "
+            "--tasks."
+        )
     return rows
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from foreloom.distributed.process import choose_device, read_launch
+from foreloom.distributed.launcher import choose_device, read_launch
 from foreloom.models.family import Forecaster
 
 DEFAULT_LEVELS = (0.1, 0.5, 0.9)

@@ -17,7 +17,7 @@ from torch import nn
 
 from foreloom.checkpoint.locate import check_hides_no_run, load_newest
 from foreloom.data.source import has_covariates
-from foreloom.distributed.process import DeviceSetting
+from foreloom.distributed.launcher import DeviceSetting
 from foreloom.forecast.asked import (
     find_device,
     horizon_of,

@@ -246,9 +246,9 @@ def loss_figure(panels: Sequence[Panel]) -> Figure:
         for name, runs, colour in ((f"A: {a}", panel.a, BLUE), (f"B: {b}", panel.b, ORANGE)):
             if runs:
                 _draw(ax, name, runs, colour, over_flops=panel.over_flops)
-        ax.set_xlabel("FLOPs" if panel.over_flops else "steps")
         step_axis(ax)
         if panel.over_flops:
+            ax.set_xlabel("FLOPs")
             ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         ax.legend(loc="best")
     return figure

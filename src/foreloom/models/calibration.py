@@ -194,8 +194,10 @@ class CalibratedForecaster:
         return self.base.embed(inputs, batch_size=batch_size)
 
     def on_scaled_data(self) -> Forecaster:
-        """The base's: what is scored on scaled data is the median, which no calibration moves."""
-        return self.base.on_scaled_data()
+        """Itself, where the base standardises its input. Else the base's: what is scored on scaled data is the median,
+        and shifts are in units of forecasts in the data's own."""
+        scaled = self.base.on_scaled_data()
+        return self if scaled is self.base else scaled
 
 
 def calibrated(forecaster: Forecaster, folder: Path) -> Forecaster:

@@ -33,13 +33,13 @@ METRIC_WORDS = {
 """What a reader of a table of scores may not know."""
 
 
-def write_page(run_dir: str | Path, pictures: Sequence[Path] = ()) -> Path:
+def write_page(run_dir: str | Path) -> Path:
     """Write `<run_dir>/report.html` from what the run has left so far, whole or not at all; its path is returned.
 
-    The page needs nothing outside it. `pictures` (SVG, PNG) are shown before those found in the run folder. Raises
-    ValueError where the folder is not that of a run, or another version of foreloom wrote it.
+    The page needs nothing outside it. Raises ValueError where the folder is not that of a run, or another version of
+    foreloom wrote it.
     """
-    run = read_run_folder(run_dir, pictures)
+    run = read_run_folder(run_dir)
     path = run.path / PAGE_NAME
     write_text(path, page(run))
     return path

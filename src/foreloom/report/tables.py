@@ -214,8 +214,8 @@ def print_or_write(
 ) -> None:
     """Into the file `out`, whole or not at all, or onto the console: as a table to look at where no form is named.
 
-    A file without a named form takes it from its ending (.md, .tex, .csv, .html). ValueError for another ending, for a
-    form that there is not, and for a file that takes nothing or is one of those that were `read`.
+    A file without a named form takes it from its ending (.md, .tex, .csv, .html, .json). ValueError for another
+    ending, for a form that there is not, and for a file that takes nothing or is one of those that were `read`.
     """
     named = parse_form(form)
     if out is not None:

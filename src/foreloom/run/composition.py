@@ -16,8 +16,9 @@ from foreloom.checkpoint.claim import check_folder
 from foreloom.config.loader import Recipe, flatten, plain
 from foreloom.data.loader import BatchLoader
 from foreloom.distributed.agreement import check_agreement
+from foreloom.distributed.launcher import is_restart
 from foreloom.distributed.parallelize import parallelize
-from foreloom.distributed.process import Process, absent_ranks, among_ranks, is_of_peers, is_restart, prepare, start
+from foreloom.distributed.process import Process, absent_ranks, among_ranks, is_of_peers, prepare, start
 from foreloom.distributed.reduce import from_rank_zero, max_over_ranks
 from foreloom.evaluation.benchmark import TrainingBenchmark
 from foreloom.evaluation.config import tier_tasks

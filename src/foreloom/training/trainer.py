@@ -51,7 +51,7 @@ class TrainResult:
     best_loss: float
     seconds: float
     exit_code: int
-    """0, or 130 / 143 where Ctrl-C / SIGTERM ended it early."""
+    """0, or 130, 143, 138 where Ctrl-C, SIGTERM, SIGUSR1 ended it early."""
     checkpoint: Path
     """The newest: the final one where `exit_code` is 0."""
 
