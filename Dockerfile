@@ -12,7 +12,9 @@ WORKDIR /opt/foreloom
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src src
 COPY recipes recipes
+COPY pretrained pretrained
 COPY examples examples
+COPY docs docs
 # PyPI's torch for Linux is built for CUDA. For another driver: --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu126
 ARG TORCH_INDEX=https://pypi.org/simple
 RUN pip install --no-cache-dir --constraint constraints.txt --extra-index-url "$TORCH_INDEX" ".[hub,lab,text]"

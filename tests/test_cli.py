@@ -134,6 +134,10 @@ def test_the_version_and_completion(foreloom):
         (["forecast", "m", "d.csv", "--horizon", "0"], ["--horizon", "greater than or equal to 1"]),
         (["forecast", "m", "d.csv"], ["Missing option", "--horizon"]),
         (["data", "inspekt", "x"], ["No such command 'inspekt'", "'inspect'"]),
+        (["show", "quickstart", "--devices", "4"], ["--devices has no effect without --from-tsm"]),
+        (["lab", "gen", "scaling", "--arch", "lstm"], ["--arch goes with --table or --match-params"]),
+        (["plan", "chronos2-small", "--simulate", "2", "--mfu", "1"], ["--mfu: without effect beside --simulate"]),
+        (["plan", "chronos2-small", "--scale", "1..4", "--price", "2"], ["--price: without effect beside --scale"]),
     ],
 )
 def test_usage(foreloom, arguments, words):
@@ -166,10 +170,12 @@ def test_settings(foreloom, settings, words):
 def test_all_mistakes_at_once(foreloom):
     wrong = ["training.stepz=3", "trainig.steps=4", "training.steps=many", "optimizer.weight_decay=.inf"]
     lost = ["data.sources.0.path=nowhere.csv", "model.size=null", "model.pretrained=./nowhere"]
+    lost += ["data.sources.9.weight=1", "steps"]
     answer = foreloom("train", "chronos2-test", *wrong, *lost, "benchmark.steps=2", "benchmark.tasks=no.yaml")
     refused(answer, "training.stepz", "trainig", "'many'", "optimizer.weight_decay: expected a finite number, got inf")
     refused(answer, "no such file or folder: nowhere.csv", "model.pretrained: no such folder, and no hub id", "no.yaml")
-    assert len(answer.err.splitlines()) == 7
+    refused(answer, "9 is not an entry of a list of 4, counted from 0", "'steps': write an override as section.setting")
+    assert len(answer.err.splitlines()) == 9
 
 
 def test_recipes(foreloom):

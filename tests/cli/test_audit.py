@@ -143,3 +143,13 @@ def test_what_is_refused(folder, train, against, options, sentence):
     with pytest.raises(ValueError) as caught:
         audit(Path(train), [Path(one) for one in against], **{key: Path(value) for key, value in options.items()})
     assert sentence in str(caught.value)
+    assert not hasattr(caught.value, "__notes__")
+
+
+def test_options_of_tables_are_of_the_training_data(folder):
+    Path("their.csv").write_text("shop,day,sold\na,2024-01-01,1\n")
+    with pytest.raises(ValueError, match=r"their.csv: the columns shop, day, sold") as caught:
+        audit(Path("ours"), [Path("their.csv")], target="sold")
+    assert caught.value.__notes__ == [
+        "Options of tables are of TRAIN here: foreloom data convert takes those of --against."
+    ]

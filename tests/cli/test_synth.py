@@ -62,6 +62,7 @@ def test_pictures(tmp_path, capsys):
     ("arguments", "sentence"),
     [
         ({"process": "patterns"}, "--out FILE.arrow writes them"),
+        ({"process": "", "out": "x.arrow"}, "--out and --plot need a process"),
         ({"process": "pattern", "out": "x.arrow"}, "Did you mean patterns?"),
         ({"process": "kernel", "out": "x.csv"}, "the name should end in .arrow"),
         ({"process": "kernel", "out": "there.arrow"}, "exists already"),

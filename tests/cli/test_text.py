@@ -106,9 +106,15 @@ def test_the_verb_prints_and_writes_them(trained, text, call, tmp_path):
     assert header == "task,model,loss,perplexity,bits_per_byte,num_tokens"
     assert float(row.split(",")[2]) == pytest.approx(scores.loss)
     assert call("evaluate", trained, "seasonal-naive", "--data", text)[2].count("score them apart") == 1
-    assert "only for series" in call("evaluate", trained, "--data", text, "--season", "3")[2]
+    rows = json.loads(call("evaluate", trained, "--data", text, "-c", "64", "--json")[1])["rows"]
+    assert [row["loss"] for row in rows] == [pytest.approx(scores.loss)]
+    for option in ("--season", "--target"):
+        assert f"{option}: only for series" in call("evaluate", trained, "--data", text, option, "3")[2]
     assert "reads at most 96 tokens" in call("evaluate", trained, "--data", text, "-c", "97")[2]
     assert "there is no column 'body'" in call("evaluate", trained, "--data", text, "--text-column", "body")[2]
+    (tmp_path / "gaps.jsonl").write_text('{"text": "One."}\n{"text": ""}\n{"text": "Two."}\n')
+    _, out, _ = call("evaluate", trained, "--data", tmp_path / "gaps.jsonl")
+    assert "gaps.jsonl: 2 documents, 1 left out (empty)" in out
 
 
 def test_an_adapter_is_scored_as_the_whole_model_with_it(trained, text, call, tmp_path):

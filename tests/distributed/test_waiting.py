@@ -9,8 +9,9 @@ import pytest
 import torch.distributed as dist
 
 from foreloom.distributed import waiting
+from foreloom.distributed.launcher import Launch
 from foreloom.distributed.network import free_port
-from foreloom.distributed.process import Launch, _Meeting
+from foreloom.distributed.process import _Meeting
 from foreloom.distributed.waiting import Absent, Watch
 
 

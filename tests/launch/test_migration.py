@@ -89,7 +89,11 @@ def test_the_image_is_made_of_what_is_there(tmp_path) -> None:
         (tmp_path / name).symlink_to(ROOT / name)
     wheel = next(WheelBuilder(str(tmp_path)).build(directory=str(tmp_path / "dist"), versions=["standard"]))
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"foreloom/cli/doctor.py", "foreloom/recipes/quickstart.yaml"} <= names
+    assert {"foreloom/cli/doctor.py", "foreloom/pretrained/small/model.safetensors"} <= names
+    for recipe in (ROOT / "recipes").glob("*.yaml"):
+        assert f"foreloom/recipes/{recipe.name}" in names
+        beside = re.findall(r"\.\./((?:docs|examples)/[\w./-]+)", recipe.read_text())
+        assert {f"foreloom/{path}" for path in beside} <= names, f"{recipe.name}: its data stay behind"
     installed = next(words for name, words in steps if name == "RUN" and "pip install" in words)
     extras = re.search(r"\.\[([\w,]+)\]", installed)
     declared = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)

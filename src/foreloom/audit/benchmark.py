@@ -11,7 +11,6 @@ import numpy as np
 from foreloom.audit.rows import Rows, last_parts
 from foreloom.data.formats.reader import open_source
 from foreloom.data.source import Source
-from foreloom.data.tables.options import TableOptions
 from foreloom.evaluation.plan import Plan, plan_windows
 from foreloom.evaluation.tasks import EvaluationTask
 
@@ -65,9 +64,9 @@ class Benchmark:
         return Benchmark(rows, [_task_of(rows, *of_task) for of_task in planned])
 
     @staticmethod
-    def of_data(paths: Sequence[str | Path], table: TableOptions = TableOptions()) -> Benchmark:
+    def of_data(paths: Sequence[str | Path]) -> Benchmark:
         """Each path a task of its own, all of whose rows count. Raises ValueError as `open_source` does."""
-        sources = [open_source(path, table=table) for path in paths]
+        sources = [open_source(path) for path in paths]
         rows = Rows.of(sources, [np.arange(len(one)) for one in sources], [one.lengths for one in sources])
         none, names = np.empty(0, np.int64), [one.name for one in sources]
         return Benchmark(

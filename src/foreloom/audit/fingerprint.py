@@ -55,8 +55,6 @@ class Fingerprints(NamedTuple):
     """int32, the step of the row at which the ninth of the window's blocks begins."""
     factor: np.ndarray
     """int16, one of FACTORS."""
-    is_falling: np.ndarray
-    """bool: the middle difference is negative, in the order of time."""
     is_backwards: np.ndarray
     """bool: the key is that of the reverse."""
     shape: np.ndarray
@@ -102,7 +100,7 @@ def _phase_stride(factor: int) -> int:
 
 _NONE = Fingerprints(
     np.empty(0, np.uint64), np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int16), np.empty(0, bool),
-    np.empty(0, bool), np.empty((0, NUM_BLOCKS - 1), np.int8),
+    np.empty((0, NUM_BLOCKS - 1), np.int8),
 )  # fmt: skip
 
 
@@ -178,7 +176,6 @@ def _of_places(
         row=row_P[good],
         border=(place_P[good] + factor - begin_P[good]).astype(np.int32),
         factor=np.full(len(good), kind, np.int16),
-        is_falling=is_falling_P[good],
         is_backwards=is_backwards_P,
         shape=shape_PW,
     )

@@ -32,7 +32,9 @@ def training_rows(train: str | Path, table: TableOptions = TableOptions()) -> tu
         raise ValueError(f"{train}: what a table does not say itself stands in the recipe, as `table` of its source.")
     data = load(recipe, need_data=False).sections["data"]
     if not isinstance(data, DataConfig):
-        raise ValueError(f"{train} learns from text: there are no series to look for a benchmark in.")
+        raise ValueError(
+            f"{train} learns from text: there are no series to look for a benchmark in. Name a recipe of series."
+        )
     rows, notes = _of_recipe(data)
     if not rows.sources:
         raise ValueError(f"{train} trains on synthetic series alone, which are made of no data: nothing can overlap.")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from foreloom.checkpoint.locate import model_file_in
-from foreloom.distributed.process import launch_name
+from foreloom.distributed.launcher import launch_name
 
 LOCK_NAME = ".run.lock"
 _PATIENCE_SECONDS = 60.0

@@ -141,6 +141,12 @@ ModelArgument = Annotated[
     str, typer.Argument(help="small (comes with foreloom), a run folder, a checkpoint, a model folder or a hub id.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+LookbacksOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Forecast the mean over so many pasts, each 0.7 times the one before (default: the model's)."
+    ),
+]
 FormatOption = Annotated[
     str | None,
     typer.Option(

@@ -57,7 +57,7 @@ def audit(
     if card is not None and not card.is_dir():
         raise ValueError(f"--card {card}: there is no such folder. Give a run, a checkpoint or a model folder.")
     folder = None if card is None else find_model_folder(card)
-    benchmark, said = _benchmark([find_example(one) for one in against], data_root)
+    benchmark, said = _benchmark([find_example(one) for one in against], data_root, table)
     training, notes = training_rows(train, table)
     with Progress("Comparing") as progress:
         found = audit(training, benchmark, lambda rows, total: progress.over(rows, total, "series"))
@@ -78,7 +78,7 @@ def audit(
         typer.echo(f"wrote {out}: {len(entries):,} series; data.exclude={out} leaves them out", err=as_json)
 
 
-def _benchmark(against: list[Path], data_root: Path | None) -> tuple[Benchmark, list[str]]:
+def _benchmark(against: list[Path], data_root: Path | None, table: TableOptions) -> tuple[Benchmark, list[str]]:
     """What is looked for, and what has to be said of it."""
     from foreloom.audit.benchmark import Benchmark
     from foreloom.evaluation import suites
@@ -101,4 +101,9 @@ def _benchmark(against: list[Path], data_root: Path | None) -> tuple[Benchmark, 
         return Benchmark.of_tasks(tasks), [sentence] if sentence else []
     if data_root is not None:
         raise ValueError("--data-root is for tasks and suites; --against DATA is a path of its own. Leave it out.")
-    return Benchmark.of_data(against), []
+    try:
+        return Benchmark.of_data(against), []
+    except ValueError as error:
+        if table != TableOptions():
+            error.add_note("Options of tables are of TRAIN here: foreloom data convert takes those of --against.")
+        raise

@@ -29,7 +29,7 @@ def doctor(
 
     The exit code is 1 where something fails that a run needs.
     """
-    from foreloom.distributed.process import read_launch
+    from foreloom.distributed.launcher import read_launch
     from foreloom.doctor.examine import examine
     from foreloom.doctor.finding import in_words, worst
 

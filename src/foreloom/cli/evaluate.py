@@ -100,7 +100,7 @@ SeasonOption = Annotated[
 TextColumnOption = Annotated[
     str | None,
     typer.Option(
-        help="Of language models: --data is text (.txt, .jsonl, .json, .csv, .parquet, .arrow); its column "
+        help="Of language models: --data is text (.txt, .jsonl, .json, .csv, .tsv, .parquet, .arrow); its column "
         "(default: text). --context-length: most tokens of a row.",
         rich_help_panel="Text",
     ),
@@ -114,10 +114,16 @@ MessagesColumnOption = Annotated[
     ),
 ]
 OutOption = Annotated[
-    Path | None, typer.Option(help="The CSV to write (default: in the run folder, or NAME-scores.csv).", **FILE)
+    Path | None,
+    typer.Option(
+        help="The CSV to write (default: in the run folder, or NAME-scores.csv; of language models none).", **FILE
+    ),
 ]
 BatchSizeOption = Annotated[
-    int | None, typer.Option(min=1, help="Rows of one forward (default: 256, fewer for contexts above 512 steps).")
+    int | None,
+    typer.Option(
+        min=1, help="Rows of one forward (default: 256, fewer for contexts above 512 steps; 8 of language models)."
+    ),
 ]
 
 
@@ -162,23 +168,23 @@ def evaluate(
     if len(given) != 1:
         found = f"; {' and '.join(given)} exclude one another" if given else ""
         raise ValueError(f"give --suite NAME, --tasks FILE or --data FILE: what to score on{found}.")
+    of_table = {f"--{name.replace('_', '-')}": value for name, value in changes(table).items()}
+    if data is not None:
+        _refuse_without_effect({"--data-root": data_root}, "--suite and --tasks", "--data, which is a path of its own")
     if data is not None and (folders := _language_models(models)):
         from foreloom.data.text.config import TextSource
 
         idle = {name: value for name, value in of_windows.items() if name != "--context-length"}
-        _refuse_without_effect(idle, "series", "a language model")
+        _refuse_without_effect(idle | of_table, "series", "a language model")
         if text_column is not None and messages_column is not None:
             raise ValueError("--text-column and --messages-column exclude one another; --data holds texts or chats.")
         source = TextSource(path=str(data), text_column=text_column or "text", messages_column=messages_column)
-        _score_text(folders, source, context_length, out=out, batch_size=batch_size, device=device)
+        _score_text(folders, source, context_length, out=out, batch_size=batch_size, device=device, as_json=as_json)
         return
     of_text = {"--text-column": text_column, "--messages-column": messages_column}
     _refuse_without_effect(of_text, "language models on --data", "series")
     if data is None:
-        said = {f"--{name.replace('_', '-')}": value for name, value in changes(table).items()}
-        _refuse_without_effect(of_windows | said, "--data", f"{given[0]}, which says all that")
-    else:
-        _refuse_without_effect({"--data-root": data_root}, "--suite and --tasks", "--data, which is a path of its own")
+        _refuse_without_effect(of_windows | of_table, "--data", f"{given[0]}, which says all that")
     find: Callable[[], Subject]
     if suite is not None:
         find = partial(suite_tasks, suite, data_root)
@@ -204,18 +210,25 @@ def _score_text(
     out: Path | None,
     batch_size: int | None,
     device: str,
+    as_json: bool,
 ) -> None:
-    """Score each model; print a table, and write it where `out` is given. Collective under torchrun."""
+    """Score each model; print a table, or its JSON alone, and write it where `out` is given. Collective under
+    torchrun."""
+    import json
+
     from rich.console import Console
     from rich.table import Table
 
     from foreloom.distributed.process import among_ranks, start
     from foreloom.evaluation.text import score_text
+    from foreloom.files import check_writable
     from foreloom.forecast.asked import find_device
     from foreloom.report.scores import write_rows
 
     if out is not None and out.suffix != ".csv":
         raise ValueError(f"--out {out}: scores are written as .csv; name a .csv.")
+    if out is not None:
+        check_writable(out, "--out", [source.name])
     with among_ranks():
         process = start("cpu")
         settings = {"max_seq_length": max_seq_length, "batch_size": batch_size or 8, "device": find_device(device)}
@@ -225,22 +238,27 @@ def _score_text(
     first = next(iter(scores.values()))
     name = Path(source.name).name
     what = "documents" if source.messages_column is None else "conversations"
-    table = Table(title=f"{name}: {first.num_documents:,} {what}")
+    left_out = "".join(f", {num:,} left out ({reason})" for reason, num in first.left_out.items() if num)
+    table = Table(title=f"{name}: {first.num_documents:,} {what}{left_out}")
     for column in ("model", "tokens", "loss", "perplexity", "bits per byte"):
         table.add_column(column, justify="left" if column == "model" else "right")
     for label, its in scores.items():
         table.add_row(
             label, f"{its.num_tokens:,}", f"{its.loss:.4f}", f"{its.perplexity:.3f}", f"{its.bits_per_byte:.4f}"
         )
-    Console().print(table)
+    figures = ("loss", "perplexity", "bits_per_byte", "num_tokens")
+    rows = [
+        {"task": name, "model": label, **{name: getattr(its, name) for name in figures}}
+        for label, its in scores.items()
+    ]
+    if as_json:
+        counts = {"num_documents": first.num_documents, "left_out": dict(first.left_out)}
+        typer.echo(json.dumps(counts | {"rows": rows}, indent=2, ensure_ascii=False))
+    else:
+        Console().print(table)
     if out is not None:
-        figures = ("loss", "perplexity", "bits_per_byte", "num_tokens")
-        rows = [
-            {"task": name, "model": label, **{name: getattr(its, name) for name in figures}}
-            for label, its in scores.items()
-        ]
         write_rows(rows, out)
-        typer.echo(f"wrote {out}")
+        typer.echo(f"wrote {out}", err=as_json)
 
 
 def _refuse_without_effect(options: Mapping[str, object], owner: str, other: str) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from foreloom.cli.arguments import DeviceOption, ModelArgument
+from foreloom.cli.arguments import FILE, DeviceOption, ModelArgument
 
 
 def generate(
@@ -19,7 +19,7 @@ def generate(
         typer.Option(help="Or a file of prompts: .txt, one a line, or .jsonl, with prompt or messages in each line."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="With --prompts: the .jsonl to write, text beside each prompt.")
+        Path | None, typer.Option(help="With --prompts: the .jsonl to write, text beside each prompt.", **FILE)
     ] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Ask in the model's chat template, as a user.")] = False,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens to write.")] = 128,
@@ -40,8 +40,11 @@ def generate(
     asked = [{"prompt": prompt}] if prompts is None else read_prompts(prompts)
     if out is not None and prompts is not None and out.resolve() == prompts.resolve():
         raise ValueError(f"{out} holds the prompts, and the texts would be written over them; name another file.")
-    from foreloom.files import write_text
+    from foreloom.files import check_writable, write_text
     from foreloom.forecast import from_pretrained
+
+    if out is not None:
+        check_writable(out, "--out")
 
     texts = from_pretrained(model, device=device).generate(
         [one.get("messages") or one["prompt"] for one in asked],

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from foreloom.cli.arguments import FormatOption, JsonOption, split_names
+from foreloom.cli.arguments import FILE, FormatOption, JsonOption, split_names
 from foreloom.cli.lab import lab_app
 
 StudyArgument = Annotated[Path, typer.Argument(help="A study's folder of CSVs, or a CSV of N, D (or C) and L.")]
@@ -80,7 +80,7 @@ def lr_fit(
     path: Annotated[Path, typer.Argument(help="The folder of a sweep: runs that differ in learning rate.")],
     of: Annotated[str, typer.Option(help="What was swept: learning_rate or batch_size.")] = "learning_rate",
     out: Annotated[
-        Path | None, typer.Option(help="Where the law is written (default: fit.json in the folder).")
+        Path | None, typer.Option(help="Where the law is written (default: fit.json in the folder).", **FILE)
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from foreloom.cli.arguments import FormatOption, OutOption, OverridesArgument, RecipeArgument
+from foreloom.cli.arguments import FILE, FormatOption, OutOption, OverridesArgument, RecipeArgument, check_places
 from foreloom.cli.lab import lab_app
 
 mup_app = typer.Typer(help="Do settings of a small model hold for a large one?", no_args_is_help=True)
@@ -19,7 +19,7 @@ WidthsOption = Annotated[
 KindsOption = Annotated[
     str, typer.Option(help="Parametrizations, by commas: standard, mup, legacy-sqrt, legacy-geomean.")
 ]
-PlotOption = Annotated[Path | None, typer.Option(help="Draw it: .png, .svg or .pdf.")]
+PlotOption = Annotated[Path | None, typer.Option(help="Draw it: .png, .svg or .pdf.", **FILE)]
 
 
 @mup_app.command(
@@ -68,11 +68,10 @@ def coord_check(
     from foreloom.lab.mup.tables import check_table, summary_table
     from foreloom.lab.mup.trial import parse_kinds, parse_numbers, standing
     from foreloom.lab.runs import say
-    from foreloom.report.style import check_picture_name, save_figure
+    from foreloom.report.style import save_figure
     from foreloom.report.tables import print_or_write
 
-    if plot is not None:
-        check_picture_name(plot)
+    check_places([path], picture=plot, files={"--out": out})
     if widths and depths:
         raise ValueError("give --widths or --depths, not both: each is a check of its own.")
     named, given = parse_kinds(kinds), parse_numbers(depths, "--depths") if depths else None
@@ -114,11 +113,10 @@ def transfer(
     from foreloom.lab.mup.transfer import sweep
     from foreloom.lab.mup.trial import parse_kinds, parse_numbers, parse_rates, standing
     from foreloom.lab.runs import say
-    from foreloom.report.style import check_picture_name, save_figure
+    from foreloom.report.style import save_figure
     from foreloom.report.tables import print_or_write
 
-    if plot is not None:
-        check_picture_name(plot)
+    check_places([path], picture=plot)
     named, folder = parse_kinds(kinds), to or Path("runs") / f"mup-{path.stem}"
     with standing(path, overrides or [], parse_numbers(widths, "--widths") if widths else None) as (bench, sizes):
         found = sweep(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foreloom.cli.arguments import FormatOption, OutOption
+from foreloom.cli.arguments import FormatOption, OutOption, check_places, split_names
 from foreloom.cli.lab import lab_app
 
 if TYPE_CHECKING:
@@ -45,20 +45,25 @@ def gen(
         typer.Option(help="Instead of a width, a number of parameters, 3.5e6, or the recipe whose model has as many."),
     ] = None,
     arch: Annotated[
-        str, typer.Option(help="Of --table and --match-params: transformer, lstm, or any recipe.")
-    ] = "transformer",
+        str | None,
+        typer.Option(help="Of --table and --match-params: transformer (default), lstm, or any recipe."),
+    ] = None,
     as_yaml: Annotated[bool, typer.Option("--yaml", help="Write the study out as a file, run by run.")] = False,
     form: FormatOption = None,
     out: OutOption = None,
 ) -> None:
     """Show the runs of a study, each with its size and length, without training anything."""
+    from foreloom.files import write_text
     from foreloom.lab.study.experiments import LSTM, TRANSFORMER
     from foreloom.lab.study.table import table_of
     from foreloom.report.tables import print_or_write
 
     if table is not None and match_params is not None:
         raise ValueError("--table and --match-params both say how wide: give one.")
+    if arch is not None and table is None and match_params is None:
+        raise ValueError("--arch goes with --table or --match-params; of a study say recipe=NAME.")
     if table is not None or match_params is not None:
+        arch = arch or "transformer"
         asked = overrides_of([*([study] if study else []), *(common or [])])
         asked = {"recipe": {"transformer": TRANSFORMER, "lstm": LSTM}.get(arch, arch), **asked}
         found = _of_widths(table, asked) if table is not None else _of_a_size(str(match_params), arch, asked)
@@ -66,6 +71,13 @@ def gen(
         raise ValueError("name a study, or widths: foreloom lab gen --table 32,48,64.")
     else:
         found = _study(study, common)
+    if as_yaml and form is not None:
+        raise ValueError("--yaml and --format are two ways to write a study: give one.")
+    if as_yaml and out is not None:
+        check_places([], files={"--out": out})
+        write_text(out, found.to_yaml())
+        typer.echo(f"wrote {out}")
+        return
     if as_yaml:
         typer.echo(found.to_yaml(), nl=False)
         return
@@ -162,7 +174,6 @@ def _of_a_size(number: str, arch: str, common: dict[str, Any]) -> Study:
 
 
 def _of_widths(text: str, common: dict[str, Any]) -> Study:
-    from foreloom.cli.arguments import split_names
     from foreloom.lab.study.experiments import gen_experim
     from foreloom.lab.study.study import Study
 

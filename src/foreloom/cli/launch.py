@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,13 +49,17 @@ def local(
     site = read_profile(profile)
     numbers = _numbers(gpus) if gpus else []
     if numbers and processes not in (None, len(numbers)):
-        raise ValueError(f"--processes {processes} and --gpus {gpus} ({len(numbers)} of them): each takes one.")
+        raise ValueError(
+            f"--processes {processes} and --gpus {gpus} ({len(numbers)} of them): each takes one. Leave one out."
+        )
     seen = 0 if dry_run and (numbers or processes) else _num_gpus()
     if not dry_run and numbers and max(numbers) >= seen:
-        raise ValueError(f"--gpus {gpus}: torch sees {seen} GPUs here, numbered from 0.")
+        raise ValueError(f"--gpus {gpus}: torch sees {seen} GPUs here, numbered from 0. Name some of these.")
     count = processes or len(numbers) or seen or 1
     if processes and 0 < seen < processes:
-        raise ValueError(f"--processes {processes}: torch sees {seen} GPUs here, and each process takes one.")
+        raise ValueError(
+            f"--processes {processes}: torch sees {seen} GPUs here, and each process takes one. Ask for no more."
+        )
     threads = max(1, len(os.sched_getaffinity(0)) // count) if count > 1 and not (numbers or seen) else 0
     command = local_command(
         verb,
@@ -91,7 +96,9 @@ def mpirun(
         check_hosts(machines.hosts)
         slots = sum(host.num_ranks for host in machines.hosts)
         if processes and processes > slots:
-            raise ValueError(f"--processes {processes}: {hostfile} has {slots} slots.")
+            raise ValueError(
+                f"--processes {processes}: {hostfile} has {slots} slots. Ask for no more, or give it more."
+            )
     count = processes or (0 if machines else _num_gpus() or 1)
     port = port or site.port
     if not machines and not is_free(port):
@@ -244,7 +251,8 @@ def _settle(verb: Sequence[str], *, dry_run: bool) -> tuple[Path | None, list[st
     from foreloom import run
     from foreloom.launch.snapshot import CODE, snapshot
 
-    name, overrides = verb[1], [word for word in verb[2:] if "=" in word and not word.startswith("-")]
+    rest = [word for before, word in pairwise(verb[1:]) if before != "--out"]
+    name, overrides = verb[1], [word for word in rest if "=" in word and not word.startswith("-")]
     recipe = run.load(name, overrides, need_data=not dry_run)
     training = recipe.sections["training"]
     folder = (run_folder(verb) or Path(training.output_dir or Path("runs") / recipe.path.stem)).absolute()
@@ -253,7 +261,7 @@ def _settle(verb: Sequence[str], *, dry_run: bool) -> tuple[Path | None, list[st
 
         snapshot(folder)
         write_text(folder / CODE / run.RECIPE_NAME, recipe.to_yaml())
-    options = [word for word in verb[2:] if word.startswith("-") and word.partition("=")[0] != "--out"]
+    options = [word for word in rest if word.startswith("-") and word.partition("=")[0] != "--out"]
     settled = ["train", str(folder / CODE / run.RECIPE_NAME), "--out", str(folder), *options]
     return folder, settled, folder / CODE
 
@@ -290,7 +298,9 @@ def _check_here(host: Host, port: int, *, meets: bool) -> None:
         )
     seen = _num_gpus()
     if (host.gpus and not seen) or (seen and seen < host.num_ranks):
-        raise ValueError(f"{host.address} is to give {host.num_ranks} GPUs, and torch sees {seen} here.")
+        raise ValueError(
+            f"{host.address} is to give {host.num_ranks} GPUs, and torch sees {seen} here. Say what it has."
+        )
 
 
 def _numbers(text: str) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +11,12 @@ import typer
 
 from foreloom.cli.arguments import FILE, JsonOption, OverridesArgument, RecipeArgument, check_places
 
+OF_CLUSTERS = ("gpus", "gpu", "per_machine", "mfu", "memory", "peak", "bandwidth", "link", "network")
+OF_COSTS = ("price", "watts")
+
 
 def plan(
+    context: typer.Context,
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
     gpus: Annotated[int, typer.Option(min=1, help="GPUs that train together.")] = 1,
@@ -46,6 +51,10 @@ def plan(
         raise typer.BadParameter("--step-seconds and --out go with --scale.")
     if scale is not None and simulate is not None:
         raise typer.BadParameter("--scale and --simulate are two questions; ask them one at a time.")
+    if simulate is not None:
+        _refuse_without_effect(context, [*OF_CLUSTERS, *OF_COSTS], "--simulate")
+    if scale is not None:
+        _refuse_without_effect(context, OF_COSTS, "--scale")
     check_places([recipe], picture=out)
     from foreloom.config.shipped import find_recipe
 
@@ -99,3 +108,10 @@ def plan(
         print_plan(found, path.stem)
     if not found.fits:
         raise typer.Exit(1)
+
+
+def _refuse_without_effect(context: typer.Context, options: Sequence[str], beside: str) -> None:
+    typed = [name for name in options if (said := context.get_parameter_source(name)) and said.name != "DEFAULT"]
+    if typed:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in typed)
+        raise typer.BadParameter(f"{flags}: without effect beside {beside}. Leave it out.")

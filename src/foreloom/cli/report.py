@@ -16,6 +16,7 @@ from foreloom.cli.arguments import (
     OutOption,
     OverridesArgument,
     check_places,
+    or_example,
     with_table_options,
 )
 from foreloom.data.tables.options import TableOptions
@@ -79,7 +80,7 @@ def compare(
 @with_table_options
 def experts(
     model: ModelArgument,
-    data: Annotated[str, typer.Argument(help="A data set, of any layout.")],
+    data: Annotated[Path, typer.Argument(help="A data set, of any layout.", callback=or_example)],
     kind: Annotated[
         str | None,
         typer.Option(help="The static column that names a series' kind (default: kind, else patterns of the values)."),
@@ -109,7 +110,7 @@ def experts(
     check_places([data], picture=plot, files={"--out": out})
     found = route_model(
         model,
-        data,
+        str(data),
         kind=kind,
         context_length=context_length,
         max_series=max_series,

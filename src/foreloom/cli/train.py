@@ -55,7 +55,9 @@ def show(
     from_chronos: Annotated[
         Path | None, typer.Option(help="Translate a YAML of chronos-forecasting's training script into a recipe.")
     ] = None,
-    devices: Annotated[int, typer.Option(min=1, help="With --from-...: on how many devices it was run.")] = 1,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="With --from-...: on how many devices it was run (default: 1).")
+    ] = None,
     list_all: Annotated[bool, typer.Option("--list", help="List the shipped recipes, what each is for.")] = False,
 ) -> None:
     """Print a recipe as it will run, with a sentence a setting; list the shipped ones; or translate an old one."""
@@ -63,6 +65,8 @@ def show(
 
     if sum((recipe is not None, from_tsm is not None, from_chronos is not None, list_all)) != 1:
         raise ValueError("give a recipe, --list, --from-tsm FILE or --from-chronos FILE, one of them.")
+    if devices is not None and from_tsm is None and from_chronos is None:
+        raise ValueError("--devices has no effect without --from-tsm or --from-chronos; leave it out.")
     if list_all:
         shipped = shipped_recipes()
         width = max(map(len, shipped))
@@ -77,11 +81,11 @@ def show(
         from foreloom.cli.translate_tsm import translate
 
         _refuse_other(from_tsm, "--from-tsm")
-        typer.echo(translate(from_tsm, devices=devices), nl=False)
+        typer.echo(translate(from_tsm, devices=devices or 1), nl=False)
     elif from_chronos is not None:
         from foreloom.cli import translate_chronos
 
-        typer.echo(translate_chronos.translate(from_chronos, devices=devices), nl=False)
+        typer.echo(translate_chronos.translate(from_chronos, devices=devices or 1), nl=False)
 
 
 def _refuse_other(path: Path, option: str) -> None:

@@ -91,12 +91,11 @@ def load_recipe(path: str | Path, overrides: Sequence[str], sections: Mapping[st
 def read_recipe(path: str | Path, overrides: Sequence[str], sections: Mapping[str, SectionChoice]) -> Recipe:
     """`load_recipe`, but for its problems, which the recipe tells: its other sections can be looked at further.
 
-    Raises `RecipeError` for a file that cannot be read, and for overrides that are none.
+    Raises `RecipeError` for a file that cannot be read. An override that is none is a problem like others.
     """
     path = find_recipe(path)
     located = _read_extended(path, ())
-    located = apply_overrides(located, overrides)
-    problems: list[str] = []
+    located, problems = _with_overrides(located, overrides)
     validated: dict[str, Any] = {}
     for name in located.values:
         if name not in sections:
@@ -145,7 +144,16 @@ def from_words(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 
 
 def apply_overrides(located: Located, overrides: Iterable[str]) -> Located:
-    """Values with `a.b.c=value` settings put in; a number reaches into a list (`data.sources.0.path`)."""
+    """Values with `a.b.c=value` settings put in; a number reaches into a list (`data.sources.0.path`). `RecipeError`
+    lists those that cannot be."""
+    changed, problems = _with_overrides(located, overrides)
+    if problems:
+        raise RecipeError(problems)
+    return changed
+
+
+def _with_overrides(located: Located, overrides: Iterable[str]) -> tuple[Located, list[str]]:
+    """With those settings that can be put in, and what is wrong with the others."""
     values, origins = copy.deepcopy(located.values), dict(located.origins)
     problems: list[str] = []
     for text in overrides:
@@ -156,15 +164,13 @@ def apply_overrides(located: Located, overrides: Iterable[str]) -> Located:
             continue
         try:
             _put(values, key.split("."), yaml.safe_load(value))
-        except yaml.YAMLError:
-            problems.append(f"command line: {key}: {value!r} is not a YAML value.")
-        except ValueError as error:
-            problems.append(f"command line: {key}: {error}")
+        except (yaml.YAMLError, ValueError) as error:
+            what = error if isinstance(error, ValueError) else f"{value!r} is not a YAML value."
+            problems.append(f"command line: {key}: {what}")
+            continue
         origins = {known: place for known, place in origins.items() if not known.startswith(f"{key}.")}
         origins[key] = COMMAND_LINE
-    if problems:
-        raise RecipeError(problems)
-    return Located(values, origins)
+    return Located(values, origins), problems
 
 
 def _of_others(name: str, section: Any) -> str:
@@ -188,7 +194,7 @@ def _put(tree: Any, keys: Sequence[str], value: Any) -> None:
         slot: Any = key
         if isinstance(node, list):
             if not key.isdigit() or int(key) >= len(node):
-                raise ValueError(f"{key} is not an entry of a list of {len(node)}.")
+                raise ValueError(f"{key} is not an entry of a list of {len(node)}, counted from 0.")
             slot = int(key)
         elif not isinstance(node, dict):
             raise ValueError(f"{'.'.join(keys[: depth - 1])} is {node!r}, which holds no settings.")

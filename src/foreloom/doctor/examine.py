@@ -12,7 +12,8 @@ import torch
 from foreloom.config.loader import Recipe
 from foreloom.config.located import RecipeError
 from foreloom.data.stream.series import SeriesData
-from foreloom.distributed.process import Launch, among_ranks, prepare, read_launch, start
+from foreloom.distributed.launcher import Launch, read_launch
+from foreloom.distributed.process import among_ranks, prepare, start
 from foreloom.distributed.reduce import gather_objects
 from foreloom.doctor import facts, judge
 from foreloom.doctor.finding import Finding, of_machines

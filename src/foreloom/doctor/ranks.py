@@ -18,9 +18,10 @@ from foreloom.config.loader import Recipe, flatten, plain
 from foreloom.data.batch import Dataset
 from foreloom.data.loader import BatchLoader, StepBatch
 from foreloom.distributed.agreement import check_disjoint, code_files, differences
+from foreloom.distributed.launcher import Launch
 from foreloom.distributed.mesh import MeshShape, ParallelConfig
 from foreloom.distributed.parallelize import ParallelModel, parallelize
-from foreloom.distributed.process import Launch, Process
+from foreloom.distributed.process import Process
 from foreloom.distributed.reduce import gather_objects, sum_over_ranks
 from foreloom.doctor.finding import Finding, ok
 from foreloom.models import registry

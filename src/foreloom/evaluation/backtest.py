@@ -100,22 +100,21 @@ def rolling_task(
     windows: int,
     *,
     step: int | None = None,
-    end: int = 0,
     levels: Sequence[float] = (),
     season_length: int = 0,
     context_length: int = 0,
 ) -> OpenedTask:
     """The last `windows` windows of every series, `step` apart (default: the horizon), with all covariates; the newest
-    ends `end` steps before the series does. `levels` are to be forecast besides those that are scored.
+    ends the series. `levels` are to be forecast besides those that are scored.
 
     ValueError where no series is long enough for one window.
     """
     stride = step or prediction_length
     longest = int(source.lengths.max())
-    if longest < prediction_length + end + 1:
+    if longest < prediction_length + 1:
         raise ValueError(
             f"{source.name}: the longest of its {len(source):,} series has {longest:,} steps, and one window of a "
-            f"horizon of {prediction_length:,} needs {prediction_length + end + 1:,} at least. Shorten the horizon."
+            f"horizon of {prediction_length:,} needs {prediction_length + 1:,} at least. Shorten the horizon."
         )
     return OpenedTask(
         name=source.name,
@@ -124,7 +123,7 @@ def rolling_task(
         prediction_length=prediction_length,
         num_rolls=windows,
         stride=stride,
-        offset=-(prediction_length + (windows - 1) * stride + end),
+        offset=-(prediction_length + (windows - 1) * stride),
         season_length=season_length,
         context_length=context_length,
         extra_levels=tuple(levels),

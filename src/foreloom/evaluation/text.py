@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,8 @@ class TextScores:
     """What the text costs by its bytes in UTF-8: models with other tokenizers share it."""
     num_tokens: int
     num_documents: int
+    left_out: Mapping[str, int]
+    """Documents that were not scored, by reason: `empty`, `without an answer`."""
 
 
 def language_models(models: Sequence[str]) -> dict[str, Path] | None:
@@ -96,4 +98,4 @@ def score_text(
             sums += torch.cat([tally["token_loss"], tally["text_bytes"]]).double().cpu()
     loss, count, num_bytes = sum_over_ranks(sums, process).tolist()
     bits = loss / math.log(2) / num_bytes
-    return TextScores(loss / count, math.exp(loss / count), bits, int(count), rows.num_documents)
+    return TextScores(loss / count, math.exp(loss / count), bits, int(count), rows.num_documents, file.left_out)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from foreloom.distributed.process import choose_device, read_launch
+from foreloom.distributed.launcher import choose_device, read_launch
 from foreloom.forecast.telling import warn_user
 from foreloom.models.family import Forecaster
 

@@ -31,7 +31,7 @@ def rows_of_file(path: str | Path, options: TableOptions = TableOptions()) -> Ro
     another data set would have in one. ValueError for what cannot be read, and for series that state no times."""
     path = Path(path).expanduser()
     if not path.exists():
-        raise ValueError(f"no file {path}.")
+        raise ValueError(f"no file {path}. Relative paths start at {Path.cwd()}.")
     parts = find_parts(path)
     if len(parts) == 1 and _are_tables(parts[0].layout, parts[0].files, options):
         return join(read_tables(parts[0].files, options)[0])

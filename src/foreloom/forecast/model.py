@@ -16,7 +16,7 @@ from torch import nn
 
 from foreloom.checkpoint.locate import check_hides_no_run, load_newest
 from foreloom.data.source import has_covariates
-from foreloom.distributed.process import DeviceSetting
+from foreloom.distributed.launcher import DeviceSetting
 from foreloom.forecast.asked import (
     find_device,
     horizon_of,
@@ -31,7 +31,8 @@ from foreloom.forecast.inputs import as_forecast_inputs
 from foreloom.forecast.telling import warn_user
 from foreloom.models.calibration import CALIBRATION_FILE, CalibratedForecaster, Calibration
 from foreloom.models.common.forecasting import telling
-from foreloom.models.family import Forecaster, ModelFamily, forecaster_of, generator_of
+from foreloom.models.family import Forecaster, ModelFamily, generator_of
+from foreloom.models.lookbacks import LookbacksForecaster, forecaster_of
 from foreloom.models.registry import recognise
 from foreloom.monitoring.progress import Progress
 
@@ -46,13 +47,18 @@ if TYPE_CHECKING:
 
 @meets_options_of_others
 def from_pretrained(
-    path_or_hub_id: str | Path, device: DeviceSetting | str = "auto", *, protocol: str | None = None
+    path_or_hub_id: str | Path,
+    device: DeviceSetting | str = "auto",
+    *,
+    lookbacks: int | None = None,
+    protocol: str | None = None,
 ) -> Model:
     """Load a model of any family: one that forecasts series or one that writes text.
 
     `path_or_hub_id`: a folder with config.json and weights, a run folder or one of its checkpoints, "small" (a model
     that comes with foreloom), or a Hugging Face id such as amazon/chronos-2 (downloaded once). `device`: auto (MPS,
-    then CUDA, then CPU), cpu, cuda, mps or cuda:1.
+    then CUDA, then CPU), cpu, cuda, mps or cuda:1. `lookbacks`: a forecast is the mean over so many pasts, each 0.7
+    times the one before as long as it holds two seasons (default: what its config.json says, mostly 1).
     `protocol`, of Time-MoE: where context and forecast together go beyond the steps it was made for, "standard" (the
     default) uses the newest that fit, with a warning, "reference" all, as the official code does. Raises ValueError
     with a sentence for a folder that is missing, damaged or of no known family.
@@ -63,10 +69,24 @@ def from_pretrained(
         said = {} if protocol is None else {"protocol": protocol}
         if said and "protocol" not in inspect.signature(family.load).parameters:
             raise ValueError(f"protocol: {family.name} has one only; leave it out.")
-        module = family.load(folder, **said).to(find_device(device)).eval()
-        return Model(family, module, str(folder), Calibration.read(folder))
+        module: Any = family.load(folder, **said).to(find_device(device)).eval()
+        calibration = Calibration.read(folder)
+        if lookbacks is not None:
+            _look_back(family, module, whole("lookbacks", lookbacks, "pasts"), calibration)
+        return Model(family, module, str(folder), calibration)
 
     return load_newest(path_or_hub_id, load)
+
+
+def _look_back(family: ModelFamily, module: Any, lookbacks: int, calibration: Calibration | None) -> None:
+    if family.forecaster is None:
+        raise ValueError(f"lookbacks: a model of the family {family.name} does not forecast series; leave it out.")
+    if calibration is not None and lookbacks != module.architecture.lookbacks:
+        raise ValueError(
+            f"lookbacks: the model was calibrated looking back {module.architecture.lookbacks} times. Leave it out, "
+            "or calibrate the model without its calibration.json anew."
+        )
+    module.architecture = module.architecture.replace(lookbacks=lookbacks)
 
 
 class Model:
@@ -383,7 +403,8 @@ class Model:
         word. Whole weights and LoRA are trained by the family's recipe, at learning rates that follow from how those
         before did, each ends early, and weights halfway to the model as it was are tried too. What is surely better
         than zero-shot where it is chosen (by a bootstrap interval) and on the last windows too is written to `out`, or
-        else what lies halfway to it, if that is; else the weights as they were.
+        else what lies halfway to it, or the weights as they were, looking back six times (`models.lookbacks`), if that
+        is; else the weights as they were.
         `minutes` bound it all. The same call goes on with what was stopped. `data`, `season_length` and `table` are as
         in `cross_validation`; `say` is told how it goes. ValueError where no series holds a window, and where `out`
         holds something else; KeyboardInterrupt where it was stopped.
@@ -450,7 +471,8 @@ class Model:
         unrolled_quantiles: Sequence[float] | None,
     ) -> list[np.ndarray]:
         unrolling = {} if unrolled_quantiles is None else {"unrolled_quantiles": list(unrolled_quantiles)}
-        if unrolling and "unrolled_quantiles" not in inspect.signature(self._plain.predict_quantiles).parameters:
+        plain = self._plain.base if isinstance(self._plain, LookbacksForecaster) else self._plain
+        if unrolling and "unrolled_quantiles" not in inspect.signature(plain.predict_quantiles).parameters:
             raise ValueError(f"unrolled_quantiles: {self.family.name} follows no paths of chosen levels; leave it out.")
         newest = self.forecaster.context_length if context_length is None else whole("context_length", context_length)
         forecasts = self.forecaster.predict_quantiles(

@@ -246,9 +246,9 @@ def loss_figure(panels: Sequence[Panel]) -> Figure:
         for name, runs, colour in ((f"A: {a}", panel.a, BLUE), (f"B: {b}", panel.b, ORANGE)):
             if runs:
                 _draw(ax, name, runs, colour, over_flops=panel.over_flops)
-        ax.set_xlabel("FLOPs" if panel.over_flops else "steps")
         step_axis(ax)
         if panel.over_flops:
+            ax.set_xlabel("FLOPs")
             ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         ax.legend(loc="best")
     return figure
@@ -298,5 +298,6 @@ def _number(value: float, digits: int, sign: str = "") -> str:
     """So many significant digits, and no power of ten where it can be avoided."""
     if not value:
         return "0"
-    is_whole = abs(value) >= 10 ** (digits - 1) or value == round(value)
-    return f"{value:{sign},.0f}" if is_whole else f"{value:{sign}#.{digits}g}"
+    text = f"{value:{sign}#.{digits}g}"
+    is_whole = abs(value) >= 10 ** (digits - 1) or value == round(value) or text.endswith(".")  # 99.96 is 100.
+    return f"{value:{sign},.0f}" if is_whole else text

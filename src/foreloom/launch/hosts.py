@@ -68,7 +68,9 @@ def check_hosts(hosts: Sequence[Host], total: int = 0) -> None:
         named[host.address] = number
     if total and total != (found := sum(host.num_ranks for host in hosts)):
         parts = " + ".join(str(host.num_ranks) for host in hosts)
-        raise ValueError(f"{parts} processes are {found}, not the {total} that are to be started in all.")
+        raise ValueError(
+            f"{parts} processes are {found}, not the {total} that are to be started in all (--total). Correct one."
+        )
     if len(hosts) > 1 and (loop := loopback_of(hosts[0].address)):
         raise ValueError(
             f"the first machine, {hosts[0].address}, is {loop} here, which every machine has for itself: the others "

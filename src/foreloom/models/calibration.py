@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from foreloom.data.forecast_input import ForecastInput
-from foreloom.files import read_json, write_text
+from foreloom.files import read_json, strict_json, write_text
 from foreloom.models.family import Forecaster
 
 CALIBRATION_FILE = "calibration.json"
@@ -107,7 +107,7 @@ class Calibration:
             "shifts": self.shift_GQ.tolist(),
             "facts": dict(self.facts),
         }
-        write_text(folder / CALIBRATION_FILE, json.dumps(values, indent=1) + "\n")
+        write_text(folder / CALIBRATION_FILE, json.dumps(strict_json(values), indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Calibration | None:
@@ -194,8 +194,10 @@ class CalibratedForecaster:
         return self.base.embed(inputs, batch_size=batch_size)
 
     def on_scaled_data(self) -> Forecaster:
-        """The base's: what is scored on scaled data is the median, which no calibration moves."""
-        return self.base.on_scaled_data()
+        """Itself, where the base standardises its input. Else the base's: what is scored on scaled data is the median,
+        and shifts are in units of forecasts in the data's own."""
+        scaled = self.base.on_scaled_data()
+        return self if scaled is self.base else scaled
 
 
 def calibrated(forecaster: Forecaster, folder: Path) -> Forecaster:

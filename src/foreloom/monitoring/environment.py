@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from foreloom import subnormals
-from foreloom.distributed.process import Launch, read_launch
+from foreloom.distributed.launcher import Launch, read_launch
 from foreloom.files import write_text
 from foreloom.monitoring.accelerators import peak_flops
 

@@ -82,6 +82,8 @@ def synthetic_figure(source: SyntheticSource) -> Figure:
         ax.margins(x=0.01)
         ax.tick_params(labelsize=7)
         ax.locator_params(nbins=4)
+    for ax in axes[max(len(items) - 2, 0) : len(items)]:
+        ax.set_xlabel("step", fontsize=7)
     for ax in axes[len(items) :]:
         ax.set_visible(False)
     return figure

@@ -15,9 +15,7 @@ COVERAGES = {f"coverage_{percent}": f"Coverage {percent}" for percent in (50, 80
 """Of tables, where the rows have them: of a calibrated forecast 0.5, 0.8 and 0.9."""
 
 
-def score_table(
-    rows: Iterable[Mapping[str, Any]], *, metrics: Sequence[str] = METRICS, baseline: str = BASELINE
-) -> ScoreTable:
+def score_table(rows: Iterable[Mapping[str, Any]], *, metrics: Sequence[str] = METRICS) -> ScoreTable:
     """Lay out evaluation rows, each a mapping with `task`, `model` and scores by metric name (lower is better).
 
     Every metric fills a column, and where the baseline is among the models two more: its score, and the model's
@@ -26,9 +24,9 @@ def score_table(
     Raises ValueError for a row without task or model, and for a task scored twice by one model.
     """
     scores = _by_model_and_task(rows)
-    base = scores.get(baseline, {})
-    models = {model: tasks for model, tasks in scores.items() if model != baseline} or scores
-    is_relative = bool(base) and baseline not in models
+    base = scores.get(BASELINE, {})
+    models = {model: tasks for model, tasks in scores.items() if model != BASELINE} or scores
+    is_relative = bool(base) and BASELINE not in models
 
     labels = [Column("Task", "text")]
     if len(models) > 1:
@@ -37,7 +35,7 @@ def score_table(
     for metric in metrics:
         columns.append(Column(COVERAGES.get(metric, metric), "score", metric))
         if is_relative and metric not in COVERAGES:
-            columns.append(Column(f"{metric} {baseline}", "baseline", metric))
+            columns.append(Column(f"{metric} {BASELINE}", "baseline", metric))
             columns.append(Column(f"{metric} relative", "relative", metric))
 
     body: list[list[Cell]] = []

@@ -227,7 +227,9 @@ def _draw_forecast(ax: Axes, panel: ForecastPanel, history_length: int) -> dict[
         (handles["actual"],) = ax.plot(
             x[max(shown - 1, 0) :], [*history[-1:], *panel.actual], color=ORANGE, linewidth=1.3
         )
-    if panel.timestamps is not None:
+    if panel.timestamps is None:
+        ax.set_xlabel("step")
+    else:
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
         locator = AutoDateLocator(minticks=3, maxticks=6)
@@ -250,9 +252,10 @@ def panel_grid(num_rows: int, num_columns: int) -> tuple[Figure, list[Axes]]:
 
 
 def step_axis(ax: Axes) -> None:
-    """Whole numbers below the panel."""
+    """Whole numbers below the panel, and what they count."""
     from matplotlib.ticker import MaxNLocator
 
+    ax.set_xlabel("step")
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     ax.margins(x=0.01)

@@ -33,13 +33,13 @@ METRIC_WORDS = {
 """What a reader of a table of scores may not know."""
 
 
-def write_page(run_dir: str | Path, pictures: Sequence[Path] = ()) -> Path:
+def write_page(run_dir: str | Path) -> Path:
     """Write `<run_dir>/report.html` from what the run has left so far, whole or not at all; its path is returned.
 
-    The page needs nothing outside it. `pictures` (SVG, PNG) are shown before those found in the run folder. Raises
-    ValueError where the folder is not that of a run, or another version of foreloom wrote it.
+    The page needs nothing outside it. Raises ValueError where the folder is not that of a run, or another version of
+    foreloom wrote it.
     """
-    run = read_run_folder(run_dir, pictures)
+    run = read_run_folder(run_dir)
     path = run.path / PAGE_NAME
     write_text(path, page(run))
     return path
@@ -67,9 +67,18 @@ def page(run: RunFolder) -> str:
     return document(name, header, body)
 
 
-def _state(run: RunFolder) -> str:
+def _newest_session(run: RunFolder) -> Mapping[str, Any]:
     """The newest of start and finish tells whether the run has ended; a killed run looks as one that goes on."""
-    newest = next((event for event in reversed(run.metrics.events) if event["kind"] in ("start", "finish")), None)
+    return next((event for event in reversed(run.metrics.events) if event["kind"] in ("start", "finish")), {})
+
+
+def _end(run: RunFolder) -> Mapping[str, Any]:
+    """The rows of the end box; none of a run that has not ended."""
+    return _newest_session(run).get("result") or {}
+
+
+def _state(run: RunFolder) -> str:
+    newest = _newest_session(run)
     last_step = run.metrics.steps[-1]["step"] if run.metrics.steps else 0
     if newest and newest["kind"] == "finish":
         return f"{newest['sentence']} {_date(newest)}"
@@ -83,7 +92,7 @@ def _facts(run: RunFolder, tables: Mapping[str, ScoreTable]) -> str:
         facts += [
             ("steps", f"{last['step']:,}"),
             ("rows", f"{last['num_rows']:,}"),
-            ("time", duration(last["seconds"])),
+            ("time", _end(run).get("time") or duration(last["seconds"])),
             ("loss, first to last", f"{_loss(first)} → {_loss(last)}"),
         ]
     for title, table in tables.items():
@@ -231,7 +240,7 @@ def _environment(environment: Mapping[str, Any]) -> str:
 
 
 def _loss(record: Mapping[str, Any]) -> str:
-    return "not finite" if record["loss"] is None else f"{record['loss']:#.3g}"
+    return "not finite" if record["loss"] is None else f"{record['loss']:#.3g}".removesuffix(".")
 
 
 def _title(stem: str) -> str:

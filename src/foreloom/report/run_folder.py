@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import glob
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,12 +39,12 @@ class RunFolder:
         return [by_step[step] for step in sorted(by_step)]
 
 
-def read_run_folder(run_dir: str | Path, pictures: Sequence[Path] = ()) -> RunFolder:
+def read_run_folder(run_dir: str | Path) -> RunFolder:
     """Read a run folder, also of a run that is still going.
 
-    Evaluations are the CSV files in `evaluation/` that have the columns `task` and `model`; pictures are `pictures` and
-    the SVG and PNG files in `evaluation/` and beside the recipe (the SVG where a picture is there as both); where an
-    evaluation has more than `MOST_PICTURES` of them, its overview stands for them. Raises ValueError where the folder
+    Evaluations are the CSV files in `evaluation/` that have the columns `task` and `model`; pictures are the SVG
+    and PNG files in `evaluation/` and beside the recipe (the SVG where a picture is there as both); where an evaluation
+    has more than `MOST_PICTURES` of them, its overview stands for them. Raises ValueError where the folder
     holds no metrics.jsonl or a file in it is damaged.
     """
     path = Path(run_dir)
@@ -71,7 +70,7 @@ def read_run_folder(run_dir: str | Path, pictures: Sequence[Path] = ()) -> RunFo
         manifests=sorted(manifests, key=lambda manifest: manifest.get("step", 0)),
         evaluations={name: rows for name, rows in evaluations.items() if rows},
         benchmarks=sorted(benchmarks, key=lambda record: record["step"]),
-        pictures=[*pictures, *(file for file in found if file not in left_out)],
+        pictures=[file for file in found if file not in left_out],
     )
 
 

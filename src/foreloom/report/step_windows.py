@@ -47,8 +47,8 @@ def of_samples(windows: Sequence[ReplayedWindow], samples: Sequence[int], step: 
     there = [window.facts.sample for window in windows]
     if absent := [str(sample) for sample in samples if sample not in there]:
         raise ValueError(
-            f"step {step:,} holds the samples {min(there)} to {max(there)}, and not {', '.join(absent)}; the table's "
-            "first column has their numbers."
+            f"step {step:,} holds no sample {', '.join(absent)}, only {min(there)} to {max(there)}; the table's first "
+            "column has their numbers."
         )
     return [window for window in windows if window.facts.sample in samples]
 

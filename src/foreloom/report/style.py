@@ -83,7 +83,7 @@ def check_picture_name(path: str | Path) -> str:
     """The kind of picture that a name asks for: svg, png or pdf. ValueError for another ending."""
     kind = Path(path).suffix.lstrip(".").lower()
     if kind not in ("svg", "png", "pdf"):
-        raise ValueError(f"{path}: a picture's name must end in .svg, .png or .pdf")
+        raise ValueError(f"{path}: a picture's name must end in .svg, .png or .pdf.")
     return kind
 
 

@@ -16,14 +16,16 @@ from foreloom.checkpoint.claim import check_folder
 from foreloom.config.loader import Recipe, flatten, plain
 from foreloom.data.loader import BatchLoader
 from foreloom.distributed.agreement import check_agreement
+from foreloom.distributed.launcher import is_restart
 from foreloom.distributed.parallelize import parallelize
-from foreloom.distributed.process import Process, absent_ranks, among_ranks, is_of_peers, is_restart, prepare, start
+from foreloom.distributed.process import Process, absent_ranks, among_ranks, is_of_peers, prepare, start
 from foreloom.distributed.reduce import from_rank_zero, max_over_ranks
 from foreloom.evaluation.benchmark import TrainingBenchmark
 from foreloom.evaluation.config import tier_tasks
 from foreloom.models import registry
 from foreloom.models.common.lora import FrozenWeights, check_base, merged, write_adapter
-from foreloom.models.family import ModelFamily, forecaster_of
+from foreloom.models.family import ModelFamily
+from foreloom.models.lookbacks import forecaster_of
 from foreloom.monitoring.monitor import Monitor
 from foreloom.run.banner import banner_of, card_of, warn_of_cost
 from foreloom.run.machine import choose_threads, find_machine, ranks_on_machine, use_threads

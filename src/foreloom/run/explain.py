@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from foreloom.config.loader import Recipe
-from foreloom.distributed.process import choose_device, read_launch
+from foreloom.distributed.launcher import choose_device, read_launch
 from foreloom.monitoring.health import bytes_in_words
 from foreloom.run.machine import device_bytes, parse_bytes
 from foreloom.run.memory import DeviceType, MemoryUse, count_memory

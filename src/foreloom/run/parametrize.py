@@ -36,7 +36,6 @@ class ParameterRow(NamedTuple):
     name: str
     kind: ScaledKind
     shape: tuple[int, ...]
-    base_shape: tuple[int, ...]
     std: float | None
     """Of its initial values; None where they are constant."""
     update: Update
@@ -184,7 +183,7 @@ def _rows(
         if config.weight_decay == "independent":
             trained = trained._replace(weight_decay=1 / (optimizer.learning_rate * trained.learning_rate))
         rows[name] = ParameterRow(
-            name, kind, tuple(parameter.shape), tuple(base.get_parameter(like).shape),
+            name, kind, tuple(parameter.shape),
             None if std is None else std * fold, update, rule, fold, trained, init_scale,
         )  # fmt: skip
     return section, rows, factors

@@ -121,4 +121,4 @@ def freeze(module: nn.Module, config: TrainingConfig) -> None:
         if is_named if config.freeze else config.train_only and not is_named:
             parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in module.parameters()):
-        raise ValueError("training.freeze: nothing is left to be trained.")
+        raise ValueError("training.freeze: nothing is left to be trained; name fewer parameters.")

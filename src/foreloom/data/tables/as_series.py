@@ -92,7 +92,7 @@ def read_tables(paths: Sequence[Path], options: TableOptions) -> tuple[list[Rows
                 f"(timestamp_column, target).{separator_hint(part)}"
             )
         if not len(part):
-            raise ValueError(f"{part.name} has no rows.")
+            raise ValueError(f"{part.name} has no rows. Write it again, or name another.")
     is_long = any(find(part, options.target[0]) is not None for part in parts)
     if is_long:
         _check_same_columns(parts)

@@ -58,7 +58,7 @@ class LongTable:
         twice, and for times that are no steps of a frequency.
         """
         if not len(rows):
-            raise ValueError(f"{rows.name} has no rows.")
+            raise ValueError(f"{rows.name} has no rows. Write it again, or name another.")
         time_column = needed(rows, rows.options.timestamp_column)
         id_columns = _id_columns(rows)
         targets = _targets(rows, {time_column, *id_columns})
@@ -77,7 +77,7 @@ class LongTable:
         ValueError as `read`, and for a series that only one of the tables has.
         """
         if not len(rows):
-            raise ValueError(f"{rows.name} has no rows.")
+            raise ValueError(f"{rows.name} has no rows. Write it again, or name another.")
         rows.time_forms.update(self.rows.time_forms)
         times = read_times(rows, self.time_column)
         codes, keys = _series(rows, self.id_columns, self.keys_N.tolist())
@@ -162,11 +162,11 @@ class LongTable:
         type_ = pa.large_string() if column.dtype == object else pa.float64()
         return pa.array(column[np.maximum(first_N, 0)], type_, mask=~is_known)
 
-    def covariate(self, covariate: Covariate, past: set[str] | None = None) -> np.ndarray:
+    def covariate(self, covariate: Covariate) -> np.ndarray:
         """A column (T,) of float64, NaN is missing, or of labels (object, None is missing), see `labels`."""
-        if past is None and self.is_numeric(covariate):
+        if self.is_numeric(covariate):
             return self.numbers(covariate.column)
-        return self.labels(covariate.column, past).to_numpy(zero_copy_only=False)
+        return self.labels(covariate.column).to_numpy(zero_copy_only=False)
 
     def numbers(self, name: str) -> np.ndarray:
         """float64 (T,), NaN is missing; ValueError, with row and series, for what is no number."""

@@ -177,10 +177,10 @@ def read_rows(path: Path, options: TableOptions = TableOptions()) -> Rows:
     return _checked(Rows(table, origin, is_text=True, options=options, lone=(path.stem,), notes=notes))
 
 
-def read_names(path: Path, options: TableOptions = TableOptions()) -> list[str]:
-    """The columns of a text file."""
+def read_names(path: Path) -> list[str]:
+    """The columns of a text file whose owner says nothing of it."""
     data, encoding = _text_of(path, [])
-    return _header(path, data, encoding, _separator(path, options))
+    return _header(path, data, encoding, _separator(path, TableOptions()))
 
 
 def join(parts: Sequence[Rows]) -> Rows:
@@ -329,7 +329,9 @@ def _text_of(path: Path, notes: list[str]) -> tuple[bytes, str]:
     except OSError as error:
         if error.errno:
             raise
-        raise ValueError(f"{path} cannot be read as a table: it is cut short or damaged ({error}).") from None
+        raise ValueError(
+            f"{path} cannot be read as a table: it is cut short or damaged ({error}). Copy it again."
+        ) from None
     if data[:2] in _UTF16_MARKS:
         return data, "utf-16"
     data = data.removeprefix(codecs.BOM_UTF8)
@@ -356,7 +358,7 @@ def _header(path: Path, data: bytes, encoding: str, separator: str) -> list[str]
     text = data[:_HEADER_BYTES].decode(encoding, errors="ignore").lstrip("\ufeff")
     header = next(csv.reader(io.StringIO(text), delimiter=separator), [])
     if not header:
-        raise ValueError(f"{path} cannot be read as a table: it is empty.")
+        raise ValueError(f"{path} cannot be read as a table: it is empty. Write it again.")
     return [name.strip() for name in header]
 
 

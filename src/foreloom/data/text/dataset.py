@@ -277,7 +277,10 @@ class TextDataset:
         for corpus, rows in zip(self.corpora, self.rows, strict=True):
             names = ", ".join(file.name for file in corpus.files)
             if not len(corpus.end_D):
-                raise ValueError(f"{names}: data.holdout {self.config.holdout:g} leaves no document to train on.")
+                raise ValueError(
+                    f"{names}: data.holdout {self.config.holdout:g} leaves no document to train on. Lower it, or part "
+                    "the text into documents (separator)."
+                )
             if not len(rows):
                 raise ValueError(
                     f"{names}: {corpus.num_tokens:,} tokens make no row of {self.config.max_seq_length:,} and one to "

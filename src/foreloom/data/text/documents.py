@@ -41,7 +41,7 @@ def find_documents(source: TextSource) -> list[Path]:
             raise ValueError(f"{folder}: not a file of text. Accepted: {', '.join(ENDINGS)}.")
         return [folder]
     if not folder.is_dir():
-        raise ValueError(f"{folder}: there is no such file or folder.")
+        raise ValueError(f"{folder}: there is no such file or folder. Relative paths start at {Path.cwd()}.")
     files = [
         path
         for path in sorted(folder.rglob("*"))
@@ -205,14 +205,17 @@ def _table(path: Path) -> Iterator[tuple[str, Record]]:
         try:
             row = next(rows, None)
         except csv.Error as error:
-            raise ValueError(f"{path}:{line}: not a row of a table ({error}).") from None
+            raise ValueError(f"{path}:{line}: not a row of a table ({error}). Correct the line.") from None
         if row is None:
             return
         if header is None:
             header = row
         elif row:
             if len(row) != len(header):
-                raise ValueError(f"{path}:{line}: {len(row)} fields, and the header names {len(header)}.")
+                raise ValueError(
+                    f"{path}:{line}: {len(row)} fields, and the header names {len(header)}. Correct the line; text "
+                    "with a comma in it stands in quotes."
+                )
             yield f"{path}:{line}", dict(zip(header, row, strict=True))
 
 

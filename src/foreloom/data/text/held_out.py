@@ -44,7 +44,11 @@ class HeldOutText:
         self._rows = document_rows(self._corpus, length)
         num_rows = len(self._rows)
         if not num_rows:
-            raise ValueError(f"{', '.join(file.name for file in files)}: nothing is held out that could be scored.")
+            names = ", ".join(file.name for file in files)
+            raise ValueError(
+                f"{names}: nothing is held out that could be scored. Raise data.holdout, part the text into more "
+                "documents (separator), or give more text."
+            )
         self.num_documents = len(self._corpus.end_D)
         self.num_windows = min(num_rows, max_rows or num_rows)
         self._row_N = np.arange(self.num_windows) * num_rows // self.num_windows

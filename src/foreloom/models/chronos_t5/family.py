@@ -141,7 +141,9 @@ def _with_experts(arch: Architecture, config: ChronosT5Config) -> Architecture:
             )
         return arch
     if config.use_moe is False:
-        raise ValueError(f"model.use_moe is false and {config.pretrained} has experts in place of a head.")
+        raise ValueError(
+            f"model.use_moe is false and {config.pretrained} has experts in place of a head; leave it out."
+        )
     for name, value in asked.items():
         if name in _FIXED_EXPERTS and value != getattr(arch, name):
             raise ValueError(

@@ -52,7 +52,7 @@ def base_folder(adapter_folder: Path, config: Mapping[str, Any]) -> Path:
     """The model an adapter belongs to: a path, a folder of that name beside the adapter, or a hub id."""
     file, base = adapter_folder / ADAPTER_CONFIG_FILE, config.get("base_model_name_or_path")
     if not base:
-        raise ValueError(f"{file} names no base_model_name_or_path.")
+        raise ValueError(f"{file} names no base_model_name_or_path. Write there where its base lies.")
     beside = adapter_folder.parent / Path(base).name
     if beside.is_dir() and beside.name != adapter_folder.name and not Path(base).is_dir():
         return beside
@@ -71,13 +71,13 @@ def read_json(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ValueError(f"{file.parent} has no {file.name}: it is not a model folder.") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"{file}:{error.lineno}: not valid JSON ({error.msg}).") from None
+        raise ValueError(f"{file}:{error.lineno}: not valid JSON ({error.msg}). Copy it again.") from None
     except RecursionError:
-        raise ValueError(f"{file} is nested too deep to be a model's.") from None
+        raise ValueError(f"{file} is nested too deep to be a model's. Copy it again.") from None
     except ValueError as error:  # no UTF-8, or a whole number of thousands of digits
-        raise ValueError(f"{file}: not valid JSON ({error}).") from None
+        raise ValueError(f"{file}: not valid JSON ({error}). Copy it again.") from None
     if not isinstance(values, dict):
-        raise ValueError(f"{file}: expected a JSON object, got a {type(values).__name__}.")
+        raise ValueError(f"{file}: expected a JSON object, got a {type(values).__name__}. Copy it again.")
     return values
 
 
@@ -87,7 +87,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     if not file.is_file():
-        raise ValueError(f"{file.parent} has no {file.name}.")
+        raise ValueError(f"{file.parent} has no {file.name}: the weights are missing. Copy the folder again.")
     try:
         return load_file(file)
     except SafetensorError as error:
@@ -100,7 +100,9 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         return read_tensors(folder / WEIGHTS_FILE)
     weight_map = read_json(folder / INDEX_FILE).get("weight_map")
     if not isinstance(weight_map, dict):
-        raise ValueError(f"{folder / INDEX_FILE} has no weight_map, which says what file holds which tensor.")
+        raise ValueError(
+            f"{folder / INDEX_FILE} has no weight_map, which says what file holds which tensor. Copy it again."
+        )
     files = set(map(str, weight_map.values()))
     if outside := sorted(name for name in files if not name.endswith(".safetensors") or Path(name).name != name):
         raise ValueError(f"{folder / INDEX_FILE} names {outside[0]}, which is no safetensors file of its folder.")
@@ -182,7 +184,7 @@ class HubFolder(Generic[M]):
                 f"{folder} is not a {self.model_name} model: its {CONFIG_FILE} says {config.get('architectures')}."
             )
         try:
-            arch = self.architecture.from_published(config)
+            arch = self.architecture.read(config)
         except ValueError as error:
             raise ValueError(f"{folder}: {error}") from None
         tensors = read_weights(folder)
@@ -205,7 +207,7 @@ class HubFolder(Generic[M]):
         dtype = str(next(iter(state_dict.values())).dtype).removeprefix("torch.")
         architecture = module.architecture
         assert isinstance(architecture, PublishedArchitecture)
-        write_folder(Path(folder), architecture.to_published(dtype), self.published_names(state_dict))
+        write_folder(Path(folder), architecture.written(dtype), self.published_names(state_dict))
 
     def empty(self, arch: Any) -> M:
         """The module with its parameters allocated and not filled; on the meta device where that is the default."""

@@ -86,7 +86,9 @@ def _check_changes(config: TimeMoeConfig, arch: Architecture) -> None:
         )
     idle = [name for name in ROUTER_FIELDS if getattr(config, name)] if arch.use_dense else []
     if idle:
-        raise ValueError(f"model.{', model.'.join(idle)}: {config.pretrained} is a dense model and has no experts.")
+        raise ValueError(
+            f"model.{', model.'.join(idle)}: {config.pretrained} is a dense model and has no experts; leave it out."
+        )
 
 
 def _adapt(model: TimeMoeForPrediction, arch: Architecture) -> None:
