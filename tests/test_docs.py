@@ -38,6 +38,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NAMES = (
     "data", "training", "forecasting", "evaluation", "fine_tuning", "aws_gpu", "monitoring", "ab", "chronos_t5",
     "language_models", "mup", "training_at_scale", "scaling_lab", "scaling_fits", "memory", "planning", "your_own_csv",
+    "coming_from",
 )  # fmt: skip
 GUIDES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES)]
 ELSEWHERE = {

@@ -9,6 +9,9 @@ import pytest
 import torch.distributed as dist
 
 from foreloom.distributed import waiting
+from foreloom.distributed.launcher import Launch
+from foreloom.distributed.network import free_port
+from foreloom.distributed.process import _Meeting
 from foreloom.distributed.waiting import Absent, Watch
 
 
@@ -49,6 +52,21 @@ def test_a_rank_that_does_not_answer(watches, capfd) -> None:
     assert err.count("rank 0 has waited") == 1 and "s for rank 1 (the gradients of a step); parallel.timeout_min" in err
     assert "Rank 1 does not answer: it is stopped, or gone." in err
     assert watch.who_is_absent() == Absent((1,)), "also when the wait has failed"
+
+
+def test_a_first_meeting_to_which_not_all_come(monkeypatch, capfd) -> None:
+    """As in an interactive job of several tasks, where one process is started by hand."""
+    monkeypatch.setattr(waiting, "PATIENCE_SECONDS", 0.2)
+    launch = Launch("SLURM", 0, 3, 0, "127.0.0.1", free_port())
+    with pytest.raises(dist.DistStoreError):
+        _Meeting(launch, 0.7 / 60)
+    err = capfd.readouterr().err
+    assert err.count("rank 0 has waited") == 1 and f"at 127.0.0.1:{launch.port} for all 3 ranks to come" in err
+    assert "unset SLURM_PROCID and SLURM_STEP_NUM_TASKS" in err
+    with waiting.said_if_long("{waited}"):
+        pass
+    threading.Event().wait(0.3)
+    assert "waited" not in capfd.readouterr().err
 
 
 def test_a_rank_that_is_late_and_where_it_stands(watches, capfd) -> None:

@@ -88,3 +88,22 @@ def test_a_frequency_that_was_said_and_does_not_fit_is_not_asked_for_again(model
     assert "Say the step with freq" not in str(caught.value)
     with pytest.raises(ValueError, match=r"no column 'timestamp'.*timestamp_column \(--timestamp-column\)"):
         model.predict_df(table.rename(columns={"ds": "day_of_sale", "y": "target"}), prediction_length=2)
+
+
+def test_a_warning_points_at_the_line_that_called(model, table):
+    """Python shows a warning once a line: two that pointed in here would be one."""
+    gaps = table.drop(index=[7, 8])
+    promo = table.assign(promo=1.0)
+    calls = [
+        lambda: model.predict([np.full(30, np.nan)], 3),
+        lambda: model.predict(np.arange(90.0), 100),
+        lambda: model.predict({"target": np.arange(9.0), "past_covariates": {"a": np.arange(9.0)}}, 3),
+        lambda: model.predict_df(gaps, prediction_length=3),
+        lambda: model.predict_df(promo, prediction_length=3),
+        lambda: model.cross_validation(gaps, prediction_length=3),
+        lambda: model.cross_validation(promo, prediction_length=3),
+    ]
+    for call in calls:
+        with pytest.warns(UserWarning) as caught:
+            call()
+        assert {one.filename for one in caught} == {__file__}

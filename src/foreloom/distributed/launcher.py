@@ -11,7 +11,7 @@ DeviceSetting = Literal["auto", "cpu", "cuda", "mps"]
 
 # First match wins. MPI comes before SLURM: mpirun inside an allocation starts its daemons as SLURM tasks. For SLURM the
 # *step* counts, not the job: a batch script's own shell is no task of a job step and must run alone.
-_LAUNCHERS = (
+LAUNCHERS = (
     ("torchrun", "RANK", "WORLD_SIZE", ("LOCAL_RANK",)),
     ("OpenMPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", ("OMPI_COMM_WORLD_LOCAL_RANK",)),
     ("PMI", "PMI_RANK", "PMI_SIZE", ("MPI_LOCALRANKID", "PMI_LOCAL_RANK", "PALS_LOCAL_RANKID")),
@@ -40,7 +40,7 @@ def read_launch(environment: Mapping[str, str]) -> Launch:
     Without any of them this is a single process. Raises ValueError where the variables contradict each other or where
     ranks on several machines are not told the address of rank 0.
     """
-    for launcher, rank_name, size_name, local_names in _LAUNCHERS:
+    for launcher, rank_name, size_name, local_names in LAUNCHERS:
         if rank_name not in environment or size_name not in environment:
             continue
         rank, world_size = _integer(environment, rank_name), _integer(environment, size_name)

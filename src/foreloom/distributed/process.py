@@ -14,7 +14,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import NoReturn, TypeVar
@@ -22,9 +22,9 @@ from typing import NoReturn, TypeVar
 import torch
 import torch.distributed as dist
 
-from foreloom.distributed.launcher import DeviceSetting, Launch, choose_device, read_launch
+from foreloom.distributed.launcher import LAUNCHERS, DeviceSetting, Launch, choose_device, read_launch
 from foreloom.distributed.network import interface_towards, loopback_of, resolve
-from foreloom.distributed.waiting import Absent, Watch
+from foreloom.distributed.waiting import Absent, Watch, said_if_long
 
 T = TypeVar("T")
 
@@ -238,6 +238,16 @@ def _leave_words_to_rank_zero(rank: int) -> None:
         logging.getLogger("foreloom").setLevel(logging.ERROR)
 
 
+def _of_first_meeting(launch: Launch) -> str:
+    """What the first rank of a machine says of a meeting to which not all have come."""
+    _, rank_name, size_name, _ = next(one for one in LAUNCHERS if one[0] == launch.launcher)
+    return (
+        f"rank {launch.rank} {{waited}} at {launch.address}:{launch.port} for all {launch.world_size} ranks to come; "
+        f"parallel.timeout_minutes says when it gives up. Were they all started, and do they reach that address? Where "
+        f"this process was started by hand and is to run alone, unset {rank_name} and {size_name}."
+    )
+
+
 class _Meeting:
     """Where the ranks of a launch find each other; one at a time in a process. Only rank 0 warns then."""
 
@@ -246,8 +256,9 @@ class _Meeting:
     def __init__(self, launch: Launch, timeout_minutes: float) -> None:
         url = "env://" if launch.launcher == "torchrun" else f"tcp://{launch.address}:{launch.port}"
         timeout = timedelta(minutes=timeout_minutes)
-        store, self.rank, _ = next(dist.rendezvous(url, launch.rank, launch.world_size, timeout=timeout))
-        name = name_of_start(store, self.rank, launch.world_size, timeout.total_seconds())
+        with said_if_long(_of_first_meeting(launch)) if launch.local_rank == 0 else nullcontext():
+            store, self.rank, _ = next(dist.rendezvous(url, launch.rank, launch.world_size, timeout=timeout))
+            name = name_of_start(store, self.rank, launch.world_size, timeout.total_seconds())
         self.store = dist.PrefixStore(f"foreloom/{name}", store)
         self.num_prepared = 0
         self.timeout = timeout

@@ -43,6 +43,23 @@ def waiting(what: str) -> Generator[None]:
         _watch.since = None
 
 
+@contextmanager
+def said_if_long(sentence: str) -> Generator[None]:
+    """Surrounds a wait in which no rank can be asked yet: the sentence is told once it takes long."""
+
+    def tell() -> None:
+        waited = f"has waited {PATIENCE_SECONDS:.0f} s"
+        print(f"warning: {sentence.format(waited=waited)}", file=sys.stderr, flush=True)
+
+    timer = threading.Timer(PATIENCE_SECONDS, tell)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 class Absent(NamedTuple):
     """Ranks that did not come to what another waits for, none where that cannot be told."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from foreloom.distributed.launcher import choose_device, read_launch
+from foreloom.forecast.telling import warn_user
 from foreloom.models.family import Forecaster
 
 DEFAULT_LEVELS = (0.1, 0.5, 0.9)
@@ -51,7 +51,7 @@ def horizon_of(forecaster: Forecaster, prediction_length: int | None, *, limited
                 f"{sentence}. Ask for {trained} or less, or let it unroll (limit_prediction_length=False)."
             )
         if not forecaster.is_autoregressive:
-            warnings.warn(f"{sentence}: the forecast is unrolled and less sure.", stacklevel=3)
+            warn_user(f"{sentence}: the forecast is unrolled and less sure.")
     return prediction_length
 
 
@@ -104,4 +104,4 @@ def setting_of(device: torch.device) -> str:
 def warn_of_covariates(forecaster: Forecaster, are_there: bool) -> None:
     """A model that sees one series at a time passes them over; nobody shall believe otherwise."""
     if are_there and forecaster.is_univariate:
-        warnings.warn("covariates are passed over: the model sees one series at a time.", stacklevel=3)
+        warn_user("covariates are passed over: the model sees one series at a time.")

@@ -5,7 +5,6 @@ Axes: S rows (one target of one window), H horizon steps.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from foreloom.evaluation.baselines import SeasonalNaive
 from foreloom.evaluation.skill import BASELINE
 from foreloom.forecast.asked import warn_of_covariates
 from foreloom.forecast.files import target_names, times_of
+from foreloom.forecast.telling import warn_user
 from foreloom.models.family import Forecaster
 from foreloom.monitoring.progress import Progress
 
@@ -85,7 +85,7 @@ def _read(data: Any, options: TableOptions) -> Generator[tuple[Source, LongTable
         written = Path(folder) / "df.arrow"
         table = write_series_of_rows(rows, written)
         for note in rows.notes:
-            warnings.warn(note, stacklevel=6)
+            warn_user(note)
         yield open_source(written, "df"), table
 
 

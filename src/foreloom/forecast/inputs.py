@@ -6,7 +6,6 @@ Axes: N inputs, V targets, L context steps, H horizon steps.
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from foreloom.data.forecast_input import ForecastInput, forecast_input, plain_array
+from foreloom.forecast.telling import warn_user
 
 _KEYS = ("target", "past_covariates", "future_covariates")
 
@@ -47,7 +47,7 @@ def as_forecast_inputs(inputs: Any, prediction_length: int) -> list[ForecastInpu
     ):
         if found:
             others = f" and {len(found) - 1} more have" if len(found) > 1 else " has"
-            warnings.warn(f"input {found[0]}{others} {what}.", stacklevel=3)
+            warn_user(f"input {found[0]}{others} {what}.")
     return made
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -29,6 +28,7 @@ from foreloom.forecast.asked import (
 )
 from foreloom.forecast.elsewhere import attribute_here, meets_options_of_others, refuse_options_of_others
 from foreloom.forecast.inputs import as_forecast_inputs
+from foreloom.forecast.telling import warn_user
 from foreloom.models.calibration import CALIBRATION_FILE, CalibratedForecaster, Calibration
 from foreloom.models.common.forecasting import telling
 from foreloom.models.family import Forecaster, ModelFamily, generator_of
@@ -486,9 +486,8 @@ class Model:
         )
         if not np.isfinite(np.concatenate(forecasts)).all():
             wrong = [i for i, one in enumerate(forecasts) if not np.isfinite(one).all()]
-            warnings.warn(
+            warn_user(
                 f"{len(wrong):,} of {len(forecasts):,} forecasts are not finite, the first that of input {wrong[0]}: "
                 "values near 3e38, the largest that float32 holds, or weights that are not finite.",
-                stacklevel=3,
             )
         return forecasts

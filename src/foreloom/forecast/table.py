@@ -5,7 +5,6 @@ Axes: T rows sorted by series (as first met), then time; N series, V targets, H 
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -23,6 +22,7 @@ from foreloom.data.tables.read import Rows, nearest, rows_of
 from foreloom.data.tables.roles import Covariate, short_name
 from foreloom.data.tables.timeline import Timeline
 from foreloom.forecast.elsewhere import refuse_options_of_others
+from foreloom.forecast.telling import warn_user
 
 TABLE_OPTIONS = [field.name for field in fields(TableOptions)]
 _SEVERAL = ("id_column", "target", "known_ahead", "past", "static", "category")
@@ -53,7 +53,7 @@ class Table:
         table = LongTable.read(rows)
         said = list(rows.notes)  # before what follows, which may fail of a wrong guess
         for note in said:
-            warnings.warn(note, stacklevel=3)
+            warn_user(note)
         if table.timeline is None:
             raise ValueError(
                 f"{rows.name}: column {table.time_column!r} holds numbers, not times ({table.times_T[0]} ...). Write "
@@ -84,7 +84,7 @@ class Table:
             future = {one.name: _covariate(later, one, past[one.name]) for one in steps_ahead}
         for note in dict.fromkeys(rows.notes):
             if note not in said:
-                warnings.warn(note, stacklevel=3)
+                warn_user(note)
         return cls(table, target_VT, past, future, ahead)
 
     def understood(self) -> str:
