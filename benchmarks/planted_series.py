@@ -1,4 +1,4 @@
-"""Does a model copy a clean season, follow growth and keep a calm level? Planted series, and its error on them.
+"""Does a model copy a season, follow growth, keep a calm level, stay silent? Planted series, and its error on them.
 
     python benchmarks/planted_series.py small auto-ets
 
@@ -73,6 +73,17 @@ def walking(length: int = 240) -> Planted:
     return _cut(100 * np.exp(0.01 * rng.normal(size=(NUM_SERIES, length + AHEAD)).cumsum(1)), AHEAD)
 
 
+def silent(zeros: int = 200, length: int = 672) -> Planted:
+    """Two to seven bursts of some thirty steps at most, as of rain or of a machine, and then nothing any more."""
+    rng = np.random.default_rng(3)
+    values = np.zeros((NUM_SERIES, length + 72))
+    for row in values:
+        for start in rng.integers(0, length - zeros - 30, rng.integers(2, 8)):
+            num_steps = rng.integers(4, 30)
+            row[start : start + num_steps] += 100 * rng.gamma(1.0) * np.hanning(num_steps + 2)[1:-1]
+    return _cut(values, 72)
+
+
 def _cut(values: np.ndarray, horizon: int, season: int = 1) -> Planted:
     values = values.astype(np.float32)
     return Planted(values[:, :-horizon], values[:, -horizon:], season)
@@ -98,6 +109,11 @@ def last_step_error(forecaster: Forecaster, planted: Planted) -> float:
     return float(np.median(median_of(forecaster, planted)[:, -1] / planted.future_NH[:, -1] - 1))
 
 
+def share_of_past(forecaster: Forecaster, planted: Planted) -> float:
+    """How large the forecasts are, as a share of the mean of the past."""
+    return float(np.abs(median_of(forecaster, planted)).mean() / planted.past_NL.mean())
+
+
 def main() -> None:
     torch.set_num_threads(1)
     asked = forecasters_by_name(sys.argv[1:], torch.device("cpu"))
@@ -110,6 +126,8 @@ def main() -> None:
         print(f"  random walk    {error_ratio(forecaster, walking()):.2f}")
         for share in (0.01, 0.03, 0.05):
             print(f"  growth of {share:.0%}   {last_step_error(forecaster, growing(share)):+.1%} at the eighth step")
+        for zeros in (60, 200):
+            print(f"  {zeros:>3} zeros      {share_of_past(forecaster, silent(zeros)):.1%} of the mean before them")
 
 
 if __name__ == "__main__":

@@ -122,9 +122,12 @@ def test_the_version_and_completion(foreloom):
     [
         (["train", "time-moe-finetune", "-d", "x.csv"], ["No such option: -d", "data.sources.0.path=PATH"]),
         (["train", "time-moe-finetune", "--stride=1"], ["No such option: --stride", "data.stride=N"]),
-        (["train", "--model-id", "a/b"], ["Here it is model.pretrained=FOLDER-OR-ID"]),
+        (["train", "--model-id", "a/b"], ["Here: model.pretrained=FOLDER-OR-ID"]),
         (["evaluate", "-m", "a/b", "-d", "ETTh1.csv"], ["No such option: -m", "foreloom evaluate MODEL"]),
-        (["evaluate", "a/b", "-d", "ETTh1.csv"], ["No such option: -d. Here it is --data FILE"]),
+        (["evaluate", "a/b", "-d", "ETTh1.csv"], ["No such option: -d. Here: --data FILE"]),
+        (["forecast", "small", "x.csv", "--prediction_length", "7"], ["No such option", "Here: --horizon N"]),
+        (["backtest", "small", "x.csv", "--n-windows=3"], ["No such option", "Here: --windows N"]),
+        (["train", "chronos2-test", "--train.max_steps", "3"], ["No such option", "Here: training.steps=N"]),
         (["trian", "chronos2-test"], ["No such command 'trian'", "'train'"]),
         (["train", "chronos2-test", "--stepz", "3"], ["No such option", "--stepz"]),
         (["train"], ["Missing argument", "recipe"]),
@@ -178,7 +181,7 @@ def test_all_mistakes_at_once(foreloom):
 def test_recipes(foreloom):
     refused(foreloom("train", "chronos2-tst"), "no shipped recipe of that name", "Did you mean chronos2-test?")
     refused(foreloom("show", write("a.yaml", "model: [\n")), "a.yaml:2: not valid YAML")
-    refused(foreloom("show"), "give a recipe, --list or --from-tsm FILE")
+    refused(foreloom("show"), "give a recipe, --list, --from-tsm FILE or --from-chronos FILE")
     listed = foreloom("show", "--list").out.splitlines()
     assert len(listed) == len(list((ROOT / "recipes").glob("*.yaml"))) and any("quickstart" in line for line in listed)
     refused(foreloom("show", "--from-tsm", "none.yaml"), "none.yaml: cannot be read")
@@ -285,7 +288,9 @@ def test_forecast_tables(foreloom, model):
     text = write("text.csv", "unique_id,ds,y\na,2024-01-01,1\na,2024-01-02,two\na,2024-01-03,3\n")
     refused(ask(text), "text.csv: column 'y' holds 'two' in row 3 (series 'a')")
     gap = write("gap.csv", "unique_id,ds,y\na,2024-01-01,1\na,2024-01-02,2\na,2024-01-03,3\na,2024-01-07,3\n")
-    refused(foreloom("forecast", model, gap, "--horizon", "2", "--freq", "W-MON"), "not regular", "2024-01-02")
+    refused(
+        foreloom("forecast", model, gap, "--horizon", "2", "--freq", "W-MON"), "not on the steps of freq", "2024-01-02"
+    )
     assert not Path("out.csv").exists()
     answer = ask(gap)
     assert answer.code == 0 and "gap.csv: 3 of 7 steps are absent, in 1 of 1 series" in answer.err

@@ -54,7 +54,7 @@ def test_the_recipe_makes_a_model_of_that_architecture_from_synthetic_series_alo
     assert all(source.path.startswith("synth://") for source in sections["data"].sources)
     with torch.device("meta"):
         module = registry.get("chronos2").build(sections["model"], sections["data"])
-    published = Architecture.of(module).to_published("float32")
+    published = Architecture.of(module).written("float32")
     assert published == json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))
 
 

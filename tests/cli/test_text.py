@@ -112,6 +112,43 @@ def test_the_verb_prints_and_writes_them(trained, text, call, tmp_path):
         assert f"{option}: only for series" in call("evaluate", trained, "--data", text, option, "3")[2]
     assert "reads at most 96 tokens" in call("evaluate", trained, "--data", text, "-c", "97")[2]
     assert "there is no column 'body'" in call("evaluate", trained, "--data", text, "--text-column", "body")[2]
+    (tmp_path / "gaps.jsonl").write_text('{"text": "One."}\n{"text": ""}\n{"text": "Two."}\n')
+    _, out, _ = call("evaluate", trained, "--data", tmp_path / "gaps.jsonl")
+    assert "gaps.jsonl: 2 documents, 1 left out (empty)" in out
+
+
+def test_an_adapter_is_scored_as_the_whole_model_with_it(trained, text, call, tmp_path):
+    base = trained / "checkpoints" / "final" / "hf"
+    own = [f"model.pretrained={base}", "model.size=null", "model.config={}", "data.tokenizer=null"]
+    lora = ["adapter.kind=lora", "adapter.rank=2", "optimizer.learning_rate=0.05", "optimizer.warmup_ratio=0"]
+    few = ["training.steps=2", "validation.max_windows=2", "validation.steps=2", "validation.prompts=[]"]
+    run.train("tiny-lm", [*SETTINGS[1:], *own, *lora, *few], out=tmp_path / "lora")
+    adapter = tmp_path / "lora" / "checkpoints" / "final" / "hf"
+    assert not (adapter / "config.json").exists()
+    foreloom.from_pretrained(adapter).save_pretrained(tmp_path / "whole")
+    scores = [score_text(one, TextSource(path=str(text)), process=ALONE) for one in (adapter, tmp_path / "whole", base)]
+    assert scores[0].loss == pytest.approx(scores[1].loss, rel=1e-5)
+    assert abs(scores[0].loss - scores[2].loss) > 1e-3
+    code, out, _ = call("evaluate", tmp_path / "lora", "--data", text)
+    assert code == 0 and f"{scores[0].perplexity:.3f}" in out
+
+
+def test_conversations_are_scored_by_their_answers(trained, text, call, tmp_path):
+    folder = tmp_path / "chat"
+    shutil.copytree(trained / "checkpoints" / "final" / "hf", folder)
+    template = "{% for m in messages %}{{ m['role'][0] }}:{{ m['content'] }}{{ eos_token }}{% endfor %}"
+    (folder / "chat_template.jinja").write_text(template + "{% if add_generation_prompt %}a:{% endif %}")
+    chats = tmp_path / "c.jsonl"
+    turns = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Nobody."}]
+    chats.write_text(json.dumps({"messages": turns}) + "\n")
+    scores = score_text(folder, TextSource(path=str(chats), messages_column="messages"), process=ALONE)
+    assert scores.num_tokens == len("Nobody.") + 1, "the answer and its end, byte by byte"
+    code, out, _ = call("evaluate", folder, "--data", chats, "--messages-column", "messages")
+    assert code == 0 and "1 conversations" in out and f"{scores.loss:.4f}" in out
+    both = ("--messages-column", "messages", "--text-column", "x")
+    assert "exclude one another" in call("evaluate", folder, "--data", chats, *both)[2]
+    assert "messages_column=messages" in call("evaluate", folder, "--data", chats)[2]
+    assert "only for language models" in call("evaluate", "naive", "--data", text, *both[:2])[2]
 
 
 def test_a_run_tells_its_figures_and_its_continuations(trained):

@@ -138,7 +138,7 @@ def test_overrides_reach_into_lists_and_are_named_in_errors(tmp_path):
     )
     assert problems(path, "whole.parts.2.weight=1", "steps=4") == [
         "command line: whole.parts.2.weight: 2 is not an entry of a list of 2, counted from 0.",
-        "command line: 'steps=4': write an override as section.setting=value.",
+        "command line: 'steps=4': write an override as section.setting=value; here: training.steps=N.",
     ]
     assert problems(path, "whole.setps=4") == ["command line: whole.setps: unknown setting. Did you mean steps?"]
     changed = apply_overrides(Located({"a": {"b": 1}}), ["a.b=[1, {c: 2}]", "d.e=null"])

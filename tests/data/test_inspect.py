@@ -40,7 +40,7 @@ def test_report(mixed_set) -> None:
     report = inspect(mixed_set, context_length=16, prediction_length=8, num_examples=6)
     assert (report.layout, report.num_series, report.num_inspected) == ("parquet", 6, 6)
     assert report.num_points == 30 + 20 + 12 + 30 + 8 + 1300
-    assert report.length_quantiles == {0.0: 8, 0.25: 12, 0.5: 20, 0.75: 30, 1.0: 1300}
+    assert report.length_quantiles == {0.0: 8, 0.25: 14, 0.5: 25, 0.75: 30, 1.0: 1300}
     assert report.freqs == {"h": 3, "D": 2, "unknown": 1}
     assert (report.num_missing, report.num_non_finite) == (3 + 8, 3)
     assert report.missing_share == 11 / 1400
@@ -59,6 +59,13 @@ def test_a_part_of_a_large_set(mixed_set) -> None:
     report = inspect(mixed_set, max_series=3, num_examples=2)
     assert (report.num_series, report.num_inspected, len(report.examples)) == (6, 3, 2)
     assert report.num_points == 1400
+
+
+def test_points_and_variates_are_of_all_series_whichever_are_read(tmp_path) -> None:
+    targets = [[[1.0] * 10] * 2, *[[[1.0] * 2]] * 9]
+    pq.write_table(pa.table({"target": targets}), tmp_path / "some.parquet")
+    reports = [inspect(tmp_path / "some.parquet", max_series=most) for most in (3, 10)]
+    assert {(report.num_points, report.variates) for report in reports} == {(38, (1, 2))}
 
 
 @pytest.mark.parametrize("name", ["bike_sharing", "nn5", "pbs"])

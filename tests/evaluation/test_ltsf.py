@@ -94,12 +94,15 @@ def test_scaled_by_the_training_rows_only(write):
     df.loc[70:, "a"] += 1000
     df["constant"] = 5.0
     df.loc[99, "constant"] = 7.0
-    a, b, constant = (one.target_VT[0] for one in read_ltsf(write(df)).channels)
+    df["inexact"] = 20.3  # whose deviation over 70 rows is 3.6e-15
+    df.loc[99, "inexact"] = 22.3
+    a, b, constant, inexact = (one.target_VT[0] for one in read_ltsf(write(df)).channels)
     train = df["a"][:70].to_numpy()
     np.testing.assert_allclose(a, (df["a"] - train.mean()) / train.std(ddof=0), rtol=1e-6)
     assert a.dtype == np.float32
     assert abs(b[:70].std() - 1) < 1e-5
     np.testing.assert_array_equal(constant, [0.0] * 99 + [2.0])
+    np.testing.assert_allclose(inexact, constant, atol=1e-13)
 
 
 def test_the_first_label_is_the_first_test_row_and_the_last_one_the_last(write):

@@ -100,6 +100,10 @@ def test_losses_of_different_kinds_leave_the_verdict_to_wql():
     assert sentence(found).startswith("B is worse: the held-out WQL of B is 0.100 higher")
 
 
+def test_no_number_ends_in_a_point():
+    assert [verdict._number(value, 3) for value in (99.94, 99.96, 123.4, 0.5)] == ["99.9", "100", "123", "0.500"]
+
+
 def test_numbers_for_programs():
     data = as_data(compared(runs(A), runs([0.5, 4.3, 8.7])))
     loss = data["measures"]["loss"]

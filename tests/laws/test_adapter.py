@@ -21,7 +21,7 @@ from foreloom.models.common.lora import (
     merged,
     write_adapter,
 )
-from foreloom.models.family import forecaster_of
+from foreloom.models.lookbacks import forecaster_of
 
 FAMILIES = ("chronos2", "chronos_bolt", "chronos_t5", "time_moe")
 CONFIG = AdapterConfig(kind="lora", rank=3, alpha=6.0)

@@ -11,7 +11,8 @@ from foreloom.data.forecast_input import forecast_input
 from foreloom.models.chronos2.architecture import Chronos2Config
 from foreloom.models.chronos2.family import FAMILY
 from foreloom.models.chronos_t5.generate import draws
-from foreloom.models.family import WindowLengths, forecaster_of
+from foreloom.models.family import WindowLengths
+from foreloom.models.lookbacks import forecaster_of
 from foreloom.models.registry import get
 
 
@@ -123,10 +124,15 @@ def clean_series() -> dict[str, np.ndarray]:
     return parts
 
 
-@pytest.mark.parametrize("name", ["chronos2", "chronos2 from naive", "chronos_bolt", "chronos_t5", "time_moe"])
+@pytest.mark.parametrize(
+    "name", ["chronos2", "chronos2 from naive", "chronos2 of lookbacks", "chronos_bolt", "chronos_t5", "time_moe"]
+)
 def test_company_changes_nothing(request, monkeypatch, name):
     family = get(name.partition(" ")[0])
-    model = tiny(from_naive=True) if "naive" in name else request.getfixturevalue(f"tiny_{name}")
+    options = {"naive": {"from_naive": True}, "lookbacks": {"group_attention": False, "lookbacks": 4}}.get(
+        name.split()[-1]
+    )
+    model = tiny(**options) if options else request.getfixturevalue(f"tiny_{name}")
     same = lambda keys, *how: draws([np.zeros(1, np.float32)] * len(keys), *how)
     monkeypatch.setattr("foreloom.models.chronos_t5.forecast.draws", same)
     forecaster, series = forecaster_of(family, model), clean_series()

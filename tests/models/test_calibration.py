@@ -8,7 +8,7 @@ import pytest
 from naive_model import naive_model
 
 from foreloom.evaluation.by_name import forecasters_by_name
-from foreloom.evaluation.calibrate import _doubts
+from foreloom.evaluation.calibrate import _doubts, num_apart
 from foreloom.forecast import Model, from_pretrained
 from foreloom.models.calibration import LEVELS, Calibration, conformal_quantile, is_flat, local_scale, mean_move
 from foreloom.models.chronos2.family import FAMILY as CHRONOS2
@@ -117,6 +117,20 @@ def test_a_quarter_of_the_rows_is_held_out_and_what_dates_share_makes_a_coverage
     assert 0 < errors["own"] < errors["shared"] / 2
 
 
+def test_windows_that_overlap_make_nothing_of_what_they_are_tried_on(walks):
+    """Of 20 windows 2 steps apart the newest 5 begin with step 54 of 70."""
+    trial = naive_model().calibrate(walks, 8, 20, step=2)
+    assert trial.calibration.facts["windows"] == 12 and trial.num_windows == 200
+    assert "120 windows make nothing: they share steps with those that it is tried on." in trial.notes
+    later = walks.assign(target=walks["target"] * np.where(walks["timestamp"] >= "2024-02-24", 9.0, 1.0))
+    other = naive_model().calibrate(later, 8, 20, step=2)
+    np.testing.assert_array_equal(other.calibration.shift_GQ, trial.calibration.shift_GQ)
+    assert other.rows[1]["coverage"] < trial.rows[1]["coverage"]
+    assert [num_apart(12, stride, 8) for stride in (1, 2, 8, 20)] == [2, 3, 12, 12]
+    with pytest.raises(ValueError, match="of windows that lie 1 steps apart none is 8 steps, the horizon, older than"):
+        naive_model().calibrate(walks, 8, 8, step=1)
+
+
 def test_what_was_flat_before_does_not_say_how_wide_bands_are(tiny_chronos2):
     """Products that sell nothing until a day: their bands were of rounding alone there, so that those of all series
     became ten million times as wide."""
@@ -146,6 +160,9 @@ def test_windows_that_are_too_few_are_said(walks):
         model.calibrate(walks, 8, windows=1)
     with pytest.raises(ValueError, match="100 values at least, and these windows have 3"):
         model.calibrate(walks[walks["item_id"] == "s0"], 1, windows=4)
+    unknown = walks.assign(target=walks["target"].where(walks["timestamp"] < "2024-02-20"))
+    with pytest.raises(ValueError, match="df: the newest windows hold no value, and a calibration is tried on them"):
+        model.calibrate(unknown, 8, windows=4)
 
 
 def test_counts_are_whole_and_not_negative(walks):

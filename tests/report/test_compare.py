@@ -1,6 +1,7 @@
 """Models side by side: what is beside what, what is left out, and every form of the table."""
 
 import csv
+import math
 import re
 from html.parser import HTMLParser
 
@@ -66,6 +67,8 @@ def test_one_name_in_two_files(files, tmp_path):
     names = [column.name for column in compare([files[0], again]).columns]
     assert names[1:3] == ["ours (first)", "ours (again)"]
     assert [c.name for c in compare([files[0], files[0]]).columns][1:3] == ["ours", "seasonal-naive"]
+    write_rows(rows("ours", BASE, math.nan) + rows("seasonal-naive", BASE, math.nan), again)
+    assert len(compare([again, again]).columns) == 4, "one model, whose MASE nobody knows, is not two"
 
 
 def test_markdown_and_csv(files):
@@ -171,6 +174,7 @@ def test_the_form_is_that_of_the_file_or_as_named(files, tmp_path, capsys):
         ("", r"x.csv: not a table of scores"),
         ("model,task,WQL\n", r"x.csv: the table has no rows"),
         ("model,task,WQL\nm,t,0.1\nm,u,high\n", r"x.csv:3: WQL is 'high', a number is wanted"),
+        ("model,task,WQL\nm,t,0.1\nm,u,-0.1\n", r"x.csv:3: WQL is -0.1, and no error is below 0"),
         ("model,task,WQL\nm,t,0.1\nm,t,0.1\n", r"x.csv:3: task 't' of model 'm' is there twice"),
         ("model,task,WQL\nm,t,0.1\nm\n", r"x.csv:3: the row ends early"),
         (b"\xff\xfe\x00model", r"x.csv: not a CSV file"),

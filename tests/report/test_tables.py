@@ -11,7 +11,7 @@ from rich.console import Console
 
 from foreloom.report.evaluation_table import score_table, sliding_table, table_of
 from foreloom.report.scores import write_rows
-from foreloom.report.tables import cell_text, print_whole
+from foreloom.report.tables import Column, ScoreTable, cell_text, print_whole
 
 ROWS = [
     {"task": "births", "model": "ours", "WQL": 0.02, "MASE": 0.5, "coverage_80": 0.8},
@@ -125,6 +125,13 @@ def test_geometric_mean_over_the_tasks_that_both_scored(ours, mean):
 
 def test_digits():
     assert [cell_text(value) for value in (0.0, 0.012345, 12.3456, 123456.7)] == ["0", "0.01235", "12.35", "123,457"]
+    assert [cell_text(value) for value in (999.94, 999.96, 1000.4)] == ["999.9", "1,000", "1,000"]
+    assert [cell_text(value) for value in (1e14, 6.6490359e27)] == ["100,000,000,000,000", "6.649e+27"]
+
+
+def test_json_says_null_where_there_is_no_number():
+    table = ScoreTable([Column("Band", "text"), Column("Coverage", "score")], [["80 %", math.nan]], [])
+    assert json.loads(table.to_json(), parse_constant=pytest.fail)["rows"] == [{"Band": "80 %", "Coverage": None}]
 
 
 def sliding_row(model, horizon, mse, mae, num_windows=10):

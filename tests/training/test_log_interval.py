@@ -111,7 +111,7 @@ def test_a_full_queue_and_an_empty_one():
     full = watch.record()
     assert (full.queue_depth, full.num_ready, full.queue_fill) == (3, 3, 1.0)
     assert full.num_series == of.dataset.statistics()[0].num_items > 0
-    assert full.mapped_bytes == of.dataset.statistics()[0].num_bytes > 0
+    assert full.mapped_bytes == of.dataset.statistics()[0].num_bytes > 0 and full.unit == "series"
     assert 0 < full.build_seconds < 5
 
     make = of.batch

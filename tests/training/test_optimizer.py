@@ -114,6 +114,11 @@ def test_linear_without_warmup_is_that_of_chronos_forecasting() -> None:
     assert rates(10, schedule="linear") == pytest.approx([1 - (k - 1) / 10 for k in range(1, 11)])
 
 
+def test_a_share_of_the_steps_is_what_it_is_on_paper() -> None:
+    """0.07 * 100 is 7.000000000000001 in a computer."""
+    assert rates(100, schedule="constant", warmup_ratio=0.07)[6:8] == pytest.approx([7 / 8, 1.0])
+
+
 def test_shapes() -> None:
     assert rates(6, schedule="linear", warmup_steps=2) == pytest.approx([1 / 3, 2 / 3, 1, 0.75, 0.5, 0.25])
     assert rates(4, schedule="cosine") == pytest.approx([1, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5])

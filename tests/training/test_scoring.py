@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -204,11 +205,13 @@ def test_a_stop_before_a_validation_that_was_due_makes_up_for_it(tmp_path: Path,
     assert result.step == 4 and validation.asked == [2, 4]
 
 
-def broken_run(run_dir: Path, target: list[list[float | None]], **settings: Any) -> Trainer:
-    """Validated on these series, which something may be wrong with."""
+def broken_run(
+    run_dir: Path, target: list[list[float | None]], holdouts: Sequence[int] = (PREDICTION_LENGTH,), **settings: Any
+) -> Trainer:
+    """Validated on these series, which something may be wrong with, with each of the holdouts."""
     path = run_dir.with_suffix(".jsonl")
     path.write_text("".join(json.dumps({"item_id": f"s{n}", "target": row}) + "\n" for n, row in enumerate(target)))
-    sources = [{"path": str(path), "holdout": PREDICTION_LENGTH}]
+    sources = [{"path": str(path), "holdout": holdout} for holdout in holdouts]
     section = {"steps": 2, "patience": 1, "sources": tuple(SourceConfig(**one) for one in sources)}
     return build_trainer(PROCESS, run_dir, {"steps": 6, "validation": section, **settings})
 
@@ -220,6 +223,10 @@ def test_one_value_does_not_rule_a_validation_and_one_that_is_not_finite_does_no
     broken_run(tmp_path / "sentinel", rows.tolist()).train()
     plain, sentinel = (records(tmp_path / run, "validation") for run in ("plain", "sentinel"))
     (left_out,) = records(tmp_path / "sentinel", "validation_data")
+    assert not records(tmp_path / "plain", "validation_data")
+    broken_run(tmp_path / "short", rows[:3].tolist(), [PREDICTION_LENGTH, PREDICTION_LENGTH - 1]).train()
+    (unseen,) = records(tmp_path / "short", "validation_data")
+    assert f"short.jsonl (holdout {PREDICTION_LENGTH - 1}), and its loss says nothing of them" in unseen["sentence"]
     assert "'s3' of" in left_out["sentence"] and "steps 53 to 60 (1e+30)" in left_out["sentence"]
     losses_of = [[one["loss"] for one in run] for run in (plain, sentinel)]
     assert losses_of[0] == pytest.approx(losses_of[1], rel=1e-6) and losses_of[0]

@@ -51,7 +51,15 @@ def test_what_is_better_is_kept_and_what_was_done_is_not_done_again(base, tmp_pa
     found = model.fit(seasons(), 8, out, season_length=8, say=said.append, known_ahead="promo")
     assert found.windows.num == 8 and found.chosen is not None and found.sentence.startswith(f"keep {found.chosen}: 0.")
     names = [one.name for one in found.contenders]
-    assert names == ["zero-shot", "seasonal-naive", "full-0.003", "full-0.003, 50%", "lora-0.003", "lora-0.003, 50%"]
+    assert names == [
+        "zero-shot",
+        "lookbacks",
+        "seasonal-naive",
+        "full-0.003",
+        "full-0.003, 50%",
+        "lora-0.003",
+        "lora-0.003, 50%",
+    ]
     chosen = next(one for one in found.contenders if one.name == found.chosen)
     assert chosen.selection.is_sure and chosen.verdict.estimate < 1
     assert found.contenders[0].selection.estimate == 1
@@ -73,9 +81,17 @@ def test_what_is_better_is_kept_and_what_was_done_is_not_done_again(base, tmp_pa
     assert again.sentence == found.sentence and repr(again) == repr(found)
     # Where the last windows allow half of it only, they had a say, which the sentence does not deny.
     assert found.chosen == "full-0.003" and "which nothing was chosen by" in found.sentence
-    monkeypatch.setattr(fit.verdict, "first_that_holds", lambda lasts: [*lasts][-1])
+    monkeypatch.setattr(fit.verdict, "first_that_holds", lambda lasts: [*lasts][1])
     half = model.fit(seasons(), 8, out, season_length=8, known_ahead="promo")
     assert "where full-0.003, which was chosen before, has 0." in half.sentence and half.chosen == "full-0.003, 50%"
+    assert from_pretrained(out).module.architecture.lookbacks == 6, "which is surely better where it is chosen"
+    # And where they allow none of it, the weights as they were.
+    monkeypatch.setattr(fit.verdict, "first_that_holds", lambda lasts: [*lasts][2])
+    none = model.fit(seasons(), 8, out, season_length=8, known_ahead="promo")
+    assert none.chosen == "lookbacks" and none.recipe is None and "lookbacks in its" in write_fit_page(none).read_text()
+    kept = from_pretrained(out, device="cpu")
+    assert torch.equal(kept.module.shared.weight, model.module.shared.weight)
+    assert kept.module.architecture.lookbacks == 6 and model.module.architecture.lookbacks == 1
     with pytest.raises(ValueError, match="holds a fit with another prediction_length"):
         model.fit(seasons(), 9, out, season_length=8, known_ahead="promo")
     with pytest.raises(ValueError, match="base holds something else"):
@@ -119,9 +135,9 @@ def test_what_was_stopped_goes_on(base, tmp_path, short, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         model.fit(seasons(2), 8, out)
     state = json.loads((out / "fit.json").read_text())
-    assert [*state["contenders"]] == ["zero-shot", "seasonal-naive", "full-0.003", "full-0.003, 50%"]
+    assert [*state["contenders"]] == ["zero-shot", "lookbacks", "seasonal-naive", "full-0.003", "full-0.003, 50%"]
     found = model.fit(seasons(2), 8, out)
-    assert trained == ["probe", "full-0.003", "lora-0.003", "lora-0.003"] and len(found.contenders) == 6
+    assert trained == ["probe", "full-0.003", "lora-0.003", "lora-0.003"] and len(found.contenders) == 7
 
 
 def test_a_probe_is_timed_whole_whenever_it_is_timed(base, tmp_path, monkeypatch):

@@ -11,14 +11,14 @@ import faulthandler
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from foreloom import __version__
 from foreloom.cli import audit, lab_fit, lab_memory, lab_mup, lab_slurm, lab_study  # noqa: F401, they add verbs
-from foreloom.cli.arguments import command_with_hints
+from foreloom.cli.arguments import command_with_hints, flag_of_forecasters
 from foreloom.cli.backtest import backtest
 from foreloom.cli.calibrate import calibrate
 from foreloom.cli.data import data_app
@@ -31,7 +31,7 @@ from foreloom.cli.lab import lab_app
 from foreloom.cli.launch import launch_app
 from foreloom.cli.plan import plan
 from foreloom.cli.report import report_app
-from foreloom.cli.train import FLAGS_OF_TRAINERS, show, train
+from foreloom.cli.train import flag_of_trainers, show, train
 
 app = typer.Typer(
     name="foreloom",
@@ -58,18 +58,30 @@ def _options(
     pass
 
 
-def _add(verb: Callable[..., None], example: str, flags_elsewhere: Mapping[str, str] | None = None) -> None:
-    app.command(cls=command_with_hints(flags_elsewhere or {}), epilog=f"Example: foreloom {example}")(verb)
+def _add(verb: Callable[..., None], example: str, hint: Callable[[str], str | None] = lambda flag: None) -> None:
+    app.command(cls=command_with_hints(hint), epilog=f"Example: foreloom {example}")(verb)
 
 
-_add(train, "train quickstart training.steps=200 --out runs/first", FLAGS_OF_TRAINERS)
-_add(show, "show chronos2-finetune")
-_add(fit, "fit runs/quickstart examples/births.csv --horizon 28 --season 7 --minutes 5 --out my-model")
-_add(evaluate, "evaluate runs/quickstart amazon/chronos-2 --tasks examples/tasks.yaml", FLAGS_OF_EVALUATORS)
-_add(backtest, "backtest runs/quickstart examples/births.csv --horizon 28 --windows 6 --season 7 --plot")
-_add(calibrate, "calibrate runs/quickstart examples/births.csv --horizon 28 --windows 12 --out births-model")
-_add(forecast, "forecast small examples/births.csv --horizon 28 --out births.csv --plot")
-_add(generate, 'generate runs/tiny "The recipe "')
+_add(train, "train quickstart training.steps=200 --out runs/first", flag_of_trainers)
+_add(show, "show chronos2-finetune", flag_of_trainers)
+_add(
+    fit,
+    "fit runs/quickstart examples/births.csv --horizon 28 --season 7 --minutes 5 --out my-model",
+    flag_of_forecasters,
+)
+_add(evaluate, "evaluate runs/quickstart amazon/chronos-2 --tasks examples/tasks.yaml", FLAGS_OF_EVALUATORS.get)
+_add(
+    backtest,
+    "backtest runs/quickstart examples/births.csv --horizon 28 --windows 6 --season 7 --plot",
+    flag_of_forecasters,
+)
+_add(
+    calibrate,
+    "calibrate runs/quickstart examples/births.csv --horizon 28 --windows 12 --out births-model",
+    flag_of_forecasters,
+)
+_add(forecast, "forecast small examples/births.csv --horizon 28 --out births.csv --plot", flag_of_forecasters)
+_add(generate, 'generate runs/tiny "The recipe "', flag_of_forecasters)
 _add(doctor, "doctor chronos2-synthetic-cpu --ranks 2")
 _add(plan, "plan chronos2-base --gpus 64 --gpu a100-80gb --mfu 0.35 --price 2")
 app.add_typer(report_app, name="report")

@@ -16,17 +16,47 @@ import typer.core
 from foreloom.data.tables.options import TableOptions, table_options
 
 
-def command_with_hints(flags: Mapping[str, str]) -> type[typer.core.TyperCommand]:
-    """A verb that meets flags of other programs with what says the same here."""
+def command_with_hints(hint: Callable[[str], str | None]) -> type[typer.core.TyperCommand]:
+    """A verb that meets flags of other programs with what says the same here, which `hint` knows."""
 
     class Command(typer.core.TyperCommand):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-            for flag in (arg.partition("=")[0] for arg in args):
-                if flag in flags:
-                    ctx.fail(f"No such option: {flag}. Here it is {flags[flag]}")
+            own = {name for one in self.params for name in (*one.opts, *one.secondary_opts)} | {"--help", "-h"}
+            for flag in (arg.partition("=")[0] for arg in args if arg.startswith("-")):
+                if flag not in own and (here := hint(flag)):
+                    ctx.fail(f"No such option: {flag}. Here: {here}")
             return super().parse_args(ctx, args)
 
     return Command
+
+
+_FORECASTERS = {
+    "--horizon N": "prediction-length h fh forecast-horizon",
+    "--quantiles 0.1,0.9": "level levels quantile-levels",
+    "--windows N": "n-windows num-windows num-val-windows",
+    "--step N": "step-size val-step-size",
+    "--season N": "season-length seasonality",
+    "--minutes X": "time-limit",
+    "--future FILE": "future-df x-df futr-df known-covariates future-covariates",
+    "--known-ahead NAME,...": "known-covariates-names futr-exog-list",
+    "--past NAME,...": "past-covariates-names hist-exog-list",
+    "--static NAME,..., of columns of the table itself": "static-features static-df stat-exog-list",
+    "--id-column NAME": "id-col item-id",
+    "--timestamp-column NAME": "time-col date-column",
+    "--target NAME": "target-col target-column",
+    "--out FILE": "output output-path output-dir",
+    "an argument: foreloom VERB MODEL DATA ...": "model model-id model-path data df input data-path train-data",
+    "--device cuda": "device-map",
+    "--max-new-tokens N": "max-length max-tokens",
+    "--temperature X, 0 for the likeliest": "do-sample",
+}
+"""What the verbs that forecast call it -> what other libraries do, words apart."""
+_BY_FLAG = {flag: here for here, flags in _FORECASTERS.items() for flag in flags.split()}
+
+
+def flag_of_forecasters(flag: str) -> str | None:
+    """What says here what an option of another forecasting library says; None for any other flag."""
+    return _BY_FLAG.get(flag[2:].replace("_", "-").lower()) if flag.startswith("--") else None
 
 
 def split_names(text: str) -> list[str]:
@@ -111,6 +141,12 @@ ModelArgument = Annotated[
     str, typer.Argument(help="small (comes with foreloom), a run folder, a checkpoint, a model folder or a hub id.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+LookbacksOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Forecast the mean over so many pasts, each 0.7 times the one before (default: the model's)."
+    ),
+]
 FormatOption = Annotated[
     str | None,
     typer.Option(

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from foreloom.cli.arguments import FILE, DeviceOption, JsonOption, ModelArgument, or_example, with_table_options
+from foreloom.cli.arguments import (
+    FILE,
+    DeviceOption,
+    JsonOption,
+    LookbacksOption,
+    ModelArgument,
+    or_example,
+    with_table_options,
+)
 from foreloom.data.tables.options import TableOptions
 
 
@@ -33,6 +41,7 @@ def backtest(
         int | None, typer.Option(min=1, help="Steps of a season, for Seasonal Naive and MASE (default: by frequency).")
     ] = None,
     context_length: Annotated[int | None, typer.Option(min=1, help="Use only the newest steps.")] = None,
+    lookbacks: LookbacksOption = None,
     plot: Annotated[bool, typer.Option("--plot", help="Draw forecasts and errors by step.")] = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -54,7 +63,7 @@ def backtest(
     scores = out.with_name(f"{out.name.partition('.')[0]}-scores.csv")
     for path in (out, scores):
         check_writable(path, "--out", [data])
-    found = from_pretrained(model, device=device).cross_validation(
+    found = from_pretrained(model, device=device, lookbacks=lookbacks).cross_validation(
         data,
         horizon,
         windows,

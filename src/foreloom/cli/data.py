@@ -260,6 +260,8 @@ def _show_facts(facts: list[dict[str, Any]], run: Path, step: int, out: Path | N
 
 def _facts(report: DataReport, context_length: int, horizon: int) -> dict[str, str]:
     """Label -> sentence; what is not there (covariates, missing values) says so."""
+    from foreloom.monitoring.health import bytes_in_words
+
     low, _, median, _, high = report.length_quantiles.values()
     fewest, most = report.variates
     variates = f"{fewest}" if fewest == most else f"{fewest} to {most}"
@@ -267,7 +269,7 @@ def _facts(report: DataReport, context_length: int, horizon: int) -> dict[str, s
     kinds["categorical among them"] = report.categorical
     covariates = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
     rows = {
-        "data set": f"{report.path} ({report.layout}, {report.num_bytes / 1e6:,.1f} MB mapped)",
+        "data set": f"{report.path} ({report.layout}, {bytes_in_words(report.num_bytes)} mapped)",
         "series": f"{report.num_series:,}, {variates} variate{'s' if most > 1 else ''} each",
         "points": f"{report.num_points:,}",
         "length": f"{low:,} to {high:,} steps, median {median:,}" if low != high else f"{low:,} steps",
@@ -283,7 +285,10 @@ def _facts(report: DataReport, context_length: int, horizon: int) -> dict[str, s
     if report.checksum is not None:
         rows["checksum"] = f"SHA-256 {report.checksum}"
     if report.num_inspected < report.num_series:
-        rows["looked at"] = f"{report.num_inspected:,} series, chosen evenly; counts above are of these"
+        rows["looked at"] = (
+            f"{report.num_inspected:,} series, chosen evenly: frequency, missing, not finite, constant, duplicates and "
+            "covariates are of these"
+        )
     return rows
 
 

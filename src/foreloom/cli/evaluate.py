@@ -17,6 +17,7 @@ from foreloom.data.tables.options import TableOptions, changes
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from foreloom.data.text.config import TextSource
     from foreloom.evaluation.result import Evaluation
 
 
@@ -104,6 +105,14 @@ TextColumnOption = Annotated[
         rich_help_panel="Text",
     ),
 ]
+MessagesColumnOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Of language models: --data holds conversations, in this column, lists of {role, content}; their answers "
+        "are scored.",
+        rich_help_panel="Text",
+    ),
+]
 OutOption = Annotated[
     Path | None,
     typer.Option(
@@ -133,6 +142,7 @@ def evaluate(
     date_column: DateColumnOption = None,
     season: SeasonOption = None,
     text_column: TextColumnOption = None,
+    messages_column: MessagesColumnOption = None,
     out: OutOption = None,
     batch_size: BatchSizeOption = None,
     device: DeviceOption = "auto",
@@ -162,13 +172,17 @@ def evaluate(
     if data is not None:
         _refuse_without_effect({"--data-root": data_root}, "--suite and --tasks", "--data, which is a path of its own")
     if data is not None and (folders := _language_models(models)):
+        from foreloom.data.text.config import TextSource
+
         idle = {name: value for name, value in of_windows.items() if name != "--context-length"}
         _refuse_without_effect(idle | of_table, "series", "a language model")
-        _score_text(
-            folders, data, text_column, context_length, out=out, batch_size=batch_size, device=device, as_json=as_json
-        )
+        if text_column is not None and messages_column is not None:
+            raise ValueError("--text-column and --messages-column exclude one another; --data holds texts or chats.")
+        source = TextSource(path=str(data), text_column=text_column or "text", messages_column=messages_column)
+        _score_text(folders, source, context_length, out=out, batch_size=batch_size, device=device, as_json=as_json)
         return
-    _refuse_without_effect({"--text-column": text_column}, "language models on --data", "series")
+    of_text = {"--text-column": text_column, "--messages-column": messages_column}
+    _refuse_without_effect(of_text, "language models on --data", "series")
     if data is None:
         _refuse_without_effect(of_windows | of_table, "--data", f"{given[0]}, which says all that")
     find: Callable[[], Subject]
@@ -190,8 +204,7 @@ def _language_models(models: Sequence[str]) -> Mapping[str, Path] | None:
 
 def _score_text(
     folders: Mapping[str, Path],
-    data: Path,
-    text_column: str | None,
+    source: TextSource,
     max_seq_length: int | None,
     *,
     out: Path | None,
@@ -206,7 +219,6 @@ def _score_text(
     from rich.console import Console
     from rich.table import Table
 
-    from foreloom.data.text.config import TextSource
     from foreloom.distributed.process import among_ranks, start
     from foreloom.evaluation.text import score_text
     from foreloom.files import check_writable
@@ -216,8 +228,7 @@ def _score_text(
     if out is not None and out.suffix != ".csv":
         raise ValueError(f"--out {out}: scores are written as .csv; name a .csv.")
     if out is not None:
-        check_writable(out, "--out", [data])
-    source = TextSource(path=str(data), text_column=text_column or "text")
+        check_writable(out, "--out", [source.name])
     with among_ranks():
         process = start("cpu")
         settings = {"max_seq_length": max_seq_length, "batch_size": batch_size or 8, "device": find_device(device)}
@@ -225,7 +236,10 @@ def _score_text(
     if not process.is_main:
         return
     first = next(iter(scores.values()))
-    table = Table(title=f"{data.name}: {first.num_documents:,} documents")
+    name = Path(source.name).name
+    what = "documents" if source.messages_column is None else "conversations"
+    left_out = "".join(f", {num:,} left out ({reason})" for reason, num in first.left_out.items() if num)
+    table = Table(title=f"{name}: {first.num_documents:,} {what}{left_out}")
     for column in ("model", "tokens", "loss", "perplexity", "bits per byte"):
         table.add_column(column, justify="left" if column == "model" else "right")
     for label, its in scores.items():
@@ -234,11 +248,12 @@ def _score_text(
         )
     figures = ("loss", "perplexity", "bits_per_byte", "num_tokens")
     rows = [
-        {"task": data.name, "model": label, **{name: getattr(its, name) for name in figures}}
+        {"task": name, "model": label, **{figure: getattr(its, figure) for figure in figures}}
         for label, its in scores.items()
     ]
     if as_json:
-        typer.echo(json.dumps({"num_documents": first.num_documents, "rows": rows}, indent=2, ensure_ascii=False))
+        found = {"num_documents": first.num_documents, "left_out": dict(first.left_out), "rows": rows}
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
     else:
         Console().print(table)
     if out is not None:

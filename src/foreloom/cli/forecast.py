@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foreloom.cli.arguments import FILE, DeviceOption, ModelArgument, or_example, with_table_options
+from foreloom.cli.arguments import FILE, DeviceOption, LookbacksOption, ModelArgument, or_example, with_table_options
 from foreloom.data.tables.options import TableOptions
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def forecast(
         typer.Option(help="Quantile levels, comma separated (default: 0.1,0.5,0.9; 0.5 for models of single values)."),
     ] = None,
     context_length: Annotated[int | None, typer.Option(min=1, help="Use only the newest steps.")] = None,
+    lookbacks: LookbacksOption = None,
     non_negative: Annotated[bool, typer.Option("--non-negative", help="Forecast nothing below 0.")] = False,
     integer: Annotated[bool, typer.Option("--integer", help="Forecast whole numbers, for counts.")] = False,
     plot: Annotated[bool, typer.Option("--plot", help="Draw the forecast beside the output file.")] = False,
@@ -45,7 +46,7 @@ def forecast(
 
     levels = None if quantiles is None else parse_levels(quantiles)
     forecasts = forecast_file(
-        from_pretrained(model, device=device),
+        from_pretrained(model, device=device, lookbacks=lookbacks),
         data,
         out,
         future=future,

@@ -9,54 +9,18 @@ from typing import Annotated
 import typer
 
 from foreloom.cli.arguments import OverridesArgument, RecipeArgument
+from foreloom.config.elsewhere import setting_here
 
-FLAGS_OF_TRAINERS = {
-    "--config": "the recipe itself: foreloom train RECIPE",
-    "-d": "data.sources.0.path=PATH",
-    "--data_path": "data.sources.0.path=PATH",
-    "-m": "model.pretrained=FOLDER-OR-ID",
-    "--model_path": "model.pretrained=FOLDER-OR-ID",
-    "--model-id": "model.pretrained=FOLDER-OR-ID",
-    "--from_scratch": "model.pretrained=null model.size=50m",
-    "--random-init": "model.pretrained=null model.size=base",
-    "--no-random-init": "model.pretrained=FOLDER-OR-ID",
-    "-o": "--out FOLDER",
-    "--output_path": "--out FOLDER",
-    "--output-dir": "--out FOLDER",
-    "--resume-from-checkpoint": "--resume",
-    "--context-length": "data.context_length=N",
-    "--prediction-length": "data.prediction_length=N",
-    "--max_length": "data.context_length=N-H+1 data.prediction_length=H",
-    "--stride": "data.stride=N",
-    "--normalization_method": "data.normalization=zero data.normalization_scope=series",
-    "--max-train-series": "data.sources.0.max_series=N",
-    "--max-steps": "training.steps=N",
-    "--train_steps": "training.steps=N training.epochs=null",
-    "--num_train_epochs": "training.epochs=N training.steps=null",
-    "--per-device-train-batch-size": "training.micro_batch_size=N, and training.batch_size of all devices together",
-    "--gradient-accumulation-steps": "training.batch_size=N x devices x training.micro_batch_size",
-    "--global_batch_size": "training.batch_size=N",
-    "--micro_batch_size": "training.micro_batch_size=N",
-    "--precision": "training.precision=bf16",
-    "--gradient_checkpointing": "training.activation_checkpointing=true",
-    "--max_grad_norm": "training.max_grad_norm=X",
-    "--seed": "training.seed=N",
-    "--save_steps": "training.save_steps=N",
-    "--save_total_limit": "training.save_total_limit=N",
-    "--learning-rate": "optimizer.learning_rate=X",
-    "--learning_rate": "optimizer.learning_rate=X",
-    "--min_learning_rate": "optimizer.final_ratio=X, the last learning rate over the highest",
-    "--lr_scheduler_type": "optimizer.schedule=cosine",
-    "--warmup_ratio": "optimizer.warmup_ratio=X",
-    "--warmup_steps": "optimizer.warmup_steps=N",
-    "--weight_decay": "optimizer.weight_decay=X",
-    "--adam_beta1": "optimizer.betas=[0.9, 0.95]",
-    "--adam_beta2": "optimizer.betas=[0.9, 0.95]",
-    "--adam_epsilon": "optimizer.epsilon=X",
-    "--attn_implementation": "model.attn_implementation=sdpa",
-    "--logging_steps": "monitoring.log_steps=N",
-}
-"""Flags of the trainers people come from, Time-MoE's main.py and TSM-Trainer's, and the setting that says the same."""
+_SHORT_FLAGS = {"-d": "--data_path", "-m": "--model_path", "-o": "--output_path"}
+"""Of Time-MoE's main.py."""
+
+
+def flag_of_trainers(flag: str) -> str | None:
+    """The setting that says here what a flag of the trainers people come from says; None for any other flag."""
+    here = setting_here(_SHORT_FLAGS.get(flag, flag)) if flag.startswith("--") or flag in _SHORT_FLAGS else None
+    if here is None and "." in flag and flag.startswith("--"):
+        return f"{flag[2:]}=VALUE, without the strokes, where it is a setting of the recipe"
+    return here
 
 
 def train(
@@ -88,18 +52,21 @@ def show(
     recipe: Annotated[str | None, typer.Argument(help="A recipe file, or the name of a shipped one.")] = None,
     overrides: OverridesArgument = None,
     from_tsm: Annotated[Path | None, typer.Option(help="Translate a flat TSM-Trainer YAML into a recipe.")] = None,
+    from_chronos: Annotated[
+        Path | None, typer.Option(help="Translate a YAML of chronos-forecasting's training script into a recipe.")
+    ] = None,
     devices: Annotated[
-        int | None, typer.Option(min=1, help="With --from-tsm: on how many devices it was run (default: 1).")
+        int | None, typer.Option(min=1, help="With --from-...: on how many devices it was run (default: 1).")
     ] = None,
     list_all: Annotated[bool, typer.Option("--list", help="List the shipped recipes, what each is for.")] = False,
 ) -> None:
     """Print a recipe as it will run, with a sentence a setting; list the shipped ones; or translate an old one."""
     from foreloom.config.shipped import purpose, shipped_recipes
 
-    if sum((recipe is not None, from_tsm is not None, list_all)) != 1:
-        raise ValueError("give a recipe, --list or --from-tsm FILE, one of them.")
-    if devices is not None and from_tsm is None:
-        raise ValueError("--devices has no effect without --from-tsm; leave it out.")
+    if sum((recipe is not None, from_tsm is not None, from_chronos is not None, list_all)) != 1:
+        raise ValueError("give a recipe, --list, --from-tsm FILE or --from-chronos FILE, one of them.")
+    if devices is not None and from_tsm is None and from_chronos is None:
+        raise ValueError("--devices has no effect without --from-tsm or --from-chronos; leave it out.")
     if list_all:
         shipped = shipped_recipes()
         width = max(map(len, shipped))
@@ -113,18 +80,44 @@ def show(
     elif from_tsm is not None:
         from foreloom.cli.translate_tsm import translate
 
+        _refuse_other(from_tsm, "--from-tsm")
         typer.echo(translate(from_tsm, devices=devices or 1), nl=False)
+    elif from_chronos is not None:
+        from foreloom.cli import translate_chronos
+
+        typer.echo(translate_chronos.translate(from_chronos, devices=devices or 1), nl=False)
+
+
+def _refuse_other(path: Path, option: str) -> None:
+    """A file of chronos-forecasting's script is a Chronos-T5, and would become a Chronos-2 where it has no key that
+    tells."""
+    from foreloom.cli.translate_chronos import is_of_script
+    from foreloom.config.located import read_yaml
+
+    if is_of_script(read_yaml(path).values):
+        raise ValueError(
+            f"{path} is a configuration of chronos-forecasting's training script (Chronos-T5): give it to "
+            f"--from-chronos instead of {option}."
+        )
 
 
 def _look(recipe: str) -> None:
     """Tell of a wrong name, and of a file of another trainer, before torch is imported."""
+    from foreloom.cli.translate_chronos import is_of_script
     from foreloom.cli.translate_tsm import is_old
     from foreloom.config.located import read_yaml
     from foreloom.config.shipped import find_recipe
 
     path = find_recipe(recipe)
-    if is_old(read_yaml(path).values):
+    values = read_yaml(path).values
+    if is_of_script(values):
         raise ValueError(
-            f"{path} is a flat configuration of TSM-Trainer. Translate it first: "
-            f"foreloom show --from-tsm {path} --devices N > recipe.yaml, N the devices it ran on."
+            f"{path} is a configuration of chronos-forecasting's training script. Translate it first: foreloom show "
+            f"--from-chronos {path} --devices N > recipe.yaml, N the devices it ran on."
+        )
+    if is_old(values):
+        raise ValueError(
+            f"{path} is a flat configuration of TSM-Trainer (Chronos-2). Translate it first: foreloom show --from-tsm "
+            f"{path} --devices N > recipe.yaml, N the devices it ran on; or with --from-chronos, if it is of "
+            "chronos-forecasting's training script (Chronos-T5)."
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ DROPPED: dict[str, str] = {
 }
 """Keys without a counterpart, and what serves instead."""
 
-_SCHEDULES = {
+SCHEDULES = {
     "cosine": "cosine",
     "linear": "linear",
     "constant": "constant",
@@ -105,10 +105,15 @@ _SCHEDULES = {
 def translate(path: Path, *, devices: int) -> str:
     """The file as a recipe, with notes on what has no counterpart as comments above it; see `recipe_of`."""
     values, notes = recipe_of(read_yaml(path), devices=devices)
+    return as_text(path, values, notes, devices)
+
+
+def as_text(path: Path, recipe: Mapping[str, Any], notes: Iterable[str], devices: int) -> str:
+    """A recipe translated from the file at `path`, notes as comments above it."""
     header = [f"# Translated from {path.name} for {devices} device{'s' if devices > 1 else ''}."]
     for note in notes:
         header += textwrap.wrap(note, 116, initial_indent="# - ", subsequent_indent="#   ")
-    return "\n".join(header) + "\n\n" + yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
+    return "\n".join(header) + "\n\n" + yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=120)
 
 
 def recipe_of(old: Located, *, devices: int) -> tuple[dict[str, Any], list[str]]:
@@ -145,7 +150,7 @@ def recipe_of(old: Located, *, devices: int) -> tuple[dict[str, Any], list[str]]
     rows = values.get("per_device_train_batch_size", 1)
     recipe["training"]["batch_size"] = rows * values.get("gradient_accumulation_steps", 1) * devices
     recipe["training"]["micro_batch_size"] = rows
-    recipe["optimizer"]["schedule"] = _SCHEDULES[values.get("lr_scheduler_type", _DEFAULT_SCHEDULE)]
+    recipe["optimizer"]["schedule"] = SCHEDULES[values.get("lr_scheduler_type", _DEFAULT_SCHEDULE)]
     recipe["optimizer"]["betas"] = [values.get("adam_beta1", 0.9), values.get("adam_beta2", 0.999)]
     recipe["optimizer"].setdefault("weight_decay", 0.01)
     if not recipe["optimizer"].get("warmup_steps"):
@@ -156,7 +161,7 @@ def recipe_of(old: Located, *, devices: int) -> tuple[dict[str, Any], list[str]]
     if "fsdp" in values:
         recipe["parallel"]["strategy"] = "fsdp" if values["fsdp"] else "ddp"
     if "report_to" in values:
-        asked = _as_list(values["report_to"])
+        asked = as_list(values["report_to"])
         recipe["monitoring"]["trackers"] = [name for name in _TRACKERS if name in asked] or ["none"]
         notes += [f"report_to: {name}: no such tracker here" for name in asked if name not in (*_TRACKERS, "none")]
     recipe["validation"], recipe["benchmark"] = _validation(values), _benchmark(values, notes)
@@ -189,7 +194,7 @@ def is_old(values: Any) -> bool:
 
 def _validation(values: Mapping[str, Any]) -> dict[str, Any]:
     """Theirs was on the last window of every series, at every checkpoint, and the best model was what it left."""
-    paths = _as_list(values.get("validation_data_paths"))
+    paths = as_list(values.get("validation_data_paths"))
     if not paths:
         return {}
     return {
@@ -246,22 +251,22 @@ def _problems(old: Located, values: Mapping[str, Any]) -> list[str]:
     for key in ("training_data_paths", "context_length", "prediction_length", "max_steps"):
         if not values.get(key):
             problems.append(f"{old.where('')}: {key}: is required and not given.")
-    paths, weights = _as_list(values.get("training_data_paths")), values.get("probability")
+    paths, weights = as_list(values.get("training_data_paths")), values.get("probability")
     if weights and len(weights) != len(paths):
         problems.append(f"{old.where('probability')}: probability: {len(weights)} numbers for {len(paths)} data paths.")
     patches = {key: values[key] for key in _PATCH_KEYS if key in values}
     if len(set(patches.values())) > 1:
         problems.append(f"{old.where(next(iter(patches)))}: the patch sizes must be equal, got {patches}.")
     schedule = values.get("lr_scheduler_type", _DEFAULT_SCHEDULE)
-    if schedule not in _SCHEDULES:
+    if schedule not in SCHEDULES:
         problems.append(
-            f"{old.where('lr_scheduler_type')}: lr_scheduler_type: {schedule!r} is not one of {', '.join(_SCHEDULES)}."
+            f"{old.where('lr_scheduler_type')}: lr_scheduler_type: {schedule!r} is not one of {', '.join(SCHEDULES)}."
         )
     return problems
 
 
 def _sources(values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    paths = _as_list(values["training_data_paths"])
+    paths = as_list(values["training_data_paths"])
     weights = values.get("probability") or [1 / len(paths)] * len(paths)
     limit = values.get("max_train_series")
     sources = []
@@ -273,7 +278,7 @@ def _sources(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     return sources
 
 
-def _as_list(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, list) else [value]

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from foreloom.config.elsewhere import setting_here, value_here
 from foreloom.config.located import Located, RecipeError, merge, read_yaml
 from foreloom.config.shipped import find_recipe
 
@@ -98,7 +99,9 @@ def read_recipe(path: str | Path, overrides: Sequence[str], sections: Mapping[st
     validated: dict[str, Any] = {}
     for name in located.values:
         if name not in sections:
-            problems.append(f"{located.where(name)}: {name}: unknown section.{_nearest(name, sections)}")
+            told = _of_others(name, located.values[name])
+            hint = _nearest(name, sections, list_all=not told)
+            problems.append(f"{located.where(name)}: {name}: unknown section.{hint}{told}")
     for name, choice in sections.items():
         raw = located.values.get(name)
         raw = {} if raw is None else raw
@@ -110,20 +113,25 @@ def read_recipe(path: str | Path, overrides: Sequence[str], sections: Mapping[st
         except ValueError as error:
             problems.extend(f"{located.where(name)}: {line}" for line in str(error).splitlines())
             continue
-        instance, wrong = validate(cls, raw, located, name)
+        instance, wrong = validate(cls, raw, located, name, setting_here)
         problems.extend(wrong)
         if not wrong:
             validated[name] = instance
     return Recipe(path, validated, located, tuple(problems))
 
 
-def validate(cls: type, raw: Any, located: Located, prefix: str) -> tuple[Any, list[str]]:
-    """`raw` as an instance of section `cls`, and what is wrong with it: a line a problem, with file and line."""
+def validate(
+    cls: type, raw: Any, located: Located, prefix: str, elsewhere: Callable[[str], str | None] = lambda name: None
+) -> tuple[Any, list[str]]:
+    """`raw` as an instance of section `cls`, and what is wrong with it: a line a problem, with file and line.
+
+    `elsewhere` says what is called here what others call an unknown setting.
+    """
     try:
         return TypeAdapter(cls).validate_python(raw), []
     except ValidationError as error:
         problems = error.errors()
-        return None, [_explain(cls, one, located, prefix) for one in problems if not _follows(one, problems)]
+        return None, [_explain(cls, one, located, prefix, elsewhere) for one in problems if not _follows(one, problems)]
 
 
 def from_words(cls: type[T], values: Mapping[str, Any], where: str) -> T:
@@ -152,7 +160,7 @@ def _with_overrides(located: Located, overrides: Iterable[str]) -> tuple[Located
         key, equals, value = text.partition("=")
         key = key.strip()
         if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", key):
-            problems.append(f"command line: {text!r}: write an override as section.setting=value.")
+            problems.append(f"command line: {text!r}: {_no_override(key)}")
             continue
         try:
             _put(values, key.split("."), yaml.safe_load(value))
@@ -163,6 +171,20 @@ def _with_overrides(located: Located, overrides: Iterable[str]) -> tuple[Located
         origins = {known: place for known, place in origins.items() if not known.startswith(f"{key}.")}
         origins[key] = COMMAND_LINE
     return Located(values, origins), problems
+
+
+def _of_others(name: str, section: Any) -> str:
+    """What is called here what an unknown section holds, a sentence each."""
+    known = {str(key): setting_here(str(key)) for key in section} if isinstance(section, Mapping) else {}
+    return "".join(f" {name}.{key}, here: {here}." for key, here in known.items() if here and f".{key}=" not in here)
+
+
+def _no_override(key: str) -> str:
+    """What to write instead."""
+    plain_key = re.sub(r"\[(\w+)\]", r".\1", key.lstrip("+-"))
+    here = setting_here(key) if "." not in plain_key else None
+    known = f"; here: {here}" if here else f"; here: {plain_key}=VALUE" if plain_key != key else ""
+    return f"write an override as section.setting=value{known}."
 
 
 def _put(tree: Any, keys: Sequence[str], value: Any) -> None:
@@ -213,7 +235,7 @@ def _follows(problem: Any, problems: Sequence[Any]) -> bool:
     return problem["type"] == "too_short" and any(one["loc"][: len(loc)] == loc != one["loc"] for one in problems)
 
 
-def _explain(cls: type, problem: Any, located: Located, prefix: str) -> str:
+def _explain(cls: type, problem: Any, located: Located, prefix: str, elsewhere: Callable[[str], str | None]) -> str:
     loc = [str(part) for part in problem["loc"] if not _is_union_tag(part)]
     key = ".".join([prefix, *loc] if prefix else loc)
     where = located.where(key)
@@ -221,7 +243,8 @@ def _explain(cls: type, problem: Any, located: Located, prefix: str) -> str:
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         owner = _class_at(cls, loc[:-1])
         known = [f.name for f in dataclasses.fields(owner)] if owner else []
-        sentence = f"unknown setting.{_nearest(loc[-1], known)}"
+        here = elsewhere(loc[-1])
+        sentence = f"unknown setting. Here: {here}." if here else f"unknown setting.{_nearest(loc[-1], known)}"
     elif kind in ("missing", "missing_argument"):
         sentence = "is required and not given."
     elif kind == "value_error":
@@ -230,11 +253,14 @@ def _explain(cls: type, problem: Any, located: Located, prefix: str) -> str:
             where = COMMAND_LINE  # a rule of several settings: the newest of them is the likely culprit
     elif kind == "literal_error":
         options = re.findall(r"'([^']*)'", str(context["expected"]))
-        hint = _nearest(problem["input"], options, list_all=False)
+        meant = value_here(problem["input"], options)
+        hint = f" Did you mean {meant}?" if meant else _nearest(problem["input"], options, list_all=False)
         sentence = f"expected {context['expected']}, got {problem['input']!r}.{hint}"
     else:
         expected = _EXPECTED[kind].format_map(context) if kind in _EXPECTED else problem["msg"]
         sentence = f"expected {expected}, got {problem['input']!r}."
+        if kind in ("list_type", "tuple_type") and isinstance(problem["input"], str | int | float):
+            sentence += f" Write [{problem['input']}]."
     return ": ".join(part for part in (where, key, sentence) if part)
 
 

@@ -129,6 +129,10 @@ class ExplainsItself(Protocol):
         """A sentence for each window of this rank that was iterated over and counts nothing although it has values."""
         ...
 
+    def without_windows(self) -> list[str]:
+        """Each source that was to be held out from and of which no window is, with how many steps it holds out."""
+        ...
+
     def largest_value(self, micro_batch: Any) -> str:
         """Where the largest value of a micro-batch lies, for people."""
         ...

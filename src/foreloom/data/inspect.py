@@ -35,7 +35,8 @@ class Example:
 
 @dataclass(frozen=True)
 class DataReport:
-    """Findings about one data set. Lengths are of all series; the rest of the `num_inspected` that were read."""
+    """Findings about one data set. Series, points, lengths and variates are of all; the rest of the `num_inspected`
+    series that were read."""
 
     path: str
     layout: str
@@ -44,7 +45,8 @@ class DataReport:
     num_series: int
     num_points: int
     """Steps of all series, each variate counted, covariates not."""
-    length_quantiles: Mapping[float, int]
+    length_quantiles: Mapping[float, float]
+    """Of steps; between two lengths where no series has it, as the median of 3 and 4 is 3.5."""
     num_usable: int
     """Series long enough for one window: min_past + prediction_length steps."""
     num_full_context: int
@@ -99,18 +101,17 @@ def inspect(
     for series in watch(read_in_turn(source, items), len(items)):
         tally.add(series)
     shown = items[np.linspace(0, len(items) - 1, min(num_examples, len(items))).astype(int)]
-    num_variates = tally.num_variates
     return DataReport(
         path=source.name,
         layout=_layout(path),
         num_bytes=source.num_bytes,
         num_series=len(source),
-        num_points=tally.num_points if len(items) == len(source) else int(lengths.sum() * np.mean(num_variates)),
-        length_quantiles={q: int(np.quantile(lengths, q, method="nearest")) for q in _QUANTILES},
+        num_points=int((lengths.astype(np.int64) * source.num_targets).sum()),
+        length_quantiles={q: _whole(float(np.quantile(lengths, q))) for q in _QUANTILES},
         num_usable=int((lengths >= 2 * prediction_length).sum()),
         num_full_context=int((lengths >= context_length + prediction_length).sum()),
         num_inspected=len(items),
-        variates=(min(num_variates), max(num_variates)),
+        variates=(int(source.num_targets.min()), int(source.num_targets.max())),
         freqs=dict(tally.freqs.most_common()),
         num_missing=tally.num_missing,
         missing_share=tally.num_missing / max(tally.num_points, 1),
@@ -126,6 +127,11 @@ def inspect(
     )
 
 
+def _whole(number: float) -> float:
+    """An int where it is one."""
+    return int(number) if number.is_integer() else number
+
+
 def _layout(path: str | Path) -> str:
     if is_synthetic(path):
         return "synthetic"
@@ -137,7 +143,6 @@ class _Tally:
 
     def __init__(self) -> None:
         self.num_points = self.num_missing = self.num_infinite = self.num_constant = 0
-        self.num_variates: list[int] = []
         self.freqs: Counter[str] = Counter()
         self.contents: Counter[bytes] = Counter()
         self.names: dict[str, set[str]] = {role: set() for role in ("past", "future", "categorical", "static")}
@@ -149,7 +154,6 @@ class _Tally:
         self.num_infinite += int(np.isinf(values_VT).sum())
         finite = values_VT[np.isfinite(values_VT)]
         self.num_constant += bool(finite.size == 0 or finite.min() == finite.max())
-        self.num_variates.append(len(values_VT))
         self.freqs[series.freq or "unknown"] += 1
         shape = str(values_VT.shape).encode()
         self.contents[blake2b(values_VT.tobytes(), digest_size=16, key=shape).digest()] += 1

@@ -16,7 +16,8 @@ from foreloom.evaluation.baselines import Drift, Naive, SeasonalNaive
 from foreloom.evaluation.skill import BASELINE
 from foreloom.models.calibration import calibrated
 from foreloom.models.common.hub_folder import CONFIG_FILE, read_json
-from foreloom.models.family import Forecaster, forecaster_of
+from foreloom.models.family import Forecaster
+from foreloom.models.lookbacks import forecaster_of
 from foreloom.models.registry import family_of, recognise
 
 BASELINES: Mapping[str, Callable[[], Forecaster]] = {

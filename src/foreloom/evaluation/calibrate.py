@@ -60,7 +60,8 @@ def calibrate(
 ) -> Trial:
     """Of the last `windows` windows of every series the newest quarter tries what the older ones make.
 
-    ValueError where there are too few values for a calibration, or none to try it on.
+    Windows that share steps with the newest make nothing. ValueError where there are too few values for a calibration,
+    or none to try it on.
     """
     assert windows >= 2
     task = rolling_task(source, prediction_length, windows, step=step, levels=LEVELS, context_length=context_length)
@@ -71,25 +72,48 @@ def calibrate(
             f"{source.name}: no series holds more than one window of {prediction_length:,} steps, and a calibration is "
             "made of the older ones and tried on the newest. Shorten the horizon."
         )
+    if not np.isfinite(kept.label_SH[is_held_out_S]).any():
+        newest = len(np.unique(kept.window_S[is_held_out_S]))
+        where = f"the newest {newest:,} windows of each series hold" if newest > 1 else "the newest windows hold"
+        raise ValueError(
+            f"{source.name}: {where} no value, and a calibration is tried on them. Leave out the steps that nothing is "
+            "known of, or ask for more windows (--windows)."
+        )
+    stride, first_newest = task.roll_stride, int(kept.window_S[is_held_out_S].min())
+    makes_S = kept.window_S <= first_newest - math.ceil(prediction_length / stride)
+    if not makes_S.any():
+        raise ValueError(
+            f"{source.name}: of windows that lie {stride:,} steps apart none is {prediction_length:,} steps, the "
+            "horizon, older than those that a calibration is tried on. Ask for more windows (--windows) or have them "
+            "farther apart (--step)."
+        )
     forecast_SHQ, levels = kept.forecast_SHQ[FORECASTER], list(task.asked_levels)
     contexts = partial(_contexts, kept, source, context_length or forecaster.context_length)
     unit_SH = _scales(forecaster, kept, contexts())
     # A model is sure of what never moved, and what does move then is any number of such bands away.
     is_flat_S = np.array([is_flat(one) for one in contexts()])
     label_SH = np.where(is_flat_S[:, None], np.nan, kept.label_SH)
-    num_older = len(np.unique(kept.window_S[~is_held_out_S]))
+    num_older = len(np.unique(kept.window_S[makes_S]))
     facts = {"data": source.name, "prediction_length": prediction_length, "windows": num_older}
-    made = [part[~is_held_out_S] for part in (forecast_SHQ, unit_SH, label_SH)]
-    draws = num_older if len(forecaster.quantile_levels) > 1 else None
+    made = [part[makes_S] for part in (forecast_SHQ, unit_SH, label_SH)]
+    draws = num_apart(num_older, stride, prediction_length) if len(forecaster.quantile_levels) > 1 else None
     calibration = Calibration.fit(made[0], levels, made[1], made[2], facts, draws)
     after_SHQ = calibration.apply(forecast_SHQ, levels, unit_SH)
     bands = [band for band in central_intervals(levels) if band[0] in PERCENTS]
     rows = [_row(kept, is_held_out_S, forecast_SHQ, after_SHQ, *band) for band in bands]
     told = {f"coverage_{row['band']}": [row["coverage"], row["coverage_calibrated"]] for row in rows}
     calibration = replace(calibration, facts={**calibration.facts, "held_out": told})
-    num_flat = int((is_flat_S & ~is_held_out_S).sum())
-    flat = [f"{num_flat:,} older windows do not count: what they were forecast from is flat."] if num_flat else []
-    return Trial(calibration, rows, int(is_held_out_S.sum()), [*kept.notes, *flat, *_doubts(rows)])
+    num_flat, num_between = int((is_flat_S & makes_S).sum()), int((~makes_S & ~is_held_out_S).sum())
+    notes = [f"{num_flat:,} older windows do not count: what they were forecast from is flat."] if num_flat else []
+    if num_between:
+        notes.append(f"{num_between:,} windows make nothing: they share steps with those that it is tried on.")
+    return Trial(calibration, rows, int(is_held_out_S.sum()), [*kept.notes, *notes, *_doubts(rows)])
+
+
+def num_apart(num_windows: int, stride: int, prediction_length: int) -> int:
+    """As many windows side by side as fit where `num_windows` lie `stride` steps apart: those that share steps are no
+    draws of their own."""
+    return ((num_windows - 1) * min(stride, prediction_length) + prediction_length) // prediction_length
 
 
 def _is_newest(window_S: np.ndarray) -> np.ndarray:
@@ -111,13 +135,16 @@ def _row(
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"band": percent}
     known_SH, scale_S = np.isfinite(kept.label_SH), kept.scale_S[is_held_out_S]
+    covered_SH = known_SH
     for name, forecast_SHQ in (("", before_SHQ), ("_calibrated", after_SHQ)):
         low_SH, high_SH = forecast_SHQ[..., lower], forecast_SHQ[..., upper]
         covered_SH = (low_SH <= kept.label_SH) & (kept.label_SH <= high_SH)
         row[f"coverage{name}"] = _share(covered_SH[is_held_out_S], known_SH[is_held_out_S])
         row[f"width{name}"] = _mean_ratio((high_SH - low_SH)[is_held_out_S], scale_S)
-    num_newest = len(np.unique(kept.window_S[is_held_out_S]))
-    row["standard_error"] = _spread(covered_SH, known_SH, kept.window_S) / math.sqrt(num_newest)
+    # Of the calibrated bands, over all windows: the newest alone are too few to tell how much windows differ.
+    num_newest = len(np.unique(kept.window_S[is_held_out_S & known_SH.any(axis=1)]))
+    num_draws = num_apart(num_newest, kept.task.roll_stride, known_SH.shape[1])
+    row["standard_error"] = _spread(covered_SH, known_SH, kept.window_S) / math.sqrt(num_draws)
     return row
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from foreloom.data.source import MemorySource, Series
+from foreloom.data.stream.normalization import center_and_scale
 from foreloom.data.tables import values
 from foreloom.data.tables.frequency import count_steps, infer_freq, usual_freq
 from foreloom.data.tables.long_table import instants, several_series
@@ -156,8 +157,8 @@ def standardized(values_T: np.ndarray, train_end: int, where: str) -> np.ndarray
     train_T = values_T[:train_end]
     if not np.isfinite(train_T).any():
         raise ValueError(f"{where} holds no value in the {train_end:,} training rows. Leave this channel out.")
-    deviation = np.nanstd(train_T)
-    return (values_T - np.nanmean(train_T)) / (deviation if deviation > 0 else 1.0)
+    (mean,), (deviation,) = center_and_scale(train_T[None], "zero")
+    return (values_T - mean) / deviation
 
 
 def _read(path: Path) -> Rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from foreloom.distributed.process import Process
 from foreloom.distributed.reduce import sum_over_ranks
 from foreloom.evaluation.by_name import BASELINES, PIPELINE_PREFIX, labels
 from foreloom.models.common.hub_folder import CONFIG_FILE, read_json
-from foreloom.models.registry import recognise
+from foreloom.models.registry import recognise, whole_model
 
 DEFAULT_LENGTH = 2048
 """Tokens of a row, where neither the caller nor the model wants fewer."""
@@ -36,6 +36,8 @@ class TextScores:
     """What the text costs by its bytes in UTF-8: models with other tokenizers share it."""
     num_tokens: int
     num_documents: int
+    left_out: Mapping[str, int]
+    """Documents that were not scored, by reason: `empty`, `without an answer`."""
 
 
 def language_models(models: Sequence[str]) -> dict[str, Path] | None:
@@ -67,15 +69,16 @@ def score_text(
     device: torch.device | str = "cpu",
     process: Process,
 ) -> TextScores:
-    """Score the model of a folder on a text, in float32. Collective: ranks share the rows.
+    """Score the model of a folder, or of a LoRA adapter's, on a text, in float32; of conversations, their answers.
+    Collective: ranks share the rows.
 
     Documents are scored each on its own; one longer than `max_seq_length` tokens (default: 2,048, fewer where the model
     reads fewer) in parts, each of which begins without the ones before.
     """
-    family = recognise(folder)
-    limit = read_json(folder / CONFIG_FILE).get("max_position_embeddings") or DEFAULT_LENGTH
+    family, whole = recognise(folder), whole_model(folder)
+    limit = read_json(whole / CONFIG_FILE).get("max_position_embeddings") or DEFAULT_LENGTH
     asked = TextConfig(sources=(source,), max_seq_length=max_seq_length or min(DEFAULT_LENGTH, limit))
-    text = family.data_for(family.config(pretrained=str(folder)), asked)
+    text = family.data_for(family.config(pretrained=str(whole)), asked)
     tokenizer = load_tokenizer(text.tokenizer)
     file = token_file(source, text, tokenizer)
     rows = HeldOutText(
@@ -95,4 +98,4 @@ def score_text(
             sums += torch.cat([tally["token_loss"], tally["text_bytes"]]).double().cpu()
     loss, count, num_bytes = sum_over_ranks(sums, process).tolist()
     bits = loss / math.log(2) / num_bytes
-    return TextScores(loss / count, math.exp(loss / count), bits, int(count), rows.num_documents)
+    return TextScores(loss / count, math.exp(loss / count), bits, int(count), rows.num_documents, file.left_out)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -56,12 +56,15 @@ class CrossValidation:
     kept: Backtest
 
     def of(self, by: Part) -> pd.DataFrame:
-        """The scores of all windows together (`all`), or by series, target, step of the horizon, or window."""
+        """The scores of all windows together (`all`), or by series, target, step of the horizon, or window. ValueError
+        for anything else."""
+        if by not in get_args(Part):
+            raise ValueError(f"of({by!r}): scores are by {', '.join(get_args(Part))}.")
         return self.scores[self.scores["by"] == by].drop(columns="by").reset_index(drop=True)
 
     def __repr__(self) -> str:
         columns = ["model", "WQL", "MASE", "coverage_50", "coverage_80", "coverage_90", "num_windows"]
-        return self.of("all")[columns].to_string(index=False)
+        return "\n".join([self.of("all")[columns].to_string(index=False), *(f"note: {one}" for one in self.notes)])
 
 
 @contextmanager

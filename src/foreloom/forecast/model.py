@@ -27,10 +27,12 @@ from foreloom.forecast.asked import (
     where_counts_lie,
     whole,
 )
+from foreloom.forecast.elsewhere import attribute_here, meets_options_of_others, refuse_options_of_others
 from foreloom.forecast.inputs import as_forecast_inputs
 from foreloom.models.calibration import CALIBRATION_FILE, CalibratedForecaster, Calibration
 from foreloom.models.common.forecasting import telling
-from foreloom.models.family import Forecaster, ModelFamily, forecaster_of, generator_of
+from foreloom.models.family import Forecaster, ModelFamily, generator_of
+from foreloom.models.lookbacks import LookbacksForecaster, forecaster_of
 from foreloom.models.registry import recognise
 from foreloom.monitoring.progress import Progress
 
@@ -43,14 +45,20 @@ if TYPE_CHECKING:
     from foreloom.tuning.fit import Fit
 
 
+@meets_options_of_others
 def from_pretrained(
-    path_or_hub_id: str | Path, device: DeviceSetting | str = "auto", *, protocol: str | None = None
+    path_or_hub_id: str | Path,
+    device: DeviceSetting | str = "auto",
+    *,
+    lookbacks: int | None = None,
+    protocol: str | None = None,
 ) -> Model:
     """Load a model of any family: one that forecasts series or one that writes text.
 
     `path_or_hub_id`: a folder with config.json and weights, a run folder or one of its checkpoints, "small" (a model
     that comes with foreloom), or a Hugging Face id such as amazon/chronos-2 (downloaded once). `device`: auto (MPS,
-    then CUDA, then CPU), cpu, cuda, mps or cuda:1.
+    then CUDA, then CPU), cpu, cuda, mps or cuda:1. `lookbacks`: a forecast is the mean over so many pasts, each 0.7
+    times the one before as long as it holds two seasons (default: what its config.json says, mostly 1).
     `protocol`, of Time-MoE: where context and forecast together go beyond the steps it was made for, "standard" (the
     default) uses the newest that fit, with a warning, "reference" all, as the official code does. Raises ValueError
     with a sentence for a folder that is missing, damaged or of no known family.
@@ -61,10 +69,24 @@ def from_pretrained(
         said = {} if protocol is None else {"protocol": protocol}
         if said and "protocol" not in inspect.signature(family.load).parameters:
             raise ValueError(f"protocol: {family.name} has one only; leave it out.")
-        module = family.load(folder, **said).to(find_device(device)).eval()
-        return Model(family, module, str(folder), Calibration.read(folder))
+        module: Any = family.load(folder, **said).to(find_device(device)).eval()
+        calibration = Calibration.read(folder)
+        if lookbacks is not None:
+            _look_back(family, module, whole("lookbacks", lookbacks, "pasts"), calibration)
+        return Model(family, module, str(folder), calibration)
 
     return load_newest(path_or_hub_id, load)
+
+
+def _look_back(family: ModelFamily, module: Any, lookbacks: int, calibration: Calibration | None) -> None:
+    if family.forecaster is None:
+        raise ValueError(f"lookbacks: a model of the family {family.name} does not forecast series; leave it out.")
+    if calibration is not None and lookbacks != module.architecture.lookbacks:
+        raise ValueError(
+            f"lookbacks: the model was calibrated looking back {module.architecture.lookbacks} times. Leave it out, "
+            "or calibrate the model without its calibration.json anew."
+        )
+    module.architecture = module.architecture.replace(lookbacks=lookbacks)
 
 
 class Model:
@@ -94,9 +116,18 @@ class Model:
         """The continuation of each prompt, or of the one; `options` are those of `models.family.Generator.generate`
         (max_new_tokens, temperature, top_k, top_p, seed, chat, batch_size). ValueError for a family that does not write
         text."""
-        return generator_of(self.family, self.module).generate(
-            [prompts] if isinstance(prompts, str) else prompts, **options
-        )
+        generator = generator_of(self.family, self.module)
+        refuse_options_of_others("generate", options, inspect.signature(generator.generate).parameters)
+        return generator.generate([prompts] if isinstance(prompts, str) else prompts, **options)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """AttributeError, with what does here what other libraries call `name`."""
+            if hasattr(type(self), name):
+                return object.__getattribute__(self, name)  # a property failed: its own error, not this one
+            here = attribute_here(name)
+            raise AttributeError(f"a foreloom.Model has no {name!r}.{f' Here: {here}.' if here else ''}")
 
     def __repr__(self) -> str:
         millions = sum(parameter.numel() for parameter in self.module.parameters()) / 1e6
@@ -107,6 +138,7 @@ class Model:
         origin = self.folder or "memory"
         return f"<foreloom.Model {self.family.name}, {millions:.1f}M parameters{reach}, from {origin}>"
 
+    @meets_options_of_others
     def predict(
         self,
         inputs: Any,
@@ -152,6 +184,7 @@ class Model:
         )
         return where_counts_lie(forecasts, non_negative, integer)
 
+    @meets_options_of_others
     def predict_df(
         self,
         df: Any,
@@ -262,6 +295,7 @@ class Model:
                 )
         return table.result(where_counts_lie(forecasts, non_negative, integer), levels, len(asked))
 
+    @meets_options_of_others
     def cross_validation(
         self,
         data: Any,
@@ -304,6 +338,7 @@ class Model:
             progress=progress,
         )
 
+    @meets_options_of_others
     def calibrate(
         self,
         data: Any,
@@ -349,6 +384,7 @@ class Model:
         self.calibration = trial.calibration
         return trial
 
+    @meets_options_of_others
     def fit(
         self,
         data: Any,
@@ -367,7 +403,8 @@ class Model:
         word. Whole weights and LoRA are trained by the family's recipe, at learning rates that follow from how those
         before did, each ends early, and weights halfway to the model as it was are tried too. What is surely better
         than zero-shot where it is chosen (by a bootstrap interval) and on the last windows too is written to `out`, or
-        else what lies halfway to it, if that is; else the weights as they were.
+        else what lies halfway to it, or the weights as they were, looking back six times (`models.lookbacks`), if that
+        is; else the weights as they were.
         `minutes` bound it all. The same call goes on with what was stopped. `data`, `season_length` and `table` are as
         in `cross_validation`; `say` is told how it goes. ValueError where no series holds a window, and where `out`
         holds something else; KeyboardInterrupt where it was stopped.
@@ -434,7 +471,8 @@ class Model:
         unrolled_quantiles: Sequence[float] | None,
     ) -> list[np.ndarray]:
         unrolling = {} if unrolled_quantiles is None else {"unrolled_quantiles": list(unrolled_quantiles)}
-        if unrolling and "unrolled_quantiles" not in inspect.signature(self._plain.predict_quantiles).parameters:
+        plain = self._plain.base if isinstance(self._plain, LookbacksForecaster) else self._plain
+        if unrolling and "unrolled_quantiles" not in inspect.signature(plain.predict_quantiles).parameters:
             raise ValueError(f"unrolled_quantiles: {self.family.name} follows no paths of chosen levels; leave it out.")
         newest = self.forecaster.context_length if context_length is None else whole("context_length", context_length)
         forecasts = self.forecaster.predict_quantiles(

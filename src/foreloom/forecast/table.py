@@ -22,6 +22,7 @@ from foreloom.data.tables.options import TableOptions, table_options
 from foreloom.data.tables.read import Rows, nearest, rows_of
 from foreloom.data.tables.roles import Covariate, short_name
 from foreloom.data.tables.timeline import Timeline
+from foreloom.forecast.elsewhere import refuse_options_of_others
 
 TABLE_OPTIONS = [field.name for field in fields(TableOptions)]
 _SEVERAL = ("id_column", "target", "known_ahead", "past", "static", "category")
@@ -178,7 +179,8 @@ def options_of_table(said: Mapping[str, Any]) -> TableOptions:
 
 
 def refuse_unknown(said: Mapping[str, Any]) -> None:
-    """TypeError, with the nearest, for an option that there is not."""
+    """TypeError, with the nearest, or what others' option is called here, for an option that there is not."""
+    refuse_options_of_others("a table", said, TABLE_OPTIONS)
     for name in said:
         if name not in TABLE_OPTIONS:
             hint = nearest(name, TABLE_OPTIONS).replace("Its columns", "Options of a table")

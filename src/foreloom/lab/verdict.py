@@ -298,5 +298,6 @@ def _number(value: float, digits: int, sign: str = "") -> str:
     """So many significant digits, and no power of ten where it can be avoided."""
     if not value:
         return "0"
-    is_whole = abs(value) >= 10 ** (digits - 1) or value == round(value)
-    return f"{value:{sign},.0f}" if is_whole else f"{value:{sign}#.{digits}g}"
+    text = f"{value:{sign}#.{digits}g}"
+    is_whole = abs(value) >= 10 ** (digits - 1) or value == round(value) or text.endswith(".")  # 99.96 is 100.
+    return f"{value:{sign},.0f}" if is_whole else text

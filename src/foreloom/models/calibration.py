@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from foreloom.data.forecast_input import ForecastInput
-from foreloom.files import read_json, write_text
+from foreloom.files import read_json, strict_json, write_text
 from foreloom.models.family import Forecaster
 
 CALIBRATION_FILE = "calibration.json"
@@ -107,7 +107,7 @@ class Calibration:
             "shifts": self.shift_GQ.tolist(),
             "facts": dict(self.facts),
         }
-        write_text(folder / CALIBRATION_FILE, json.dumps(values, indent=1) + "\n")
+        write_text(folder / CALIBRATION_FILE, json.dumps(strict_json(values), indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Calibration | None:

@@ -284,13 +284,6 @@ def text_family(folder: HubFolder[Any], **record: Any) -> ModelFamily:
     return ModelFamily(**(shared | record))
 
 
-def forecaster_of(family: ModelFamily, module: nn.Module) -> Forecaster:
-    """A forecaster around a module; ValueError for a family that does not forecast."""
-    if family.forecaster is None:
-        raise ValueError(f"a model of the family {family.name} does not forecast series.")
-    return family.forecaster(module)
-
-
 def generator_of(family: ModelFamily, module: nn.Module) -> Generator:
     """A generator around a module; ValueError for a family that does not write text."""
     if family.generator is None:

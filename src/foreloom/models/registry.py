@@ -48,11 +48,17 @@ def _brought() -> dict[str, EntryPoint]:
     return {one.name: one for one in entry_points(group=ENTRY_POINTS) if one.name not in _BUILT_IN}
 
 
+def whole_model(folder: str | Path) -> Path:
+    """The folder with config.json and the tokenizer: of a LoRA adapter, that of its base."""
+    folder = Path(folder)
+    if not (folder / ADAPTER_CONFIG_FILE).is_file():
+        return folder
+    return base_folder(folder, read_json(folder / ADAPTER_CONFIG_FILE))
+
+
 def recognise(folder: str | Path) -> ModelFamily:
     """The family of a Hugging Face folder (or of the base of a LoRA adapter), told by its config.json."""
-    folder = Path(folder)
-    if (folder / ADAPTER_CONFIG_FILE).is_file():
-        folder = base_folder(folder, read_json(folder / ADAPTER_CONFIG_FILE))
+    folder = whole_model(folder)
     config = read_json(folder / CONFIG_FILE)
     if family := family_of(config):
         return family

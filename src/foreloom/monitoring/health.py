@@ -215,7 +215,7 @@ def _data(record: StepRecord) -> Rows:
     if data is None:
         return {}
     rows: Rows = {
-        "series": f"{data.num_series:,}, {bytes_in_words(data.mapped_bytes)} mapped",
+        data.unit: f"{data.num_series:,}, {bytes_in_words(data.mapped_bytes)} mapped",
         "batch": f"{data.build_seconds * 1000:.3g} ms to make",
         "wait": f"{record.data_wait_share:.1%} of the training time",
     }

@@ -30,6 +30,8 @@ class DataRecord:
     """How full the queue was when a batch was taken from it, the mean; 0: training waited every time."""
     num_ready: int = 0
     """Batches in the queue now."""
+    unit: str = "series"
+    """What `num_series` counts, in the plural: of a text documents."""
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ def print_plan(plan: Plan, name: str) -> None:
     largest = max(max(way.moved.values()) for way in plan.ways)
     unit, size = ("GB", 1e9) if largest >= 1e9 else ("MB", 1e6)
     print_whole(Console(), _time_table(plan.ways, size), f"What a GPU sends in a step, {unit}, and how long it takes")
+    say("A GB of memory is 2^30 bytes, a GB that is sent 10^9.")
     say("kept: all activations; recomp.: blocks are computed again in the backward pass (activation checkpointing).")
     for way in plan.ways:
         if way.name == "HSDP" and not way.recomputes:

@@ -231,7 +231,7 @@ def _environment(environment: Mapping[str, Any]) -> str:
 
 
 def _loss(record: Mapping[str, Any]) -> str:
-    return "not finite" if record["loss"] is None else f"{record['loss']:#.3g}"
+    return "not finite" if record["loss"] is None else f"{record['loss']:#.3g}".removesuffix(".")
 
 
 def _title(stem: str) -> str:

@@ -15,7 +15,9 @@ from foreloom.checkpoint.locate import find_model_folder
 from foreloom.config.shipped import shipped_recipes
 from foreloom.models import registry
 from foreloom.models.common.count import ParameterGroup
-from foreloom.models.family import WindowLengths, forecaster_of
+from foreloom.models.family import WindowLengths
+from foreloom.models.lookbacks import forecaster_of
+from foreloom.monitoring.health import bytes_in_words
 from foreloom.report.tables import Cell, Column, ScoreTable
 
 FLOAT_BYTES, HALF_BYTES = 4, 2
@@ -124,9 +126,9 @@ def _notes(size: ModelSize) -> tuple[str, ...]:
     row = row if size.horizon else f"{size.context_length:,} tokens"
     notes = [
         f"One row, {row}, forward and backward: {size.flops_per_row / 1e9:,.2f} GFLOPs.",
-        f"Weights: {_bytes(number * FLOAT_BYTES)} in float32, {_bytes(number * HALF_BYTES)} in bfloat16; AdamW's "
-        f"state: {_bytes(number * OPTIMIZER_BYTES)}; weights, gradients and state in training: "
-        f"{_bytes(number * TRAINING_BYTES)}, and activations.",
+        f"Weights: {bytes_in_words(number * FLOAT_BYTES)} in float32, {bytes_in_words(number * HALF_BYTES)} in "
+        f"bfloat16; AdamW's state: {bytes_in_words(number * OPTIMIZER_BYTES)}; weights, gradients and state in "
+        f"training: {bytes_in_words(number * TRAINING_BYTES)}, and activations.",
     ]
     if (mixture := size.mixture) is not None:
         plain = number - mixture.num_parameters
@@ -145,7 +147,3 @@ def _row(part: ParameterGroup, total: ParameterGroup) -> list[Cell]:
 
 def _sum(name: str, parts: Sequence[ParameterGroup]) -> ParameterGroup:
     return ParameterGroup(name, sum(part.num_parameters for part in parts), sum(part.num_active for part in parts))
-
-
-def _bytes(number: int) -> str:
-    return f"{number / 1e9:,.2f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"

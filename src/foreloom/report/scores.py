@@ -181,7 +181,9 @@ def by_model(files: Sequence[ScoreFile], shared: str) -> dict[str, ModelScores]:
     for model, holding in owners.items():
         if model == shared:
             _check_agree(shared, holding)
-        differing = model != shared and any(holding[0].models[model] != other.models[model] for other in holding[1:])
+        differing = model != shared and any(
+            not _are_same(holding[0].models[model], other.models[model]) for other in holding[1:]
+        )
         for file in holding:
             label = f"{model} ({file.path.stem})" if differing else model
             label = f"{model} ({file.path})" if differing and label in models else label
@@ -202,15 +204,32 @@ def _check_agree(model: str, files: Sequence[ScoreFile]) -> None:
                     )
 
 
+def _are_same(scores: ModelScores, others: ModelScores) -> bool:
+    """Every score of every task, those that are NaN too."""
+    if scores.keys() != others.keys():
+        return False
+    return all(
+        own.keys() == others[task].keys()
+        and all(
+            value == others[task][name] or (math.isnan(value) and math.isnan(others[task][name]))
+            for name, value in own.items()
+        )
+        for task, own in scores.items()
+    )
+
+
 def _is_close(a: float, b: float) -> bool:
     return abs(a - b) <= 1e-6 * max(abs(a), abs(b)) or (a != a and b != b)
 
 
 def _number(text: str | None, metric: str, line: str) -> float:
     try:
-        return float(text or "nan")
+        value = float(text or "nan")
     except ValueError:
         raise ValueError(f"{line}: {metric} is {text!r}, a number is wanted.") from None
+    if value < 0:
+        raise ValueError(f"{line}: {metric} is {text}, and no error is below 0. Correct it, or leave it empty.")
+    return value
 
 
 def _truth(text: str | None, column: str, line: str) -> float:

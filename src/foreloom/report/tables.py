@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
-from foreloom.files import check_writable, write_text
+from foreloom.files import check_writable, strict_json, write_text
 from foreloom.report.html import document, escape
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ _LATEX = str.maketrans(
         ">": r"\textgreater{}",
     }
 )
+MOST_IN_FULL = 1e15
+"""Digits of a larger float are not those of what was counted or measured."""
 _LATEX_NOTHING = "--"
 """What stands in a row where there is no number."""
 
@@ -125,7 +127,7 @@ class ScoreTable:
         names = [column.name for column in self.columns]
         rows, summary = ([dict(zip(names, row, strict=True)) for row in part] for part in (self.rows, self.summary))
         whole = {"title": self.title, "rows": rows, "summary": summary, "notes": self.notes}
-        return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(strict_json(whole), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def to_markdown(self) -> str:
         """A GitHub table between title and notes; relative scores below 1 and the summary are bold."""
@@ -246,7 +248,8 @@ def print_whole(console: rich.console.Console, grid: rich.table.Table, title: st
 
 
 def cell_text(cell: Cell) -> str:
-    """A cell for people: a whole number as it is, others with four significant digits up to 1000, nothing for None."""
+    """A cell for people: a whole number as it is, others with four significant digits up to 1000, in full from there,
+    and with four and a power of ten from where a float holds no whole number; nothing for None."""
     match cell:
         case None:
             return ""
@@ -254,7 +257,9 @@ def cell_text(cell: Cell) -> str:
             return cell
         case int():
             return f"{cell:,}"
-        case _ if abs(cell) >= 1000:
+        case _ if abs(cell) >= MOST_IN_FULL:
+            return f"{cell:.3e}"
+        case _ if abs(cell) >= 999.95:  # four digits of it are 1000
             return f"{cell:,.0f}"
         case _:
             return f"{cell:#.4g}" if cell else "0"

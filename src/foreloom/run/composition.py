@@ -24,7 +24,8 @@ from foreloom.evaluation.benchmark import TrainingBenchmark
 from foreloom.evaluation.config import tier_tasks
 from foreloom.models import registry
 from foreloom.models.common.lora import FrozenWeights, check_base, merged, write_adapter
-from foreloom.models.family import ModelFamily, forecaster_of
+from foreloom.models.family import ModelFamily
+from foreloom.models.lookbacks import forecaster_of
 from foreloom.monitoring.monitor import Monitor
 from foreloom.run.banner import banner_of, card_of, warn_of_cost
 from foreloom.run.machine import choose_threads, find_machine, ranks_on_machine, use_threads

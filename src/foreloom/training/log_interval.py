@@ -170,6 +170,7 @@ class DataWatch:
         self._loader = loader
         self._num_series = sum(source.num_items for source in sources)
         self._mapped_bytes = sum(source.num_bytes for source in sources)
+        self._unit = sources[0].unit
         self._before = loader.counts()
 
     def record(self) -> DataRecord:
@@ -186,4 +187,5 @@ class DataWatch:
             queue_depth=depth,
             queue_fill=num_ready / (num_taken * depth) if num_taken else 0.0,
             num_ready=now.num_ready,
+            unit=self._unit,
         )

@@ -285,7 +285,7 @@ def make_moments(optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> No
 
 def num_warmup_updates(num_updates: int, *, warmup_steps: int, warmup_ratio: float) -> int:
     """W, from whichever of the two settings is given."""
-    return warmup_steps or math.ceil(warmup_ratio * num_updates)
+    return warmup_steps or math.ceil(round(warmup_ratio * num_updates, 6))  # 0.07 of 100 is to be 7
 
 
 def schedule_factor(

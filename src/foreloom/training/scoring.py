@@ -166,6 +166,13 @@ class Validation:
         held_out = self._held_out
         if not self._has_told and isinstance(held_out, ExplainsItself):
             self._has_told = True
+            if without := held_out.without_windows():
+                more = f" and {len(without) - _MOST_NAMED:,} more" if len(without) > _MOST_NAMED else ""
+                self.warnings.append(
+                    f"The validation has no window of {', '.join(without[:_MOST_NAMED])}{more}, and its loss says "
+                    "nothing of them: what is held out there is shorter than data.prediction_length, no series is long "
+                    "enough, or validation.max_windows leaves none."
+                )
             if names := [name for of_rank in gather_objects(held_out.left_out(), process) for name in of_rank]:
                 num = "a window that holds" if len(names) == 1 else f"{len(names):,} windows that hold"
                 more = f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""

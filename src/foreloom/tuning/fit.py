@@ -32,7 +32,8 @@ from foreloom.evaluation.baselines import SeasonalNaive
 from foreloom.evaluation.skill import BASELINE
 from foreloom.evaluation.tasks import OpenedTask
 from foreloom.files import read_json, strict_json, whole_or_absent, write_text
-from foreloom.models.family import Forecaster, ModelFamily, forecaster_of
+from foreloom.models.family import Forecaster, ModelFamily
+from foreloom.models.lookbacks import LookbacksForecaster, forecaster_of
 from foreloom.monitoring.metrics_file import FILE_NAME as METRICS_NAME
 from foreloom.run import train
 from foreloom.tuning import candidates, verdict
@@ -42,6 +43,9 @@ from foreloom.tuning.windows import LEAST_HORIZONS, MOST_SCORED, Windows, part
 
 STATE_NAME = "fit.json"
 ZERO_SHOT = "zero-shot"
+LOOKBACKS = "lookbacks"
+"""The weights as they were, asked `NUM_LOOKBACKS` times, see `models.lookbacks`."""
+NUM_LOOKBACKS = 6
 AUTO_ETS = "auto-ets"
 MOST_ETS = 200
 """Windows that AutoETS, which is fitted to each anew, is scored on."""
@@ -81,7 +85,7 @@ class Fit:
     """None where the histories are too short to part."""
     notes: Sequence[str]
     recipe: Path | None
-    """Of the chosen candidate: training it again gives the tuned weights."""
+    """Of the chosen candidate, where one was trained: training it again gives the tuned weights."""
     kept: Backtest
     """The last windows, forecast by zero-shot, by what was chosen, and by Seasonal Naive."""
 
@@ -142,9 +146,12 @@ class _Work:
     def run(self) -> Fit:
         zero_shot = self._forecaster(self.family.load(self.base))
         num = self.windows.num if self.windows else min(max((int(self.source.lengths.max()) - 1) // self.horizon, 1), 3)
-        scored = self._scored(num, zero_shot)
+        looking_back = self._forecaster(self._looking_back())
+        scored = self._scored(num, looking_back)
         self.task = self._rolling(scored, num)
         self._score(ZERO_SHOT, lambda: zero_shot)
+        if self.windows is not None and not isinstance(zero_shot, LookbacksForecaster):
+            self._score(LOOKBACKS, lambda: looking_back)
         self._score(BASELINE, SeasonalNaive)
         if importlib.util.find_spec("statsforecast") and num * len(scored) <= MOST_ETS:
             self._score(AUTO_ETS, lambda: StatisticalForecaster("AutoETS"))
@@ -165,12 +172,23 @@ class _Work:
     def _rolling(self, source: Source, num_windows: int) -> OpenedTask:
         return rolling_task(source, self.horizon, num_windows, season_length=self.season_length)
 
-    def _scored(self, num_windows: int, zero_shot: Forecaster) -> Source:
+    def _looking_back(self) -> Any:
+        """The model as it was, but for that."""
+        module: Any = self.family.load(self.base)
+        module.architecture = module.architecture.replace(lookbacks=NUM_LOOKBACKS)
+        return module
+
+    @property
+    def is_looking_back(self) -> bool:
+        """Is that surely better where contenders are chosen? Then candidates look back as often."""
+        return LOOKBACKS in self.state["contenders"] and self._ratio(LOOKBACKS, is_last=False).is_sure
+
+    def _scored(self, num_windows: int, costliest: Forecaster) -> Source:
         """The series that contenders are scored on: of those that hold a window as many as the budget allows."""
         rows = np.flatnonzero(self.source.lengths > self.horizon)
         most = min(max(MOST_SCORED // num_windows, 1), len(rows))
         if "num_scored" not in self.state:
-            self.state["num_scored"] = self._affordable(rows, most, num_windows, zero_shot)
+            self.state["num_scored"] = self._affordable(rows, most, num_windows, costliest)
             self._write()
         rows = fixed_choice(rows, self.state["num_scored"])
         if len(rows) < len(self.source):
@@ -182,13 +200,13 @@ class _Work:
             return self.source
         return ChosenRows(self.source, rows, name=self.source.name, fingerprint=self.source.fingerprint, files={})
 
-    def _affordable(self, rows: np.ndarray, most: int, num_windows: int, zero_shot: Forecaster) -> int:
+    def _affordable(self, rows: np.ndarray, most: int, num_windows: int, costliest: Forecaster) -> int:
         """How many of the series can be scored in a contender's share of the budget, by scoring a few."""
         allowed, num = SCORING_SHARE * 60 * self.minutes, FIRST_TIMED
         while num < most:
             task = self._rolling(self._chosen(fixed_choice(rows, num)), num_windows)
             began = time.monotonic()
-            backtest({ZERO_SHOT: zero_shot}, task)
+            backtest({ZERO_SHOT: costliest}, task)
             taken = time.monotonic() - began
             if taken > allowed / 4:
                 return min(max(int(num * allowed / taken), FIRST_TIMED), most)
@@ -228,6 +246,8 @@ class _Work:
             self.base, data.resolve(), horizon=horizon, context_length=context,
             min_past=min(horizon, context), device=self.device,
         )  # fmt: skip
+        if self.is_looking_back:
+            shared.append(f"model.lookbacks={NUM_LOOKBACKS}")
         if "plan" not in self.state:
             self._plan(recipe, shared, num_values, windows)
         found: dict[str, tuple[Candidate, float]] = {}
@@ -279,9 +299,10 @@ class _Work:
     def _plan(self, recipe: str, shared: Sequence[str], num_values: int, windows: Windows) -> None:
         """How many candidates of how many steps the budget has room for, and at what learning rate to begin, by a probe
         of a few steps."""
-        zero_shot_seconds = self.state["contenders"][ZERO_SHOT]["seconds"]
-        scoring = len(SHARES) * zero_shot_seconds
-        after = 2 * zero_shot_seconds * windows.num_verdict / windows.num  # see `_conclude`
+        seconds = {name: one["seconds"] for name, one in self.state["contenders"].items()}
+        of_candidate = seconds[LOOKBACKS if self.is_looking_back else ZERO_SHOT]
+        scoring = len(SHARES) * of_candidate
+        after = (seconds[ZERO_SHOT] + of_candidate) * windows.num_verdict / windows.num  # see `_conclude`
         folder = self.out / "probe"
         # Of one that an earlier call began, or finished with too short a budget, this call would time the rest alone.
         shutil.rmtree(folder, ignore_errors=True)
@@ -301,8 +322,8 @@ class _Work:
             return  # nothing is planned, so that a longer budget goes on
         self.say(f"{num} candidates of at most {steps:,} steps fit into {self.minutes:g} minutes")
         first_times = candidates.PROBED / (candidates.APART if candidates.was_hot(folder) else 1)
-        seconds = {"pace": pace, "scoring": scoring, "after": after}
-        self.state["plan"] = {"steps": steps, "first_times": first_times, **seconds}
+        costs = {"pace": pace, "scoring": scoring, "after": after}
+        self.state["plan"] = {"steps": steps, "first_times": first_times, **costs}
         self._write()
 
     def _train(self, candidate: Candidate) -> bool:
@@ -352,19 +373,19 @@ class _Work:
             Contender(name, self._ratio(name, is_last=False), self._ratio(name, is_last=True), _with_nan(one["scores"]))
             for name, one in self.state["contenders"].items()
         ]
-        best = verdict.best_of({one.name: one.selection for one in contenders if one.name in trained})
-        lasts = {name: self._ratio(name, is_last=True) for name in _and_nearer(best, trained)}
+        best = verdict.best_of({one.name: one.selection for one in contenders if one.name in {*trained, LOOKBACKS}})
+        lasts = {name: self._ratio(name, is_last=True) for name in self._and_nearer(best, trained)}
         chosen = verdict.first_that_holds(lasts)
         folder = self.out / "hf"
-        module = self.family.load(self.base)
-        if chosen is not None:
+        module = self._looking_back() if chosen == LOOKBACKS else self.family.load(self.base)
+        if chosen in trained:
             candidate, share = trained[chosen]
             module = between(self.family, self.base, self._tuned(candidate), share)
         sentence = self._sentence(best, chosen, lasts, trained)
         facts = {"Fit": {"verdict": sentence, "data": self.source.name, "horizon": self.horizon}}
         card = model_card(self.out.name, self.family, facts, base=None, step=0)
         write_folder(self.family, module.cpu(), module.state_dict(), folder, card)
-        recipe = self._folder(trained[chosen][0]) / "recipe.yaml" if chosen is not None else None
+        recipe = self._folder(trained[chosen][0]) / "recipe.yaml" if chosen in trained else None
         num = self.windows.num_verdict if self.windows else 1
         task = self._rolling(self.task.data, num)
         shown: dict[str, Forecaster] = {ZERO_SHOT: self._forecaster(self.family.load(self.base))}
@@ -375,6 +396,14 @@ class _Work:
         self._write()
         self._doubt_of_both(contenders, chosen)
         return Fit(self.out, chosen, sentence, contenders, self.windows, [*self.notes, *kept.notes], recipe, kept)
+
+    def _and_nearer(self, best: str | None, trained: Mapping[str, tuple[Candidate, float]]) -> list[str]:
+        """The best, and after it what is nearer to the model as it was: less of the same training, and none."""
+        if best not in trained:
+            return [] if best is None else [best]
+        candidate, share = trained[best]
+        less = [_name(candidate, one) for one in SHARES if one <= share]
+        return [*less, LOOKBACKS] if self.is_looking_back else less
 
     def _doubt_of_both(self, contenders: Sequence[Contender], chosen: str | None) -> None:
         naive = next(one for one in contenders if one.name == BASELINE)
@@ -434,14 +463,6 @@ class _Work:
 
 def _name(candidate: Candidate, share: float) -> str:
     return candidate.name if share == 1 else f"{candidate.name}, {share:.0%}"
-
-
-def _and_nearer(best: str | None, trained: Mapping[str, tuple[Candidate, float]]) -> list[str]:
-    """The best, and after it those of the same training that are nearer to the model as it was."""
-    if best is None:
-        return []
-    candidate, share = trained[best]
-    return [_name(candidate, less) for less in SHARES if less <= share]
 
 
 def _with_nan(scores: Mapping[str, float | None]) -> dict[str, float]:

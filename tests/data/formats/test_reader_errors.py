@@ -60,6 +60,20 @@ def test_damaged_files(tmp_path, save_to_disk) -> None:
     refused(folder, file.name, "state.json lists it")
 
 
+def test_files_with_the_name_of_another_kind(tmp_path) -> None:
+    """As pyarrow's users write them: a Parquet file called .arrow, a table of rows in Arrow."""
+    rows = pa.table({"item_id": ["a", "a"], "timestamp": ["2024-01-01", "2024-01-02"], "target": [1.0, 2.0]})
+    pq.write_table(rows, tmp_path / "m4.arrow")
+    refused(tmp_path / "m4.arrow", "not a readable Arrow file", "It is a Parquet file: name it .parquet.")
+    (tmp_path / "lfs.arrow").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    refused(tmp_path / "lfs.arrow", "It is a pointer of Git LFS", "git lfs pull")
+    (tmp_path / "page.parquet").write_text("<!doctype html><html></html>")
+    refused(tmp_path / "page.parquet", "It is a web page")
+    with pa.ipc.new_file(str(tmp_path / "rows.arrow"), rows.schema) as out:
+        out.write_table(rows)
+    refused(tmp_path / "rows.arrow", "A table with one observation a row is read from .parquet or .csv")
+
+
 def test_no_target(tmp_path, save_to_disk) -> None:
     folder = save_to_disk(tmp_path / "hf", pa.table({"value": [[1.0]], "id": ["a"]}))
     refused(folder, "no column 'target'", "value, id")

@@ -51,6 +51,13 @@ def test_sources_without_a_holdout_take_no_part_and_a_set_of_its_own_gives_every
     assert horizons(list(both)) == [(0, 9, 11)]
     own = ValidationWindows(config_of(3), [SourceConfig(path="other")], max_windows=99, opened=[source_of(10)])
     assert horizons(list(own)) == [(0, 2, 4), (0, 5, 7)]
+    assert both.without_windows() == own.without_windows() == []
+
+
+def test_a_source_that_holds_out_less_than_a_horizon_is_named() -> None:
+    short = MemorySource([Series("a", np.arange(50.0)[None])], "data/short.parquet")
+    mixed = ValidationWindows(config_of(2, 3), max_windows=99, opened=[short, source_of(12)])
+    assert horizons(list(mixed)) == [(0, 9, 11)] and mixed.without_windows() == ["short.parquet (holdout 2)"]
 
 
 @given(

@@ -56,6 +56,17 @@ def test_a_season_of_demand_shows(batch_of):
     assert np.median(by_day.max(axis=1) / by_day.mean(axis=1)) > 1.5
 
 
+def test_spells_last_and_so_do_the_zeros_between(batch_of):
+    made = batch_of(PROCESS, 300, 840, kinds=("spells",))
+    assert set(made.kinds) == {"spells"} and set(batch_of(PROCESS, 300, 8).kinds).isdisjoint({"spells"})
+    series = made.series
+    np.testing.assert_array_equal(series, np.rint(series))
+    comes = series > 0
+    lasts = np.mean(comes[:, 1:][comes[:, :-1]])
+    assert series.min() == 0 and 0.1 < comes.mean() < 0.4 and lasts > 0.8
+    assert (~comes[:, -200:]).all(axis=1).mean() > 0.05, "some are silent for long"
+
+
 @pytest.mark.parametrize("settings", [{"kinds": ("weekly",)}, {"kinds": ()}, {"most_gap": 1.0}, {"seasonal": -1}])
 def test_bad_settings_are_refused_by_name(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):

@@ -73,3 +73,15 @@ def test_bad_settings_are_refused_by_name(settings):
 def test_periods_of_no_season_are_refused():
     with pytest.raises(ValueError, match="periods has no effect with seasonal: 0"):
         PROCESS.settings(seasonal=0.0, periods=(7,))
+
+
+def test_a_shorter_reach_makes_steeper_trends(batch_of):
+    gentle, steep = (
+        np.median(
+            np.ptp(
+                np.log(batch_of(PROCESS, 200, 96, seasonal=0.0, noise=0.0, multiplicative=1.0, **reach).series), axis=1
+            )
+        )
+        for reach in ({}, {"reach": 5.0})
+    )
+    assert steep > 2 * gentle

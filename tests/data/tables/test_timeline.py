@@ -49,7 +49,9 @@ def test_time_zones_days_on_the_wall_hours_in_utc():
 def test_an_hour_that_comes_twice_is_told_of_the_series_that_has_it():
     wall = pd.to_datetime(["2024-11-02 01:30", "2024-11-03 01:30", "2024-11-03 01:30", "2024-11-04 01:30"])
     twice = wall.tz_localize("America/New_York", ambiguous=np.array([False, True, False, False]))
-    with pytest.raises(ValueError, match="series 's2' is not regular: it goes from 2024-11-03 01:30:00 to 2024-11-03"):
+    with pytest.raises(
+        ValueError, match="series 's2' is not on the steps of freq 'D': it goes from 2024-11-03 01:30:00 to 2024-11-03"
+    ):
         read(twice[:1], twice[:1], twice, freq="D")
 
 
@@ -105,7 +107,8 @@ def test_gaps_where_no_frequency_is_plain():
     with pytest.raises(ValueError, match="at min .* steps are absent beside 10 rows, most of them in series 's0'"):
         read(odd, freq="min")
     with pytest.raises(
-        ValueError, match="series 's0' is not regular: it goes from 2024-01-01 00:00:00 to 2024-01-02 00:07"
+        ValueError,
+        match="series 's0' is not on the steps of freq 'D': it goes from 2024-01-01 00:00:00 to 2024-01-02 00:07",
     ):
         read(pd.DatetimeIndex(["2024-01-01", "2024-01-02 00:07", "2024-01-03"]), freq="D")
 

@@ -73,11 +73,15 @@ def test_a_folder_by_configuration_and_split(tmp_path):
         ("a.json", b'[{"text": "a"},\n{"text" "b"}]', {}, r"a\.json:2: not valid JSON"),
         ("a.csv", b'id,text\n1,a\n2\n', {}, r"a\.csv:3: 1 fields, and the header names 2"),
         ("a.csv", b'id,body\n1,a\n', {}, r"a\.csv:2: there is no column 'text', only id, body"),
+        ("a.parquet", b"version https://git-lfs.github.com/spec/v1\n", {}, r"It is a pointer of Git LFS, not the file"),
         ("a.parquet", b"no", {}, r"a\.parquet: not a Parquet file"),
         ("a.arrow", b"no", {}, r"a\.arrow: not an Arrow file"),
         ("a.docx", b"", {}, r"a\.docx: not a file of text. Accepted: \.txt"),
         ("a.jsonl", b'{"m": "hi"}\n', {"messages_column": "m"}, r":1: m must be a list of messages, .* it is 'hi'"),
         ("a.jsonl", b'{"m": [{"role": "user"}]}', {"messages_column": "m"}, r"message 1 is \"{'role': 'user'}\""),
+        ("a.jsonl", b'{"m": [{"role": "u", "content": "a"}]}', {}, r"'m' holds conversations: messages_column=m\."),
+        ("a.jsonl", b'{"instruction": "a", "output": "b"}', {}, r"in 'instruction' and answers in 'output'"),
+        ("a.jsonl", b'{"prompt": "a", "completion": "b"}', {"messages_column": "messages"}, r'"content": completion'),
         ("a.txt", b"hi", {"messages_column": "m"}, r"a text file holds no conversations"),
     ],
 )  # fmt: skip
@@ -85,6 +89,19 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path, name, content, settings,
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=sentence):
         texts(tmp_path / name, **settings)
+
+
+def test_conversations_of_sharegpt_are_read_as_any(tmp_path):
+    said = [("system", "Be brief."), ("human", "Who?"), ("gpt", "I."), ("tool", "x")]
+    chat = [{"from": role, "value": text} for role, text in said]
+    (tmp_path / "s.jsonl").write_text(json.dumps({"conversations": chat}) + "\n")
+    (read,) = texts(tmp_path / "s.jsonl", messages_column="conversations")
+    assert [tuple(one.values()) for one in read] == [
+        ("system", "Be brief."), ("user", "Who?"), ("assistant", "I."), ("tool", "x")
+    ]  # fmt: skip
+    (tmp_path / "s.jsonl").write_text(json.dumps({"conversations": [{"from": "human", "value": None}]}) + "\n")
+    with pytest.raises(ValueError, match="message 1 is"):
+        texts(tmp_path / "s.jsonl", messages_column="conversations")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from foreloom.data.text import token_file as room
 from foreloom.data.text.config import TextConfig, TextSource
+from foreloom.data.text.section import TextData
 from foreloom.data.text.token_file import NOT_LEARNED, TokenFile, token_file
 from foreloom.data.text.tokenizer import TextTokenizer, load_tokenizer
 
@@ -98,12 +99,35 @@ def test_the_loss_of_a_chat_is_on_its_answers(tmp_path, chat_folder):
     assert (np.asarray(everything.token_T) < NOT_LEARNED).all() and len(everything.end_D) == 2
 
 
+@pytest.mark.parametrize(("truncate", "told"), [("nothing", "learned apart from it"), ("document", "left out")])
+def test_chats_longer_than_a_row_are_told_of(tmp_path, chat_folder, caplog, truncate, told):
+    asked = [{"role": "user", "content": "x" * 90}, {"role": "assistant", "content": "far away"}]
+    path = tmp_path / "c.jsonl"
+    path.write_text(
+        "".join(
+            json.dumps({"messages": chat}) + "\n"
+            for chat in [asked, *[[{"role": "user", "content": "a"}, asked[1]]] * 3]
+        )
+    )
+    source = TextSource(path=str(path), messages_column="messages")
+    for most, lines in ((64, 1), (256, 0)):
+        data = TextData(
+            sources=(source,), max_seq_length=most, packing="documents", tokenizer=chat_folder, truncate=truncate
+        )
+        caplog.clear()
+        data.open(0, batch_size=1)
+        said = [line for line in caplog.messages if "conversations are longer" in line]
+        assert len(said) == lines and all("1 of 4" in line and told in line for line in said)
+
+
 def test_chats_that_cannot_be_read(tmp_path, chat_folder):
     path = tmp_path / "c.jsonl"
     path.write_text(json.dumps({"messages": [{"role": "user", "content": "nobody"}]}))
     with pytest.raises(ValueError, match=r"no document to learn from \(1 without an answer\)"):
         made(path, chat_folder, messages_column="messages")
     path.write_text(json.dumps({"messages": [{"role": "assistant", "content": "a"}]}))
+    with pytest.raises(ValueError, match=r"c\.jsonl:1: the conversation begins with an answer"):
+        made(path, chat_folder, messages_column="messages")
     with pytest.raises(ValueError, match=r"c\.jsonl:1: the tokenizer bytes has no chat template"):
         made(path, "bytes", messages_column="messages")
 

@@ -7,6 +7,8 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
+from scipy.optimize import curve_fit
 
 from foreloom.lab.fit.ablation import compare_variants, read_variants, variants_of
 from foreloom.lab.fit.comparison import Course, exponents, gain_of
@@ -18,6 +20,26 @@ def test_a_frontier_is_strict():
     x = np.array([1.0, 1.0, 2.0, 3.0, 3.0, 4.0])
     loss = np.array([5.0, 4.0, 4.0, 3.5, 3.0, 3.0])
     assert pareto(x, loss).tolist() == [1, 4]
+    # 6ND of one budget, by N: the cheapest by rounding is none of another budget.
+    N = np.array([1.1e7, 2.3e7, 4.7e7, 8.9e7])
+    C = 6 * N * (1e17 / 6 / N)
+    assert len(np.unique(C)) > 1 and pareto(C, np.array([3.2, 3.0, 3.1, 3.3])).tolist() == [1]
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-5, 1e-3])
+def test_the_interval_of_a_free_E_holds_it_and_ends_where_the_likelihood_does(noise):
+    x = np.geomspace(1e16, 1e20, 8)
+    loss = (1.8 + 60 * (x / 1e12) ** -0.2) * np.exp(noise * np.random.default_rng(1).normal(size=8))
+    law = fit_power(x, loss, E=None)
+    assert law.E_interval[0] <= law.E <= law.E_interval[1]
+    assert abs(law.E - 1.8) <= 20 * noise + 1e-6
+    misfit = lambda E: curve_fit(
+        lambda log_x, level, slope: np.log(E + np.exp(level + slope * (log_x - 41))),
+        np.log(x), np.log(loss), p0=(2, -0.2), full_output=True,
+    )[2]["fvec"]  # fmt: skip
+    least, *ends = (float(np.sum(misfit(E) ** 2)) for E in (law.E, *law.E_interval))
+    if noise:
+        assert ends == pytest.approx([least * (1 + stats.f.ppf(0.95, 1, 5) / 5)] * 2, rel=0.05)
 
 
 def test_power_laws_refuse_what_is_none():

@@ -24,7 +24,7 @@ def test_names_of_columns_and_what_is_made_of_them(table):
     named = read_points(table("width,n,tok,x\n8,1e6,2e7,3.0\n"), {"N": "n", "D": "tok", "L": "x"})
     assert (named.C_P[0], named.L_P[0]) == (1.2e14, 3.0)
     counted = read_points(table("N,D,C,L\n1e6,2e7,2.4e14,3.0\n"))
-    assert "2 to 2 times 6ND" in counted.notes[0]
+    assert "2 to 2 times 6ND; the best sizes of approaches 1 and 2 are for such a C" in counted.notes[0]
 
 
 def test_rows_of_one_run_are_one_observation(table):

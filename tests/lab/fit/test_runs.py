@@ -94,6 +94,14 @@ def test_of_several_rates_the_best_stands_for_a_size(tmp_path):
     assert "Of 1 sizes with several learning rates the runs with the best one were taken." in points.notes
 
 
+def test_one_rate_is_chosen_for_all_seeds_though_they_count_other_targets(tmp_path):
+    """The lowest mean is that of 0.01; 0.1 is lower for one seed."""
+    for (rate, seed), end in {(0.1, 1): 3.0, (0.1, 2): 3.4, (0.01, 1): 3.1, (0.01, 2): 3.15}.items():
+        write_run(tmp_path, f"16d_lr_{rate}_seed_{seed}", losses=(5.0, end), tokens=1000 + seed)
+    points = read_study(tmp_path).points()
+    assert sorted(points.L_P) == [3.1, 3.15]
+
+
 def test_rates_are_read_from_labels_in_every_dialect(tmp_path):
     meant = {"a_lr_003": 0.003, "a_lr_18e2": 0.018, "a_lr_10em03": 0.001, "a_lr_-2.5": 10**-2.5}
     for label in (*meant, "a_rate_of_3"):

@@ -11,7 +11,8 @@ import torch
 from foreloom.data.forecast_input import ForecastInput
 from foreloom.models.chronos2.architecture import Chronos2Config
 from foreloom.models.chronos2.family import FAMILY
-from foreloom.models.chronos2.forecast import Chronos2Forecaster, batches
+from foreloom.models.chronos2.forecast import Chronos2Forecaster
+from foreloom.models.common.rows import batches
 from foreloom.models.family import WindowLengths
 
 TINY = {"size": "test", "d_model": 32, "d_kv": 8, "d_ff": 64}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from foreloom.models.chronos2.season import seasons_of
+from foreloom.models.common.season import seasons_of
 
 
 def seasonal(period: int, length: int, noise: float, rows: int = 20) -> np.ndarray:

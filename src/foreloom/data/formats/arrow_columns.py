@@ -19,6 +19,7 @@ import pyarrow as pa
 from foreloom.data import columns
 from foreloom.data.formats.cache import FILE_MAGIC
 from foreloom.data.formats.open_files import leave_room
+from foreloom.data.mistaken import what_it_is
 
 _MOST_EMPTY = 2**20
 _MOST_A_BYTE = 8
@@ -73,9 +74,8 @@ class MappedFile:
                         raise Damaged(f"{path}: the lists of {name!r} are damaged. Copy or write the file again.")
                 self.batches.append(batch)
         except (pa.ArrowException, OSError) as error:
-            raise Damaged(
-                f"{path}: not a readable Arrow file ({error}). It may be cut short: copy or write it again."
-            ) from error
+            otherwise = "It may be cut short: copy or write it again."
+            raise Damaged(f"{path}: not a readable Arrow file ({error}). {what_it_is(path, otherwise)}") from error
 
     def flat(self, dtype: np.dtype) -> np.ndarray:
         """The whole file as numbers of one type; a remainder at the end is left out."""
@@ -229,7 +229,7 @@ def _dtype(file: MappedFile, name: str, origin: Path) -> np.dtype:
     if depth not in (1, 2):
         raise ValueError(
             f"{origin}: column {name!r} holds {type_}; a list of numbers a row is wanted, or a list of such lists. "
-            "A table with one observation a row needs a time column, timestamp or ds."
+            "A table with one observation a row is read from .parquet or .csv, with a time column (timestamp or ds)."
         )
     if not columns.is_number(leaf):
         raise NotMappable(f"column {name!r} holds {leaf}")

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from foreloom.data import columns
 from foreloom.data.formats.arrow_columns import read_ipc
 from foreloom.data.formats.cache import conversion_bar
+from foreloom.data.mistaken import what_it_is
 from foreloom.data.tables.as_series import is_table, write_series_of
 from foreloom.data.tables.options import TableOptions, refuse_table_options
 
@@ -40,7 +41,8 @@ def read_parquet_schema(path: Path) -> pa.Schema:
     try:
         return pq.read_schema(path)
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path}: not a readable Parquet file ({error}). Copy or write it again.") from error
+        otherwise = "Copy or write it again."
+        raise ValueError(f"{path}: not a readable Parquet file ({error}). {what_it_is(path, otherwise)}") from error
 
 
 def _rewrite(batches: Iterator[pa.RecordBatch], schemas: Sequence[pa.Schema], paths: Sequence[Path], out: Path) -> None:

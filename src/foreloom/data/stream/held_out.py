@@ -19,6 +19,7 @@ from foreloom.data.stream.draw import Samples
 from foreloom.data.stream.normalization import SeriesScales, center_and_scale
 from foreloom.data.stream.selection import fixed_choice, read_excluded
 from foreloom.data.stream.windows import Role, Windows, gather
+from foreloom.data.synthetic.address import short_name
 from foreloom.data.tables.options import TableOptions
 
 _FAR = 1e6
@@ -130,6 +131,13 @@ class ValidationWindows:
                 f"{max(int(one.lengths.max()) for one in self._sources)}, after {config.least_past} steps of past). "
                 "Raise the holdout to data.prediction_length at least."
             )
+        seen = np.zeros(len(self._sources), bool)
+        seen[self._samples.source_N] = True
+        self._without = [
+            f"{short_name(source.name)} (holdout {one.holdout:,})"
+            for source, one, is_seen in zip(self._sources, described, seen, strict=True)
+            if not is_seen
+        ]
         self._series_scales = None
         if config.normalization_scope == "series":
             lengths = [
@@ -176,6 +184,10 @@ class ValidationWindows:
     def left_out(self) -> list[str]:
         """See `ExplainsItself`: windows with a value too far from their past."""
         return [f"{self._name(sample)} ({value:.4g})" for sample, value in sorted(self._left_out.items())]
+
+    def without_windows(self) -> list[str]:
+        """See `ExplainsItself`."""
+        return self._without
 
     def largest_value(self, micro_batch: Windows) -> str:
         """See `ExplainsItself`."""

@@ -13,12 +13,13 @@ from pydantic import Field
 
 from foreloom.config.section import section
 from foreloom.data.synthetic.process import Draws, Periods, Several, Share, StochasticProcess, refuse_idle_periods
-from foreloom.data.synthetic.shapes import negative_binomial, poisson, season
+from foreloom.data.synthetic.shapes import autoregression, negative_binomial, poisson, season, stretches
 
-Kind = Literal["sporadic", "regular", "slow", "lifecycle"]
+Kind = Literal["sporadic", "regular", "slow", "lifecycle", "spells"]
 
 
 _PERIODS = (7, 12, 24, 52)
+_SHORTEST_SPELL = 2
 
 
 @section
@@ -28,7 +29,8 @@ class IntermittentConfig:
     kinds: Several[Kind] = ("sporadic", "regular", "slow", "lifecycle")
     """sporadic: demands at random, of sizes apart from them (Croston 1972). regular: orders at nearly equal gaps. slow:
     counts of a low rate, many of them 0. lifecycle: sporadic demand that comes up, stays and dies out, until
-    the next product comes."""
+    the next product comes. spells, where it is named: nothing for long, then something for a while, as rain or a
+    machine that runs; it has neither gaps nor a season."""
     most_gap: Annotated[float, Field(gt=1.25)] = 20.0
     """The most steps between demands on average; series have from 1.25 of them, log-uniform."""
     periods: Periods = _PERIODS
@@ -51,6 +53,8 @@ def generate(draws: Draws, num_steps: int, settings: IntermittentConfig) -> np.n
     rows = np.flatnonzero(kind_B == "regular")
     comes_BT[rows] = _regular(draws.rows(rows), gap_B[rows], num_steps)
     series_BT = comes_BT * (1 + _extra(draws, num_steps))
+    rows = np.flatnonzero(kind_B == "spells")
+    series_BT[rows] = _spells(draws.rows(rows), num_steps)
     rows = np.flatnonzero(kind_B == "slow")
     series_BT[rows] = poisson(draws.rows(rows), "slow", intensity_BT[rows] / gap_B[rows, None])
     return series_BT
@@ -97,6 +101,18 @@ def _regular(draws: Draws, gap_B: np.ndarray, num_steps: int) -> np.ndarray:
     comes_BT = np.zeros((len(gap_B), num_steps + 1), dtype=bool)
     comes_BT[np.arange(len(gap_B))[:, None], at_BN] = True
     return comes_BT[:, :num_steps]
+
+
+def _spells(draws: Draws, num_steps: int) -> np.ndarray:
+    """(B, T): spells of a height of their own, about which the steps wander; of two dry ones in a row one is made."""
+    mean_B1 = draws.log_uniform("spells/length", 1, low=2.0 * _SHORTEST_SPELL, high=60.0)
+    between = stretches(draws, "spells/change", mean_B1, _SHORTEST_SPELL, num_steps)
+    share_B1 = draws.log_uniform("spells/share", 1, low=0.02, high=0.5)
+    comes_BT = between.held(draws.uniform("spells/comes", between.most) < share_B1)
+    height_BT = between.held(draws.normal("spells/height", between.most))
+    about_BT = autoregression(draws.normal("spells/step", num_steps), draws.uniform("spells/lasting", high=0.95))
+    size_B1 = draws.log_uniform("spells/size", 1, low=1.0, high=1000.0)
+    return np.ceil(comes_BT * size_B1 * np.exp(0.7 * height_BT + 0.5 * about_BT))
 
 
 def _extra(draws: Draws, num_steps: int) -> np.ndarray:

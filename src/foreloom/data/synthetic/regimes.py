@@ -34,6 +34,7 @@ from foreloom.data.synthetic.shapes import (
 _SHORTEST = 24
 _LARGEST_GROWTH = 4.0
 """Logarithm of how far a growing series rises or falls in the end."""
+_LONGEST_REACH = 6000.0
 _LARGEST_SEASON = 3.0
 """Logarithm of how far the busiest position of a period lies above the middle one."""
 
@@ -53,6 +54,8 @@ class RegimesConfig:
     mean_stretch: Annotated[int, Field(ge=_SHORTEST)] = 250
     """Mean number of steps between change points of slope, level, season and noise; half to twice as many by
     series."""
+    reach: Annotated[float, Field(ge=1, lt=_LONGEST_REACH)] = 60.0
+    """Fewest steps in which a trend comes as far as its season is strong; series have from it to 6000, log-uniform."""
 
     def __post_init__(self) -> None:
         refuse_idle_periods(self.periods, COMMON_PERIODS, self.seasonal)
@@ -63,7 +66,7 @@ def generate(draws: Draws, num_steps: int, settings: RegimesConfig) -> np.ndarra
     times Weibull noise; the piecewise trends follow TimesFM's synthetic data (Das et al. 2024)."""
     mean_B1 = draws.log_uniform("mean_stretch", 1, low=0.5, high=2.0) * settings.mean_stretch
     between = stretches(draws, "change", np.maximum(mean_B1, _SHORTEST), _SHORTEST, num_steps)
-    trend_BT = _trend(draws, between)
+    trend_BT = _trend(draws, between, settings)
     season_BT = _season(draws, between, settings)
     series_BT = np.empty_like(trend_BT)
     multiplied_B = _multiplicative(draws, settings)
@@ -81,9 +84,9 @@ def _multiplicative(draws: Draws, settings: RegimesConfig) -> np.ndarray:
     return draws.happens("multiplicative", probability=settings.multiplicative)
 
 
-def _trend(draws: Draws, between: Stretches) -> np.ndarray:
+def _trend(draws: Draws, between: Stretches, settings: RegimesConfig) -> np.ndarray:
     """(B, T), in the season's strength: a slope a stretch, damped in some, with a step at some change points."""
-    reach_B1 = draws.log_uniform("trend/reach", 1, low=60.0, high=6000.0)
+    reach_B1 = draws.log_uniform("trend/reach", 1, low=settings.reach, high=_LONGEST_REACH)
     slope_BN = draws.normal("trend/slope", between.most) / reach_B1
     persistent_B1 = draws.normal("trend/drift", 1) / reach_B1
     slope_BT = between.held(slope_BN) + persistent_B1

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from pyarrow import csv as arrow_csv
 
 from foreloom.data.columns import ID_NAMES, TIME_NAMES
+from foreloom.data.mistaken import what_it_is
 from foreloom.data.tables.options import TableOptions
 
 _PERIOD = "pandas.period"
@@ -282,7 +283,8 @@ def _read_parquet(path: Path) -> pa.Table:
     except (pa.ArrowInvalid, MemoryError, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise
-        raise ValueError(f"{path} cannot be read as a table: {str(error).rstrip('.')}. Write it again.") from None
+        what = what_it_is(path, "Write it again.")
+        raise ValueError(f"{path} cannot be read as a table: {str(error).rstrip('.')}. {what}") from None
 
 
 def _read_text(path: Path, options: TableOptions, notes: list[str]) -> pa.Table:

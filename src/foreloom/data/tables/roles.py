@@ -44,7 +44,8 @@ def find(rows: Rows, asked: str) -> str | None:
 def needed(rows: Rows, asked: str) -> str:
     found = find(rows, asked)
     if found is None:
-        raise ValueError(f"{rows.name} has no column {asked!r}. {rows.nearest(asked)}")
+        how = " Say which one holds the times: timestamp_column (--timestamp-column)." if asked == TIME_NAMES[0] else ""
+        raise ValueError(f"{rows.name} has no column {asked!r}. {rows.nearest(asked)}{how}")
     return found
 
 

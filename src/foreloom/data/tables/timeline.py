@@ -313,7 +313,11 @@ def _counts(
             n = int(series_T[row])
             before = clock_T[row - 1] if row > starts[n] else clock_T[row]
             after = clock_T[row] if row > starts[n] else clock_T[row + 1]
-            raise _gap(name(n), pd.Timestamp(before), pd.Timestamp(after), freq)
+            mine_T = clock_T[starts[n] : starts[n + 1]]
+            (regular,) = regular_freqs(
+                mine_T, np.array([0, len(mine_T)]), month_days(mine_T, np.array([0, len(mine_T)]))
+            )
+            raise _off_steps(name(n), pd.Timestamp(before), pd.Timestamp(after), freq, regular)
     return count_T
 
 
@@ -368,6 +372,16 @@ def _irregular(name: str, rows: pd.DatetimeIndex) -> ValueError:
     usual = lengths[counts.argmax()]
     row = int(np.flatnonzero(gaps != usual)[0])
     return _gap(name, rows[row], rows[row + 1], str(pd.Timedelta(usual)))
+
+
+def _off_steps(name: str, before: pd.Timestamp, after: pd.Timestamp, freq: str, regular: str | None) -> ValueError:
+    """A frequency is said, or told from most rows, and a row stands between its steps."""
+    other = f" Its rows look like freq={regular!r}." if regular and _base(regular) != _base(freq) else ""
+    return ValueError(
+        f"series {name} is not on the steps of freq {freq!r}: it goes from {before} to {after}.{other} State another "
+        f"freq (--freq), bring the rows onto its steps beforehand (pandas: resample({freq!r}) and a sum or mean), or "
+        "take them as consecutive with fill_gaps=False (--no-fill-gaps)."
+    )
 
 
 def _gap(name: str, before: pd.Timestamp, after: pd.Timestamp, step: str) -> ValueError:

@@ -28,6 +28,8 @@ class Corpus:
         begin_D = np.concatenate([np.r_[0, file.end_D][one] for file, one in zip(files, chosen, strict=True)])
         length_D = np.concatenate([file.end_D[one] for file, one in zip(files, chosen, strict=True)]) - begin_D
         num_bytes_D = np.concatenate([file.num_bytes_D[one] for file, one in zip(files, chosen, strict=True)])
+        self.num_whole_tokens_D = length_D
+        """Tokens of the documents, before any is cut."""
         self.num_cut_tokens = 0
         """Left out because their documents are longer than `most_tokens`."""
         if most_tokens is not None:

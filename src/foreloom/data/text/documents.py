@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from foreloom.data.mistaken import what_it_is
 from foreloom.data.text.config import TextSource
 
 ENDINGS = (".txt", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
@@ -17,6 +18,10 @@ ENDINGS = (".txt", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".a
 _PLAIN = (".txt", ".md", ".rst")
 """Of files that are text as they are; in a folder, the last two are about its data and not of them."""
 _DESCRIPTIONS = ("state.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json")
+_SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_QUESTIONS = ("prompt", "instruction", "question", "input", "query")
+_ANSWERS = ("completion", "output", "response", "answer", "chosen")
+"""Columns that data sets to fine-tune by have in place of conversations."""
 Record = Mapping[str, Any]
 
 
@@ -92,7 +97,7 @@ def read_documents(path: Path, source: TextSource) -> Iterator[Document]:
             setting = "messages_column" if source.messages_column else "text_column"
             raise ValueError(
                 f"{place}: there is no column {column!r}, only {', '.join(map(str, record)) or 'nothing'}; set "
-                f"{setting}."
+                f"{setting}.{_other_layout(record, source)}"
             )
         value = record[column]
         if source.messages_column is not None:
@@ -103,16 +108,45 @@ def read_documents(path: Path, source: TextSource) -> Iterator[Document]:
             raise ValueError(f"{place}: {column} is {str(value)[:40]!r}, no text; name the column of the text.")
 
 
+def _other_layout(record: Record, source: TextSource) -> str:
+    """What to do with a record that is neither a text nor a conversation in the named column, but looks like one."""
+    chats = [name for name, value in record.items() if isinstance(value, list) and value and _is_message(value[0])]
+    if chats:
+        return f" {chats[0]!r} holds conversations: messages_column={chats[0]}."
+    asked = next((name for name in _QUESTIONS if isinstance(record.get(name), str)), None)
+    told = next((name for name in _ANSWERS if isinstance(record.get(name), str)), None)
+    if asked is None or told is None:
+        return ""
+    return (
+        f" Questions in {asked!r} and answers in {told!r} are learned as conversations: write each line as "
+        f'{{"messages": [{{"role": "user", "content": {asked}}}, {{"role": "assistant", "content": {told}}}]}}, and '
+        "set messages_column=messages."
+    )
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, Mapping) and ({"role", "content"} <= value.keys() or {"from", "value"} <= value.keys())
+
+
+def _as_message(message: Any) -> Any:
+    """ShareGPT's {from, value} as {role, content}; anything else as it is."""
+    if isinstance(message, Mapping) and {"from", "value"} <= message.keys() and "role" not in message:
+        rest = {key: value for key, value in message.items() if key not in ("from", "value")}
+        return {"role": _SHAREGPT_ROLES.get(message["from"], message["from"]), "content": message["value"], **rest}
+    return message
+
+
 def _conversation(value: Any, place: str, column: str) -> list[dict[str, Any]]:
     wanted = f"{place}: {column} must be a list of messages, each with role and content"
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise ValueError(f"{wanted}; it is {str(value)[:40]!r}.")
-    for number, message in enumerate(value, start=1):
+    messages = [_as_message(message) for message in value]
+    for number, message in enumerate(messages, start=1):
         if not isinstance(message, Mapping) or not all(
             isinstance(message.get(key), str) for key in ("role", "content")
         ):
             raise ValueError(f"{wanted}; message {number} is {str(message)[:60]!r}.")
-    return [dict(message) for message in value]
+    return [dict(message) for message in messages]
 
 
 def _text(path: Path) -> str:
@@ -192,7 +226,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, Record]]:
     try:
         file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path}: not a Parquet file ({error}). Copy or write it again.") from None
+        raise ValueError(f"{path}: not a Parquet file ({error}). {what_it_is(path, 'Write it again.')}") from None
     yield from _batches(path, file.iter_batches())
 
 
@@ -208,7 +242,8 @@ def _arrow(path: Path) -> Iterator[tuple[str, Record]]:
             try:
                 batches = pa.ipc.open_stream(mapped)
             except pa.ArrowInvalid as error:
-                raise ValueError(f"{path}: not an Arrow file ({error}). Copy or write it again.") from None
+                what = what_it_is(path, "Write it again.")
+                raise ValueError(f"{path}: not an Arrow file ({error}). {what}") from None
         yield from _batches(path, batches)
 
 

@@ -45,7 +45,22 @@ class TextData(TextConfig):
         if lost := dataset.num_lost_tokens:
             why = "cut off by data.truncate and left at the end" if self.truncate == "document" else "left at the end"
             logger.info("%s tokens are never learned: %s of the corpus", f"{lost:,}", why)
+        self._tell_of_long_chats(dataset)
         return dataset
+
+    def _tell_of_long_chats(self, dataset: TextDataset) -> None:
+        """An answer that stands beyond the first row of its conversation is learned without what it answers."""
+        length_D = np.concatenate([corpus.num_whole_tokens_D for corpus in dataset.corpora])
+        if self.packing != "documents" or not any(source.messages_column for source in self.sources):
+            return
+        if num_long := int((length_D > self.max_seq_length).sum()):
+            left = "left out" if self.truncate == "document" else "learned apart from it, as a beginning of their own"
+            logger.warning(
+                "%s of %s conversations are longer than data.max_seq_length (%s tokens; the longest has %s): what "
+                "stands beyond is %s. Raise it, up to what the model reads.",
+                *(f"{n:,}" for n in (num_long, len(length_D), self.max_seq_length, length_D.max())),
+                left,
+            )
 
     def full_rows(self, num_rows: int) -> Tokens:
         """See `DataSection.full_rows`."""
@@ -125,4 +140,7 @@ class TextData(TextConfig):
 
     def in_words(self) -> Mapping[str, str]:
         """How rows are made."""
-        return {"row": f"{self.max_seq_length:,} tokens, {self.packing}", "tokenizer": str(self.tokenizer)}
+        return {
+            "row": f"{self.max_seq_length:,} tokens, {self.packing}",
+            "tokenizer": self.tokenizer or "that of the model",
+        }

@@ -62,7 +62,10 @@ class TextTokenizer:
         template ends a turn with.
         """
         if not self.hf.chat_template:
-            raise ValueError(f"the tokenizer {self.name} has no chat template; use one of an instruction-tuned model.")
+            raise ValueError(
+                f"the tokenizer {self.name} has no chat template; use one of an instruction-tuned "
+                "model, or put a chat_template.jinja into a copy of its folder and name that as data.tokenizer."
+            )
         if not learns_all and not any(one["role"] == ANSWERING for one in messages):
             return None
         text = self._render(messages)
@@ -83,6 +86,11 @@ class TextTokenizer:
             )
         for number, message in enumerate(messages):
             if message["role"] == ANSWERING:
+                if number == 0:
+                    raise ValueError(
+                        "the conversation begins with an answer, and nothing was asked: drop that message, or set "
+                        "data.loss_on: all."
+                    )
                 before = self._render(messages[:number], asks=True)
                 through = self._render(messages[: number + 1])
                 if not (text.startswith(through) and through.startswith(before)):

@@ -10,7 +10,7 @@ Axes: T points.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +25,9 @@ ASSUMED_SHARES = (0.0, 0.25, 0.5, 0.65, 0.8, 0.9)
 """Of the lowest loss: where E is assumed to see what the exponent makes of it."""
 WIDE = 0.2
 """Of the lowest loss: an interval of E wider than this says that E is not known."""
+
+SAME_COMPUTE = 1e-9
+"""Relative difference that rounding may make."""
 
 Compute = Literal["6nd", "counted"]
 Space = Literal["log", "linear"]
@@ -64,8 +67,11 @@ class PowerLaw:
 
 def pareto(x_T: np.ndarray, loss_T: np.ndarray) -> np.ndarray:
     """Indices of the strict frontier, by x: points whose loss no point of as little or less x reaches. Of equal x the
-    lowest loss stands for all."""
-    order = np.lexsort((loss_T, x_T))
+    lowest loss stands for all; x that rounding alone sets apart, as it does 6ND of one budget, are equal."""
+    by_x = np.argsort(x_T, kind="stable")
+    x_of_T = np.empty(len(x_T), np.int64)
+    x_of_T[by_x] = np.cumsum(np.diff(x_T[by_x], prepend=x_T[by_x][:1]) > SAME_COMPUTE * np.abs(x_T[by_x]))
+    order = np.lexsort((loss_T, x_of_T))
     best_before = np.r_[np.inf, np.minimum.accumulate(loss_T[order])[:-1]]
     return order[loss_T[order] < best_before]
 
@@ -119,21 +125,31 @@ def _with_free_E(x_T: np.ndarray, loss_T: np.ndarray, num_runs: int) -> PowerLaw
     from scipy import stats
 
     lowest = float(loss_T.min())
-    share_S = np.r_[0.0, np.linspace(0.01, 0.99, 197), 1 - np.logspace(-2.2, -5, 15)]
-    sums_S = _lines(x_T, loss_T, share_S * lowest)[0]
-    freedom = max(num_runs - 3, 1)
-    limit = sums_S.min() * (1 + stats.f.ppf(CONFIDENCE, 1, freedom) / freedom) + 1e-20
-    allowed = np.flatnonzero(sums_S <= limit)
-    first = share_S[allowed[0]]
-    high = math.inf if allowed[-1] == len(share_S) - 1 else float(share_S[allowed[-1]] * lowest)
-    best = int(sums_S.argmin())
+    grid_S = np.r_[0.0, np.linspace(0.01, 0.99, 197), 1 - np.logspace(-2.2, -5, 15)]
+    of_grid_S = _lines(x_T, loss_T, grid_S * lowest)[0]
+    share_S, best = grid_S, int(of_grid_S.argmin())
     for _ in range(6):  # a finer grid between the neighbours of the best
         share_S = np.linspace(share_S[max(best - 1, 0)], share_S[min(best + 1, len(share_S) - 1)], 41)
         sums_S, slope_S, level_S = _lines(x_T, loss_T, share_S * lowest)
         best = int(sums_S.argmin())
     E, slope, level = float(share_S[best]) * lowest, float(slope_S[best]), float(level_S[best])
+    freedom = max(num_runs - 3, 1)
+    limit = sums_S[best] * (1 + stats.f.ppf(CONFIDENCE, 1, freedom) / freedom) + 1e-20
+    allowed = np.r_[grid_S[of_grid_S <= limit], share_S[best]]
+    below, above = grid_S[grid_S < allowed.min()], grid_S[grid_S > allowed.max()]
+    is_allowed = lambda share: _lines(x_T, loss_T, np.array([share * lowest]))[0][0] <= limit
+    low = _edge(allowed.min(), below[-1], is_allowed) * lowest if len(below) else 0.0
+    high = _edge(allowed.max(), above[0], is_allowed) * lowest if len(above) else math.inf
     rmse = math.sqrt(float(np.mean((np.log(loss_T - E) - level - slope * np.log(x_T)) ** 2)))
-    return PowerLaw(math.exp(level), slope, E, len(x_T), num_runs, rmse, (float(first * lowest), high))
+    return PowerLaw(math.exp(level), slope, E, len(x_T), num_runs, rmse, (float(low), float(high)))
+
+
+def _edge(inside: float, outside: float, is_allowed: Callable[[float], bool]) -> float:
+    """Where what is allowed ends, by halves."""
+    for _ in range(40):
+        middle = (inside + outside) / 2
+        inside, outside = (middle, outside) if is_allowed(middle) else (inside, middle)
+    return inside
 
 
 def _lines(x_T: np.ndarray, loss_T: np.ndarray, E_S: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

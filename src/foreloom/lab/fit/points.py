@@ -92,7 +92,10 @@ def read_points(path: Path, columns: Mapping[str, str] | None = None) -> Points:
     ratio = table.setdefault("C", product) / product
     if np.nanmax(np.abs(ratio - 1), initial=0) > 0.01:
         low, high = np.nanmin(ratio), np.nanmax(ratio)
-        notes.append(f"C is that of the table, {low:.3g} to {high:.3g} times 6ND; best sizes are given for C = 6ND.")
+        notes.append(
+            f"C is that of the table, {low:.3g} to {high:.3g} times 6ND; the best sizes of approaches 1 and 2 are for "
+            "such a C, those of approach 3 for C = 6ND."
+        )
     else:
         notes.append("C is 6ND; N counts what the table counts: say whether embeddings are in it.")
     labels = [row[place["run"]].strip() if "run" in place else f"line {line}" for line, row in rows]

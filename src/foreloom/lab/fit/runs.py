@@ -9,7 +9,6 @@ Axes: T rows of a run.
 from __future__ import annotations
 
 import csv
-import itertools
 import math
 import re
 import statistics
@@ -373,10 +372,18 @@ def _without_unfinished(runs: Sequence[Run]) -> list[Run]:
 
 
 def _at_best_rate(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
-    """Of runs of one architecture, N and D that differ in learning rate those with the rate of the lowest mean loss."""
+    """Of runs of one architecture, N and D that differ in learning rate those with the rate of the lowest mean loss.
+    Seeds count other targets where rows are not full, so one D is within `SAME_RATIO`."""
     kept, num = [], 0
-    key = lambda run: (str(run.facts.get("architecture")), run.num_parameters, run.tokens)
-    for _, group in itertools.groupby(sorted(runs, key=key), key):
+    size = lambda run: (str(run.facts.get("architecture")), round(math.log(run.num_parameters), 6))
+    groups: list[list[Run]] = []
+    for run in sorted(runs, key=lambda run: (*size(run), run.tokens)):
+        first = groups[-1][0] if groups else None
+        if first is not None and size(first) == size(run) and run.tokens <= first.tokens * (1 + SAME_RATIO):
+            groups[-1].append(run)
+        else:
+            groups.append([run])
+    for group in groups:
         by_rate: dict[Any, list[Run]] = {}
         for run in group:
             by_rate.setdefault(run.facts.get("learning_rate"), []).append(run)

@@ -246,8 +246,9 @@ def _length(settings: _Settings, recipe: Recipe, rules: StudySettings, num_param
         part = max(rules.min_tokens or 0, tokens * (rules.token_fraction or 0))
         why = f"the larger of {rules.min_tokens or 0:,} and {rules.token_fraction or 0:g} of {why}, and no more than it"
         tokens = min(tokens, part)
+    tokens = round(tokens, 6)  # 0.07 of 100 is to be 7
     a_step = terms_per_step(recipe)
-    steps = max(math.ceil(tokens / a_step), 1)
+    steps = max(math.ceil(round(tokens / a_step, 6)), 1)
     if recipe.sections["training"].epochs is not None:
         settings.put("training.epochs", None, "the length is given in steps")
     settings.put("training.steps", steps, f"{math.ceil(tokens):,} tokens ({why}) / {a_step:g} a step")

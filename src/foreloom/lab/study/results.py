@@ -29,7 +29,7 @@ COLUMNS = (
 )  # fmt: skip
 """Before one for the learning rate of each group of parameters, where they differ."""
 CONVENTIONS = {
-    "loss": "mean over all targets of the steps since the row before, the accumulated and those of other processes too",
+    "loss": "mean of the steps since the row before, each over all its targets, those of other processes too",
     "validation_loss": "of all that is held out, for the weights after the step",
     "tokens_processed": "targets in the loss since the run began, of all micro-batches and processes",
     "theoretical_flops_chinchilla": "6 N D: N by n_convention, D is tokens_processed",

@@ -14,7 +14,7 @@ from foreloom.models.common.architecture import (
     FromArchitecture,
     ModelSection,
     Positive,
-    PublishedArchitecture,
+    SeriesArchitecture,
     Share,
     check_quantile_levels,
     section_of,
@@ -41,7 +41,7 @@ _OURS = ("group_attention", "from_naive")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Architecture(PublishedArchitecture):
+class Architecture(SeriesArchitecture):
     """Everything that shapes a Chronos-2 model, under the names of its config.json. Defaults are the reference's."""
 
     context_length: Count
@@ -175,7 +175,7 @@ because a later, longer stage must not change what the time channel means."""
 @section_of(
     Architecture,
     SIZES,
-    changeable=("context_length", "max_output_patches", "dropout_rate"),
+    changeable=("context_length", "max_output_patches", "dropout_rate", "lookbacks"),
     from_data=("context_length", "max_output_patches", "time_encoding_scale"),
 )
 class Chronos2Config(ModelSection):
@@ -200,6 +200,7 @@ class Chronos2Config(ModelSection):
     use_reg_token: FromArchitecture
     group_attention: FromArchitecture
     from_naive: FromArchitecture
+    lookbacks: FromArchitecture
     use_arcsinh: FromArchitecture
     time_encoding_scale: FromArchitecture
     feed_forward_proj: Literal["relu", "gelu"] | None = None

@@ -65,7 +65,8 @@ def adapt(model: Chronos2Model, config: Chronos2Config, context_length: int, pre
         ),
     }
     dropout_rate = arch.dropout_rate if config.dropout_rate is None else config.dropout_rate
-    model.architecture = arch.replace(**limits, dropout_rate=dropout_rate)
+    lookbacks = config.lookbacks or arch.lookbacks
+    model.architecture = arch.replace(**limits, dropout_rate=dropout_rate, lookbacks=lookbacks)
     set_dropout_rate(model, dropout_rate)
 
 

@@ -5,7 +5,7 @@ Axes: B rows, U unrolled levels (paths), L context steps, H horizon steps, Q lev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import numpy as np
@@ -25,7 +25,7 @@ from foreloom.models.common.forecasting import (
     told,
     usable_steps,
 )
-from foreloom.models.common.rows import to_device, without_leading_padding
+from foreloom.models.common.rows import batches, to_device, without_leading_padding
 
 UNROLLED_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -157,18 +157,6 @@ class Chronos2Forecaster:
     @property
     def _device(self) -> torch.device:
         return next(self.module.parameters()).device
-
-
-def batches(num_rows: Sequence[int], batch_size: int) -> Iterator[slice]:
-    """Consecutive inputs, added until their rows reach `batch_size`; the rows of an input stay together."""
-    start = rows = 0
-    for index, count in enumerate(num_rows):
-        rows += count
-        if rows >= batch_size:
-            yield slice(start, index + 1)
-            start, rows = index + 1, 0
-    if start < len(num_rows):
-        yield slice(start, len(num_rows))
 
 
 def group_ids_of(contexts: Sequence[np.ndarray]) -> np.ndarray:

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from foreloom.models.chronos2.season import Seasons, seasons_of
 from foreloom.models.common.layers import patches
+from foreloom.models.common.season import Seasons, seasons_of
 
 NUM_FORECASTS = 11
 LEVEL_STEPS = 3

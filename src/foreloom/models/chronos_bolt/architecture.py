@@ -126,7 +126,7 @@ SIZES: dict[str, dict[str, Any]] = {
 @section_of(
     Architecture,
     SIZES,
-    changeable=("context_length", "dropout_rate"),
+    changeable=("context_length", "dropout_rate", "lookbacks"),
     from_data=("context_length", "prediction_length"),
 )
 class ChronosBoltConfig(ModelSection):
@@ -140,6 +140,7 @@ class ChronosBoltConfig(ModelSection):
     context_length: FromArchitecture
     prediction_length: FromArchitecture
     dropout_rate: FromArchitecture
+    lookbacks: FromArchitecture
     reduction: Reduction = "tokens"
     """How the loss is averaged: over observed target steps ("tokens"), or as chronos-forecasting does ("reference"):
     summed over the horizon, the mean over rows."""

@@ -70,7 +70,8 @@ def _adapt(model: ChronosBoltModel, config: ChronosBoltConfig, context_length: i
         )
     limit = raised_limit("context_length", arch.context_length, context_length, config.context_length)
     dropout_rate = arch.dropout_rate if config.dropout_rate is None else config.dropout_rate
-    model.architecture = arch.replace(context_length=limit, dropout_rate=dropout_rate)
+    lookbacks = config.lookbacks or arch.lookbacks
+    model.architecture = arch.replace(context_length=limit, dropout_rate=dropout_rate, lookbacks=lookbacks)
     set_dropout_rate(model, dropout_rate)
 
 

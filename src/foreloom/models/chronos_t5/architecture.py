@@ -257,7 +257,7 @@ SEQ2SEQ_FIELDS = (
 @section_of(
     Architecture,
     SIZES,
-    changeable=("context_length", "prediction_length", "dropout_rate", *_SAMPLING, "use_moe", *_MOE),
+    changeable=("context_length", "prediction_length", "dropout_rate", "lookbacks", *_SAMPLING, "use_moe", *_MOE),
     from_data=("context_length", "prediction_length"),
 )
 class ChronosT5Config(ModelSection):
@@ -272,6 +272,7 @@ class ChronosT5Config(ModelSection):
     context_length: FromArchitecture
     prediction_length: FromArchitecture
     dropout_rate: FromArchitecture
+    lookbacks: FromArchitecture
     n_tokens: FromArchitecture
     low_limit: FromArchitecture
     high_limit: FromArchitecture

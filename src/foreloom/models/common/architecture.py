@@ -62,6 +62,15 @@ class PublishedArchitecture:
         return architecture.replace(published=config)
 
     @classmethod
+    def read(cls, config: Mapping[str, Any]) -> Self:
+        """`from_published`, and what foreloom adds to every family of a kind."""
+        return cls.from_published(config)
+
+    def written(self, dtype: str) -> dict[str, Any]:
+        """`to_published`, and what foreloom adds to every family of a kind."""
+        return self.to_published(dtype)
+
+    @classmethod
     def from_published(cls, config: Mapping[str, Any]) -> Self:
         """Read a config.json; ValueError names the key that is missing or that foreloom cannot honour."""
         raise NotImplementedError
@@ -77,6 +86,27 @@ class PublishedArchitecture:
     def published_dtype(self, dtype: str, key: str = "dtype") -> dict[str, str]:
         """The dtype under the keys where the config.json this came from has it; in a new one under `key`."""
         return dict.fromkeys([name for name in ("dtype", "torch_dtype") if name in self.published] or [key], dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesArchitecture(PublishedArchitecture):
+    """Base of those that forecast series."""
+
+    lookbacks: Count = 1
+    """Contexts that a forecast is the mean of: the whole one, and each 0.7 times the one before as long as it holds two
+    seasons. Six take three times the time of one; no part of training."""
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> Self:
+        num = config.get("lookbacks", 1)
+        if type(num) is not int or num < 1:
+            raise ValueError(f"config.json: lookbacks is {num!r}; write a whole number from 1, or take it out.")
+        return super().read(config).replace(lookbacks=num)
+
+    def written(self, dtype: str) -> dict[str, Any]:
+        config = super().written(dtype)
+        config.pop("lookbacks", None)  # of the config.json this came from
+        return dict(sorted((config | ({"lookbacks": self.lookbacks} if self.lookbacks > 1 else {})).items()))
 
 
 class OwnArchitecture(PublishedArchitecture):

@@ -184,7 +184,7 @@ class HubFolder(Generic[M]):
                 f"{folder} is not a {self.model_name} model: its {CONFIG_FILE} says {config.get('architectures')}."
             )
         try:
-            arch = self.architecture.from_published(config)
+            arch = self.architecture.read(config)
         except ValueError as error:
             raise ValueError(f"{folder}: {error}") from None
         tensors = read_weights(folder)
@@ -207,7 +207,7 @@ class HubFolder(Generic[M]):
         dtype = str(next(iter(state_dict.values())).dtype).removeprefix("torch.")
         architecture = module.architecture
         assert isinstance(architecture, PublishedArchitecture)
-        write_folder(Path(folder), architecture.to_published(dtype), self.published_names(state_dict))
+        write_folder(Path(folder), architecture.written(dtype), self.published_names(state_dict))
 
     def empty(self, arch: Any) -> M:
         """The module with its parameters allocated and not filled; on the meta device where that is the default."""

@@ -261,7 +261,7 @@ def check_base(module: nn.Module, folder: Path) -> None:
         raise ValueError(f"adapter.export: {folder} is a model with an adapter already, {remedy}")
     architecture: object = getattr(module, "architecture", None)
     if isinstance(architecture, PublishedArchitecture):
-        base = type(architecture).from_published(json.loads((folder / "config.json").read_text()))
+        base = type(architecture).read(json.loads((folder / "config.json").read_text()))
         for one in fields(architecture):
             ours, theirs = getattr(architecture, one.name), getattr(base, one.name)
             if ours != theirs and "dropout" not in one.name:

@@ -34,6 +34,18 @@ def last_observed(x_RC: np.ndarray, observed_RC: np.ndarray) -> np.ndarray:
     return np.take_along_axis(x_RC, latest_RC, axis=1)
 
 
+def batches(num_rows: Sequence[int], batch_size: int) -> Iterator[slice]:
+    """Consecutive inputs, added until their rows reach `batch_size`; the rows of an input stay together."""
+    start = rows = 0
+    for index, count in enumerate(num_rows):
+        rows += count
+        if rows >= batch_size:
+            yield slice(start, index + 1)
+            start, rows = index + 1, 0
+    if start < len(num_rows):
+        yield slice(start, len(num_rows))
+
+
 def batches_by_length(lengths: Sequence[int], batch_size: int, max_steps: int) -> Iterator[list[int]]:
     """Indices of rows of like length together, which saves padding: at most `batch_size`, and `max_steps` steps."""
     chosen: list[int] = []

@@ -15,7 +15,7 @@ from foreloom.models.common.architecture import (
     FromArchitecture,
     ModelSection,
     Positive,
-    PublishedArchitecture,
+    SeriesArchitecture,
     Share,
     section_of,
 )
@@ -52,7 +52,7 @@ DEFAULT_BALANCE_RATE = 0.001
 
 
 @dataclass(frozen=True, kw_only=True)
-class Architecture(PublishedArchitecture):
+class Architecture(SeriesArchitecture):
     """Everything that shapes a Time-MoE model, named as in config.json. Defaults are those of the released models."""
 
     max_position_embeddings: Count = 4096
@@ -158,7 +158,7 @@ class Architecture(PublishedArchitecture):
         return dict(sorted((config | self.published_dtype(dtype, "torch_dtype")).items()))
 
 
-_KEYS = tuple(f.name for f in dataclasses.fields(Architecture) if f.name != "published")
+_KEYS = tuple(f.name for f in dataclasses.fields(Architecture) if f.name not in ("published", "lookbacks"))
 
 SIZES: dict[str, dict[str, Any]] = {
     "test": {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 64, "intermediate_size": 128,
@@ -178,7 +178,7 @@ ROUTER_FIELDS = (
 @section_of(
     Architecture,
     SIZES,
-    changeable=("max_position_embeddings", "attention_dropout", "router_aux_loss_factor"),
+    changeable=("max_position_embeddings", "attention_dropout", "router_aux_loss_factor", "lookbacks"),
 )
 class TimeMoeConfig(ModelSection):
     """Time-MoE: a new model of a named size, or a pretrained one. A field left out is that of the size."""
@@ -204,6 +204,7 @@ class TimeMoeConfig(ModelSection):
     router_z_loss_factor: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the mean square of the routers' logsumexp, which keeps their logits small; 0: none."""
     max_position_embeddings: FromArchitecture
+    lookbacks: FromArchitecture
     attention_dropout: FromArchitecture
     hidden_size: FromArchitecture
     intermediate_size: FromArchitecture

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from torch import Tensor, nn
 
-from foreloom.models.common.architecture import Count, Positive, PublishedArchitecture, Share
+from foreloom.models.common.architecture import Count, Positive, SeriesArchitecture, Share
 from foreloom.models.common.initialize import normal_by_name
 from foreloom.models.common.parametrization import HeadGrowth, scaled_size
 
@@ -20,7 +20,7 @@ PROJECTIONS = ("relu", "gelu", "gated-gelu")
 
 
 @dataclass(frozen=True, kw_only=True)
-class T5Shape(PublishedArchitecture):
+class T5Shape(SeriesArchitecture):
     """Widths, depths and the rest that both stacks share, under the names of config.json. Defaults are those of
     transformers' T5Config."""
 
@@ -71,7 +71,9 @@ class T5Shape(PublishedArchitecture):
         return self.num_heads * self.d_kv
 
 
-SHAPE_FIELDS = tuple(field.name for field in dataclasses.fields(T5Shape) if field.name != "published")
+SHAPE_FIELDS = tuple(
+    field.name for field in dataclasses.fields(T5Shape) if field.name not in ("published", "lookbacks")
+)
 """Keys at the top level of config.json."""
 
 
