@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import math
 import os
@@ -182,6 +183,15 @@ def test_benchmark_scores_reach_the_manifest_and_a_full_disk_does_not_end_the_ru
     assert [folder.name for folder in folders] == ["step-00000004", "step-00000006"]
     scores = [json.loads((folder / "manifest.json").read_text())["scores"] for folder in folders]
     assert scores == [{"wql": 0.25}, {"wql": 1 / 6}]
+
+
+def test_what_comes_after_the_last_log_line_takes_time_too(tmp_path: Path, monkeypatch) -> None:
+    hours = itertools.count(1)
+    monkeypatch.setattr(Trainer, "_run_seconds", lambda self: 3600.0 * next(hours))
+    result = build_trainer(PROCESS, tmp_path, {"steps": 2}).train()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    (end,) = (line for line in lines if line["kind"] == "finish")
+    assert end["result"]["time"] == f"{next(hours) - 1}h 0m" != f"{result.seconds / 3600:.0f}h 0m"
 
 
 def test_a_finished_run_resumes_to_nothing(tmp_path: Path) -> None:

@@ -248,12 +248,12 @@ def _score_text(
         )
     figures = ("loss", "perplexity", "bits_per_byte", "num_tokens")
     rows = [
-        {"task": name, "model": label, **{figure: getattr(its, figure) for figure in figures}}
+        {"task": name, "model": label, **{name: getattr(its, name) for name in figures}}
         for label, its in scores.items()
     ]
     if as_json:
-        found = {"num_documents": first.num_documents, "left_out": dict(first.left_out), "rows": rows}
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        counts = {"num_documents": first.num_documents, "left_out": dict(first.left_out)}
+        typer.echo(json.dumps(counts | {"rows": rows}, indent=2, ensure_ascii=False))
     else:
         Console().print(table)
     if out is not None:

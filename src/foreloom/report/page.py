@@ -67,9 +67,18 @@ def page(run: RunFolder) -> str:
     return document(name, header, body)
 
 
-def _state(run: RunFolder) -> str:
+def _newest_session(run: RunFolder) -> Mapping[str, Any]:
     """The newest of start and finish tells whether the run has ended; a killed run looks as one that goes on."""
-    newest = next((event for event in reversed(run.metrics.events) if event["kind"] in ("start", "finish")), None)
+    return next((event for event in reversed(run.metrics.events) if event["kind"] in ("start", "finish")), {})
+
+
+def _end(run: RunFolder) -> Mapping[str, Any]:
+    """The rows of the end box; none of a run that has not ended."""
+    return _newest_session(run).get("result") or {}
+
+
+def _state(run: RunFolder) -> str:
+    newest = _newest_session(run)
     last_step = run.metrics.steps[-1]["step"] if run.metrics.steps else 0
     if newest and newest["kind"] == "finish":
         return f"{newest['sentence']} {_date(newest)}"
@@ -83,7 +92,7 @@ def _facts(run: RunFolder, tables: Mapping[str, ScoreTable]) -> str:
         facts += [
             ("steps", f"{last['step']:,}"),
             ("rows", f"{last['num_rows']:,}"),
-            ("time", duration(last["seconds"])),
+            ("time", _end(run).get("time") or duration(last["seconds"])),
             ("loss, first to last", f"{_loss(first)} → {_loss(last)}"),
         ]
     for title, table in tables.items():

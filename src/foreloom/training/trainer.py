@@ -24,6 +24,7 @@ from foreloom.distributed.parallelize import ParallelModel
 from foreloom.distributed.process import Process
 from foreloom.distributed.reduce import max_over_ranks
 from foreloom.models.family import ModelFamily
+from foreloom.monitoring.console import duration
 from foreloom.monitoring.environment import find_peak, peak_bytes
 from foreloom.monitoring.health import bytes_in_words
 from foreloom.monitoring.monitor import Monitor
@@ -151,7 +152,9 @@ class Trainer:
             if stopped_by:
                 asked = f"{signal.Signals(stopped_by).name} after step {self.progress.step:,}"
                 self.monitor.warn("stop", f"Stopped by {asked}; --resume goes on from here.")
-            rows = {"checkpoint": str(self.saved.path), **self._memory_in_words()}
+            # The newest log line knows nothing of the validation and the benchmark after it.
+            took = duration(self._run_seconds())
+            rows = {"time": took, "checkpoint": str(self.saved.path), **self._memory_in_words()}
             if self.saved.manifest.export_step not in (None, self.saved.step):
                 rows["hf/"] = f"weights of step {self.saved.manifest.export_step:,}, the best validated"
             self.monitor.finish(rows, step=self.progress.step, is_end=self._is_over)

@@ -75,6 +75,9 @@ def test_a_list_that_is_none_of_experiments(tmp_path, experiment, sentence):
     (tmp_path / "own.py").write_text(f"RUNS = [{experiment!r}]\n")
     with pytest.raises(ValueError, match=sentence):
         find_study(f"{tmp_path / 'own.py'}:RUNS")
+    for multiplied in (create_multi_lr_experiments, create_multi_seed_experiments, subset_experiments):
+        with pytest.raises(ValueError, match=sentence):
+            multiplied([experiment], [1])
 
 
 def test_a_sweep(recipe):

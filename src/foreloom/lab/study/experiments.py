@@ -84,7 +84,7 @@ def create_multi_lr_experiments(
                 for rate in learning_rates
             ],
         }
-        for experiment in experiments
+        for experiment in _checked(experiments)
     ]
 
 
@@ -99,7 +99,7 @@ def create_multi_seed_experiments(experiments: Sequence[Experiment], seeds: Sequ
                 for seed in seeds
             ],
         }
-        for experiment in experiments
+        for experiment in _checked(experiments)
     ]
 
 
@@ -120,18 +120,19 @@ def create_ladder_experiments(
                 for count in sorted(tokens)
             ],
         }
-        for experiment in experiments
+        for experiment in _checked(experiments)
     ]
 
 
 def subset_experiments(experiments: Sequence[Experiment], labels: Collection[str]) -> list[Experiment]:
     """The runs of these labels. ValueError for a label that no run has."""
-    known = [run["label"] for experiment in experiments for run in experiment["subexperiments"]]
+    checked = _checked(experiments)
+    known = [run["label"] for experiment in checked for run in experiment["subexperiments"]]
     if missing := [label for label in labels if label not in known]:
         raise ValueError(f"no run has the label {missing[0]!r}; there are {', '.join(known)}.")
     chosen: list[Experiment] = [
         {"name": one["name"], "subexperiments": [run for run in one["subexperiments"] if run["label"] in labels]}
-        for one in experiments
+        for one in checked
     ]
     return [one for one in chosen if one["subexperiments"]]
 
@@ -139,18 +140,30 @@ def subset_experiments(experiments: Sequence[Experiment], labels: Collection[str
 def flat(experiments: Sequence[Mapping[str, Any]], study: str) -> list[tuple[str, str, dict[str, Any]]]:
     """(folder, label, overrides) of each run. ValueError for what is no list of experiments."""
     found = []
+    for experiment in _checked(experiments):
+        name = experiment["name"]
+        folder = f"{study}{name}" if name in ("", SWEEP_SUFFIX) else name
+        for run in experiment["subexperiments"]:
+            found.append((folder, run["label"], dict(run["overrides"])))
+    return found
+
+
+def _checked(experiments: Sequence[Mapping[str, Any]]) -> list[Experiment]:
+    """Experiments, which may have been written by hand, as `gen_experim` makes them."""
+    found: list[Experiment] = []
     for experiment in experiments:
         if not isinstance(experiment, Mapping) or not isinstance(experiment.get("subexperiments"), list):
             raise ValueError(f"not an experiment, a dictionary with name and subexperiments: {experiment!r:.80}")
         name = experiment.get("name") or ""
         if not isinstance(name, str):
             raise ValueError(f"the name of an experiment is that of a folder, a text; got {name!r:.80}")
-        folder = f"{study}{name}" if name in ("", SWEEP_SUFFIX) else name
+        runs: list[Subexperiment] = []
         for run in experiment["subexperiments"]:
             if not isinstance(run, Mapping) or not isinstance(run.get("label"), str):
                 raise ValueError(f"not a run, a dictionary with label (a text) and overrides: {run!r:.80}")
             given = run.get("overrides") or run.get("config") or {}
             if not isinstance(given, Mapping):
                 raise ValueError(f"{run['label']}: overrides are a dictionary, name: value; got {given!r:.80}")
-            found.append((folder, run["label"], dict(given)))
+            runs.append({"label": run["label"], "overrides": dict(given)})
+        found.append({"name": name, "subexperiments": runs})
     return found
