@@ -116,6 +116,7 @@ def test_every_family_keeps_them_in_its_config(request, tmp_path, name):
     forecaster = forecaster_of(family, family.load(tmp_path / "thrice"))
     plain = family.forecaster(model)
     assert isinstance(forecaster, StepBoundedForecaster) == isinstance(plain, StepBoundedForecaster)
+    assert (forecaster.on_scaled_data() is forecaster) == (plain.on_scaled_data() is plain)
     context = one_input(rows()["noise"][-16:])
     answers = [one.predict_quantiles([context], 8, [0.5])[0] for one in (forecaster, plain)]
     np.testing.assert_allclose(*answers, rtol=1e-5)  # of so short a past there is one lookback

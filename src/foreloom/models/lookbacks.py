@@ -101,8 +101,9 @@ class LookbacksForecaster:
         return self.base.embed(inputs, batch_size=batch_size)
 
     def on_scaled_data(self) -> Forecaster:
-        """The base's, which looks back as often."""
-        return LookbacksForecaster(self.base.on_scaled_data(), self.num)
+        """Itself, where the base standardises its input; else the base's, which looks back as often."""
+        scaled = self.base.on_scaled_data()
+        return self if scaled is self.base else LookbacksForecaster(scaled, self.num)
 
 
 def lookbacks(inputs: Sequence[ForecastInput], num: int, most: int) -> np.ndarray:
