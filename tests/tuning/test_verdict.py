@@ -40,6 +40,16 @@ def test_better_is_what_is_surely_better():
     assert ratio(phases, base).is_sure and ratio(phases, base, window_S).share_better == 0.5
     assert not ratio(phases, base, window_S).is_sure, "the rows of a window share what happened then"
     assert ratio(base * 0.9, base, window_S).is_sure
+    # Better in every window, and by less from one to the next.
+    window_S = np.arange(60) // 20
+    fading, steady = (
+        ratio(base * np.repeat(of_window, 20), base, window_S) for of_window in ((0.88, 0.92, 0.99), (0.93, 0.95, 0.9))
+    )
+    assert (
+        fading.is_sure and fading.estimate < steady.estimate + 0.01 and fading.to_come == pytest.approx(1.045, abs=0.01)
+    )
+    assert first_that_holds({"a": fading, "a, 50%": steady}) == "a, 50%" and steady.to_come < 0.92
+    assert ratio(base[:40] * 0.9, base[:40], window_S[:40]).to_come == 0, "two windows make no line"
     few = ratio(base[:4] * 0.5, base[:4])
     assert few.estimate == 0.5 and not few.is_sure and "too few for an interval" in str(few)
     missing = ratio(np.full(6, np.nan), base[:6])

@@ -17,6 +17,8 @@ CONFIDENCE = 0.9
 SHARE_BETTER = 0.75
 """Of the windows of time, in which a contender must have less error: what happens at a time happens to all series, of
 which their rows, drawn one by one, know nothing."""
+FEWEST_FOR_A_LINE = 3
+"""Windows of time, through whose ratios a line is drawn to the one to come."""
 METRIC = "SQL"
 """The quantile loss over the seasonal error, so that every series counts alike; of single values it is MASE."""
 
@@ -31,6 +33,9 @@ class Ratio:
     num_rows: int
     share_better: float = 1.0
     """Of the windows of time, in which the error is less than the base's."""
+    to_come: float = 0.0
+    """What a line through the logs of the ratios of the windows of time says of the next one; 0 where they are too
+    few for a line."""
 
     @property
     def is_sure(self) -> bool:
@@ -63,9 +68,16 @@ def ratio(ours_S: np.ndarray, base_S: np.ndarray, window_S: np.ndarray | None = 
     found = bootstrap(error_S2, over_base, confidence=CONFIDENCE)
     window_S = np.zeros(len(known_S)) if window_S is None else window_S
     _, number_S = np.unique(window_S[known_S], return_inverse=True)
-    gain_W = np.bincount(number_S, weights=error_S2[:, 1] - error_S2[:, 0])
+    ours_W, base_W = (np.bincount(number_S, weights=error_S) for error_S in error_S2.T)
     estimate, lower, upper = (float(one[0]) for one in (found.estimate, found.lower, found.upper))
-    return Ratio(estimate, lower, upper, len(error_S2), float((gain_W > 0).mean()))
+    return Ratio(estimate, lower, upper, len(error_S2), float((ours_W < base_W).mean()), _to_come(ours_W, base_W))
+
+
+def _to_come(ours_W: np.ndarray, base_W: np.ndarray) -> float:
+    if len(ours_W) < FEWEST_FOR_A_LINE or not (ours_W.all() and base_W.all()):
+        return 0.0
+    slope, level = np.polyfit(np.arange(len(ours_W)), np.log(ours_W / base_W), deg=1)
+    return float(np.exp(level + slope * len(ours_W)))
 
 
 def best_of(ratios: Mapping[str, Ratio]) -> str | None:
@@ -76,10 +88,10 @@ def best_of(ratios: Mapping[str, Ratio]) -> str | None:
 
 def first_that_holds(ratios: Mapping[str, Ratio]) -> str | None:
     """The first contender that is surely better than the base here, too; of rows too few for an interval the mean must
-    do. In most windows of time, as well: what was better on the mean of some and grew worse from one to the next will
-    be worse on the one to come. None where there is none."""
+    do. In most windows of time, as well, and not on its way to being worse: what was better on the mean of some and
+    grew worse from one to the next will be worse on the one to come. None where there is none."""
     for name, one in ratios.items():
         is_better = one.upper < 1 or (one.num_rows < FEWEST_TASKS and one.estimate < 1)
-        if is_better and one.share_better >= SHARE_BETTER:
+        if is_better and one.share_better >= SHARE_BETTER and one.to_come < 1:
             return name
     return None
