@@ -145,7 +145,9 @@ def test_the_longest_is_what_the_model_would_look_at(tiny_time_moe, protocol):
         return which.predict_quantiles([one], horizon, [0.5], context_length=asked)[0]
 
     whole = len(x) if protocol == "reference" else 128 - 28
-    for asked, horizon, first in ((None, 28, whole), (plain.context_length, 28, whole), (126, 2, 126)):
+    cases = [(None, 28, whole), (plain.context_length, 28, whole), (126, 2, 126)]
+    beyond = [(None, 130, whole)] if protocol == "reference" else []
+    for asked, horizon, first in cases + beyond:
         warns = pytest.warns(UserWarning, match="cut to its newest 100") if first == 100 else nullcontext()
         with warns as caught:
             answer = ask(steady, x, horizon, asked)

@@ -142,6 +142,31 @@ def test_what_was_stopped_goes_on(base, tmp_path, short, monkeypatch):
     assert trained == ["probe", "full-0.003", "lora-0.003", "lora-0.003"] and len(found.contenders) == 7
 
 
+def test_what_began_before_there_were_lookbacks_goes_on(base, tmp_path, short, monkeypatch):
+    """With the candidates it has; those after them look back, and their scoring is what the budget is asked for."""
+    model, out = from_pretrained(base, device="cpu"), tmp_path / "fitted"
+    real, costs = fit.train, []
+
+    def train(recipe, overrides, **options):
+        return real(recipe, [*overrides, "training.steps=2", "validation.steps=1"], **options)
+
+    monkeypatch.setattr(fit, "train", train)
+    with monkeypatch.context() as before:
+        before.setattr(fit._Work, "_score_lookbacks", lambda *_: None)
+        before.setattr(candidates, "MOST_CANDIDATES", 1)
+        before.setattr(candidates, "FIRST", ("full",))
+        assert "lookbacks" not in [one.name for one in model.fit(seasons(), 8, out, season_length=8).contenders]
+    is_known = property(lambda work: fit.LOOKBACKS in work.state["contenders"])
+    monkeypatch.setattr(fit._Work, "is_looking_back", is_known)  # as if they were surely better
+    of_candidate = fit._Work._costs
+    monkeypatch.setattr(fit._Work, "_costs", lambda *asked: costs.append(of_candidate(*asked)) or costs[-1])
+    found = model.fit(seasons(), 8, out, season_length=8)
+    assert [one.name for one in found.contenders][4:6] == ["lookbacks", "lora-0.003"]
+    state = json.loads((out / "fit.json").read_text())
+    assert ["model.lookbacks=6" in one["overrides"] for one in state["candidates"]] == [False, True]
+    assert costs[0][0] == 2 * state["contenders"]["lookbacks"]["seconds"]
+
+
 def test_a_probe_is_timed_whole_whenever_it_is_timed(base, tmp_path, monkeypatch):
     model, out, probes, walls = from_pretrained(base, device="cpu"), tmp_path / "fitted", [], []
     real, pace = fit.train, Pace(start=1e4, step=9, validation=9)
