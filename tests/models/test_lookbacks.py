@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
@@ -15,11 +16,11 @@ import in_process
 from foreloom.data.forecast_input import ForecastInput
 from foreloom.evaluation.ranks import StepBoundedForecaster
 from foreloom.models.calibration import LEVELS as LEVELS_CALIBRATED
-from foreloom.models.calibration import Calibration
+from foreloom.models.calibration import CalibratedForecaster, Calibration
 from foreloom.models.chronos2.architecture import Chronos2Config
 from foreloom.models.chronos2.family import FAMILY
-from foreloom.models.family import WindowLengths
-from foreloom.models.lookbacks import forecaster_of, lookbacks
+from foreloom.models.family import RoutedForecaster, WindowLengths
+from foreloom.models.lookbacks import LookbacksForecaster, forecaster_of, lookbacks
 from foreloom.models.registry import get
 
 TINY = {"size": "test", "d_model": 32, "d_kv": 8, "d_ff": 64, "initializer_factor": 1.0}
@@ -132,6 +133,77 @@ def test_every_family_keeps_them_in_its_config(request, tmp_path, name):
         family.load(tmp_path / "thrice")
 
 
+@pytest.mark.parametrize("protocol", ["standard", "reference"])
+def test_the_longest_is_what_the_model_would_look_at(tiny_time_moe, protocol):
+    """Which follows from the horizon, of a model whose context and horizon have one limit, here 128 steps."""
+    tiny_time_moe.protocol = protocol
+    plain = get("time_moe").forecaster(tiny_time_moe)
+    steady, x = LookbacksForecaster(plain, 3), np.random.default_rng(1).normal(size=150).astype(np.float32)
+
+    def ask(which, context, horizon, asked):
+        one = ForecastInput(context[None], np.full((1, horizon), np.nan, np.float32), 1)
+        return which.predict_quantiles([one], horizon, [0.5], context_length=asked)[0]
+
+    whole = len(x) if protocol == "reference" else 128 - 28
+    cases = [(None, 28, whole), (plain.context_length, 28, whole), (126, 2, 126)]
+    beyond = [(None, 130, whole)] if protocol == "reference" else []
+    for asked, horizon, first in cases + beyond:
+        warns = pytest.warns(UserWarning, match="cut to its newest 100") if first == 100 else nullcontext()
+        with warns as caught:
+            answer = ask(steady, x, horizon, asked)
+        assert caught is None or len(caught) == 1
+        pasts = [x[-n:] for n in (first, round(first * 0.5**0.5), round(first / 2))]
+        expected = np.mean([ask(plain, past, horizon, asked) for past in pasts], axis=0)
+        np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-4)
+    with (
+        pytest.raises(ValueError, match="context_length 110 and prediction_length 28 are")
+        if (protocol == "standard")
+        else nullcontext()
+    ):
+        ask(steady, x, 28, 110)
+
+
+def test_more_than_there_can_be_cost_nothing(tiny_chronos_bolt):
+    plain, asked = get("chronos_bolt").forecaster(tiny_chronos_bolt), []
+    tiny_chronos_bolt.register_forward_hook(lambda *_: asked.append(1))
+    noise = rows()["noise"][:96]
+    many = LookbacksForecaster(plain, 10**9)
+    (answer,) = many.predict_quantiles([one_input(noise)], 8, [0.5])
+    assert len(asked) == 6, "96 steps, 68, 48, 34, 24 and 17: the next is below 16"
+    np.testing.assert_array_equal(
+        answer, LookbacksForecaster(plain, 6).predict_quantiles([one_input(noise)], 8, [0.5])[0]
+    )
+    asked.clear()
+    many.predict_quantiles([one_input(noise)], 8, [0.5], context_length=15)
+    assert len(asked) == 1
+
+
+class BareForecaster:
+    quantile_levels, context_length, prediction_length = (0.5,), 96, 8
+    is_autoregressive, is_univariate = False, True
+
+
+def test_what_float32_holds_it_holds_on_the_mean():
+    class Large(BareForecaster):
+        def predict_quantiles(self, inputs, prediction_length, quantile_levels, **options):
+            return [np.full((1, prediction_length, 1), 2e38, np.float32) for _ in inputs]
+
+    (answer,) = LookbacksForecaster(Large(), 6).predict_quantiles([one_input(rows()["noise"][:96])], 8, [0.5])
+    assert answer.dtype == np.float32 and (answer == np.float32(2e38)).all()
+
+
+def test_where_experts_send_a_series_is_told_of_models_that_look_back_or_are_calibrated(tiny_time_moe):
+    plain = get("time_moe").forecaster(tiny_time_moe)
+    steady = LookbacksForecaster(plain, 3)
+    calibration = Calibration(LEVELS_CALIBRATED, (0,), np.zeros((1, len(LEVELS_CALIBRATED))), {})
+    contexts = [one_input(rows()["noise"][:50])]
+    expected = plain.route(contexts).chosen_RLE
+    for one in (steady, CalibratedForecaster(steady, calibration)):
+        assert isinstance(one, RoutedForecaster)
+        np.testing.assert_array_equal(one.route(contexts).chosen_RLE, expected)
+    assert not isinstance(CalibratedForecaster(BareForecaster(), calibration), RoutedForecaster)
+
+
 def test_they_are_asked_for_when_a_model_is_loaded(tiny_chronos2, tiny_decoder, tmp_path):
     once, text = tmp_path / "once", tmp_path / "text"
     FAMILY.save(tiny_chronos2, tiny_chronos2.state_dict(), once)
@@ -152,6 +224,9 @@ def test_they_are_asked_for_when_a_model_is_loaded(tiny_chronos2, tiny_decoder, 
     assert in_process.foreloom(["forecast", str(once), str(tmp_path / "table.csv"), *asked]) == 0
     np.testing.assert_allclose(pd.read_csv(out)["0.9"], frame["0.9"], rtol=1e-5)
 
+    with pytest.raises(ValueError, match="lookbacks: fit begins with .*once, whose config.json says 1, and the model"):
+        steady.fit(table, 6, tmp_path / "fit")
+    assert not (tmp_path / "fit").exists()
     steady.calibration = Calibration(LEVELS_CALIBRATED, (0,), np.zeros((1, len(LEVELS_CALIBRATED))), {})
     steady.save_pretrained(tmp_path / "calibrated")
     assert foreloom.from_pretrained(tmp_path / "calibrated", device="cpu").module.architecture.lookbacks == 2

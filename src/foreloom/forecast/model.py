@@ -71,22 +71,26 @@ def from_pretrained(
             raise ValueError(f"protocol: {family.name} has one only; leave it out.")
         module: Any = family.load(folder, **said).to(find_device(device)).eval()
         calibration = Calibration.read(folder)
+        model = Model(family, module, str(folder), calibration)
         if lookbacks is not None:
-            _look_back(family, module, whole("lookbacks", lookbacks, "pasts"), calibration)
-        return Model(family, module, str(folder), calibration)
+            model.lookbacks_of_folder = _look_back(family, module, whole("lookbacks", lookbacks, "pasts"), calibration)
+        return model
 
     return load_newest(path_or_hub_id, load)
 
 
-def _look_back(family: ModelFamily, module: Any, lookbacks: int, calibration: Calibration | None) -> None:
+def _look_back(family: ModelFamily, module: Any, lookbacks: int, calibration: Calibration | None) -> int | None:
+    """What its config.json says, where that is another number."""
     if family.forecaster is None:
         raise ValueError(f"lookbacks: a model of the family {family.name} does not forecast series; leave it out.")
-    if calibration is not None and lookbacks != module.architecture.lookbacks:
+    before = module.architecture.lookbacks
+    if calibration is not None and lookbacks != before:
         raise ValueError(
-            f"lookbacks: the model was calibrated looking back {module.architecture.lookbacks} times. Leave it out, "
+            f"lookbacks: the model was calibrated looking back {before} times. Leave it out, "
             "or calibrate the model without its calibration.json anew."
         )
     module.architecture = module.architecture.replace(lookbacks=lookbacks)
+    return None if lookbacks == before else before
 
 
 class Model:
@@ -102,6 +106,8 @@ class Model:
         """Where it was loaded from."""
         self.module = module
         """The network itself, a `torch.nn.Module`."""
+        self.lookbacks_of_folder: int | None = None
+        """What config.json there says, where another number was asked for."""
 
     @property
     def forecaster(self) -> Forecaster:
@@ -420,6 +426,12 @@ class Model:
             raise ValueError(
                 f"{self.folder} is calibrated, which fine-tuning undoes: fit it without its calibration.json, and "
                 "calibrate then."
+            )
+        if self.lookbacks_of_folder is not None:
+            raise ValueError(
+                f"lookbacks: fit begins with {self.folder}, whose config.json says {self.lookbacks_of_folder}, and the "
+                "model was loaded with another number. Leave it out: fit tries six itself. Or save_pretrained the "
+                "model, and fit what from_pretrained loads."
             )
         if not 0 < minutes < math.inf:
             raise ValueError(f"minutes must be a number above 0, got {minutes}.")

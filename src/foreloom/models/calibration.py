@@ -169,6 +169,8 @@ class CalibratedForecaster:
         self.quantile_levels = tuple(sorted({*base.quantile_levels, *calibration.levels}))
         self.context_length, self.prediction_length = base.context_length, base.prediction_length
         self.is_autoregressive, self.is_univariate = base.is_autoregressive, base.is_univariate
+        if hasattr(base, "route"):  # an attribute: see `family.RoutedForecaster`
+            self.route = base.route
 
     def predict_quantiles(
         self,

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from foreloom.data.forecast_input import ForecastInput
-from foreloom.models.common.forecasting import in_float32, telling, told, usable_steps
+from foreloom.models.common.forecasting import UnivariateForecaster, in_float32, telling, told, usable_steps
 from foreloom.models.common.rows import batches
 from foreloom.models.common.season import seasons_of
 from foreloom.models.common.standardize import standardizer_of
@@ -51,8 +51,10 @@ class LookbacksForecaster:
         self.quantile_levels = base.quantile_levels
         self.context_length, self.prediction_length = base.context_length, base.prediction_length
         self.is_autoregressive, self.is_univariate = base.is_autoregressive, base.is_univariate
-        if hasattr(base, "max_steps"):  # an attribute: see `evaluation.ranks.StepBoundedForecaster`
-            self.max_steps = base.max_steps
+        # Attributes where the base has them: see `evaluation.ranks.StepBoundedForecaster`, `family.RoutedForecaster`.
+        for name in ("max_steps", "route"):
+            if hasattr(base, name):
+                setattr(self, name, getattr(base, name))
 
     def predict_quantiles(
         self,
@@ -72,14 +74,16 @@ class LookbacksForecaster:
                 f"cross_learning: this model looks back {self.num} times, each series as far as it may, and series "
                 "that see each other look equally far. Leave it out, or set lookbacks to 1."
             )
-        num_steps = usable_steps(inputs, context_length, self.context_length)
-        ask: dict[str, Any] = {"batch_size": batch_size, "context_length": num_steps, **options}
+        num_steps = _usable_steps(self.base, inputs, context_length, prediction_length)
+        num = most_lookbacks(self.num, num_steps)
+        # Not how many are used: of lengths that were left to the base it may say more than that they are too long.
+        ask: dict[str, Any] = {"batch_size": batch_size, "context_length": context_length, **options}
         alone = [_target(one, i) for one in inputs for i in range(one.num_targets)] if self.is_univariate else inputs
         order = sorted(range(len(alone)), key=lambda i: alone[i].context_RC.shape[1])
         answers: dict[int, np.ndarray] = {}
         parts = [order[rows] for rows in batches([len(alone[i].context_RC) for i in order], batch_size)]
         for chunk in told(parts, len(alone)):
-            steps_KB = lookbacks([alone[i] for i in chunk], self.num, num_steps)
+            steps_KB = lookbacks([alone[i] for i in chunk], num, num_steps)
             found: list[list[np.ndarray]] = [[] for _ in chunk]
             for steps_B in steps_KB:
                 # Of one where there are none, to be dropped.
@@ -90,7 +94,7 @@ class LookbacksForecaster:
                 if steps_B.any():
                     for b, forecast in zip(chosen, forecasts, strict=True):
                         found[b].append(forecast)
-            answers |= {i: np.mean(each, axis=0) for i, each in zip(chunk, found, strict=True)}
+            answers |= {i: _mean(each) for i, each in zip(chunk, found, strict=True)}
         if not self.is_univariate:
             return [answers[i] for i in range(len(inputs))]
         in_order = iter(answers[i] for i in range(len(alone)))
@@ -104,6 +108,14 @@ class LookbacksForecaster:
         """Itself, where the base standardises its input; else the base's, which looks back as often."""
         scaled = self.base.on_scaled_data()
         return self if scaled is self.base else LookbacksForecaster(scaled, self.num)
+
+
+def most_lookbacks(num: int, num_steps: int) -> int:
+    """Of `num` lookbacks, those that can show enough where the first shows `num_steps` steps; one at least."""
+    most = 1
+    while most < num and round(SHORTER**most * num_steps) >= LEAST_OBSERVED:
+        most += 1
+    return most
 
 
 def lookbacks(inputs: Sequence[ForecastInput], num: int, most: int) -> np.ndarray:
@@ -132,6 +144,21 @@ def lookbacks(inputs: Sequence[ForecastInput], num: int, most: int) -> np.ndarra
         for steps_B, too_few_R in zip(steps_KB[1:], too_few[1:], strict=True):
             steps_B[of_input[rows[too_few_R]]] = 0
     return steps_KB
+
+
+def _usable_steps(
+    base: Forecaster, inputs: Sequence[ForecastInput], context_length: int | None, prediction_length: int
+) -> int:
+    """The newest steps that the base itself would use, which may depend on the horizon; ValueError and warning are
+    its own."""
+    if isinstance(base, UnivariateForecaster):
+        return base.num_context_steps(inputs, context_length, prediction_length)
+    return usable_steps(inputs, context_length, base.context_length)
+
+
+def _mean(forecasts: Sequence[np.ndarray]) -> np.ndarray:
+    """In their precision, but summed in double: float32 holds each, and not always the sum."""
+    return np.mean(forecasts, axis=0, dtype=np.float64).astype(np.result_type(*forecasts))
 
 
 def _target(one: ForecastInput, i: int) -> ForecastInput:

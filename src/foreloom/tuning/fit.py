@@ -146,12 +146,15 @@ class _Work:
     def run(self) -> Fit:
         zero_shot = self._forecaster(self.family.load(self.base))
         num = self.windows.num if self.windows else min(max((int(self.source.lengths.max()) - 1) // self.horizon, 1), 3)
-        looking_back = self._forecaster(self._looking_back())
-        scored = self._scored(num, looking_back)
+        looks_back = isinstance(zero_shot, LookbacksForecaster)
+        looking_back = (
+            zero_shot if looks_back or self.windows is None else LookbacksForecaster(zero_shot, NUM_LOOKBACKS)
+        )
+        scored = self._scored(num, zero_shot, looking_back)
         self.task = self._rolling(scored, num)
         self._score(ZERO_SHOT, lambda: zero_shot)
-        if self.windows is not None and not isinstance(zero_shot, LookbacksForecaster):
-            self._score(LOOKBACKS, lambda: looking_back)
+        if self.windows is not None and not looks_back:
+            self._score_lookbacks(looking_back, len(scored))
         self._score(BASELINE, SeasonalNaive)
         if importlib.util.find_spec("statsforecast") and num * len(scored) <= MOST_ETS:
             self._score(AUTO_ETS, lambda: StatisticalForecaster("AutoETS"))
@@ -183,12 +186,32 @@ class _Work:
         """Is that surely better where contenders are chosen? Then candidates look back as often."""
         return LOOKBACKS in self.state["contenders"] and self._ratio(LOOKBACKS, is_last=False).is_sure
 
-    def _scored(self, num_windows: int, costliest: Forecaster) -> Source:
+    def _score_lookbacks(self, forecaster: Forecaster, num_scored: int) -> None:
+        """Unless that takes more than its share of the budget of even the fewest series."""
+        seconds = self.state["contenders"][ZERO_SHOT]["seconds"] * min(FIRST_TIMED / num_scored, 1)
+        if LOOKBACKS in self.state["contenders"] or self._has_room_for_lookbacks(seconds):
+            self._score(LOOKBACKS, lambda: forecaster)
+        else:
+            self.notes.append(
+                f"{LOOKBACKS} was not tried: to score it takes too much of {self.minutes:g} minutes. Give "
+                f"{NUM_LOOKBACKS * seconds / SCORING_SHARE / 60:.1f} at least (--minutes)."
+            )
+
+    def _has_room_for_lookbacks(self, seconds: float) -> bool:
+        """`seconds`: what zero-shot takes for `FIRST_TIMED` series."""
+        return NUM_LOOKBACKS * seconds <= self._share_of_scoring
+
+    @property
+    def _share_of_scoring(self) -> float:
+        """Seconds."""
+        return SCORING_SHARE * 60 * self.minutes
+
+    def _scored(self, num_windows: int, zero_shot: Forecaster, looking_back: Forecaster) -> Source:
         """The series that contenders are scored on: of those that hold a window as many as the budget allows."""
         rows = np.flatnonzero(self.source.lengths > self.horizon)
         most = min(max(MOST_SCORED // num_windows, 1), len(rows))
         if "num_scored" not in self.state:
-            self.state["num_scored"] = self._affordable(rows, most, num_windows, costliest)
+            self.state["num_scored"] = self._affordable(rows, most, num_windows, zero_shot, looking_back)
             self._write()
         rows = fixed_choice(rows, self.state["num_scored"])
         if len(rows) < len(self.source):
@@ -200,16 +223,25 @@ class _Work:
             return self.source
         return ChosenRows(self.source, rows, name=self.source.name, fingerprint=self.source.fingerprint, files={})
 
-    def _affordable(self, rows: np.ndarray, most: int, num_windows: int, costliest: Forecaster) -> int:
+    def _affordable(
+        self, rows: np.ndarray, most: int, num_windows: int, zero_shot: Forecaster, looking_back: Forecaster
+    ) -> int:
         """How many of the series can be scored in a contender's share of the budget, by scoring a few."""
-        allowed, num = SCORING_SHARE * 60 * self.minutes, FIRST_TIMED
-        while num < most:
+
+        def seconds_of(forecaster: Forecaster, num: int) -> float:
             task = self._rolling(self._chosen(fixed_choice(rows, num)), num_windows)
             began = time.monotonic()
-            backtest({ZERO_SHOT: costliest}, task)
-            taken = time.monotonic() - began
-            if taken > allowed / 4:
-                return min(max(int(num * allowed / taken), FIRST_TIMED), most)
+            backtest({ZERO_SHOT: forecaster}, task)
+            return time.monotonic() - began
+
+        costliest, num = zero_shot, FIRST_TIMED
+        while num < most:
+            taken = seconds_of(costliest, num)
+            if costliest is not looking_back and self._has_room_for_lookbacks(taken):
+                costliest = looking_back
+                continue
+            if taken > self._share_of_scoring / 4:
+                return min(max(int(num * self._share_of_scoring / taken), FIRST_TIMED), most)
             num *= 4
         return most
 
@@ -253,7 +285,7 @@ class _Work:
         found: dict[str, tuple[Candidate, float]] = {}
         outcomes: dict[Kind, Outcome] = {}
         known = [Candidate.of(one) for one in self.state.get("candidates", [])]
-        while candidate := known.pop(0) if known else self._another(outcomes, recipe, shared):
+        while candidate := known.pop(0) if known else self._another(outcomes, recipe, shared, windows):
             outcomes[candidate.kind] = Outcome(np.inf, is_hot=True)
             if not self._train(candidate):
                 continue
@@ -267,13 +299,15 @@ class _Work:
             outcomes[candidate.kind] = Outcome(error, candidates.was_hot(self._folder(candidate)))
         return found
 
-    def _another(self, outcomes: Mapping[Kind, Outcome], recipe: str, shared: Sequence[str]) -> Candidate | None:
+    def _another(
+        self, outcomes: Mapping[Kind, Outcome], recipe: str, shared: Sequence[str], windows: Windows
+    ) -> Candidate | None:
         """What is to be trained after those; None where there is nothing left to try, or no time."""
         plan = self.state.get("plan")
         kind = None if plan is None else candidates.following(outcomes, plan["first_times"])
         if plan is None or kind is None:
             return None
-        left = KEPT_SHARE * 60 * self.minutes - self._spent() - plan["scoring"] - plan["after"]
+        left = KEPT_SHARE * 60 * self.minutes - self._spent() - sum(self._costs(windows))
         steps = min(Pace(*plan["pace"]).steps_in(left), plan["steps"])
         if outcomes and steps < max(plan["steps"] / 2, candidates.LEAST_STEPS):
             return None
@@ -299,10 +333,7 @@ class _Work:
     def _plan(self, recipe: str, shared: Sequence[str], num_values: int, windows: Windows) -> None:
         """How many candidates of how many steps the budget has room for, and at what learning rate to begin, by a probe
         of a few steps."""
-        seconds = {name: one["seconds"] for name, one in self.state["contenders"].items()}
-        of_candidate = seconds[LOOKBACKS if self.is_looking_back else ZERO_SHOT]
-        scoring = len(SHARES) * of_candidate
-        after = (seconds[ZERO_SHOT] + of_candidate) * windows.num_verdict / windows.num  # see `_conclude`
+        scoring, after = self._costs(windows)
         folder = self.out / "probe"
         # Of one that an earlier call began, or finished with too short a budget, this call would time the rest alone.
         shutil.rmtree(folder, ignore_errors=True)
@@ -322,9 +353,15 @@ class _Work:
             return  # nothing is planned, so that a longer budget goes on
         self.say(f"{num} candidates of at most {steps:,} steps fit into {self.minutes:g} minutes")
         first_times = candidates.PROBED / (candidates.APART if candidates.was_hot(folder) else 1)
-        costs = {"pace": pace, "scoring": scoring, "after": after}
-        self.state["plan"] = {"steps": steps, "first_times": first_times, **costs}
+        self.state["plan"] = {"steps": steps, "first_times": first_times, "pace": pace}
         self._write()
+
+    def _costs(self, windows: Windows) -> tuple[float, float]:
+        """Seconds of scoring a candidate, and of what `_conclude` forecasts. Not part of the plan: a fit that began
+        before lookbacks were a contender may find here that its next candidates look back."""
+        seconds = {name: one["seconds"] for name, one in self.state["contenders"].items()}
+        of_candidate = seconds[LOOKBACKS if self.is_looking_back else ZERO_SHOT]
+        return len(SHARES) * of_candidate, (seconds[ZERO_SHOT] + of_candidate) * windows.num_verdict / windows.num
 
     def _train(self, candidate: Candidate) -> bool:
         """Its run folder is finished, or it failed with a note."""

@@ -94,7 +94,7 @@ class SeriesArchitecture(PublishedArchitecture):
 
     lookbacks: Count = 1
     """Contexts that a forecast is the mean of: the whole one, and each 0.7 times the one before as long as it holds two
-    seasons. Six take three times the time of one; no part of training."""
+    seasons. Six take three to five times the time of one; no part of training."""
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Self:
