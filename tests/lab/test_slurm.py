@@ -148,6 +148,12 @@ def test_a_task_whose_time_is_up_stops_its_run_and_is_requeued(study, tmp_path):
         subprocess.run(["kill", f"-{name}", str(process.pid)], check=True)
         rest = process.communicate(timeout=30)[0]
         assert "ready\n" + rest == said and process.returncode == 143
+    # Signals that come before the run has begun.
+    for name, said in (("USR1", "requeued 7_3\n"), ("TERM", "")):
+        profile = f"slurm: {{setup: ['kill -{name} $$'], command: bash stand_in.sh}}"
+        script = jobs_of(study, profile).array.replace(f"cd {Path.cwd()}", f"cd {tmp_path}")
+        done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=30)
+        assert done.stdout.removeprefix("ready\n").removeprefix("saved\n") == said and done.returncode == 143
 
 
 def test_a_profile_that_is_wrong_and_a_machine_without_slurm(study, tmp_path, monkeypatch):

@@ -35,7 +35,7 @@ class RecordedBatches:
 
     num_prefetch = 0
     accumulates = False
-    dataset = SimpleNamespace(statistics=list)
+    dataset = SimpleNamespace(statistics=lambda: [SimpleNamespace(num_items=1, num_bytes=0, unit="series")])
 
     def largest(self) -> Windows:
         return self.batches[0].micro_batches[0]

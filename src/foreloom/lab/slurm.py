@@ -106,14 +106,19 @@ def _script(options: Sequence[str], body: str) -> str:
 
 
 _ARRAY = """\
+child=
+requeue=0
+asked=0
+stop() {{ asked=1; [ -z "$child" ] || kill -TERM "$child"; }}
+# SLURM sends USR1 before the time is up: the run saves, and the task begins again where it was. TERM is scancel's.
+# Either may come before the run has begun.
+trap 'requeue=1; stop' USR1
+trap stop TERM
 cd {directory} || exit 2
 {setup}
 {run} --index "$SLURM_ARRAY_TASK_ID" --of {tasks} &
 child=$!
-requeue=0
-# SLURM sends USR1 before the time is up: the run saves, and the task begins again where it was. TERM is scancel's.
-trap 'requeue=1; kill -TERM "$child"' USR1
-trap 'kill -TERM "$child"' TERM
+[ "$asked" -eq 0 ] || kill -TERM "$child"
 wait "$child"
 code=$?
 # A trap ends the wait, not the child.
