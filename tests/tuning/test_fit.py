@@ -157,7 +157,7 @@ def test_what_began_before_there_were_lookbacks_goes_on(base, tmp_path, short, m
         before.setattr(candidates, "FIRST", ("full",))
         assert "lookbacks" not in [one.name for one in model.fit(seasons(), 8, out, season_length=8).contenders]
     is_known = property(lambda work: fit.LOOKBACKS in work.state["contenders"])
-    monkeypatch.setattr(fit._Work, "is_looking_back", is_known)  # as if they were surely better
+    monkeypatch.setattr(fit._Work, "is_asked_otherwise", is_known)  # as if they were surely better
     of_candidate = fit._Work._costs
     monkeypatch.setattr(fit._Work, "_costs", lambda *asked: costs.append(of_candidate(*asked)) or costs[-1])
     found = model.fit(seasons(), 8, out, season_length=8)
@@ -165,6 +165,35 @@ def test_what_began_before_there_were_lookbacks_goes_on(base, tmp_path, short, m
     state = json.loads((out / "fit.json").read_text())
     assert ["model.lookbacks=6" in one["overrides"] for one in state["candidates"]] == [False, True]
     assert costs[0][0] == 2 * state["contenders"]["lookbacks"]["seconds"]
+
+
+def test_a_model_that_looks_back_may_be_better_asked_once(base, tmp_path, short, monkeypatch):
+    from_pretrained(base, device="cpu", lookbacks=2).save_pretrained(tmp_path / "twice")
+    model, out = from_pretrained(tmp_path / "twice", device="cpu"), tmp_path / "fitted"
+    real = fit.train
+
+    def train(recipe, overrides, **options):
+        return real(recipe, [*overrides, "training.steps=2", "validation.steps=1"], **options)
+
+    monkeypatch.setattr(fit, "train", train)
+    monkeypatch.setattr(candidates, "FIRST", ("full",))
+    monkeypatch.setattr(candidates, "MOST_CANDIDATES", 1)
+    monkeypatch.setattr(fit._Work, "is_asked_otherwise", property(lambda work: True))
+    monkeypatch.setattr(fit.verdict, "best_of", lambda ratios: "once")
+    monkeypatch.setattr(fit.verdict, "first_that_holds", lambda lasts: [*lasts][0])
+    found = model.fit(seasons(), 8, out, season_length=8)
+    assert [one.name for one in found.contenders][:2] == ["zero-shot", "once"] and found.chosen == "once"
+    once = from_pretrained(base, device="cpu").cross_validation(
+        seasons(), 8, found.windows.num_verdict, season_length=8
+    )
+    score = once.scores.query("by == 'all' and model != 'seasonal-naive'")["MASE"].item()
+    assert found.contenders[1].scores["MASE"] == pytest.approx(score, rel=1e-5)
+    assert [from_pretrained(one).module.architecture.lookbacks for one in (out, fit_candidate(out))] == [1, 1]
+
+
+def fit_candidate(out):
+    (folder,) = (out / "candidates").iterdir()
+    return folder
 
 
 def test_a_probe_is_timed_whole_whenever_it_is_timed(base, tmp_path, monkeypatch):

@@ -72,8 +72,8 @@ def write_fit_page(found: Fit) -> Path:
 def _reproduce(found: Fit) -> str:
     if found.chosen is not None and found.recipe is None:
         words = (
-            "Its weights are those of the model as it was; lookbacks in its config.json has each forecast be the mean "
-            "over several pasts."
+            "Its weights are those of the model as it was; lookbacks in its config.json says over how many pasts a "
+            "forecast is the mean."
         )
         return f'<div class="card"><p class="note">{words}</p></div>'
     if found.recipe is None:

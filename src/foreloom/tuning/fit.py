@@ -46,6 +46,8 @@ ZERO_SHOT = "zero-shot"
 LOOKBACKS = "lookbacks"
 """The weights as they were, asked `NUM_LOOKBACKS` times, see `models.lookbacks`."""
 NUM_LOOKBACKS = 6
+ONCE = "once"
+"""The weights of a model that looks back several times, asked for the whole past alone."""
 AUTO_ETS = "auto-ets"
 MOST_ETS = 200
 """Windows that AutoETS, which is fitted to each anew, is scored on."""
@@ -150,10 +152,14 @@ class _Work:
         looking_back = (
             zero_shot if looks_back or self.windows is None else LookbacksForecaster(zero_shot, NUM_LOOKBACKS)
         )
+        self.asked_otherwise, self.num_otherwise = (ONCE, 1) if looks_back else (LOOKBACKS, NUM_LOOKBACKS)
         scored = self._scored(num, zero_shot, looking_back)
         self.task = self._rolling(scored, num)
         self._score(ZERO_SHOT, lambda: zero_shot)
-        if self.windows is not None and not looks_back:
+        if self.windows is not None and isinstance(zero_shot, LookbacksForecaster):
+            whole_past = zero_shot.base
+            self._score(ONCE, lambda: whole_past)
+        elif self.windows is not None:
             self._score_lookbacks(looking_back, len(scored))
         self._score(BASELINE, SeasonalNaive)
         if importlib.util.find_spec("statsforecast") and num * len(scored) <= MOST_ETS:
@@ -175,16 +181,17 @@ class _Work:
     def _rolling(self, source: Source, num_windows: int) -> OpenedTask:
         return rolling_task(source, self.horizon, num_windows, season_length=self.season_length)
 
-    def _looking_back(self) -> Any:
-        """The model as it was, but for that."""
+    def _asked_otherwise(self) -> Any:
+        """The model as it was, but that it looks back several times where it did once, or once where it did several."""
         module: Any = self.family.load(self.base)
-        module.architecture = module.architecture.replace(lookbacks=NUM_LOOKBACKS)
+        module.architecture = module.architecture.replace(lookbacks=self.num_otherwise)
         return module
 
     @property
-    def is_looking_back(self) -> bool:
+    def is_asked_otherwise(self) -> bool:
         """Is that surely better where contenders are chosen? Then candidates look back as often."""
-        return LOOKBACKS in self.state["contenders"] and self._ratio(LOOKBACKS, is_last=False).is_sure
+        name = self.asked_otherwise
+        return name in self.state["contenders"] and self._ratio(name, is_last=False).is_sure
 
     def _score_lookbacks(self, forecaster: Forecaster, num_scored: int) -> None:
         """Unless that takes more than its share of the budget of even the fewest series."""
@@ -278,8 +285,8 @@ class _Work:
             self.base, data.resolve(), horizon=horizon, context_length=context,
             min_past=min(horizon, context), device=self.device,
         )  # fmt: skip
-        if self.is_looking_back:
-            shared.append(f"model.lookbacks={NUM_LOOKBACKS}")
+        if self.is_asked_otherwise:
+            shared.append(f"model.lookbacks={self.num_otherwise}")
         if "plan" not in self.state:
             self._plan(recipe, shared, num_values, windows)
         found: dict[str, tuple[Candidate, float]] = {}
@@ -360,7 +367,7 @@ class _Work:
         """Seconds of scoring a candidate, and of what `_conclude` forecasts. Not part of the plan: a fit that began
         before lookbacks were a contender may find here that its next candidates look back."""
         seconds = {name: one["seconds"] for name, one in self.state["contenders"].items()}
-        of_candidate = seconds[LOOKBACKS if self.is_looking_back else ZERO_SHOT]
+        of_candidate = seconds[self.asked_otherwise if self.is_asked_otherwise else ZERO_SHOT]
         return len(SHARES) * of_candidate, (seconds[ZERO_SHOT] + of_candidate) * windows.num_verdict / windows.num
 
     def _train(self, candidate: Candidate) -> bool:
@@ -410,11 +417,12 @@ class _Work:
             Contender(name, self._ratio(name, is_last=False), self._ratio(name, is_last=True), _with_nan(one["scores"]))
             for name, one in self.state["contenders"].items()
         ]
-        best = verdict.best_of({one.name: one.selection for one in contenders if one.name in {*trained, LOOKBACKS}})
+        eligible = {*trained, self.asked_otherwise}
+        best = verdict.best_of({one.name: one.selection for one in contenders if one.name in eligible})
         lasts = {name: self._ratio(name, is_last=True) for name in self._and_nearer(best, trained)}
         chosen = verdict.first_that_holds(lasts)
         folder = self.out / "hf"
-        module = self._looking_back() if chosen == LOOKBACKS else self.family.load(self.base)
+        module = self._asked_otherwise() if chosen == self.asked_otherwise else self.family.load(self.base)
         if chosen in trained:
             candidate, share = trained[chosen]
             module = between(self.family, self.base, self._tuned(candidate), share)
@@ -440,7 +448,7 @@ class _Work:
             return [] if best is None else [best]
         candidate, share = trained[best]
         less = [_name(candidate, one) for one in SHARES if one <= share]
-        return [*less, LOOKBACKS] if self.is_looking_back else less
+        return [*less, self.asked_otherwise] if self.is_asked_otherwise else less
 
     def _doubt_of_both(self, contenders: Sequence[Contender], chosen: str | None) -> None:
         naive = next(one for one in contenders if one.name == BASELINE)
