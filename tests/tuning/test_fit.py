@@ -180,7 +180,7 @@ def test_a_model_that_looks_back_may_be_better_asked_once(base, tmp_path, short,
     monkeypatch.setattr(candidates, "MOST_CANDIDATES", 1)
     monkeypatch.setattr(fit._Work, "is_asked_otherwise", property(lambda work: True))
     monkeypatch.setattr(fit.verdict, "best_of", lambda ratios: "once")
-    monkeypatch.setattr(fit.verdict, "first_that_holds", lambda lasts: [*lasts][0])
+    monkeypatch.setattr(fit.verdict, "first_that_holds", lambda lasts: next(iter(lasts)))
     found = model.fit(seasons(), 8, out, season_length=8)
     assert [one.name for one in found.contenders][:2] == ["zero-shot", "once"] and found.chosen == "once"
     once = from_pretrained(base, device="cpu").cross_validation(

@@ -409,8 +409,8 @@ class Model:
         word. Whole weights and LoRA are trained by the family's recipe, at learning rates that follow from how those
         before did, each ends early, and weights halfway to the model as it was are tried too. What is surely better
         than zero-shot where it is chosen (by a bootstrap interval) and on the last windows too is written to `out`, or
-        else what lies halfway to it, or the weights as they were, looking back six times (`models.lookbacks`), if that
-        is; else the weights as they were.
+        else what lies halfway to it, or the weights as they were, looking back six times (`models.lookbacks`; once
+        where they looked back several times), if that is; else the weights as they were.
         `minutes` bound it all. The same call goes on with what was stopped. `data`, `season_length` and `table` are as
         in `cross_validation`; `say` is told how it goes. ValueError where no series holds a window, and where `out`
         holds something else; KeyboardInterrupt where it was stopped.
